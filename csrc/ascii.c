@@ -1,0 +1,208 @@
+#include "ascii.h"
+
+#include <string.h>
+
+/* Bits of a byte's class. */
+enum {
+  TCHAR = 1,   /* RFC 9110 section 5.6.2 */
+  VALUE = 2,   /* RFC 9110 section 5.5: VCHAR, obs-text, SP, HTAB */
+  REGNAME = 4, /* RFC 3986 section 3.2.2: unreserved and sub-delims; % is checked apart */
+  HEX = 8,
+  DIGIT = 16
+};
+
+/* One row is 16 bytes. Letters: upper and lower; A to F are hexadecimal too. */
+#define DG (TCHAR | VALUE | REGNAME | HEX | DIGIT)
+#define HX (TCHAR | VALUE | REGNAME | HEX)
+#define LT (TCHAR | VALUE | REGNAME)
+#define TV (TCHAR | VALUE)
+#define VR (VALUE | REGNAME)
+#define VL VALUE
+static const uint8_t CLASS[256] = {
+    /* 0x00 */ 0, 0, 0, 0, 0, 0, 0, 0, 0, VL, 0, 0, 0, 0, 0, 0,
+    /* 0x10 */ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    /*  !"#$%&'()*+,-./ */ VL, LT, VL, TV, LT, TV, LT, LT, VR, VR, LT, LT, VR, LT, LT, VL,
+    /* 0-9:;<=>? */ DG, DG, DG, DG, DG, DG, DG, DG, DG, DG, VL, VR, VL, VR, VL, VL,
+    /* @A-O */ VL, HX, HX, HX, HX, HX, HX, LT, LT, LT, LT, LT, LT, LT, LT, LT,
+    /* P-Z[\]^_ */ LT, LT, LT, LT, LT, LT, LT, LT, LT, LT, LT, VL, VL, VL, TV, LT,
+    /* `a-o */ TV, HX, HX, HX, HX, HX, HX, LT, LT, LT, LT, LT, LT, LT, LT, LT,
+    /* p-z{|}~ */ LT, LT, LT, LT, LT, LT, LT, LT, LT, LT, LT, VL, TV, VL, LT, 0,
+    /* 0x80, obs-text */ VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+    VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL, VL,
+};
+
+static uint8_t class_of(char c) { return CLASS[(unsigned char)c]; }
+
+static char lower(char c) { return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c; }
+
+static int hex_value(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = lower(c);
+  return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
+}
+
+int th_is_token(const char *src, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (!(class_of(src[i]) & TCHAR)) return 0;
+  }
+  return n > 0;
+}
+
+int th_is_field_value(const char *src, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (!(class_of(src[i]) & VALUE)) return 0;
+  }
+  return 1;
+}
+
+int th_is_visible(const char *src, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (src[i] <= ' ' || src[i] == 0x7f) return 0; /* char may be signed: obs-text is then below ' ' */
+    if ((unsigned char)src[i] >= 0x80) return 0;
+  }
+  return 1;
+}
+
+int th_field_name_lower(const char *src, size_t n, char *dst) {
+  for (size_t i = 0; i < n; i++) {
+    if (!(class_of(src[i]) & TCHAR)) return TH_EFIELD_NAME;
+    dst[i] = lower(src[i]);
+  }
+  return (int)n;
+}
+
+int th_equals_lower(const char *a, const char *b, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (lower(a[i]) != b[i]) return 0;
+  }
+  return 1;
+}
+
+int th_percent_decode(const char *src, size_t n, char *dst) {
+  size_t written = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (src[i] != '%') {
+      dst[written++] = src[i];
+      continue;
+    }
+    if (n - i < 3) return TH_ETARGET;
+    int high = hex_value(src[i + 1]);
+    int low = hex_value(src[i + 2]);
+    if (high < 0 || low < 0) return TH_ETARGET;
+    dst[written++] = (char)(high << 4 | low);
+    i += 2;
+  }
+  return (int)written;
+}
+
+/* Length of an IPv4 address at src[0..n) that ends with it, or -1. */
+static int is_ipv4(const char *src, size_t n) {
+  int parts = 0;
+  size_t i = 0;
+  for (;;) {
+    int value = 0;
+    size_t start = i;
+    while (i < n && (class_of(src[i]) & DIGIT) && i - start < 3) value = value * 10 + (src[i++] - '0');
+    size_t digits = i - start;
+    if (digits == 0 || value > 255 || (digits > 1 && src[start] == '0')) return 0;
+    if (++parts == 4) return i == n;
+    if (i == n || src[i++] != '.') return 0;
+  }
+}
+
+/* RFC 3986 section 3.2.2: eight groups of hexadecimal digits, one run of zeros as "::", the last two as IPv4. */
+static int is_ipv6(const char *src, size_t n) {
+  int groups = 0;
+  int elided = 0;
+  size_t i = 0;
+  if (n >= 2 && src[0] == ':' && src[1] == ':') {
+    elided = 1;
+    i = 2;
+  }
+  while (i < n) {
+    size_t start = i;
+    while (i < n && (class_of(src[i]) & HEX)) i++;
+    if (i < n && src[i] == '.') {
+      groups += 2;
+      return is_ipv4(src + start, n - start) && (elided ? groups < 8 : groups == 8);
+    }
+    if (i == start || i - start > 4) return 0;
+    groups++;
+    if (i == n) break;
+    if (src[i++] != ':') return 0;
+    if (i < n && src[i] == ':') {
+      if (elided) return 0;
+      elided = 1;
+      i++;
+    } else if (i == n) {
+      return 0; /* a single colon at the end */
+    }
+  }
+  return elided ? groups < 8 : groups == 8;
+}
+
+/* RFC 3986 section 3.2.2: "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ). */
+static int is_ip_future(const char *src, size_t n) {
+  size_t i = 1;
+  if (n == 0 || lower(src[0]) != 'v') return 0;
+  while (i < n && (class_of(src[i]) & HEX)) i++;
+  if (i == 1 || i + 1 >= n || src[i++] != '.') return 0;
+  for (; i < n; i++) {
+    if (!(class_of(src[i]) & REGNAME) && src[i] != ':') return 0;
+  }
+  return 1;
+}
+
+int th_is_host(const char *src, size_t n) {
+  size_t i = 0;
+  if (n > 0 && src[0] == '[') {
+    const char *close = memchr(src, ']', n);
+    if (close == NULL) return 0;
+    size_t inner = (size_t)(close - src) - 1;
+    if (!is_ipv6(src + 1, inner) && !is_ip_future(src + 1, inner)) return 0;
+    i = inner + 2;
+  } else {
+    for (; i < n && src[i] != ':'; i++) {
+      if (src[i] == '%') {
+        if (n - i < 3 || hex_value(src[i + 1]) < 0 || hex_value(src[i + 2]) < 0) return 0;
+        i += 2;
+      } else if (!(class_of(src[i]) & REGNAME)) {
+        return 0;
+      }
+    }
+    if (i == 0) return 0;
+  }
+  if (i == n) return 1;
+  if (src[i++] != ':') return 0;
+  uint32_t port = 0;
+  for (; i < n; i++) {
+    if (!(class_of(src[i]) & DIGIT)) return 0;
+    port = port * 10 + (uint32_t)(src[i] - '0');
+    if (port > 65535) return 0;
+  }
+  return 1;
+}
+
+static int is_blank(char c) { return c == ' ' || c == '\t'; }
+
+int th_list_next(const char *src, size_t n, size_t *pos, th_slice *out) {
+  size_t i = *pos;
+  while (i < n && (is_blank(src[i]) || src[i] == ',')) i++;
+  if (i == n) {
+    *pos = n;
+    return 0;
+  }
+  size_t start = i;
+  while (i < n && src[i] != ',') i++;
+  *pos = i;
+  while (i > start && is_blank(src[i - 1])) i--;
+  out->offset = (uint32_t)start;
+  out->length = (uint32_t)(i - start);
+  return 1;
+}

@@ -1,0 +1,69 @@
+#include "base.h"
+
+#include "llhttp.h"
+
+#define TH_TEXT2(x) #x
+#define TH_TEXT(x) TH_TEXT2(x)
+
+int th_status_code(int status) {
+  switch (status) {
+    case TH_EMETHOD:
+    case TH_ECONNECT:
+    case TH_ETRANSFER_CODING:
+      return 501;
+    case TH_EVERSION:
+    case TH_EHTTP2:
+      return 505;
+    case TH_EEXPECT:
+      return 417;
+    case TH_ELINE_SIZE:
+      return 414;
+    case TH_EHEAD_SIZE:
+    case TH_EHEAD_COUNT:
+    case TH_ETRAILER_SIZE:
+      return 431;
+    case TH_EBODY_SIZE:
+      return 413;
+    case TH_ENOMEM:
+    case TH_EFIELD_NAME:
+    case TH_EFIELD_VALUE:
+      return 500;
+    default:
+      return 400;
+  }
+}
+
+const char *th_status_text(int status) {
+  switch (status) {
+    case TH_OK: return "no error";
+    case TH_ENOMEM: return "out of memory";
+    case TH_ESYNTAX: return "malformed request";
+    case TH_EMETHOD: return "method not known";
+    case TH_ECONNECT: return "CONNECT is not supported";
+    case TH_EVERSION: return "only HTTP/1.0 and HTTP/1.1 are supported";
+    case TH_EPROTOCOL: return "not the HTTP protocol";
+    case TH_ETARGET: return "invalid request target";
+    case TH_EHOST_MISSING: return "Host field missing";
+    case TH_EHOST_DUPLICATE: return "more than one Host field";
+    case TH_EHOST_INVALID: return "invalid host";
+    case TH_ECONTENT_LENGTH: return "invalid Content-Length";
+    case TH_ETRANSFER_ENCODING: return "invalid Transfer-Encoding";
+    case TH_ETRANSFER_CODING: return "transfer coding not supported";
+    case TH_EEXPECT: return "expectation not supported";
+    case TH_ELINE_SIZE: return "request line too long";
+    case TH_EHEAD_SIZE: return "header fields too large";
+    case TH_EHEAD_COUNT: return "too many header fields";
+    case TH_ECHUNK_SIZE: return "chunked framing too large";
+    case TH_ETRAILER_SIZE: return "trailer fields too large";
+    case TH_EBODY_SIZE: return "body too large";
+    case TH_ETLS: return "TLS handshake on a plain HTTP port";
+    case TH_EHTTP2: return "HTTP/2 connection preface on an HTTP/1.1 port";
+    case TH_EFIELD_NAME: return "field name is not a token";
+    case TH_EFIELD_VALUE: return "field value holds a control character";
+    default: return "unknown status";
+  }
+}
+
+const char *th_llhttp_version(void) {
+  return TH_TEXT(LLHTTP_VERSION_MAJOR) "." TH_TEXT(LLHTTP_VERSION_MINOR) "." TH_TEXT(LLHTTP_VERSION_PATCH);
+}

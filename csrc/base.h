@@ -1,0 +1,52 @@
+/* Vocabulary shared by every C file: statuses, slices, limits. */
+#ifndef TH_BASE_H
+#define TH_BASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a function that can fail returns when it does. All are negative; a result is >= 0.
+ * Each stands for one cause that a peer can be told about: th_status_code() is its HTTP status, th_status_text() its
+ * sentence. */
+enum th_status {
+  TH_OK = 0,
+  TH_ENOMEM = -1,
+  TH_ESYNTAX = -2,           /* llhttp refused a byte; th_http1_reason() has its words */
+  TH_EMETHOD = -3,           /* RFC 9110 section 9.1: a method we do not know */
+  TH_ECONNECT = -4,          /* RFC 9110 section 9.3.6: an origin server may refuse tunnels */
+  TH_EVERSION = -5,          /* RFC 9110 section 15.6.6 */
+  TH_EPROTOCOL = -6,         /* RTSP and ICE, which llhttp knows too */
+  TH_ETARGET = -7,           /* RFC 9112 section 3.2 */
+  TH_EHOST_MISSING = -8,     /* RFC 9112 section 3.2: a 1.1 request must have one */
+  TH_EHOST_DUPLICATE = -9,   /* the same */
+  TH_EHOST_INVALID = -10,    /* RFC 3986 section 3.2, RFC 9110 section 4.2 */
+  TH_ECONTENT_LENGTH = -11,  /* RFC 9112 section 6.3 */
+  TH_ETRANSFER_ENCODING = -12, /* RFC 9112 section 6.1: faulty framing */
+  TH_ETRANSFER_CODING = -13, /* RFC 9112 section 6.1: a coding we do not know */
+  TH_EEXPECT = -14,          /* RFC 9110 section 10.1.1 */
+  TH_ELINE_SIZE = -15,       /* request line over its limit */
+  TH_EHEAD_SIZE = -16,       /* field section over its limit */
+  TH_EHEAD_COUNT = -17,      /* more fields than the limit */
+  TH_ECHUNK_SIZE = -18,      /* chunk lines carry too much beside the data */
+  TH_ETRAILER_SIZE = -19,    /* trailer section over its limit */
+  TH_EBODY_SIZE = -20,       /* body over its limit */
+  TH_ETLS = -21,             /* a TLS ClientHello on a plain port */
+  TH_EHTTP2 = -22,           /* the HTTP/2 connection preface */
+  TH_EFIELD_NAME = -23,      /* response: not a token, RFC 9110 section 5.1 */
+  TH_EFIELD_VALUE = -24      /* response: CR, LF, NUL or another control, RFC 9110 section 5.5 */
+};
+
+/* HTTP status code to refuse a request with; 500 where the cause is not the peer's. */
+int th_status_code(int status);
+/* One sentence in English, without full stop; static. */
+const char *th_status_text(int status);
+/* Name of the llhttp release linked in, "9.4.3"; static. */
+const char *th_llhttp_version(void);
+
+/* Part of a head, as an offset from its first byte, so that it survives the move of a head that arrives in pieces. */
+typedef struct {
+  uint32_t offset;
+  uint32_t length;
+} th_slice;
+
+#endif

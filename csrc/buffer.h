@@ -1,0 +1,25 @@
+/* A growable byte buffer: the only place in csrc that allocates. */
+#ifndef TH_BUFFER_H
+#define TH_BUFFER_H
+
+#include "base.h"
+
+typedef struct {
+  char *data;
+  size_t length;
+  size_t capacity;
+} th_buffer;
+
+/* An empty buffer holds no memory. */
+void th_buffer_init(th_buffer *buffer);
+/* Gives the memory back; the buffer is empty and may be used again. */
+void th_buffer_free(th_buffer *buffer);
+/* Makes room for n more bytes behind length. Returns TH_OK or TH_ENOMEM; the content stays. */
+int th_buffer_reserve(th_buffer *buffer, size_t n);
+/* Appends src[0..n). Returns TH_OK or TH_ENOMEM; then nothing was appended. */
+int th_buffer_append(th_buffer *buffer, const char *src, size_t n);
+/* Appends value in decimal, or in lower-case hexadecimal. Same returns. */
+int th_buffer_append_decimal(th_buffer *buffer, uint64_t value);
+int th_buffer_append_hex(th_buffer *buffer, uint64_t value);
+
+#endif

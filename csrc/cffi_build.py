@@ -1,0 +1,42 @@
+"""thestral._csrc: the C layer for Python, in cffi's API mode, made from the headers that the C
+files include.
+
+It is for what is off the request path: validators for options, llhttp's own names, and tests. The
+request path is Cython's (thestral/_core).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path("csrc")  # setup.py builds from the project's root
+OURS = ["base", "ascii", "buffer", "head", "http1"]
+
+
+def declarations(header: Path) -> str:
+    """The C declarations of a header, without what only the preprocessor reads."""
+    text = header.read_text()
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r'^(extern "C" \{|\})[ \t]*$', "", text, flags=re.MULTILINE)  # C++'s bracket
+    text = text.replace("LLHTTP_EXPORT", "")
+    return re.sub(
+        r"^.*\b(llhttp_alloc|llhttp_free)\(.*;$", "", text, flags=re.MULTILINE
+    )  # WebAssembly's
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations(CSRC / "llhttp/include/llhttp.h"))
+for name in OURS:
+    ffibuilder.cdef(declarations(CSRC / f"{name}.h"))
+ffibuilder.set_source(
+    "thestral._csrc",
+    "".join(f'#include "{name}.h"\n' for name in OURS),
+    include_dirs=["csrc", "csrc/llhttp/include"],
+    libraries=["thestral_csrc", "thestral_llhttp"],
+    depends=[str(path) for path in sorted(CSRC.glob("*.[ch]"))],
+    extra_compile_args=["-O2"],
+)

@@ -1,0 +1,71 @@
+/* A request head, whatever protocol it came by: HTTP/1.1 fills it now, HTTP/2 may later. */
+#ifndef TH_HEAD_H
+#define TH_HEAD_H
+
+#include "ascii.h"
+#include "base.h"
+#include "buffer.h"
+
+/* Fields that this server reads or writes itself. Others are known too, so that their names are made once; an identity
+ * is a position in head.c's table. */
+enum th_field_id {
+  TH_FIELD_OTHER = -1,
+  TH_FIELD_HOST = 3,
+  TH_FIELD_CONTENT_LENGTH = 27,
+  TH_FIELD_TRANSFER_ENCODING = 41,
+  TH_FIELD_CONNECTION = 17,
+  TH_FIELD_EXPECT = 7,
+  TH_FIELD_UPGRADE = 12,
+  TH_FIELD_DATE = 2,
+  TH_FIELD_SERVER = 10
+};
+
+/* Identity of a field name, in any case: an index below th_field_count(), or TH_FIELD_OTHER. */
+int th_field_lookup(const char *name, size_t n);
+/* Lower-case name of a known field; static. */
+const char *th_field_name(int id);
+int th_field_count(void);
+
+typedef struct {
+  th_slice name;
+  th_slice value;
+  int32_t id; /* th_field_lookup's */
+} th_field;
+
+/* Form of the request target, RFC 9112 section 3.2; authority-form is CONNECT's alone, which is refused. */
+enum th_target_form { TH_ORIGIN_FORM = 0, TH_ABSOLUTE_FORM = 1, TH_ASTERISK_FORM = 2 };
+
+typedef struct {
+  const char *data; /* first byte of the head; slices count from here */
+  th_buffer fields; /* th_field[field_count] */
+  uint32_t field_count;
+  uint8_t method; /* llhttp_method_t */
+  uint8_t minor;  /* 0 for HTTP/1.0, 1 for HTTP/1.1 */
+  uint8_t form;   /* enum th_target_form */
+  uint8_t keep_alive;
+  uint8_t chunked;
+  uint8_t has_content_length;
+  uint8_t expect_continue;
+  uint8_t upgrade;     /* Connection: upgrade and an Upgrade field, RFC 9110 section 7.8 */
+  uint8_t path_escaped; /* path holds a %, so it must be decoded */
+  uint64_t content_length;
+  th_slice target;
+  th_slice path;      /* without query; empty stands for "/" */
+  th_slice query;     /* behind the ?, may be empty */
+  th_slice authority; /* of absolute-form: it overrides Host, RFC 9112 section 3.2.2 */
+} th_head;
+
+void th_head_init(th_head *head);
+void th_head_free(th_head *head);
+/* Empties the head for the next request; keeps little memory. */
+void th_head_clear(th_head *head);
+/* Opens a field; name and value grow by th_slice_extend. Returns TH_OK or TH_ENOMEM. */
+int th_head_add_field(th_head *head);
+th_field *th_head_field(const th_head *head, uint32_t index);
+
+/* Checks a complete head (method, minor, target, fields and content_length set) and derives the rest of it.
+ * Returns TH_OK, or the status to refuse the request with. RFC 9112 sections 3.2 and 6.1, RFC 9110 sections 7.2 and
+ * 10.1.1. */
+int th_head_finish(th_head *head);
+
+#endif

@@ -1,0 +1,580 @@
+#include "http1.h"
+
+#include <string.h>
+
+enum {
+  START = 0,          /* between messages; empty lines are passed over */
+  IN_HEAD = 1,
+  IN_LENGTH_BODY = 2, /* counted, llhttp has nothing to add */
+  IN_CHUNKED_BODY = 3,
+  BEHIND_BODY = 4,    /* TH_END is due */
+  UNKNOWN_METHOD = 5  /* waiting for what tells a strange method from noise */
+};
+
+/* What a chunk line needs and what all may carry beyond that: Go's net/http counts the same way. A sender of 16 bytes of
+ * extension per chunk, or of two for each byte of data, is never refused. */
+enum { CHUNK_LINE_FREE = 16, CHUNK_EXCESS_MAX = 16 * 1024 };
+/* Data of small chunks is gathered up to here before it is handed over. */
+enum { GATHER_MAX = 64 * 1024 };
+enum { EXCERPT_MAX = 64 };
+/* RFC 9112 section 3: a method longer than any known one is 501. llhttp's longest has 13 letters. */
+enum { METHOD_MAX = 32 };
+enum { TLS_HANDSHAKE = 0x16 };
+
+static th_http1 *self_of(llhttp_t *parser) { return parser->data; }
+
+/* Nothing of the input is shown unless the caller says what: show_excerpt(). */
+static int fail(th_http1 *http1, int status) {
+  http1->failed = status;
+  http1->excerpt_length = 0;
+  return status;
+}
+
+/* --- llhttp's callbacks: they record, and pause where an event is due. ------------------------------------------ */
+
+/* Makes a slice longer by a span. Heads lie in one piece, so the parts of a span that was cut are neighbours. */
+static void extend(const th_head *head, th_slice *slice, const char *at, size_t n) {
+  if (slice->length == 0) slice->offset = (uint32_t)(at - head->data);
+  slice->length += (uint32_t)n;
+}
+
+static int on_url(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  extend(&http1->head, &http1->head.target, at, n);
+  return 0;
+}
+
+static int on_protocol(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  /* "HTTP" may come cut, but no other protocol that llhttp knows begins with its letters. */
+  if (n > 0 && *at != 'H' && *at != 'T' && *at != 'P') return fail(http1, TH_EPROTOCOL);
+  return 0;
+}
+
+static int on_version(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  http1->line_length = (uint32_t)(at + n - http1->head.data); /* the version is the line's last part */
+  return 0;
+}
+
+static int on_version_complete(llhttp_t *parser) {
+  th_http1 *http1 = self_of(parser);
+  http1->line_complete = 1;
+  return 0;
+}
+
+static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  if (http1->state != IN_HEAD) return 0;
+  if (http1->in_value) {
+    http1->in_value = 0;
+    if (th_head_add_field(&http1->head) < 0) return fail(http1, TH_ENOMEM);
+  }
+  extend(&http1->head, &th_head_field(&http1->head, http1->head.field_count - 1)->name, at, n);
+  return 0;
+}
+
+/* Fields are counted where a name ends: that is one place however the name was cut. */
+static int on_header_field_complete(llhttp_t *parser) {
+  th_http1 *http1 = self_of(parser);
+  http1->in_value = 1;
+  if (http1->state != IN_HEAD) {
+    return ++http1->trailers > http1->limits.fields ? fail(http1, TH_ETRAILER_SIZE) : 0;
+  }
+  return http1->head.field_count > http1->limits.fields ? fail(http1, TH_EHEAD_COUNT) : 0;
+}
+
+static int on_header_value(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  if (http1->state == IN_HEAD) {
+    extend(&http1->head, &th_head_field(&http1->head, http1->head.field_count - 1)->value, at, n);
+  }
+  return 0;
+}
+
+static int on_headers_complete(llhttp_t *parser) {
+  /* A tunnel begins when the application takes it, not when the client asks: RFC 9110 section 7.8. */
+  parser->upgrade = 0;
+  return HPE_PAUSED;
+}
+
+static int on_body(llhttp_t *parser, const char *at, size_t n) {
+  th_http1 *http1 = self_of(parser);
+  http1->body = at;
+  http1->body_length = n;
+  return 0;
+}
+
+static int on_chunk_header(llhttp_t *parser) {
+  th_http1 *http1 = self_of(parser);
+  http1->last_chunk = parser->content_length == 0;
+  return HPE_PAUSED;
+}
+
+static int on_message_complete(llhttp_t *parser) {
+  self_of(parser)->state = BEHIND_BODY;
+  return HPE_PAUSED;
+}
+
+static const llhttp_settings_t SETTINGS = {
+    .on_url = on_url,
+    .on_protocol = on_protocol,
+    .on_version = on_version,
+    .on_version_complete = on_version_complete,
+    .on_header_field = on_header_field,
+    .on_header_field_complete = on_header_field_complete,
+    .on_header_value = on_header_value,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_chunk_header = on_chunk_header,
+    .on_message_complete = on_message_complete,
+};
+
+/* --- Life ------------------------------------------------------------------------------------------------------ */
+
+void th_http1_init(th_http1 *http1, const th_http1_limits *limits) {
+  memset(http1, 0, sizeof *http1);
+  llhttp_init(&http1->parser, HTTP_REQUEST, &SETTINGS);
+  http1->parser.data = http1;
+  http1->limits = *limits;
+}
+
+void th_http1_free(th_http1 *http1) {
+  th_head_free(&http1->head);
+  th_buffer_free(&http1->pieces);
+}
+
+void th_http1_feed(th_http1 *http1, const char *data, size_t n) {
+  http1->next = data;
+  http1->end = data + n;
+}
+
+size_t th_http1_left(const th_http1 *http1) { return (size_t)(http1->end - http1->next); }
+
+int th_http1_is_idle(const th_http1 *http1) { return http1->state == START && http1->failed == 0; }
+
+const char *th_http1_reason(const th_http1 *http1) {
+  int error = http1->parser.error;
+  int is_llhttps = http1->failed == TH_ESYNTAX && error != HPE_OK && error != HPE_PAUSED;
+  return is_llhttps ? http1->parser.reason : th_status_text(http1->failed);
+}
+
+/* --- Head ------------------------------------------------------------------------------------------------------ */
+
+/* What of a refused head may be logged: its first line. Fields may hold secrets, and so may a body. */
+static void show_excerpt(th_http1 *http1, const char *src, size_t n) {
+  size_t end = 0;
+  while (end < n && end < EXCERPT_MAX && src[end] != '\r' && src[end] != '\n') end++;
+  http1->excerpt = src;
+  http1->excerpt_length = end;
+}
+
+static void begin_head(th_http1 *http1) {
+  th_head_clear(&http1->head);
+  llhttp_reset(&http1->parser);
+  http1->state = IN_HEAD;
+  http1->in_value = 1; /* so that the first field is a new one */
+  http1->line_complete = 0;
+  http1->line_length = 0;
+  http1->head_length = 0;
+  http1->body_total = 0;
+  http1->overhead = 0;
+  http1->excess = 0;
+  http1->trailers = 0;
+}
+
+/* RFC 9112 section 2.2: empty lines before a request line are ignored; nothing but CRLF is one. */
+static int skip_empty_lines(th_http1 *http1) {
+  while (http1->next < http1->end) {
+    char c = *http1->next;
+    if (http1->in_value) { /* a CR was the last byte */
+      if (c != '\n') return fail(http1, TH_ESYNTAX);
+      http1->in_value = 0;
+    } else if (c == '\r') {
+      http1->in_value = 1;
+    } else if (c == '\n') {
+      return fail(http1, TH_ESYNTAX);
+    } else {
+      if (c == TLS_HANDSHAKE) return fail(http1, TH_ETLS);
+      begin_head(http1);
+      return TH_OK;
+    }
+    http1->next++;
+  }
+  return TH_NEED_DATA;
+}
+
+/* Limits, by how far the head has been read. The line's own length is exact once it is complete; before that, two bytes
+ * more than the limit may be its CRLF. */
+static int check_head_limits(const th_http1 *http1) {
+  const th_http1_limits *limits = &http1->limits;
+  if (!http1->line_complete) {
+    return http1->head_length > limits->request_line + 2 ? TH_ELINE_SIZE : TH_OK;
+  }
+  if (http1->line_length > limits->request_line) return TH_ELINE_SIZE;
+  uint32_t section = http1->line_length + 2;
+  if (http1->head_length > section && http1->head_length - section > limits->head) return TH_EHEAD_SIZE;
+  return TH_OK;
+}
+
+/* RFC 9112 section 3: one blank between the parts of a request line; llhttp takes several. */
+static int has_single_blanks(const th_head *head) {
+  uint32_t target_end = head->target.offset + head->target.length;
+  return head->target.offset == strlen(th_method_name(head->method)) + 1 && head->data[target_end + 1] == 'H';
+}
+
+/* Tells an unknown method (501) from noise (400) by its beginning: a token, a blank, the beginning of a target. */
+static int classify_method(const char *src, size_t n) {
+  size_t i = 0;
+  while (i < n && i <= METHOD_MAX && th_is_token(src + i, 1)) i++;
+  if (i > METHOD_MAX) return TH_EMETHOD;
+  if (i == n) return TH_NEED_DATA;
+  if (i == 0 || src[i] != ' ') return TH_ESYNTAX;
+  if (++i == n) return TH_NEED_DATA;
+  return src[i] == '/' || src[i] == '*' || (src[i] | 0x20) == 'h' ? TH_EMETHOD : TH_ESYNTAX;
+}
+
+/* Keeps as much of a head as its limits let it grow to; returns how much that was, or TH_ENOMEM. */
+static int keep_piece(th_http1 *http1, size_t n) {
+  size_t most = (size_t)http1->limits.request_line + http1->limits.head + 8;
+  size_t room = most > http1->pieces.length ? most - http1->pieces.length : 1;
+  if (n > room) n = room;
+  if (th_buffer_append(&http1->pieces, http1->next, n) < 0) return TH_ENOMEM;
+  return (int)n;
+}
+
+static int read_unknown_method(th_http1 *http1) {
+  int status;
+  do {
+    size_t n = th_http1_left(http1) < METHOD_MAX ? th_http1_left(http1) : METHOD_MAX;
+    if (th_buffer_append(&http1->pieces, http1->next, n) < 0) return fail(http1, TH_ENOMEM);
+    http1->next += n;
+    status = classify_method(http1->pieces.data, http1->pieces.length);
+  } while (status == TH_NEED_DATA && th_http1_left(http1) > 0);
+  if (status == TH_NEED_DATA) return TH_NEED_DATA;
+  fail(http1, status);
+  show_excerpt(http1, http1->pieces.data, http1->pieces.length);
+  return status;
+}
+
+static int head_error(th_http1 *http1, int error) {
+  if (http1->failed < 0) return http1->failed;
+  if (http1->parser.method == HTTP_PRI) return fail(http1, TH_EHTTP2);
+  /* The one wording that llhttp has for two digits and a dot that name a version it does not speak. */
+  if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD); /* RTSP's */
+  if (error == HPE_INVALID_VERSION && strcmp(http1->parser.reason, "Invalid HTTP version") == 0) {
+    return fail(http1, TH_EVERSION);
+  }
+  return fail(http1, TH_ESYNTAX);
+}
+
+static int finish_head(th_http1 *http1) {
+  th_head *head = &http1->head;
+  head->method = http1->parser.method;
+  head->minor = http1->parser.http_minor;
+  head->content_length = http1->parser.content_length;
+  if (http1->parser.http_major != 1) return TH_EVERSION;
+  if (!has_single_blanks(head)) return TH_ESYNTAX;
+  int status = th_head_finish(head);
+  if (status < 0) return status;
+  if (head->chunked) {
+    /* llhttp takes no tab around the coding and no empty list element. It would say so with the first byte of the body;
+     * an application must not be started for that. */
+    if (!(http1->parser.flags & F_CHUNKED)) return TH_ETRANSFER_ENCODING;
+    http1->state = IN_CHUNKED_BODY;
+  } else if (head->content_length > 0) {
+    if (http1->limits.body > 0 && head->content_length > http1->limits.body) return TH_EBODY_SIZE;
+    http1->state = IN_LENGTH_BODY;
+    http1->body_left = head->content_length;
+  } else {
+    http1->state = BEHIND_BODY;
+  }
+  return TH_OK;
+}
+
+/* Reads on in the head. A head that lies in the lent memory whole is not copied. */
+static int read_head(th_http1 *http1) {
+  int in_pieces = http1->pieces.length > 0;
+  size_t n = th_http1_left(http1);
+  const char *start = http1->next;
+  if (in_pieces) {
+    size_t before = http1->pieces.length;
+    int kept = keep_piece(http1, n);
+    if (kept < 0) return fail(http1, kept);
+    n = (size_t)kept;
+    http1->head.data = http1->pieces.data;
+    start = http1->pieces.data + before;
+  } else if (http1->head_length == 0) {
+    http1->head.data = start;
+  }
+  int error = llhttp_execute(&http1->parser, start, n);
+  const char *stop = error == HPE_OK ? start + n : llhttp_get_error_pos(&http1->parser);
+  size_t read = (size_t)(stop - start);
+  http1->head_length += (uint32_t)read;
+  int status = check_head_limits(http1);
+  if (error == HPE_INVALID_METHOD && status == TH_OK) {
+    if (in_pieces) http1->next += n; /* copied already */
+    http1->state = UNKNOWN_METHOD;
+    return read_unknown_method(http1);
+  }
+  if (status == TH_OK && error == HPE_OK) {
+    if (!in_pieces && (status = keep_piece(http1, n)) < 0) return fail(http1, status);
+    http1->next += n;
+    return th_http1_left(http1) > 0 ? read_head(http1) : TH_NEED_DATA;
+  }
+  if (status == TH_OK && error == HPE_PAUSED) {
+    http1->next += read;
+    status = finish_head(http1);
+    if (status == TH_OK) return TH_HEAD;
+  }
+  status = status < 0 ? fail(http1, status) : head_error(http1, error);
+  show_excerpt(http1, http1->head.data, in_pieces ? http1->pieces.length : n);
+  return status;
+}
+
+/* --- Body ------------------------------------------------------------------------------------------------------ */
+
+static int read_length_body(th_http1 *http1) {
+  size_t n = th_http1_left(http1);
+  if (n > http1->body_left) n = (size_t)http1->body_left;
+  http1->body = http1->next;
+  http1->body_length = n;
+  http1->next += n;
+  http1->body_left -= n;
+  if (http1->body_left == 0) http1->state = BEHIND_BODY;
+  return TH_BODY;
+}
+
+/* Chunk lines and trailers are bounded by what they carry, not by where they are cut: see CHUNK_EXCESS_MAX. */
+static int check_chunk_limits(th_http1 *http1, int at_header) {
+  if (http1->last_chunk && !at_header) {
+    return http1->overhead > http1->limits.head ? TH_ETRAILER_SIZE : TH_OK;
+  }
+  uint32_t beyond = http1->overhead > CHUNK_LINE_FREE ? http1->overhead - CHUNK_LINE_FREE : 0;
+  if (http1->excess + beyond > CHUNK_EXCESS_MAX) return TH_ECHUNK_SIZE;
+  if (at_header) {
+    uint64_t earned = http1->parser.content_length;
+    http1->excess += beyond;
+    http1->excess = earned * 2 < http1->excess && earned < CHUNK_EXCESS_MAX ? http1->excess - (uint32_t)earned * 2 : 0;
+    http1->overhead = 0;
+  }
+  return TH_OK;
+}
+
+/* One run of llhttp: at most one piece of data, then a chunk header, the end, an error, or no more bytes. */
+static int run_chunked(th_http1 *http1) {
+  const char *start = http1->next;
+  http1->body_length = 0;
+  llhttp_resume(&http1->parser);
+  int error = llhttp_execute(&http1->parser, start, th_http1_left(http1));
+  const char *stop = error == HPE_OK ? http1->end : llhttp_get_error_pos(&http1->parser);
+  http1->next = stop;
+  http1->overhead += (uint32_t)((size_t)(stop - start) - http1->body_length);
+  http1->body_total += http1->body_length;
+  if (http1->limits.body > 0 && http1->body_total > http1->limits.body) {
+    http1->body_length -= (size_t)(http1->body_total - http1->limits.body); /* what came before the byte too much */
+    return fail(http1, TH_EBODY_SIZE);
+  }
+  if (http1->state == BEHIND_BODY) {
+    int status = check_chunk_limits(http1, 0);
+    return status < 0 ? fail(http1, status) : TH_OK;
+  }
+  int status = check_chunk_limits(http1, error == HPE_PAUSED);
+  if (status < 0 || (error != HPE_OK && error != HPE_PAUSED)) {
+    if (status == TH_OK) status = http1->failed < 0 ? http1->failed : TH_ESYNTAX;
+    return fail(http1, status);
+  }
+  return TH_OK;
+}
+
+/* Gathers the data of what was fed into one piece: many small chunks cost the reader one event. */
+static int read_chunked_body(th_http1 *http1) {
+  const char *first = NULL;
+  size_t first_length = 0;
+  http1->pieces.length = 0;
+  while (http1->state == IN_CHUNKED_BODY && th_http1_left(http1) > 0 && http1->pieces.length < GATHER_MAX) {
+    int status = run_chunked(http1);
+    if (http1->body_length > 0) {
+      if (first == NULL) {
+        first = http1->body;
+        first_length = http1->body_length;
+      } else {
+        if (http1->pieces.length == 0 && th_buffer_append(&http1->pieces, first, first_length) < 0) {
+          return fail(http1, TH_ENOMEM);
+        }
+        if (th_buffer_append(&http1->pieces, http1->body, http1->body_length) < 0) return fail(http1, TH_ENOMEM);
+      }
+    }
+    if (status < 0) break;
+  }
+  if (first == NULL) {
+    if (http1->failed < 0) return http1->failed;
+    return http1->state == BEHIND_BODY ? TH_END : TH_NEED_DATA;
+  }
+  http1->body = http1->pieces.length > 0 ? http1->pieces.data : first;
+  http1->body_length = http1->pieces.length > 0 ? http1->pieces.length : first_length;
+  return TH_BODY;
+}
+
+/* --- Events ---------------------------------------------------------------------------------------------------- */
+
+static int end_message(th_http1 *http1) {
+  http1->state = START;
+  http1->in_value = 0;
+  http1->last_chunk = 0;
+  th_buffer_free(&http1->pieces);
+  return TH_END;
+}
+
+int th_http1_next(th_http1 *http1) {
+  int event;
+  if (http1->failed < 0) return http1->failed;
+  if (http1->state == BEHIND_BODY) return end_message(http1);
+  if (http1->next == http1->end) return TH_NEED_DATA;
+  switch (http1->state) {
+    case START:
+      event = skip_empty_lines(http1);
+      if (event < 0) show_excerpt(http1, http1->next, th_http1_left(http1));
+      return event == TH_OK && http1->state == IN_HEAD ? read_head(http1) : event;
+    case IN_HEAD:
+      return read_head(http1);
+    case UNKNOWN_METHOD:
+      return read_unknown_method(http1);
+    case IN_LENGTH_BODY:
+      return read_length_body(http1);
+    default:
+      event = read_chunked_body(http1);
+      return event == TH_END ? end_message(http1) : event;
+  }
+}
+
+/* --- Writing --------------------------------------------------------------------------------------------------- */
+
+const char *th_reason_phrase(int code) {
+  switch (code) {
+    case 100: return "Continue";
+    case 101: return "Switching Protocols";
+    case 102: return "Processing";
+    case 103: return "Early Hints";
+    case 200: return "OK";
+    case 201: return "Created";
+    case 202: return "Accepted";
+    case 203: return "Non-Authoritative Information";
+    case 204: return "No Content";
+    case 205: return "Reset Content";
+    case 206: return "Partial Content";
+    case 207: return "Multi-Status";
+    case 208: return "Already Reported";
+    case 226: return "IM Used";
+    case 300: return "Multiple Choices";
+    case 301: return "Moved Permanently";
+    case 302: return "Found";
+    case 303: return "See Other";
+    case 304: return "Not Modified";
+    case 305: return "Use Proxy";
+    case 307: return "Temporary Redirect";
+    case 308: return "Permanent Redirect";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 402: return "Payment Required";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 406: return "Not Acceptable";
+    case 407: return "Proxy Authentication Required";
+    case 408: return "Request Timeout";
+    case 409: return "Conflict";
+    case 410: return "Gone";
+    case 411: return "Length Required";
+    case 412: return "Precondition Failed";
+    case 413: return "Content Too Large";
+    case 414: return "URI Too Long";
+    case 415: return "Unsupported Media Type";
+    case 416: return "Range Not Satisfiable";
+    case 417: return "Expectation Failed";
+    case 418: return "I'm a Teapot";
+    case 421: return "Misdirected Request";
+    case 422: return "Unprocessable Content";
+    case 423: return "Locked";
+    case 424: return "Failed Dependency";
+    case 425: return "Too Early";
+    case 426: return "Upgrade Required";
+    case 428: return "Precondition Required";
+    case 429: return "Too Many Requests";
+    case 431: return "Request Header Fields Too Large";
+    case 451: return "Unavailable For Legal Reasons";
+    case 500: return "Internal Server Error";
+    case 501: return "Not Implemented";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    case 506: return "Variant Also Negotiates";
+    case 507: return "Insufficient Storage";
+    case 508: return "Loop Detected";
+    case 510: return "Not Extended";
+    case 511: return "Network Authentication Required";
+    default: return "";
+  }
+}
+
+const char *th_method_name(int method) {
+  switch (method) {
+#define TH_METHOD(number, name, text) \
+  case number:                        \
+    return #text;
+    HTTP_ALL_METHOD_MAP(TH_METHOD)
+#undef TH_METHOD
+    default:
+      return "";
+  }
+}
+
+int th_method_count(void) { return HTTP_QUERY + 1; }
+
+static int append_text(th_buffer *buffer, const char *text) { return th_buffer_append(buffer, text, strlen(text)); }
+
+int th_write_status_line(th_buffer *buffer, int code) {
+  int status = th_buffer_append(buffer, "HTTP/1.1 ", 9);
+  if (status == TH_OK) status = th_buffer_append_decimal(buffer, (uint64_t)code);
+  if (status == TH_OK) status = th_buffer_append(buffer, " ", 1);
+  if (status == TH_OK) status = append_text(buffer, th_reason_phrase(code));
+  return status == TH_OK ? th_buffer_append(buffer, "\r\n", 2) : status;
+}
+
+int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length) {
+  if (!th_is_token(name, name_length)) return TH_EFIELD_NAME;
+  if (!th_is_field_value(value, value_length)) return TH_EFIELD_VALUE;
+  if (name_length > SIZE_MAX / 4 || value_length > SIZE_MAX / 4) return TH_ENOMEM;
+  int status = th_buffer_reserve(buffer, name_length + value_length + 4);
+  if (status < 0) return status;
+  char *out = buffer->data + buffer->length;
+  memcpy(out, name, name_length);
+  out += name_length;
+  *out++ = ':';
+  *out++ = ' ';
+  if (value_length > 0) memcpy(out, value, value_length);
+  out += value_length;
+  *out++ = '\r';
+  *out++ = '\n';
+  buffer->length = (size_t)(out - buffer->data);
+  return TH_OK;
+}
+
+int th_write_chunk_head(th_buffer *buffer, uint64_t size) {
+  int status = th_buffer_append_hex(buffer, size);
+  return status == TH_OK ? th_buffer_append(buffer, "\r\n", 2) : status;
+}
+
+int th_read_content_length(const char *src, size_t n, uint64_t *length) {
+  uint64_t value = 0;
+  if (n == 0) return TH_ECONTENT_LENGTH;
+  for (size_t i = 0; i < n; i++) {
+    if (src[i] < '0' || src[i] > '9') return TH_ECONTENT_LENGTH;
+    uint64_t digit = (uint64_t)(src[i] - '0');
+    if (value > (UINT64_MAX - digit) / 10) return TH_ECONTENT_LENGTH;
+    value = value * 10 + digit;
+  }
+  *length = value;
+  return TH_OK;
+}

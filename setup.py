@@ -1,0 +1,134 @@
+"""Build: one static library of C, the Cython modules over it, and the cffi module over the same
+headers.
+
+Everything declarative is in pyproject.toml; here is what needs the compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).resolve().parent
+os.chdir(ROOT)
+sys.path.insert(0, str(ROOT / "csrc"))
+
+from fetch_llhttp import FetchError, fetch  # noqa: E402
+
+INCLUDE = ["csrc", "csrc/llhttp/include"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
+# THESTRAL_SANITIZE=address,undefined builds everything for `make asan`.
+SANITIZE = os.environ.get("THESTRAL_SANITIZE")
+# Debug information and symbols are nine tenths of a module, so only a sanitized build has them.
+if SANITIZE:
+    DEBUG = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+    LINK = DEBUG
+else:
+    DEBUG = ["-g0"]
+    LINK = ["-Wl,-s"] if sys.platform == "linux" else []
+CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
+OURS = ["base", "ascii", "buffer", "head", "http1"]
+HEADERS = [f"csrc/{name}.h" for name in OURS]
+PROTOCOL = ["connection", "context", "cycle", "http1", "runner", "scope"]
+CORE = ["errors", "head", "http1"]
+
+# One static library, linked into each module. llhttp's code is not ours to warn about.
+LIBRARIES = [
+    (
+        "thestral_llhttp",
+        {
+            "sources": [f"csrc/llhttp/src/{name}.c" for name in ("api", "http", "llhttp")],
+            "include_dirs": INCLUDE,
+            "cflags": [*CFLAGS, "-w"],
+        },
+    ),
+    (
+        "thestral_csrc",
+        {
+            "sources": [f"csrc/{name}.c" for name in OURS],
+            "include_dirs": INCLUDE,
+            "obj_deps": {"": [*HEADERS, "csrc/llhttp/include/llhttp.h"]},
+            "cflags": [*CFLAGS, *WARNINGS],
+        },
+    ),
+]
+
+
+class BuildExt(build_ext):
+    """Extensions need the static libraries first; plain build_ext leaves that to `build`."""
+
+    def run(self) -> None:
+        self.run_command("build_clib")
+        super().run()
+
+
+class SourceDistribution(sdist):
+    """The sdist carries llhttp, so that its users need no network; MANIFEST.in names the files."""
+
+    def run(self) -> None:
+        fetch()
+        super().run()
+
+
+def extension(name: str, source: str) -> Extension:
+    return Extension(
+        name,
+        [source],
+        include_dirs=INCLUDE,
+        # llhttp's symbols are used by csrc, so it stands behind it.
+        libraries=["thestral_csrc", "thestral_llhttp"],
+        # Generated code is not ours to warn about either, but for what Cython promises to keep
+        # clean.
+        extra_compile_args=[
+            "-O2",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wno-unused-function",
+            *DEBUG,
+        ],
+        extra_link_args=LINK,
+        depends=[*HEADERS, *(f"csrc/{name}.c" for name in OURS), "csrc/llhttp/include/llhttp.h"],
+    )
+
+
+def extensions() -> list[Extension]:
+    modules = [extension(f"thestral._core.{name}", f"thestral/_core/{name}.pyx") for name in CORE]
+    modules += [
+        extension(f"thestral.protocol.{name}", f"thestral/protocol/{name}.py") for name in PROTOCOL
+    ]
+    return cythonize(
+        modules,
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "infer_types": True,
+            "annotation_typing": False,  # types come from the .pxd beside each file
+            "always_allow_keywords": True,
+            "auto_pickle": False,  # a connection cannot be pickled
+            "freethreading_compatible": False,
+        },
+        quiet=True,
+    )
+
+
+try:
+    fetch()
+except FetchError as error:
+    sys.exit(f"error: {error}")
+
+setup(
+    libraries=LIBRARIES,
+    options={"build_ext": {"parallel": os.cpu_count()}},
+    ext_modules=extensions(),
+    cffi_modules=["csrc/cffi_build.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExt, "sdist": SourceDistribution},
+)
