@@ -1,0 +1,115 @@
+"""The extern declarations of csrc: the only ones in Cython. What each does is said in the headers."""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "base.h" nogil:
+    enum th_status:
+        TH_OK
+        TH_ENOMEM
+        TH_ESYNTAX
+
+    int th_status_code(int status)
+    const char *th_status_text(int status)
+
+    ctypedef struct th_slice:
+        uint32_t offset
+        uint32_t length
+
+
+cdef extern from "ascii.h" nogil:
+    int th_field_name_lower(const char *src, size_t n, char *dst)
+    int th_percent_decode(const char *src, size_t n, char *dst)
+    int th_equals_lower(const char *a, const char *b, size_t n)
+    int th_list_next(const char *src, size_t n, size_t *pos, th_slice *out)
+
+
+cdef extern from "buffer.h" nogil:
+    ctypedef struct th_buffer:
+        char *data
+        size_t length
+        size_t capacity
+
+    void th_buffer_init(th_buffer *buffer)
+    void th_buffer_free(th_buffer *buffer)
+    int th_buffer_append(th_buffer *buffer, const char *src, size_t n)
+    int th_buffer_append_decimal(th_buffer *buffer, uint64_t value)
+
+
+cdef extern from "head.h" nogil:
+    enum th_field_id:
+        TH_FIELD_OTHER
+        TH_FIELD_HOST
+        TH_FIELD_CONTENT_LENGTH
+        TH_FIELD_TRANSFER_ENCODING
+        TH_FIELD_CONNECTION
+        TH_FIELD_DATE
+        TH_FIELD_SERVER
+
+    enum th_target_form:
+        TH_ORIGIN_FORM
+        TH_ABSOLUTE_FORM
+        TH_ASTERISK_FORM
+
+    ctypedef struct th_field:
+        th_slice name
+        th_slice value
+        int32_t id
+
+    ctypedef struct th_head:
+        const char *data
+        uint32_t field_count
+        uint8_t method
+        uint8_t minor
+        uint8_t form
+        uint8_t keep_alive
+        uint8_t chunked
+        uint8_t expect_continue
+        uint8_t upgrade
+        uint8_t path_escaped
+        uint64_t content_length
+        th_slice path
+        th_slice query
+        th_slice authority
+
+    int th_field_lookup(const char *name, size_t n)
+    const char *th_field_name(int id)
+    int th_field_count()
+    th_field *th_head_field(const th_head *head, uint32_t index)
+
+
+cdef extern from "http1.h" nogil:
+    enum th_event:
+        TH_NEED_DATA
+        TH_HEAD
+        TH_BODY
+        TH_END
+
+    ctypedef struct th_http1_limits:
+        uint32_t request_line
+        uint32_t head
+        uint32_t fields
+        uint64_t body
+
+    ctypedef struct th_http1:
+        th_head head
+        const char *body
+        size_t body_length
+        const char *next
+        const char *excerpt
+        size_t excerpt_length
+
+    void th_http1_init(th_http1 *http1, const th_http1_limits *limits)
+    void th_http1_free(th_http1 *http1)
+    void th_http1_feed(th_http1 *http1, const char *data, size_t n)
+    size_t th_http1_left(const th_http1 *http1)
+    int th_http1_is_idle(const th_http1 *http1)
+    int th_http1_next(th_http1 *http1)
+    const char *th_http1_reason(const th_http1 *http1)
+    const char *th_method_name(int method)
+    const char *th_reason_phrase(int code)
+    int th_method_count()
+    int th_write_status_line(th_buffer *buffer, int code)
+    int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length)
+    int th_write_chunk_head(th_buffer *buffer, uint64_t size)
+    int th_read_content_length(const char *src, size_t n, uint64_t *length)

@@ -1,0 +1,28 @@
+"""The one place where a th_status becomes an exception."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from thestral._core.csrc cimport (
+    TH_ENOMEM,
+    th_http1,
+    th_http1_reason,
+    th_status_code,
+    th_status_text,
+)
+
+from thestral.errors import LocalProtocolError, RemoteProtocolError
+
+
+cdef object raise_refused(const th_http1 *http1, int status):
+    """Raise what a refused request is: RemoteProtocolError with status, reason and the bytes, or MemoryError."""
+    if status == TH_ENOMEM:
+        raise MemoryError
+    cdef bytes excerpt = PyBytes_FromStringAndSize(http1.excerpt, http1.excerpt_length)
+    raise RemoteProtocolError(th_status_code(status), th_http1_reason(http1).decode(), excerpt)
+
+
+cdef object raise_field(int status, bytes name):
+    """Raise what a field that cannot be sent is: LocalProtocolError that names it, or MemoryError."""
+    if status == TH_ENOMEM:
+        raise MemoryError
+    raise LocalProtocolError(f"response header {name[:100]!r}: {th_status_text(status).decode()}")

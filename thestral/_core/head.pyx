@@ -1,0 +1,109 @@
+"""th_head to the Python objects that a scope is made of. Each is made once per request, when the head is complete."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+
+from thestral._core.csrc cimport (
+    TH_ABSOLUTE_FORM,
+    TH_ASTERISK_FORM,
+    TH_FIELD_HOST,
+    th_field,
+    th_field_count,
+    th_field_name,
+    th_field_name_lower,
+    th_head,
+    th_head_field,
+    th_method_count,
+    th_method_name,
+    th_percent_decode,
+    th_slice,
+)
+from libc.stdint cimport uint32_t
+
+# Made once: a request then only counts references to them.
+cdef list METHODS = [th_method_name(method).decode() for method in range(th_method_count())]
+cdef list NAMES = [<bytes>th_field_name(field) for field in range(th_field_count())]
+cdef bytes ROOT = b"/"
+cdef bytes ASTERISK = b"*"
+cdef bytes EMPTY = b""
+
+
+cdef inline bytes slice_bytes(const th_head *head, th_slice part):
+    return PyBytes_FromStringAndSize(head.data + part.offset, part.length)
+
+
+cdef str method_of(const th_head *head):
+    return <str>METHODS[head.method]
+
+
+cdef bytes raw_path_of(const th_head *head):
+    """The path as it came, without query; "/" or "*" where absolute-form left it out (RFC 9112 section 3.2)."""
+    if head.path.length == 0:
+        return ASTERISK if head.form == TH_ASTERISK_FORM else ROOT
+    return slice_bytes(head, head.path)
+
+
+cdef str path_of(const th_head *head):
+    """The path, percent-decoded; what is not UTF-8 becomes U+FFFD."""
+    cdef const char *src = head.data + head.path.offset
+    cdef Py_ssize_t n = head.path.length
+    cdef char *decoded
+    if n == 0:
+        return "*" if head.form == TH_ASTERISK_FORM else "/"
+    if not head.path_escaped:
+        return PyUnicode_DecodeASCII(src, n, NULL)
+    decoded = <char *>PyMem_Malloc(n)
+    if decoded == NULL:
+        raise MemoryError
+    try:
+        n = th_percent_decode(src, n, decoded)  # valid: th_head_finish has looked at every escape
+        return PyUnicode_DecodeUTF8(decoded, n, "replace")
+    finally:
+        PyMem_Free(decoded)
+
+
+cdef bytes query_of(const th_head *head):
+    return EMPTY if head.query.length == 0 else slice_bytes(head, head.query)
+
+
+cdef bytes name_of(const th_head *head, const th_field *field):
+    cdef bytes name
+    if field.id >= 0:
+        return <bytes>NAMES[field.id]
+    name = PyBytes_FromStringAndSize(NULL, field.name.length)
+    th_field_name_lower(head.data + field.name.offset, field.name.length, PyBytes_AS_STRING(name))
+    return name
+
+
+cdef list headers_of(const th_head *head):
+    """The field lines in order as (lower-case name, value); absolute-form's authority is Host (RFC 9112 3.2.2)."""
+    cdef bint absolute = head.authority.length > 0
+    cdef bint host_seen = False
+    cdef list headers = PyList_New(head.field_count)
+    cdef const th_field *field
+    cdef bytes name
+    cdef bytes value
+    cdef tuple pair
+    cdef uint32_t i
+    for i in range(head.field_count):
+        field = th_head_field(head, i)
+        name = name_of(head, field)
+        if absolute and field.id == TH_FIELD_HOST:
+            host_seen = True
+            value = slice_bytes(head, head.authority)
+        else:
+            value = slice_bytes(head, field.value)
+        pair = PyTuple_New(2)
+        Py_INCREF(name)
+        PyTuple_SET_ITEM(pair, 0, name)
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(pair, 1, value)
+        Py_INCREF(pair)
+        PyList_SET_ITEM(headers, i, pair)
+    if absolute and not host_seen:  # HTTP/1.0 may leave Host out
+        headers.insert(0, (b"host", slice_bytes(head, head.authority)))
+    return headers

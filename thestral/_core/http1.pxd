@@ -1,0 +1,50 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from thestral._core.csrc cimport th_buffer, th_http1
+
+cpdef enum Event:
+    NEED_DATA = 0
+    HEAD = 1
+    BODY = 2
+    END = 3
+
+
+cpdef str reason_phrase(int status)
+
+
+cdef class RequestParser:
+    cdef th_http1 _http1
+    cdef bytes _fed  # what _http1 points into
+    cdef readonly str http_version
+    cdef readonly bint keep_alive
+    cdef readonly bint chunked
+    cdef readonly bint expect_continue
+    cdef readonly bint upgrade
+    cdef readonly uint64_t content_length
+
+    cpdef object feed(self, bytes data)
+    cpdef int next_event(self) except -1
+    cpdef object read_head(self, dict scope)
+    cpdef bytes read_body(self)
+    cpdef Py_ssize_t left(self)
+    cpdef bint is_idle(self)
+    cdef object _let_go(self)
+
+
+cdef class ResponseWriter:
+    cdef th_buffer _buffer
+    cdef readonly int64_t content_length
+    cdef readonly bint close
+    cdef readonly bint has_date
+    cdef readonly bint has_server
+
+    cpdef Py_ssize_t begin(self, int status) except -1
+    cpdef object write_headers(self, object headers, bint drop_content_length)
+    cdef object _write_header(self, object pair, bint drop_content_length)
+    cdef object _note(self, int known, bytes value)
+    cpdef object write_content_length(self, int64_t length)
+    cpdef object write(self, bytes data)
+    cpdef object write_chunk_head(self, Py_ssize_t size)
+    cpdef Py_ssize_t size(self)
+    cpdef object truncate(self, Py_ssize_t mark)
+    cpdef bytes take(self, Py_ssize_t mark)

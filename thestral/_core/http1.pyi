@@ -1,0 +1,93 @@
+"""The HTTP/1.1 codec (RFC 9112): sans-io, testable with a bytes literal."""
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, final
+
+class Event(IntEnum):
+    """What next_event() came to."""
+
+    NEED_DATA = 0
+    HEAD = 1
+    BODY = 2
+    END = 3
+
+def reason_phrase(status: int) -> str:
+    """Reason phrase of a status code (IANA registry), "" if it has none."""
+
+@final
+class RequestParser:
+    """Requests of one connection, pulled: feed(), then next_event() until NEED_DATA.
+
+    Args:
+        request_line: most bytes of a request line, without its CRLF; more is 414.
+        head: most bytes of a field section, and of a trailer section; more is 431.
+        fields: most field lines in either; more is 431.
+        body: most bytes of a body; more is 413. 0 for no limit.
+    """
+
+    def __new__(cls, request_line: int, head: int, fields: int, body: int) -> RequestParser: ...
+    def feed(self, data: bytes) -> None:
+        """Hand over bytes as they came; they are kept alive until used up."""
+    def next_event(self) -> int:
+        """Advance to the next Event.
+
+        After HEAD the attributes below and read_head() speak of the new request, after BODY
+        read_body() has the next part. After END the next call goes on to the next request.
+
+        Raises:
+            RemoteProtocolError: the request must be refused; every later call raises it again.
+        """
+    def read_head(self, scope: dict[str, Any]) -> None:
+        """Put http_version, method, path, raw_path, query_string and headers into `scope`.
+
+        headers is a list[tuple[bytes, bytes]] with lower-case names, in order.
+        """
+    http_version: str
+    keep_alive: bool
+    """Whether the client wants the connection kept (RFC 9112 section 9.3)."""
+    chunked: bool
+    content_length: int
+    """Bytes that Content-Length announces; 0 without one."""
+    expect_continue: bool
+    """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""
+    upgrade: bool
+    """Whether the client offers another protocol (RFC 9110 section 7.8)."""
+
+    def read_body(self) -> bytes: ...
+    def left(self) -> int:
+        """Bytes fed and not read yet."""
+    def is_idle(self) -> bool:
+        """Whether no byte of a next request has come."""
+
+@final
+class ResponseWriter:
+    """Serialises responses into one growing buffer, shared by the connections of a worker.
+
+    Writers nest like a stack: begin() returns a mark, take(mark) or truncate(mark) ends what was
+    begun there.
+    """
+
+    content_length: int
+    """Bytes that the headers announce; -1 if they do not."""
+    close: bool
+    """Whether the headers hold Connection: close."""
+    has_date: bool
+    has_server: bool
+
+    def begin(self, status: int) -> int:
+        """Write the status line; returns the mark where it begins."""
+    def write_headers(self, headers: Iterable[Iterable[bytes]], drop_content_length: bool) -> None:
+        """Write the application's fields in order, all but transfer-encoding.
+
+        Raises:
+            LocalProtocolError: a name that is no token, a value with a control character, not
+                bytes, or lengths that contradict each other; names the field.
+        """
+    def write_content_length(self, length: int) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def write_chunk_head(self, size: int) -> None:
+        """The size line of a chunk (RFC 9112 section 7.1)."""
+    def size(self) -> int: ...
+    def truncate(self, mark: int) -> None: ...
+    def take(self, mark: int) -> bytes: ...

@@ -1,0 +1,231 @@
+"""The HTTP/1.1 codec: RequestParser for what comes in, ResponseWriter for what goes out."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t, uint64_t
+
+from thestral._core.csrc cimport (
+    TH_FIELD_CONNECTION,
+    TH_FIELD_CONTENT_LENGTH,
+    TH_FIELD_DATE,
+    TH_FIELD_SERVER,
+    TH_FIELD_TRANSFER_ENCODING,
+    TH_HEAD,
+    TH_NEED_DATA,
+    th_buffer_append,
+    th_buffer_append_decimal,
+    th_buffer_free,
+    th_buffer_init,
+    th_equals_lower,
+    th_field_lookup,
+    th_http1_feed,
+    th_http1_free,
+    th_http1_init,
+    th_http1_is_idle,
+    th_http1_left,
+    th_http1_limits,
+    th_http1_next,
+    th_list_next,
+    th_read_content_length,
+    th_reason_phrase,
+    th_slice,
+    th_write_chunk_head,
+    th_write_field,
+    th_write_status_line,
+)
+from thestral._core.errors cimport raise_field, raise_refused
+from thestral._core.head cimport headers_of, method_of, path_of, query_of, raw_path_of
+
+from thestral.errors import LocalProtocolError
+
+cdef str HTTP_1_0 = "1.0"
+cdef str HTTP_1_1 = "1.1"
+# A scratch buffer that one large response has blown up is given back.
+cdef enum:
+    SCRATCH_KEPT = 256 * 1024
+
+
+cpdef str reason_phrase(int status):
+    return th_reason_phrase(status).decode()
+
+
+@cython.final
+cdef class RequestParser:
+    """Requests of one connection, pulled: feed(), then next_event() until NEED_DATA."""
+
+    def __cinit__(self, uint32_t request_line, uint32_t head, uint32_t fields, uint64_t body):
+        cdef th_http1_limits limits
+        limits.request_line = request_line
+        limits.head = head
+        limits.fields = fields
+        limits.body = body
+        th_http1_init(&self._http1, &limits)
+
+    def __dealloc__(self):
+        th_http1_free(&self._http1)
+
+    cpdef object feed(self, bytes data):
+        cdef Py_ssize_t left = th_http1_left(&self._http1)
+        if left > 0:
+            data = PyBytes_FromStringAndSize(self._http1.next, left) + data
+        self._fed = data
+        th_http1_feed(&self._http1, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cpdef int next_event(self) except -1:
+        cdef int event = th_http1_next(&self._http1)
+        if event < 0:
+            raise_refused(&self._http1, event)
+        if event == TH_NEED_DATA:
+            self._let_go()
+        elif event == TH_HEAD:
+            self.http_version = HTTP_1_1 if self._http1.head.minor else HTTP_1_0
+            self.keep_alive = self._http1.head.keep_alive
+            self.chunked = self._http1.head.chunked
+            self.content_length = self._http1.head.content_length
+            self.expect_continue = self._http1.head.expect_continue
+            self.upgrade = self._http1.head.upgrade
+        return event
+
+    cdef object _let_go(self):
+        th_http1_feed(&self._http1, NULL, 0)
+        self._fed = None
+
+    cpdef object read_head(self, dict scope):
+        scope["http_version"] = self.http_version
+        scope["method"] = method_of(&self._http1.head)
+        scope["path"] = path_of(&self._http1.head)
+        scope["raw_path"] = raw_path_of(&self._http1.head)
+        scope["query_string"] = query_of(&self._http1.head)
+        scope["headers"] = headers_of(&self._http1.head)
+
+    cpdef bytes read_body(self):
+        # A read that is body from end to end is handed over as it is.
+        if (
+            self._http1.body == PyBytes_AS_STRING(self._fed)
+            and <Py_ssize_t>self._http1.body_length == PyBytes_GET_SIZE(self._fed)
+        ):
+            return self._fed
+        return PyBytes_FromStringAndSize(self._http1.body, self._http1.body_length)
+
+    cpdef Py_ssize_t left(self):
+        return th_http1_left(&self._http1)
+
+    cpdef bint is_idle(self):
+        return th_http1_is_idle(&self._http1)
+
+
+@cython.final
+cdef class ResponseWriter:
+    """Serialises responses into one growing buffer, shared by the connections of a worker.
+
+    Writers nest like a stack: begin() returns a mark, take(mark) or truncate(mark) ends what was begun there.
+    """
+
+    def __cinit__(self):
+        th_buffer_init(&self._buffer)
+
+    def __dealloc__(self):
+        th_buffer_free(&self._buffer)
+
+    cpdef Py_ssize_t begin(self, int status) except -1:
+        cdef Py_ssize_t mark = self._buffer.length
+        self.content_length = -1
+        self.close = False
+        self.has_date = False
+        self.has_server = False
+        if th_write_status_line(&self._buffer, status) < 0:
+            raise MemoryError
+        return mark
+
+    cpdef object write_headers(self, object headers, bint drop_content_length):
+        if type(headers) is list:
+            for pair in <list>headers:
+                self._write_header(pair, drop_content_length)
+        else:
+            for pair in headers:
+                self._write_header(pair, drop_content_length)
+
+    cdef object _write_header(self, object pair, bint drop_content_length):
+        cdef object name
+        cdef object value
+        cdef int known
+        cdef int status
+        if type(pair) is tuple and len(<tuple>pair) == 2:
+            name = (<tuple>pair)[0]
+            value = (<tuple>pair)[1]
+        else:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                raise LocalProtocolError(f"response header {pair!r:.100}: expected a pair (name, value)") from None
+        if type(name) is not bytes or type(value) is not bytes:
+            raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
+        known = th_field_lookup(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        if known == TH_FIELD_TRANSFER_ENCODING:
+            return None  # framing is the server's: RFC 9112 section 6.1
+        if known == TH_FIELD_CONTENT_LENGTH:
+            if self.content_length >= 0 or drop_content_length:
+                self._note(known, <bytes>value)
+                return None
+        status = th_write_field(
+            &self._buffer,
+            PyBytes_AS_STRING(name),
+            PyBytes_GET_SIZE(name),
+            PyBytes_AS_STRING(value),
+            PyBytes_GET_SIZE(value),
+        )
+        if status < 0:
+            raise_field(status, <bytes>name)
+        if known >= 0:
+            self._note(known, <bytes>value)
+
+    cdef object _note(self, int known, bytes value):
+        """Remember what the framing and the connection need to know of a field."""
+        cdef uint64_t length = 0
+        cdef const char *src = PyBytes_AS_STRING(value)
+        cdef size_t n = PyBytes_GET_SIZE(value)
+        cdef size_t pos = 0
+        cdef th_slice token
+        if known == TH_FIELD_CONTENT_LENGTH:
+            if th_read_content_length(src, n, &length) < 0 or length >> 63:
+                raise LocalProtocolError(f"response header content-length: {value[:100]!r} is not a length in bytes")
+            if self.content_length >= 0 and <uint64_t>self.content_length != length:
+                raise LocalProtocolError(
+                    f"response header content-length: {self.content_length} and {length} contradict each other"
+                )
+            self.content_length = <int64_t>length
+        elif known == TH_FIELD_CONNECTION:
+            while th_list_next(src, n, &pos, &token):
+                if token.length == 5 and th_equals_lower(src + token.offset, b"close", 5):
+                    self.close = True
+        elif known == TH_FIELD_DATE:
+            self.has_date = True
+        elif known == TH_FIELD_SERVER:
+            self.has_server = True
+
+    cpdef object write_content_length(self, int64_t length):
+        self.write(b"content-length: ")
+        if th_buffer_append_decimal(&self._buffer, <uint64_t>length) < 0:
+            raise MemoryError
+        self.write(b"\r\n")
+
+    cpdef object write(self, bytes data):
+        if th_buffer_append(&self._buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
+            raise MemoryError
+
+    cpdef object write_chunk_head(self, Py_ssize_t size):
+        if th_write_chunk_head(&self._buffer, <uint64_t>size) < 0:
+            raise MemoryError
+
+    cpdef Py_ssize_t size(self):
+        return self._buffer.length
+
+    cpdef object truncate(self, Py_ssize_t mark):
+        self._buffer.length = mark
+
+    cpdef bytes take(self, Py_ssize_t mark):
+        cdef bytes data = PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
+        self._buffer.length = mark
+        if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
+            th_buffer_free(&self._buffer)
+        return data

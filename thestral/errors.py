@@ -1,0 +1,68 @@
+"""Every exception thestral raises on purpose."""
+
+from __future__ import annotations
+
+
+class ThestralError(Exception):
+    """Base of all."""
+
+
+class ConfigError(ThestralError):
+    """An option has a value that cannot be used.
+
+    Attributes:
+        option: name of the Config field.
+        reason: the value and what was expected, in one line.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"{option}: {reason}")
+        self.option = option
+        self.reason = reason
+
+
+class ImportFailedError(ThestralError):
+    """The application could not be imported; the text is meant for the user."""
+
+
+class LifespanError(ThestralError):
+    """The application's lifespan failed, so the server must not start."""
+
+
+class BindError(ThestralError):
+    """A listening socket could not be had; the text is meant for the user."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came before the server took signals itself, as Ctrl-C raises KeyboardInterrupt."""
+
+
+class ProtocolError(ThestralError):
+    """A message broke the rules of its protocol."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer's fault.
+
+    Attributes:
+        status: HTTP status code to refuse the request with (RFC 9110 section 15).
+        reason: what was wrong, in llhttp's words or ours; a sentence without full stop.
+        excerpt: the bytes it was found in, at most 64.
+    """
+
+    def __init__(self, status: int, reason: str, excerpt: bytes = b"") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.excerpt = excerpt
+
+
+class LocalProtocolError(ProtocolError):
+    """The application's fault: raised out of `await send(...)` or `await receive()`."""
+
+
+class ClientDisconnected(ThestralError, OSError):  # noqa: N818 (a fact, not a fault)
+    """The client is gone; raised out of `await send(...)` as ASGI 2.4 asks for.
+
+    An application may let it pass: it is a normal end of a response and not logged as an error.
+    """
