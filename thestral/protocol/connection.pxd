@@ -1,0 +1,60 @@
+from thestral.protocol.context cimport WorkerContext
+
+
+cdef class Connection:
+    cdef public WorkerContext context
+    cdef public object transport
+    cdef public object client
+    cdef public object server
+    cdef public object scheme
+    cdef public dict scope_template
+    cdef public double deadline
+    cdef public double write_deadline
+    cdef public Py_ssize_t written
+    cdef public Py_ssize_t taken
+    cdef public bint write_paused
+    cdef public bint reading_paused
+    cdef public bint lost
+
+    cdef object open(self, object transport)
+    cdef object write(self, bytes data)
+    cdef object write_gathered(self, list parts)
+    cpdef object abort(self)
+    cdef object pause_reading(self)
+    cdef object resume_reading(self)
+    cdef object close_flushing(self)
+    cdef object writable(self)
+    cdef bint is_broken(self)
+    cdef object abandon(self)
+    cpdef object check_deadlines(self, double now)
+    cpdef object on_deadline(self)
+    cpdef object drain(self)
+
+
+cdef class Stream:
+    cdef public Connection connection
+    cdef public Cycle cycle
+    cdef public str http_version
+    cdef public int status
+
+    cpdef object respond(self, int status, object headers, bytes body, bint end)
+    cpdef object write(self, bytes data, bint end)
+    cpdef object inform(self, int status, object headers)
+    cpdef object want_body(self)
+    cpdef object consumed(self, Py_ssize_t size)
+    cpdef object reset(self)
+    cpdef bint is_writable(self)
+
+
+cdef class Cycle:
+    cdef public dict scope
+    cdef public Stream stream
+    cdef public WorkerContext context
+    cdef public object task
+
+    cdef object on_data(self, bytes data)
+    cdef object on_end(self)
+    cdef object on_disconnect(self)
+    cdef object on_closed(self)
+    cdef object on_writable(self)
+    cdef object on_return(self, object exc)

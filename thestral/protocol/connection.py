@@ -1,0 +1,245 @@
+"""The seam: Connection owns a transport, Stream is one exchange on it, Cycle is the ASGI side of
+one scope.
+
+Stream and Cycle know each other and call each other directly. What differs between protocols and
+matters to ASGI is a value on Stream; Cycle never asks which protocol it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from thestral.types import Headers
+
+if TYPE_CHECKING:
+    from thestral.protocol.context import WorkerContext
+
+# Written and not taken by the kernel: above this, send() waits. The transport wakes it at a
+# quarter.
+WRITE_HIGH_WATER = 64 * 1024  # bytes
+# struct linger: on, 0 seconds. close() then resets.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """One transport: its output, its deadlines, its pauses. An asyncio Protocol by shape.
+
+    deadline is what the peer owes us (loop time, 0.0 for nothing); write_deadline is when a peer
+    that takes none of our bytes is given up.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.transport: Any = None
+        self.client: tuple[str, int] | None = None
+        self.server: tuple[str, int | None] | None = None
+        self.scheme = "http"
+        self.scope_template: dict[str, Any] = {}
+        self.deadline = 0.0
+        self.write_deadline = 0.0
+        self.written = 0  # bytes handed to the transport
+        self.taken = 0  # of those, bytes that had left it at the last tick
+        self.write_paused = False
+        self.reading_paused = False
+        self.lost = False
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Take the transport and read from it who is at either end."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        own = transport.get_extra_info("sockname")
+        if isinstance(peer, tuple):
+            self.client = (str(peer[0]), int(peer[1]))
+        if isinstance(own, tuple):
+            self.server = (str(own[0]), int(own[1]))
+        elif own:
+            self.server = (own.decode() if isinstance(own, bytes) else str(own), None)
+        if transport.get_extra_info("sslcontext"):
+            self.scheme = "https"
+        self.context.add(self)
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport; from now on the peer has to take them."""
+        if not self.is_broken():
+            self.written += len(data)
+            self.transport.write(data)
+
+    def write_gathered(self, parts: list[bytes]) -> None:
+        """Hand over several pieces at once, uncopied where the transport does that well."""
+        if not self.is_broken():
+            for part in parts:
+                self.written += len(part)
+            if self.context.gathers:
+                self.transport.writelines(parts)
+            else:
+                self.transport.write(b"".join(parts))
+
+    def is_broken(self) -> bool:
+        """Whether nothing can be written any more.
+
+        A transport knows before connection_lost comes round, and an application that only ever
+        awaits send() would never let it come.
+        """
+        if not self.lost and self.transport.is_closing():
+            self.abandon()
+            return True
+        return self.lost
+
+    def abandon(self) -> None:
+        """The peer is gone: tell who waits for it."""
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.lost:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.lost:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    def close_flushing(self) -> None:
+        """Close once all is written; a peer that does not take it is given timeout_write."""
+        self.deadline = 0.0
+        if self.lost:
+            return
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once, with a reset.
+
+        The peer can then tell it from a response that ends with the connection, and the kernel
+        does not keep what a stalled peer has not taken.
+        """
+        if self.lost:
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.writable()
+
+    def writable(self) -> None:
+        """Called when the peer has taken enough that writing may go on."""
+
+    def check_deadlines(self, now: float) -> None:
+        """Called by the clock. Of the bytes that wait, some must leave within timeout_write."""
+        if self.lost:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        taken = self.written - unsent
+        if unsent == 0:
+            self.write_deadline = 0.0
+        elif self.write_deadline == 0.0 or taken > self.taken:
+            self.write_deadline = now + self.context.timeout_write
+        self.taken = taken
+        if 0.0 < self.write_deadline <= now:
+            self.abort()
+        elif 0.0 < self.deadline <= now:
+            self.deadline = 0.0
+            self.on_deadline()
+
+    def on_deadline(self) -> None:
+        """Called when the peer has not sent in time what it owes."""
+
+    def drain(self) -> None:
+        """The server shuts down: finish what runs, close what is idle."""
+
+
+class Stream:
+    """One exchange: what a Cycle may ask of the protocol below it.
+
+    status is that of the final response once it has begun, else 0.
+    """
+
+    def __init__(self, connection: Connection, http_version: str) -> None:
+        self.connection = connection
+        self.http_version = http_version
+        self.cycle: Cycle = None  # type: ignore[assignment]  # the connection sets it at once
+        self.status = 0
+
+    def respond(self, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """Send the head with the first part of the body.
+
+        Raises:
+            LocalProtocolError: the head cannot be sent; nothing has been.
+        """
+        raise NotImplementedError
+
+    def write(self, data: bytes, end: bool) -> None:
+        """Send a further part of the body.
+
+        Raises:
+            LocalProtocolError: the body does not have the announced length; the response is over.
+        """
+        raise NotImplementedError
+
+    def inform(self, status: int, headers: Headers) -> None:
+        """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer reads them."""
+        raise NotImplementedError
+
+    def want_body(self) -> None:
+        """The application waits for the body: a peer that waits for 100 gets it now."""
+        raise NotImplementedError
+
+    def consumed(self, size: int) -> None:
+        """The application has taken `size` bytes of body, so that more may be read."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Give the exchange up; the peer sees that it is incomplete."""
+        raise NotImplementedError
+
+    def is_writable(self) -> bool:
+        """Whether a writer may go on at once."""
+        raise NotImplementedError
+
+
+class Cycle:
+    """The ASGI side of one scope: what a Stream tells it."""
+
+    def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
+        self.scope = scope
+        self.stream = stream
+        self.context = context
+        self.task: asyncio.Task[None] | None = None
+
+    def on_data(self, data: bytes) -> None:
+        """A part of the body."""
+        raise NotImplementedError
+
+    def on_end(self) -> None:
+        """The request is complete."""
+        raise NotImplementedError
+
+    def on_disconnect(self) -> None:
+        """The peer will send no more, but may still read."""
+        raise NotImplementedError
+
+    def on_closed(self) -> None:
+        """The peer is gone, or has been sent away."""
+        raise NotImplementedError
+
+    def on_writable(self) -> None:
+        """The peer has taken enough."""
+        raise NotImplementedError
+
+    def on_return(self, exc: BaseException | None) -> None:
+        """The application has returned, or raised `exc`."""
+        raise NotImplementedError
+
+    async def receive(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def send(self, message: dict[str, Any]) -> None:
+        raise NotImplementedError

@@ -1,0 +1,36 @@
+from thestral._core.http1 cimport RequestParser, ResponseWriter
+
+
+cdef class WorkerContext:
+    cdef public object app
+    cdef public object loop
+    cdef public object base_context
+    cdef public object limits
+    cdef public dict state
+    cdef public set connections
+    cdef public set cycles
+    cdef public ResponseWriter writer
+    cdef public bytes default_head
+    cdef public bytes date_head
+    cdef public bytes server_head
+    cdef public bytes extra_head
+    cdef public str root_path
+    cdef public bytes raw_root_path
+    cdef public bint send_date
+    cdef public bint eager
+    cdef public bint gathers
+    cdef public bint access_log
+    cdef public bint draining
+    cdef public double now
+    cdef public double interval
+    cdef public double timeout_head
+    cdef public double timeout_body
+    cdef public double timeout_keep_alive
+    cdef public double timeout_write
+    cdef public Py_ssize_t total_requests
+    cdef object _ticker
+    cdef Py_ssize_t _date_second
+
+    cpdef object add(self, object connection)
+    cpdef object discard(self, object connection)
+    cpdef object refresh(self)

@@ -1,0 +1,137 @@
+"""What all connections of a worker share: settings, counters, the clock, the response scratch
+buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from thestral._core.http1 import ResponseWriter
+from thestral.logging import access_logger
+
+if TYPE_CHECKING:
+    from thestral.config import Config
+    from thestral.protocol.connection import Connection, Cycle
+    from thestral.types import ASGIApplication
+
+# Deadlines are looked at this often, in seconds, or eight times within the shortest one.
+SLOWEST_TICK = 0.5
+FASTEST_TICK = 0.01
+
+
+class ParserLimits(NamedTuple):
+    """Bytes, and a count of fields; the arguments of RequestParser."""
+
+    request_line: int
+    head: int
+    fields: int
+    body: int
+
+
+class WorkerContext:
+    """State of one worker, made by Server; connections read it and count in it.
+
+    Args:
+        config: resolved options.
+        app: the application, ASGI 3.
+        loop: the running loop; kept, because asking asyncio for it costs a system call on 3.11.
+        state: what the lifespan put into its scope; each request gets a shallow copy.
+        base_context: contextvars as the lifespan left them; each request runs in a copy.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        app: ASGIApplication,
+        loop: asyncio.AbstractEventLoop,
+        state: dict[str, Any],
+        base_context: contextvars.Context,
+    ) -> None:
+        self.app = app
+        self.loop = loop
+        self.state = state
+        self.base_context = base_context
+        self.limits = ParserLimits(
+            config.limit_request_line,
+            config.limit_header_size,
+            config.limit_header_count,
+            config.limit_request_body or 0,
+        )
+        self.root_path = config.root_path.rstrip("/")
+        self.raw_root_path = self.root_path.encode()
+        shortest = min(
+            config.timeout_head,
+            config.timeout_body,
+            config.timeout_keep_alive,
+            config.timeout_write,
+        )
+        self.interval = min(SLOWEST_TICK, max(FASTEST_TICK, shortest / 8))
+        # `now` is up to one interval old: a deadline counted from it must not come early.
+        self.timeout_head = config.timeout_head + self.interval
+        self.timeout_body = config.timeout_body + self.interval
+        self.timeout_keep_alive = config.timeout_keep_alive + self.interval
+        self.timeout_write = config.timeout_write + self.interval
+        # A task factory of the user's stands for its own idea of a task: leave starting to it.
+        self.eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
+        # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
+        # so that an application could fill the memory; uvloop's does.
+        self.gathers = type(loop).__module__.startswith("uvloop")
+        self.access_log = config.access_log and access_logger.isEnabledFor(20)
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.cycles: set[Cycle] = set()
+        self.total_requests = 0
+        self.writer = ResponseWriter()
+        # A field of the user's takes the place of ours: neither may stand twice.
+        given = {name.lower() for name, _ in config.encoded_headers}
+        self.send_date = config.date_header and b"date" not in given
+        send_server = config.server_header and b"server" not in given
+        self.server_head = b"server: thestral\r\n" if send_server else b""
+        self.extra_head = b"".join(
+            name + b": " + value + b"\r\n" for name, value in config.encoded_headers
+        )
+        self._ticker: asyncio.TimerHandle | None = None
+        self._date_second = 0
+        self.refresh()
+
+    def add(self, connection: Connection) -> None:
+        """Count a connection in; the first one starts the clock."""
+        self.connections.add(connection)
+        if self._ticker is None:
+            self.refresh()
+            self._ticker = self.loop.call_later(self.interval, self.tick)
+
+    def discard(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def tick(self) -> None:
+        """Advance the clock and look at every deadline; without connections there is no timer."""
+        self.refresh()
+        now = self.now
+        for connection in list(self.connections):
+            connection.check_deadlines(now)
+        if self.connections:
+            self._ticker = self.loop.call_later(self.interval, self.tick)
+        else:
+            self._ticker = None
+
+    def stop(self) -> None:
+        """Cancel the clock."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    def refresh(self) -> None:
+        """Read the clocks: loop time for deadlines, wall time for Date (RFC 9110 section 6.6.1)."""
+        self.now = self.loop.time()
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            date = formatdate(second, usegmt=True).encode()
+            self.date_head = b"date: " + date + b"\r\n" if self.send_date else b""
+            self.default_head = self.date_head + self.server_head + self.extra_head

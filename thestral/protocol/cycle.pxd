@@ -1,0 +1,29 @@
+from thestral.protocol.connection cimport Connection, Cycle, Stream
+
+cdef int EXPECT_START
+cdef int EXPECT_FIRST_BODY
+cdef int EXPECT_BODY
+cdef int COMPLETE
+
+
+cdef class HTTPCycle(Cycle):
+    cdef int _state
+    cdef int _status
+    cdef object _headers
+    cdef bytes _body
+    cdef list _more_body
+    cdef Py_ssize_t _body_size
+    cdef bint _request_complete
+    cdef bint _body_delivered
+    cdef bint _disconnected
+    cdef bint _gone
+    cdef list _readers
+    cdef list _writers
+
+    cdef bytes _take_body(self)
+    cdef object _start(self, dict message)
+    cdef object _continue(self, dict message)
+    cdef object _wake(self, list waiters)
+    cdef object _fail(self)
+    cdef bint _is_disconnect(self, object exc)
+    cdef object _log_raised(self, object exc)

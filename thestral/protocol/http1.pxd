@@ -1,0 +1,76 @@
+from libc.stdint cimport int64_t
+
+from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
+from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.context cimport WorkerContext
+from thestral.protocol.cycle cimport HTTPCycle
+from thestral.protocol.runner cimport start
+from thestral.protocol.scope cimport http_scope, scope_template
+
+# Of the .py beside this: C integers, so that comparing with them makes no object.
+cdef int BODY
+cdef int END
+cdef int HEAD
+cdef Py_ssize_t READ_HIGH_WATER
+cdef Py_ssize_t PIPELINE_HIGH_WATER
+cdef Py_ssize_t DISCARD_MAX
+cdef Py_ssize_t CORK_MAX
+cdef Py_ssize_t GATHER_MIN
+cdef int REQUESTS_PER_TURN
+cdef int NOTHING
+cdef int REQUEST
+cdef int HEAD_REST
+cdef int BODY_REST
+cdef int NEXT_REQUEST
+cdef int HANGUP
+
+
+cdef class HTTP1Connection(Connection):
+    cdef RequestParser _parser
+    cdef HTTP1Stream _stream
+    cdef bint _advancing
+    cdef bint _keep_alive
+    cdef bint _lingering
+    cdef bint _eof
+    cdef bint _scheduled
+    cdef int _owes
+
+    cpdef object advance(self)
+    cdef bint has_room(self)
+    cdef object _advance(self)
+    cdef object _starve(self)
+    cdef object _begin(self)
+    cdef object _schedule(self)
+    cdef object _take_body(self)
+    cdef object _next(self)
+    cdef object _respond_refused(self, int status, object reason)
+    cdef object _refuse(self, object error)
+    cdef object _idle(self)
+    cdef object _linger(self)
+    cdef object _close(self)
+    cdef object emit(self, Py_ssize_t mark)
+    cdef object flush(self)
+    cdef object release(self, HTTP1Stream stream)
+    cdef object finish(self, HTTP1Stream stream)
+
+
+cdef class HTTP1Stream(Stream):
+    cdef HTTP1Connection wire
+    cdef bint started
+    cdef bint request_complete
+    cdef bint response_complete
+    cdef bint chunked
+    cdef bint bodiless
+    cdef bint head_only
+    cdef bint persistent
+    cdef bint owes_continue
+    cdef bint discarding
+    cdef int64_t left
+    cdef int64_t request_left
+    cdef Py_ssize_t unconsumed
+
+    cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
+    cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
+    cdef object _write_defaults(self, ResponseWriter writer)
+    cdef object _write_body(self, Py_ssize_t mark, bytes body, bint end)
+    cdef object _complete(self)

@@ -1,0 +1,572 @@
+"""HTTP/1.1 on a connection (RFC 9112): requests in order, one response at a time, framing,
+persistence, refusals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
+from thestral.errors import LocalProtocolError, RemoteProtocolError
+from thestral.logging import error_logger, log_access
+from thestral.protocol.connection import Connection, Stream
+from thestral.protocol.cycle import HTTPCycle
+from thestral.protocol.runner import start
+from thestral.protocol.scope import http_scope, scope_template
+
+if TYPE_CHECKING:
+    from thestral.protocol.context import WorkerContext
+    from thestral.types import Headers
+
+HEAD = int(Event.HEAD)
+BODY = int(Event.BODY)
+END = int(Event.END)
+
+# Body that the application has not taken: reading pauses above this.
+READ_HIGH_WATER = 64 * 1024  # bytes
+# Further requests that wait behind a response: reading pauses above this.
+PIPELINE_HIGH_WATER = 16 * 1024  # bytes
+# Requests taken from one read before other connections get their turn.
+REQUESTS_PER_TURN = 64
+# Of a body that nobody took, so much is read to keep the connection; Go's net/http has the same
+# figure.
+DISCARD_MAX = 256 * 1024  # bytes
+# Responses of one read leave together up to here.
+CORK_MAX = 64 * 1024  # bytes
+# Bodies from this size on are not copied behind their head.
+GATHER_MIN = 16 * 1024  # bytes
+# A refused client is read from a little longer, so that its unread bytes do not reset the
+# connection before it has read the refusal: RFC 9112 section 9.6.
+LINGER_TIMEOUT = 2.0  # seconds
+
+# What the peer owes while a deadline runs.
+NOTHING = 0
+REQUEST = 1  # the first head: a silent peer is dropped without a word
+HEAD_REST = 2
+BODY_REST = 3
+NEXT_REQUEST = 4
+HANGUP = 5
+
+
+class HTTP1Connection(Connection):
+    """One transport speaking HTTP/1.1. Pulls events from its parser; while a response is open it
+    pulls none.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        limits = context.limits
+        self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
+        self._stream: HTTP1Stream | None = None
+        self._advancing = False  # within _advance: output is corked, _advance does not nest
+        self._keep_alive = True
+        self._lingering = False
+        self._eof = False
+        self._scheduled = False
+        self._owes = NOTHING
+
+    # --- asyncio's side -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.open(transport)
+        self.scope_template = scope_template(self)
+        self.deadline = self.context.now + self.context.timeout_head
+        self._owes = REQUEST
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering or self.lost:
+            return
+        stream = self._stream
+        parser = self._parser
+        parser.feed(data)
+        if self.write_paused if stream is None else stream.request_complete:
+            # Requests behind an open response, or one that the client does not read, wait in the
+            # parser.
+            if not self.has_room():
+                self.pause_reading()
+            return
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, but may still read: a response goes on (not over TLS)."""
+        self._eof = True
+        stream = self._stream
+        if self._lingering:
+            return False
+        if stream is not None and stream.request_complete:
+            stream.cycle.on_disconnect()
+        elif self._parser.left() == 0:
+            self._starve()
+            return False
+        return self.scheme == "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.deadline = 0.0
+        self.write_deadline = 0.0
+        self.write_paused = False
+        self.context.discard(self)
+        self.abandon()
+
+    def abandon(self) -> None:
+        if self._stream is not None:
+            cycle = self._stream.cycle
+            self.release(self._stream)
+            cycle.on_closed()
+
+    def writable(self) -> None:
+        if self._stream is not None:
+            self._stream.cycle.on_writable()
+        elif self._parser.left():
+            self._schedule()
+
+    # --- Reading ------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Whether more may be read behind an open response."""
+        return self._parser.left() <= PIPELINE_HIGH_WATER
+
+    def advance(self) -> None:
+        """Go on with what is in the parser; scheduled, so never within an application's step."""
+        self._scheduled = False
+        if not self.lost and not self._lingering and self._stream is None:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Pull events until bytes run out or a response is open; what is answered meanwhile leaves
+        in one write.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            self._next()
+        except RemoteProtocolError as error:
+            self._refuse(error)
+        finally:
+            self.flush()
+            self._advancing = False
+
+    def _next(self) -> None:
+        parser = self._parser
+        requests = 0
+        while not self._lingering and not self.lost:
+            stream = self._stream
+            if stream is not None and stream.request_complete:
+                return
+            if stream is None and self.write_paused:
+                return
+            event = parser.next_event()
+            if event == HEAD:
+                self._begin()
+            elif event == BODY:
+                self._take_body()
+            elif event == END:
+                stream = self._stream
+                assert stream is not None
+                stream.request_complete = True
+                self.deadline = 0.0
+                self._owes = NOTHING
+                if stream.discarding:
+                    self.finish(stream)
+                    continue
+                stream.cycle.on_end()
+                if not stream.started:
+                    stream.started = True
+                    start(stream.cycle)
+                requests += 1
+                if requests == REQUESTS_PER_TURN and self._stream is None and parser.left():
+                    self._schedule()
+                    return
+            else:
+                if self._eof:
+                    self._starve()
+                    return
+                if self.reading_paused and (stream is None or stream.unconsumed <= READ_HIGH_WATER):
+                    self.resume_reading()
+                if stream is None:
+                    if not parser.is_idle():
+                        if self._owes != HEAD_REST:
+                            self._owes = HEAD_REST
+                            self.deadline = self.context.now + self.context.timeout_head
+                    elif self._owes == NOTHING:
+                        self._idle()  # what was behind the last request was an empty line
+                elif not stream.started:
+                    stream.started = True
+                    start(stream.cycle)
+                return
+
+    def _starve(self) -> None:
+        """No more bytes will come, and all that came is read."""
+        stream = self._stream
+        if stream is not None:
+            stream.cycle.on_disconnect()
+            self._refuse(RemoteProtocolError(400, "incomplete request body"))
+        elif self._parser.is_idle():
+            self._close()
+        else:
+            self._refuse(RemoteProtocolError(400, "incomplete request head"))
+
+    def _begin(self) -> None:
+        """A head is complete: make its stream and cycle. The application starts when what came with
+        it is read.
+        """
+        context = self.context
+        parser = self._parser
+        stream = HTTP1Stream(self, parser.http_version)
+        scope = http_scope(parser, self)
+        stream.cycle = HTTPCycle(scope, stream, context)
+        stream.persistent = parser.keep_alive and not context.draining
+        stream.owes_continue = parser.expect_continue
+        stream.head_only = scope["method"] == "HEAD"
+        stream.request_left = -1 if parser.chunked else parser.content_length
+        self._stream = stream
+        context.total_requests += 1
+        self._owes = BODY_REST
+        # A client that waits for 100 owes nothing until it gets it.
+        self.deadline = 0.0 if stream.owes_continue else context.now + context.timeout_body
+
+    def _take_body(self) -> None:
+        stream = self._stream
+        assert stream is not None
+        data = self._parser.read_body()
+        stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
+        self.deadline = self.context.now + self.context.timeout_body
+        stream.unconsumed += len(data)
+        if stream.request_left > 0:
+            stream.request_left -= len(data)
+        if stream.discarding:
+            if stream.unconsumed > DISCARD_MAX:
+                self._linger()
+            return
+        stream.cycle.on_data(data)
+        if stream.unconsumed > READ_HIGH_WATER and stream.started:
+            self.pause_reading()
+            self.deadline = 0.0  # the application is slow, not the client
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.context.loop.call_soon(self.advance, context=self.context.base_context)
+
+    # --- Refusing -----------------------------------------------------------------------------
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        """Answer bad input if that is still possible; the connection ends."""
+        stream = self._stream
+        shown = f", in {error.excerpt!r}" if error.excerpt else ""
+        client = f"{self.client[0]}:{self.client[1]}" if self.client else "a client"
+        error_logger.info("Refused %s with %d: %s%s", client, error.status, error.reason, shown)
+        if stream is None:
+            self._respond_refused(error.status, error.reason)
+            return
+        cycle = stream.cycle
+        self.release(stream)
+        if stream.response_complete:
+            self._linger()
+        elif stream.status:
+            self.abort()
+        else:
+            stream.status = error.status
+            self._respond_refused(error.status, error.reason)
+        cycle.on_closed()
+
+    def _respond_refused(self, status: int, reason: str) -> None:
+        """A short plain-text answer in place of the application's, then a lingering close."""
+        body = f"{reason_phrase(status)}: {reason}\n".encode()
+        writer = self.context.writer
+        mark = writer.begin(status)
+        writer.write(b"content-type: text/plain; charset=utf-8\r\n")
+        writer.write_content_length(len(body))
+        writer.write(b"connection: close\r\n")
+        writer.write(self.context.default_head)
+        writer.write(b"\r\n")
+        writer.write(body)
+        self.emit(mark)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our side, and read on for a moment without keeping anything."""
+        self._lingering = True
+        self._owes = HANGUP
+        self.flush()
+        self.resume_reading()
+        if self.lost:
+            return
+        if self._eof or not self.transport.can_write_eof():
+            self.close_flushing()
+            return
+        self.deadline = self.context.now + LINGER_TIMEOUT
+        self.transport.write_eof()
+
+    def on_deadline(self) -> None:
+        if self._owes == BODY_REST:
+            self._refuse(RemoteProtocolError(408, "body not received in time"))
+        elif self._owes == HEAD_REST:
+            self._refuse(RemoteProtocolError(408, "request head not received in time"))
+        elif self._owes == HANGUP:
+            self._owes = NOTHING
+            self.close_flushing()  # what it does not take, write_deadline ends
+        else:
+            self._close()
+
+    # --- Writing ------------------------------------------------------------------------------
+
+    def emit(self, mark: int) -> None:
+        """Send what the writer holds from `mark` on; within _advance it waits for flush()."""
+        writer = self.context.writer
+        if not self._advancing:
+            self.write(writer.take(mark))
+        elif writer.size() > CORK_MAX:
+            self.write(writer.take(0))
+
+    def flush(self) -> None:
+        """Send what was corked: within _advance all in the writer is this connection's, else
+        nothing is.
+        """
+        writer = self.context.writer
+        if self._advancing and writer.size() > 0:
+            self.write(writer.take(0))
+
+    def release(self, stream: HTTP1Stream) -> None:
+        """Cut the links of an exchange that is over, so that nothing waits for the garbage
+        collector.
+        """
+        self._stream = None
+        stream.cycle = None  # type: ignore[assignment]
+
+    def finish(self, stream: HTTP1Stream) -> None:
+        """End an exchange that is complete in both directions, and see what comes next."""
+        self.release(stream)
+        if not stream.persistent:
+            self._close()
+        elif self._parser.left():
+            if not self._advancing:
+                self._schedule()
+        elif self._eof:
+            self._close()
+        else:
+            self._idle()
+
+    def _idle(self) -> None:
+        self.resume_reading()
+        if self.context.draining:
+            self._close()
+            return
+        self._owes = NEXT_REQUEST
+        self.deadline = self.context.now + self.context.timeout_keep_alive
+
+    def _close(self) -> None:
+        """Close after the last response; lingering if the client has sent more than we read."""
+        self.flush()
+        if self._parser.left():
+            self._linger()
+            return
+        self._lingering = True
+        self.close_flushing()
+
+    def drain(self) -> None:
+        if self._stream is not None:
+            self._stream.persistent = False
+        elif not self._lingering and self._parser.is_idle():
+            self._close()
+
+
+class HTTP1Stream(Stream):
+    """One request and its response on the wire. Framing is decided here and never trusts the
+    application.
+    """
+
+    def __init__(self, connection: HTTP1Connection, http_version: str) -> None:
+        self.connection = connection
+        self.wire = connection  # the same, by its own type
+        self.http_version = http_version
+        self.status = 0
+        self.started = False  # the application's task
+        self.request_complete = False
+        self.response_complete = False
+        self.chunked = False
+        self.bodiless = False  # RFC 9112 section 6.3: no content whatever the fields say
+        self.head_only = False
+        self.persistent = True
+        self.owes_continue = False
+        self.discarding = False  # nobody takes the rest of the body
+        self.left = -1  # bytes of content still to send; -1 if not announced
+        self.request_left = 0  # bytes of body still to come; -1 if chunked
+        self.unconsumed = 0  # bytes of body that nobody has taken
+
+    # --- The cycle's side ---------------------------------------------------------------------
+
+    def respond(self, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        size = len(body)
+        mark = self._write_head(status, headers, size, end)
+        self.status = status
+        self.owes_continue = False
+        self._write_body(mark, body, end)
+
+    def write(self, data: bytes, end: bool) -> None:
+        self._write_body(self.connection.context.writer.size(), data, end)
+
+    def inform(self, status: int, headers: Headers) -> None:
+        if self.http_version == "1.0" or self.status:
+            return
+        writer = self.connection.context.writer
+        mark = writer.begin(status)
+        try:
+            writer.write_headers(headers, True)
+        except LocalProtocolError:
+            writer.truncate(mark)
+            raise
+        writer.write(b"\r\n")
+        self.wire.emit(mark)
+
+    def want_body(self) -> None:
+        if self.owes_continue:
+            self.owes_continue = False
+            self.inform(100, [])
+            context = self.connection.context
+            self.connection.deadline = context.now + context.timeout_body
+
+    def consumed(self, size: int) -> None:
+        self.unconsumed -= size
+        connection = self.wire
+        if not connection.reading_paused or self.unconsumed > READ_HIGH_WATER:
+            return
+        if connection.has_room():
+            connection.resume_reading()
+        if not self.request_complete:
+            connection.deadline = connection.context.now + connection.context.timeout_body
+
+    def reset(self) -> None:
+        self.response_complete = True
+        self.persistent = False
+        self.connection.abort()
+
+    def is_writable(self) -> bool:
+        return not self.connection.write_paused
+
+    # --- Head ---------------------------------------------------------------------------------
+
+    def _write_head(self, status: int, headers: Headers, size: int, end: bool) -> int:
+        """Serialise the head; returns the writer's mark of it."""
+        writer = self.connection.context.writer
+        mark = writer.begin(status)
+        try:
+            writer.write_headers(headers, status == 204 or status == 205)
+        except BaseException:
+            writer.truncate(mark)
+            raise
+        if (
+            not self.request_complete
+            and end
+            and (self.owes_continue or self.request_left > DISCARD_MAX)
+        ):
+            self.persistent = False  # the rest of the body is not worth reading
+        if writer.close:
+            self.persistent = False
+        self._frame(writer, status, size, end)
+        if not self.persistent:
+            if not writer.close:
+                writer.write(b"connection: close\r\n")
+        elif self.http_version == "1.0":
+            writer.write(b"connection: keep-alive\r\n")
+        self._write_defaults(writer)
+        writer.write(b"\r\n")
+        return mark
+
+    def _frame(self, writer: ResponseWriter, status: int, size: int, end: bool) -> None:
+        """Choose the framing: RFC 9112 section 6.3 in the order of its list."""
+        length = writer.content_length
+        if status == 204 or status == 205:
+            self.bodiless = True
+            if status == 205:
+                writer.write_content_length(0)
+        elif self.head_only or status == 304:
+            self.bodiless = True
+            if length < 0 and end and size > 0:
+                writer.write_content_length(size)
+        elif length >= 0:
+            self.left = length
+        elif end:
+            self.left = size
+            writer.write_content_length(size)
+        elif self.http_version == "1.1":
+            self.chunked = True
+            writer.write(b"transfer-encoding: chunked\r\n")
+        else:
+            self.persistent = False  # the end of the connection is the end of the body
+
+    def _write_defaults(self, writer: ResponseWriter) -> None:
+        context = self.connection.context
+        if not writer.has_date and not writer.has_server:
+            writer.write(context.default_head)
+            return
+        if not writer.has_date:
+            writer.write(context.date_head)
+        if not writer.has_server:
+            writer.write(context.server_head)
+        writer.write(context.extra_head)
+
+    # --- Body ---------------------------------------------------------------------------------
+
+    def _write_body(self, mark: int, body: bytes, end: bool) -> None:
+        """Send a part of the body behind what the writer holds from `mark` on."""
+        connection = self.wire
+        writer = connection.context.writer
+        size = len(body)
+        surplus = 0
+        if self.bodiless:
+            size = 0
+        elif self.left >= 0:
+            if size > self.left:
+                surplus = size - self.left
+                size = self.left
+                body = body[:size]
+            self.left -= size
+        if self.chunked and size > 0:
+            writer.write_chunk_head(size)
+        if size >= GATHER_MIN:
+            parts = [writer.take(0 if connection._advancing else mark), body]
+            if self.chunked:
+                parts.append(b"\r\n0\r\n\r\n" if end else b"\r\n")
+            connection.write_gathered(parts)
+        else:
+            if size > 0:
+                writer.write(body)
+                if self.chunked:
+                    writer.write(b"\r\n")
+            if end and self.chunked:
+                writer.write(b"0\r\n\r\n")
+            if writer.size() > mark:
+                connection.emit(mark)
+        if surplus:
+            self._complete()
+            raise LocalProtocolError(
+                f"the body is {surplus} bytes or more longer than its content-length; not sent"
+            )
+        if end:
+            if self.left > 0:
+                missing = self.left
+                self.reset()
+                raise LocalProtocolError(
+                    f"the body is {missing} bytes shorter than its content-length"
+                )
+            self._complete()
+
+    def _complete(self) -> None:
+        """The response is complete; the exchange is when the request is, too."""
+        self.response_complete = True
+        connection = self.wire
+        if connection.context.access_log:
+            log_access(self)
+        if self.request_complete:
+            connection.finish(self)
+        elif not self.persistent or self.request_left > DISCARD_MAX:
+            connection.release(self)
+            connection._linger()
+        else:
+            self.discarding = True
+            self.unconsumed = 0
+            connection.resume_reading()
+            connection.deadline = connection.context.now + connection.context.timeout_body

@@ -1,0 +1,57 @@
+"""Runs the application for a cycle: one task, in a context of its own. The only place that catches
+what it raises.
+"""
+
+from __future__ import annotations
+
+from asyncio import Task
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thestral.protocol.connection import Cycle
+
+
+async def run(cycle: Cycle) -> None:
+    """Await the application and tell the cycle how it ended.
+
+    SystemExit, KeyboardInterrupt and cancellation out of a request are the application's doing (the
+    server's own signals do not come this way), so they end the request like any other exception and
+    not the worker.
+    """
+    try:
+        await call(cycle)
+    except GeneratorExit:  # the loop is gone, and nobody is left to answer
+        raise
+    except BaseException as exc:
+        ended(cycle, exc)
+    else:
+        ended(cycle, None)
+
+
+def call(cycle: Cycle) -> Awaitable[None]:
+    return cycle.context.app(cycle.scope, cycle.receive, cycle.send)
+
+
+def ended(cycle: Cycle, exc: BaseException | None) -> None:
+    cycle.context.cycles.discard(cycle)
+    cycle.on_return(exc)
+    cycle.task = None
+
+
+def start(cycle: Cycle) -> None:
+    """Start the application's task; from 3.12 on its first step runs at once.
+
+    The context is a copy of what the lifespan left, so that nothing set in one request is seen in
+    another, whoever's step this is called from.
+    """
+    context = cycle.context
+    context.cycles.add(cycle)
+    own = context.base_context.copy()
+    coroutine = run(cycle)
+    if context.eager:
+        task = Task(coroutine, loop=context.loop, context=own, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        if not task.done():
+            cycle.task = task
+    else:
+        cycle.task = context.loop.create_task(coroutine, context=own)

@@ -1,0 +1,8 @@
+from thestral._core.http1 cimport RequestParser, ResponseWriter
+from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.context cimport WorkerContext
+
+
+cpdef dict http_scope(RequestParser parser, Connection connection)
+cpdef dict scope_template(Connection connection)
+cdef object mount(dict scope, WorkerContext context)

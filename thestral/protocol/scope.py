@@ -1,0 +1,58 @@
+"""The http scope (ASGI HTTP and WebSocket message format 2.5, "HTTP Connection Scope")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thestral._core.http1 import RequestParser
+    from thestral.protocol.connection import Connection
+    from thestral.protocol.context import WorkerContext
+
+ASGI_VERSION = "3.0"
+SPEC_VERSION = "2.5"
+
+
+def scope_template(connection: Connection) -> dict[str, Any]:
+    """What all requests of a connection have in common; copied for each."""
+    return {
+        "type": "http",
+        "asgi": {"version": ASGI_VERSION, "spec_version": SPEC_VERSION},
+        "http_version": "1.1",
+        "server": connection.server,
+        "client": connection.client,
+        "scheme": connection.scheme,
+        "root_path": connection.context.root_path,
+        # Set for each request; named here so that a copy has room for all of them.
+        "method": "",
+        "path": "",
+        "raw_path": b"",
+        "query_string": b"",
+        "headers": None,
+        "state": None,
+        "extensions": None,
+    }
+
+
+def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
+    """The scope of the request whose head the parser holds."""
+    scope = connection.scope_template.copy()
+    context = connection.context
+    parser.read_head(scope)
+    if context.root_path:
+        mount(scope, context)
+    scope["state"] = context.state.copy()
+    scope["extensions"] = {}
+    return scope
+
+
+def mount(scope: dict[str, Any], context: WorkerContext) -> None:
+    """Put root_path in front of the path, unless a proxy has left it there already.
+
+    "*" is no path: it is the server as a whole (RFC 9112 section 3.2.4).
+    """
+    path: str = scope["path"]
+    root_path = context.root_path
+    if path != "*" and path != root_path and not path.startswith(root_path + "/"):
+        scope["path"] = root_path + path
+        scope["raw_path"] = context.raw_root_path + scope["raw_path"]
