@@ -1,0 +1,9 @@
+"""thestral: an ASGI server for Python whose bytes are read and written in C."""
+
+from importlib.metadata import version as _version
+
+from thestral.config import Config
+from thestral.server import Server, run
+
+__all__ = ["Config", "Server", "__version__", "run"]
+__version__ = _version("thestral")

@@ -1,0 +1,159 @@
+"""The command line, made from Config: nothing is listed twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+import click
+
+from thestral import __version__
+from thestral._csrc import ffi, lib
+from thestral.config import Config, Option, default_of, options
+from thestral.errors import ConfigError, Terminated, ThestralError
+from thestral.logging import error_logger
+from thestral.server import CANCEL_GRACE, Server
+
+BAD_USAGE = 2  # as click exits
+STARTUP_FAILURE = 3
+INTERRUPTED = 130  # 128 + SIGINT, before anything was started
+
+
+class GroupedCommand(click.Command):
+    """Shows options under the headings that Config gives them."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        headings = {name: spec.group for name, spec in options()}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                heading = headings.get(parameter.name or "", "Other")
+                groups.setdefault(heading, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class LinesOption(click.Option):
+    """A repeatable option whose environment variable holds one value a line."""
+
+    def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
+        text = self.resolve_envvar_value(ctx)
+        return None if text is None else [line for line in text.splitlines() if line.strip()]
+
+
+def version_text() -> str:
+    """One line for bug reports: thestral, Python, llhttp."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    llhttp = ffi.string(lib.th_llhttp_version()).decode()
+    return f"thestral {__version__} with {python} and llhttp {llhttp} on {platform.system()}"
+
+
+def print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(version_text())
+        ctx.exit()
+
+
+def environment_of(name: str) -> list[str]:
+    """Environment variables of an option; uvicorn's is the fallback."""
+    return [f"THESTRAL_{name.upper()}", f"UVICORN_{name.upper()}"]
+
+
+def make_option(name: str, spec: Option) -> click.Option:
+    flag = "--" + (spec.flag or name).replace("_", "-")
+    default = default_of(name)
+    settings: dict[str, Any] = {
+        "help": f"{spec.help}  [env: {environment_of(name)[0]}]",
+        "envvar": environment_of(name),
+        "default": default,
+        "show_default": default not in (None, "", []),
+    }
+    if spec.kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], **settings)
+    if spec.kind is list:
+        settings |= {"default": (), "multiple": True, "show_default": False}
+        return LinesOption([flag, name], metavar="NAME:VALUE", **settings)
+    if spec.choices:
+        return click.Option([flag, name], type=click.Choice(spec.choices), **settings)
+    if spec.unit:
+        settings["metavar"] = spec.unit.upper()
+    return click.Option([flag, name], type=spec.kind, **settings)
+
+
+def make_command() -> click.Command:
+    parameters: list[click.Parameter] = [
+        click.Argument(["app"], required=False, envvar=["THESTRAL_APP", "UVICORN_APP"])
+    ]
+    parameters += [make_option(name, spec) for name, spec in options()]
+    parameters.append(
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=print_version,
+            help="Show the version and exit.",
+        )
+    )
+    return GroupedCommand(
+        "thestral",
+        params=parameters,
+        callback=serve,
+        help='Serve an ASGI application, named "module:attribute".',
+        context_settings={"max_content_width": 100},
+    )
+
+
+def serve(app: str | None, **values: Any) -> None:
+    if app is None:
+        context = click.get_current_context()
+        click.echo(context.get_help(), err=True)
+        sys.exit(BAD_USAGE)
+    try:
+        config = Config(app, **values)
+        server = Server(config)
+    except ConfigError as error:
+        refuse(error)
+    try:
+        server.run()
+    except ConfigError as error:
+        refuse(error)
+    except ThestralError as error:
+        error_logger.error("%s", error)
+        sys.exit(STARTUP_FAILURE if not server.started else 1)
+    except Terminated:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    leave(server)
+
+
+def leave(server: Server) -> None:
+    """End the process even if the application's tasks or threads do not: they had their time."""
+    deadline = time.monotonic() + CANCEL_GRACE
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            server.left_behind |= thread.is_alive()
+    if server.left_behind:
+        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def refuse(error: ConfigError) -> NoReturn:
+    """One line and exit status 2, as click does for what it checks itself."""
+    flags = {name: spec.flag or name for name, spec in options()}
+    flag = "--" + flags.get(error.option, error.option).replace("_", "-")
+    raise click.UsageError(f"Invalid value for '{flag}': {error.reason}") from error
+
+
+main = make_command()

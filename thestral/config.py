@@ -1,0 +1,323 @@
+"""Config: every option once, with its type, default, unit, help and environment. The command line
+is made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thestral._csrc import lib
+from thestral.errors import ConfigError
+from thestral.logging import LOG_LEVELS
+
+if TYPE_CHECKING:
+    from thestral.types import ASGIApplication
+
+LARGEST_PORT = 65535
+LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core counts in 32 bits
+LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
+LARGEST_BACKLOG = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line and the check of a value need to know of a field.
+
+    Attributes:
+        help: one sentence.
+        group: heading in --help.
+        kind: int, float, str, bool, or list (repeatable).
+        unit: what a number counts.
+        choices: the values a text may have.
+        lowest, highest: bounds of a number, inclusive.
+        positive: the number must also not be 0.
+        optional: None stands for "not set".
+        flag: name on the command line if it is not the field's.
+    """
+
+    help: str
+    group: str
+    kind: type
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    lowest: float = 0
+    highest: float = math.inf
+    positive: bool = False
+    optional: bool = False
+    flag: str = ""
+
+
+def option(default: Any, **settings: Any) -> Any:
+    metadata = {"option": Option(**settings)}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Options of a server; see `thestral --help` for each.
+
+    Args:
+        app: "module:attribute", or an ASGI application.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+
+    app: str | ASGIApplication = dataclasses.field(kw_only=False)
+
+    # ruff: noqa: RUF009  (option() makes a dataclass field, as dataclasses.field does)
+    host: str = option("127.0.0.1", help="Address to listen on.", group="Binding", kind=str)
+    port: int = option(
+        8000,
+        help="Port to listen on; 0 takes a free one and prints it.",
+        group="Binding",
+        kind=int,
+        highest=LARGEST_PORT,
+    )
+    backlog: int = option(
+        2048,
+        help="Connections that may wait to be accepted.",
+        group="Binding",
+        kind=int,
+        positive=True,
+        highest=LARGEST_BACKLOG,
+        unit="connections",
+    )
+
+    app_dir: str = option(
+        "", help="Look for the application in this directory.", group="Application", kind=str
+    )
+    factory: bool = option(
+        False, help="The application is a function that makes one.", group="Application", kind=bool
+    )
+    lifespan: str = option(
+        "auto",
+        help="Run the application's lifespan; auto goes on without one.",
+        group="Application",
+        kind=str,
+        choices=("auto", "on", "off"),
+    )
+    loop: str = option(
+        "auto",
+        help="Event loop; auto is uvloop where it is installed.",
+        group="Application",
+        kind=str,
+        choices=("auto", "uvloop", "asyncio"),
+    )
+    root_path: str = option(
+        "", help="Path prefix that a proxy serves the application under.", group="HTTP", kind=str
+    )
+    headers: list[tuple[str, str]] = option(
+        [], help='Field "Name: Value" for each response.', group="HTTP", kind=list, flag="header"
+    )
+    server_header: bool = option(True, help="Send the Server field.", group="HTTP", kind=bool)
+    date_header: bool = option(True, help="Send the Date field.", group="HTTP", kind=bool)
+
+    limit_request_line: int = option(
+        64 * 1024,
+        help="Longest request line; more is 414.",
+        group="Limits",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    limit_header_size: int = option(
+        64 * 1024,
+        help="Largest header section, and trailer section; more is 431.",
+        group="Limits",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    limit_header_count: int = option(
+        100,
+        help="Most header fields of a request; more is 431.",
+        group="Limits",
+        kind=int,
+        unit="fields",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    limit_request_body: int | None = option(
+        None,
+        help="Largest request body; more is 413.",
+        group="Limits",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        highest=LARGEST_BODY,
+        optional=True,
+    )
+
+    timeout_head: float = option(
+        10.0,
+        help="Time for a request's head to arrive, from its first byte or the connection's start.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    timeout_body: float = option(
+        30.0,
+        help="Longest pause within a request's body.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    timeout_keep_alive: float = option(
+        75.0,
+        help="How long an idle connection waits for its next request.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    timeout_write: float = option(
+        60.0,
+        help="How long a client may take none of a response.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    timeout_graceful_shutdown: float = option(
+        30.0,
+        help="How long running requests may go on after a signal to stop.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+    )
+
+    log_level: str | None = option(
+        None,
+        help="Least level that is logged [default: info].",
+        group="Logging",
+        kind=str,
+        choices=tuple(LOG_LEVELS),
+        optional=True,
+    )
+    access_log: bool = option(True, help="Log each request.", group="Logging", kind=bool)
+
+    def __post_init__(self) -> None:
+        for name, spec in options():
+            setattr(self, name, checked(name, spec, getattr(self, name)))
+        if self.root_path and not (
+            self.root_path.startswith("/") and wire_accepts(lib.th_is_visible, self.root_path)
+        ):
+            raise ConfigError(
+                "root_path", f"{self.root_path!r} is not a path: expected '/' and visible ASCII"
+            )
+        self.headers = [checked_header(header) for header in self.headers]
+
+    @property
+    def encoded_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """headers as bytes, valid on the wire."""
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+
+    @property
+    def log_level_number(self) -> int | None:
+        return None if self.log_level is None else LOG_LEVELS[self.log_level]
+
+
+def options() -> Iterable[tuple[str, Option]]:
+    """Every option in the order of Config's fields, with its field's name."""
+    for field in dataclasses.fields(Config):
+        if "option" in field.metadata:
+            yield field.name, field.metadata["option"]
+
+
+def default_of(name: str) -> Any:
+    for field in dataclasses.fields(Config):
+        if field.name == name:
+            if field.default_factory is not dataclasses.MISSING:
+                return field.default_factory()
+            return field.default
+    raise KeyError(name)
+
+
+def checked(name: str, spec: Option, value: Any) -> Any:
+    """The value in the option's type.
+
+    Raises:
+        ConfigError: it is not of that type or out of bounds.
+    """
+    if value is None:
+        if spec.optional:
+            return None
+        raise ConfigError(name, f"None given, expected {describe(spec)}")
+    if spec.kind is list:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ConfigError(name, f"{value!r} given, expected a list")
+        return list(value)
+    wrong = ConfigError(name, f"{value!r} given, expected {describe(spec)}")
+    if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, spec.kind) or (isinstance(value, bool) and spec.kind is not bool):
+        raise wrong
+    if spec.choices and value not in spec.choices:
+        raise wrong
+    if isinstance(value, (int, float)) and spec.kind is not bool:
+        in_bounds = spec.lowest <= value <= spec.highest and math.isfinite(value)
+        if not in_bounds or (spec.positive and value == 0):
+            raise wrong
+    return value
+
+
+def describe(spec: Option) -> str:
+    """What an option takes, for an error message."""
+    if spec.choices:
+        return "one of " + ", ".join(spec.choices)
+    if spec.kind is bool:
+        return "True or False"
+    if spec.kind is str:
+        return "a text"
+    kind = "an integer" if spec.kind is int else "a number"
+    unit = f" of {spec.unit}" if spec.unit else ""
+    least = "above 0" if spec.positive else f"of at least {spec.lowest}"
+    most = "" if math.isinf(spec.highest) else f" and at most {spec.highest}"
+    return f"{kind}{unit} {least}{most}"
+
+
+def checked_header(header: Any) -> tuple[str, str]:
+    """A pair of texts from "Name: Value" or a pair.
+
+    Raises:
+        ConfigError: it could not be sent (RFC 9110 section 5).
+    """
+    if isinstance(header, str):
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise ConfigError("headers", f"{header!r} given, expected 'Name: Value'")
+    else:
+        try:
+            name, value = header
+        except (TypeError, ValueError):
+            raise ConfigError("headers", f"{header!r} given, expected a pair") from None
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ConfigError("headers", f"{header!r} given, expected texts")
+    value = value.strip(" \t")
+    if not wire_accepts(lib.th_is_token, name):
+        raise ConfigError("headers", f"{name!r} is not a field name (a token, RFC 9110 5.6.2)")
+    if not wire_accepts(lib.th_is_field_value, value):
+        raise ConfigError("headers", f"{value!r} is not a field value (RFC 9110 section 5.5)")
+    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        raise ConfigError("headers", f"{name!r} is the server's to send")
+    return name, value
+
+
+def wire_accepts(check: Any, text: str) -> bool:
+    """Whether csrc's check holds for the text; text outside latin-1 cannot be sent at all."""
+    try:
+        data = text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return bool(check(data, len(data)))

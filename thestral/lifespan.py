@@ -1,0 +1,154 @@
+"""The lifespan protocol (ASGI lifespan 2.0): one scope, from before the first request to after the
+last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+from thestral.errors import LifespanError, LocalProtocolError
+from thestral.logging import error_logger
+from thestral.types import ASGIApplication
+
+# What an application that knows no lifespan raises, looking at its scope.
+UNSUPPORTED = (AssertionError, KeyError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
+class Lifespan:
+    """Runs the application's lifespan in a task of its own.
+
+    Args:
+        app: the application.
+        mode: "on": failing to answer is an error; "auto": an application may not know lifespan.
+
+    Attributes:
+        state: what the application put into its scope's state; requests get shallow copies.
+        context: contextvars as the lifespan's task leaves them.
+    """
+
+    def __init__(self, app: ASGIApplication, mode: str) -> None:
+        self.state: dict[str, Any] = {}
+        self.context = contextvars.copy_context()
+        self._app = app
+        self._mode = mode
+        self._task: asyncio.Task[None] | None = None
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._received = False
+        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._expected = "startup"
+
+    async def startup(self) -> None:
+        """Send lifespan.startup and wait for its answer.
+
+        Raises:
+            LifespanError: the application failed, said so, or does not answer in mode "on".
+        """
+        if self._mode == "off":
+            return
+        error_logger.info("Waiting for application startup.")
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(), context=self.context)
+        answer = await self._ask("lifespan.startup")
+        if answer is None:
+            self._examine_end()
+            return
+        if answer["type"] == "lifespan.startup.failed":
+            await self._finish()
+            message = answer.get("message") or "Application startup failed"
+            raise LifespanError(str(message))
+        error_logger.info("Application startup complete.")
+
+    async def shutdown(self) -> None:
+        """Send lifespan.shutdown and wait for its answer; a failure is logged.
+
+        Raises:
+            LifespanError: the application failed while it shut down.
+        """
+        if self._task is None:
+            return
+        if self._task.done():
+            # It ended between start and now; what it raised then has nobody else to see it.
+            exc = self._raised()
+            if exc is not None:
+                error_logger.error("Lifespan ended early", exc_info=exc)
+            return
+        error_logger.info("Waiting for application shutdown.")
+        self._expected = "shutdown"
+        answer = await self._ask("lifespan.shutdown")
+        raised = self._raised() if self._task.done() else None
+        await self._finish()
+        if answer is None and raised is not None:
+            error_logger.error("Exception in lifespan", exc_info=raised)
+            raise LifespanError("Application shutdown failed")
+        if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+            raise LifespanError(str(answer.get("message") or "Application shutdown failed"))
+        error_logger.info("Application shutdown complete.")
+
+    async def cancel(self) -> None:
+        """End the lifespan's task without a word, when nobody waits any more."""
+        if self._task is not None:
+            await self._finish()
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._app(scope, self._receive, self._send)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            raise RuntimeError(f"{type(exc).__name__} in lifespan") from exc
+
+    async def _receive(self) -> dict[str, Any]:
+        self._received = True
+        return await self._messages.get()
+
+    async def _send(self, message: Any) -> None:
+        kind = message.get("type")
+        expected = (f"lifespan.{self._expected}.complete", f"lifespan.{self._expected}.failed")
+        if kind not in expected or self._answer is None or self._answer.done():
+            raise LocalProtocolError(f"expected {expected[0]!r} or {expected[1]!r}, got {kind!r}")
+        self._answer.set_result(dict(message))
+
+    async def _ask(self, kind: str) -> dict[str, Any] | None:
+        """Send a message; returns the application's answer, or None if its task ended first."""
+        assert self._task is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._messages.put_nowait({"type": kind})
+        both: set[asyncio.Future[Any]] = {self._answer, self._task}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if self._answer.done():
+            return self._answer.result()
+        return None
+
+    def _examine_end(self) -> None:
+        """The task ended before startup was answered: unsupported, or a failure?"""
+        assert self._task is not None
+        exc = self._raised()
+        if exc is not None and (self._received or self._mode == "on"):
+            error_logger.error("Exception in lifespan", exc_info=exc)
+            raise LifespanError("Application startup failed")
+        if exc is None and self._mode == "on":
+            raise LifespanError("Application startup failed: its lifespan ended without an answer")
+        if exc is not None and not isinstance(exc, UNSUPPORTED):
+            error_logger.warning("Going on without lifespan, which raised", exc_info=exc)
+        else:
+            error_logger.debug("The application has no lifespan.")
+        self._task = None
+
+    def _raised(self) -> BaseException | None:
+        """What the task that is done raised."""
+        assert self._task is not None
+        if self._task.cancelled():
+            return asyncio.CancelledError("the lifespan cancelled itself")
+        return self._task.exception()
+
+    async def _finish(self) -> None:
+        """Let the task end; it has answered, so what it does now is its own affair."""
+        assert self._task is not None
+        if not self._task.done():
+            self._task.cancel()
+        await asyncio.wait({self._task})

@@ -1,0 +1,289 @@
+"""Server: one worker's life. Bind, import, lifespan, accept; then drain and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Coroutine, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
+
+from thestral import sockets as listening
+from thestral.config import Config
+from thestral.errors import Terminated
+from thestral.importer import load
+from thestral.lifespan import Lifespan
+from thestral.logging import configure, error_logger
+from thestral.loop import loop_factory
+from thestral.protocol.context import WorkerContext
+from thestral.protocol.http1 import HTTP1Connection
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# How often a drain looks whether it is done, in seconds.
+DRAIN_STEP = 0.02
+# How long tasks that were cancelled may take to end, in seconds.
+CANCEL_GRACE = 1.0
+
+
+class StartedEvent(asyncio.Event):
+    """Set once requests are accepted. Also true or false, for `while not server.started`."""
+
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+
+class Server:
+    """Serves one application in one event loop.
+
+    Args:
+        config: the options.
+        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only).
+
+    Attributes:
+        started: set once requests are accepted.
+        should_exit: set it, from any thread, to drain and stop.
+        force_exit: set it as well to stop without waiting.
+        sockets: what it listens on.
+        left_behind: after run(), whether a task would not be cancelled.
+    """
+
+    def __init__(self, config: Config, *, install_signal_handlers: bool = True) -> None:
+        self.config = config
+        self.started = StartedEvent()
+        self.sockets: list[socket.socket] = []
+        self.context: WorkerContext | None = None
+        self.left_behind = False
+        self._install_signal_handlers = install_signal_handlers
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._should_exit = False
+        self._force_exit = False
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def should_exit(self) -> bool:
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        self._wake()
+
+    @property
+    def force_exit(self) -> bool:
+        return self._force_exit
+
+    @force_exit.setter
+    def force_exit(self, value: bool) -> None:
+        self._force_exit = value
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._loop is not None and self._should_exit:
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
+                self._loop.call_soon_threadsafe(self._stop.set)
+                if self._force_exit:
+                    self._loop.call_soon_threadsafe(self._forced.set)
+
+    def run(self) -> None:
+        """Serve in a new event loop until told to stop.
+
+        Raises:
+            ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError.
+        """
+        configure(self.config.log_level_number, self.config.access_log)
+        loop = loop_factory(self.config.loop)()
+        # Of our own, so that its threads need not be waited for: a request that was given up may
+        # still sit in one.
+        executor = ThreadPoolExecutor(thread_name_prefix="thestral")
+        loop.set_default_executor(executor)
+        try:
+            asyncio.set_event_loop(loop)
+            with terminated_quietly():
+                loop.run_until_complete(self.serve())
+        finally:
+            asyncio.set_event_loop(None)
+            executor.shutdown(wait=False, cancel_futures=True)
+            self.left_behind = not finish_loop(loop)
+
+    async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serve in the running loop until told to stop.
+
+        Args:
+            sockets: bound ones to listen on in place of the config's host and port.
+
+        Raises:
+            ThestralError: as run(). The lifespan has been shut down and nothing listens any more.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._wake()  # somebody may have asked for the end already
+        error_logger.info("Started server process [%d]", os.getpid())
+        self.sockets = list(sockets or listening.bind(self.config.host, self.config.port))
+        try:
+            app = load(self.config.app, self.config.app_dir, self.config.factory)
+            with self._signals():
+                await self._serve(Lifespan(app, self.config.lifespan), app)
+        finally:
+            for sock in self.sockets:
+                sock.close()
+        error_logger.info("Finished server process [%d]", os.getpid())
+
+    async def _serve(self, lifespan: Lifespan, app: Any) -> None:
+        if self._should_exit:
+            return
+        if not await self._unless(self._stop, lifespan.startup()):
+            await lifespan.cancel()
+            return
+        assert self._loop is not None
+        context = WorkerContext(self.config, app, self._loop, lifespan.state, lifespan.context)
+        self.context = context
+        try:
+            await self._accept(context)
+            self.started.set()
+            await self._stop.wait()
+        finally:
+            error_logger.info("Shutting down")
+            for server in self._servers:
+                server.close()
+            await self._drain(context)
+            context.stop()
+            if not await self._unless(self._forced, lifespan.shutdown()):
+                await lifespan.cancel()
+
+    async def _unless(self, event: asyncio.Event, step: Coroutine[Any, Any, None]) -> bool:
+        """Await a step; False if the event came first, and the step was cancelled."""
+        work = asyncio.ensure_future(step)
+        interruption = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({work, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return False
+            await work
+            return True
+        finally:
+            work.cancel()
+            interruption.cancel()
+            await asyncio.gather(work, interruption, return_exceptions=True)
+
+    async def _accept(self, context: WorkerContext) -> None:
+        assert self._loop is not None
+        for sock in self.sockets:
+            listening.listen(sock, self.config.backlog)
+            self._servers.append(
+                await self._loop.create_server(
+                    lambda: HTTP1Connection(context),  # type: ignore[arg-type,return-value]
+                    sock=sock,
+                    backlog=self.config.backlog,
+                )
+            )
+            error_logger.info("Thestral running on %s (Press CTRL+C to quit)", listening.url(sock))
+
+    async def _drain(self, context: WorkerContext) -> None:
+        """Wait for what runs, at most timeout_graceful_shutdown; then cancel it and say what it
+        was.
+        """
+        assert self._loop is not None
+        context.draining = True
+        for connection in list(context.connections):
+            connection.drain()
+        deadline = self._loop.time() + self.config.timeout_graceful_shutdown
+        if context.cycles:
+            error_logger.info("Waiting for running requests to finish: %d", len(context.cycles))
+        while (context.cycles or context.connections) and not self._force_exit:
+            if self._loop.time() >= deadline:
+                break
+            await asyncio.sleep(DRAIN_STEP)
+        tasks = []
+        for cycle in list(context.cycles):
+            error_logger.error(
+                "Cancelled at shutdown: %s %s", cycle.scope["method"], cycle.scope["path"]
+            )
+            if cycle.task is not None:
+                cycle.task.cancel()
+                tasks.append(cycle.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+        for connection in list(context.connections):
+            connection.abort()
+        await asyncio.sleep(0)  # connection_lost runs
+
+    @contextlib.contextmanager
+    def _signals(self) -> Generator[None]:
+        """Take the signals from the loop, so that nothing is interrupted in the middle."""
+        main = threading.current_thread() is threading.main_thread()
+        if not (self._install_signal_handlers and main) or sys.platform == "win32":
+            yield
+            return
+        assert self._loop is not None
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """A signal to stop: the first drains, the second does not wait."""
+        if self._should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def terminated_quietly() -> Generator[None]:
+    """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """End what is left in a loop, and close it. False if a task swallowed its cancellation.
+
+    asyncio.Runner would wait for such a task for ever, and would take SIGINT from us.
+    """
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    try:
+        pending: set[asyncio.Task[Any]] = set()
+        if tasks:
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_GRACE))
+        if not pending:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        return not pending
+    finally:
+        loop.close()
+
+
+def run(app: str | Any, **options: Any) -> None:
+    """Serve an application until told to stop.
+
+    Args:
+        app: "module:attribute", or an ASGI application.
+        options: fields of Config.
+
+    Raises:
+        ConfigError: an option has a value that cannot be used.
+        ThestralError: it could not start.
+    """
+    Server(Config(app, **options)).run()
