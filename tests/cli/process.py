@@ -1,0 +1,119 @@
+"""The real command in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from support import PATIENCE, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = """
+import asyncio, os, sys
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        print("lifespan startup", flush=True)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("lifespan shutdown", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/slow":
+        print("slow started", flush=True)
+        await asyncio.sleep(0.5)
+    if scope["path"] == "/stuck":
+        print("stuck started", flush=True)
+        await asyncio.sleep(3600)
+    if scope["path"] == "/loop":
+        body = type(asyncio.get_running_loop()).__module__.encode()
+    else:
+        body = f"{scope['root_path']} {scope['path']}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+def create_app():
+    return app
+"""
+
+
+class Command:
+    """`python -m thestral ARGUMENTS`; output is collected as it comes."""
+
+    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("THESTRAL_", "UVICORN_"))
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "thestral", *arguments],
+            cwd=cwd,
+            env={**clean, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.out)),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.err)),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(pipe, lines: list[str]) -> None:
+        with pipe:
+            for line in pipe:
+                lines.append(line)
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+
+    @property
+    def stdout(self) -> str:
+        return "".join(self.out)
+
+    @property
+    def stderr(self) -> str:
+        return "".join(self.err)
+
+    def url(self) -> str:
+        """The address, once it says that it runs."""
+
+        def running() -> re.Match[str] | None:
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
+            return re.search(r"Thestral running on (http://\S+) \(Press", self.stderr)
+
+        return wait_until(running)[1]
+
+    def saw(self, text: str) -> None:
+        """Wait until a text has been printed."""
+        wait_until(lambda: text in self.stdout or text in self.stderr)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Exit status, once all output is here."""
+        status = self.process.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return status

@@ -1,0 +1,383 @@
+"""Each option's effect on the running command, and what its user reads when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from process import PLAIN, ROOT, Command
+
+import thestral
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(PLAIN)
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, env=None) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, env=None):
+        command = Command(*arguments, "--port", "0", cwd=folder, env=env)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def failed(command, status=3):
+    """What a command that could not start said, without the line about its process."""
+    assert command.wait() == status
+    assert "Thestral running" not in command.stderr
+    lines = [line for line in command.stderr.splitlines() if "Started server process" not in line]
+    return "\n".join(lines)
+
+
+def raw(url, data):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as sock:
+        sock.sendall(data)
+        received = b""
+        while more := sock.recv(65536):
+            received += more
+    return received
+
+
+# --- The application --------------------------------------------------------------------------
+
+
+def test_example_application(start):
+    url = start("--app-dir", str(ROOT / "examples"), "application:app").url()
+    assert httpx.get(url).json() == {"message": "Hello, world!"}
+    assert httpx.get(f"{url}/items/5?q=tea").json() == {"item_id": 5, "q": "tea"}
+    user = {"name": "Luna", "age": 14}
+    assert httpx.post(f"{url}/user", json=user).json() == user
+    assert httpx.post(f"{url}/user", json={"name": "Luna"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "arguments", [["main:app"], ["main"], ["main:create_app", "--factory"], ["main:create_app"]]
+)
+def test_application_is_found(start, arguments):
+    command = start(*arguments)
+    assert httpx.get(command.url()).text == " /"
+    assert ("use --factory" in command.stderr) == (arguments == ["main:create_app"])
+
+
+def test_application_from_the_environment(start):
+    assert httpx.get(start(env={"THESTRAL_APP": "main:app"}).url()).text == " /"
+
+
+@pytest.mark.parametrize(("loop", "module"), [("asyncio", "asyncio."), ("uvloop", "uvloop")])
+def test_loop(start, loop, module):
+    assert httpx.get(start("main:app", "--loop", loop).url() + "/loop").text.startswith(module)
+
+
+# --- Options ----------------------------------------------------------------------------------
+
+
+def test_banner_and_access_log(start):
+    command = start("main:app")
+    url = command.url()
+    httpx.get(f"{url}/a%20b?c=d")
+    command.saw("GET")
+    line = r'INFO:     127\.0\.0\.1:\d+ - "GET /a%20b\?c=d HTTP/1\.1" 200 OK\n'
+    assert re.search(line, command.stdout)
+    assert re.match(r"INFO:     Started server process \[\d+\]\n", command.stderr)
+    assert "INFO:     Waiting for application startup.\n" in command.stderr
+    assert "INFO:     Application startup complete.\n" in command.stderr
+    assert f"INFO:     Thestral running on {url} (Press CTRL+C to quit)\n" in command.stderr
+    assert "\x1b[" not in command.stdout + command.stderr  # no colours in a pipe
+
+
+def test_no_access_log(start):
+    command = start("main:app", "--no-access-log")
+    httpx.get(command.url())
+    command.process.terminate()
+    assert command.wait() == 0
+    assert "GET" not in command.stdout
+
+
+def test_log_level(start):
+    command = start("main:app", "--log-level", "error")
+    command.saw("lifespan startup")
+    command.process.terminate()
+    assert command.wait() == 0
+    assert command.stderr == ""
+
+
+def test_headers_of_the_server(start):
+    arguments = ["--header", "X-Served-By: a", "--header", "x-served-by:b"]
+    headers = httpx.get(start("main:app", *arguments).url()).headers
+    assert headers.get_list("x-served-by") == ["a", "b"]
+    assert headers["server"] == "thestral"
+    assert "date" in headers
+
+
+def test_no_server_and_no_date_header(start):
+    headers = httpx.get(start("main:app", "--no-server-header", "--no-date-header").url()).headers
+    assert "server" not in headers
+    assert "date" not in headers
+
+
+def test_root_path(start):
+    url = start("main:app", "--root-path", "/api").url()
+    assert httpx.get(f"{url}/x").text == "/api /api/x"
+    assert httpx.get(f"{url}/api/x").text == "/api /api/x"
+
+
+def test_host(start):
+    assert start("main:app", "--host", "127.0.0.2").url().startswith("http://127.0.0.2:")
+
+
+@pytest.mark.parametrize(
+    ("option", "request_head", "status"),
+    [
+        ("--limit-request-line=20", b"GET /67890 HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("--limit-request-line=20", b"GET /6789012 HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (
+            "--limit-header-size=30",
+            b"GET / HTTP/1.1\r\nHost: a\r\nx: 345678901234567\r\n\r\n",
+            431,
+        ),
+        ("--limit-header-count=1", b"GET / HTTP/1.1\r\nHost: a\r\nx: y\r\n\r\n", 431),
+        ("--limit-request-body=3", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", 413),
+        ("--timeout-head=0.1", b"GET / HTTP/1.1\r\n", 408),
+        ("--timeout-body=0.1", b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", 408),
+        ("--timeout-keep-alive=0.1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+    ],
+)
+def test_limits_and_timeouts(start, option, request_head, status):
+    """Each answer is read to the connection's end: that is what the option brings about."""
+    extra = ["--timeout-keep-alive=0.1"] if status == 200 else []
+    answer = raw(start("main:app", option, *extra).url(), request_head)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_timeout_write(start, folder):
+    big = "await send({'type': 'http.response.body', 'body': bytes(1 << 26)})"
+    (folder / "big.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    await send({'type': 'http.response.start', 'status': 200})\n"
+        f"    {big}\n"
+    )
+    host, port = start("big:app", "--timeout-write=0.1").url().removeprefix("http://").split(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
+        sock.connect((host, int(port)))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        poll = select.poll()
+        poll.register(sock, select.POLLERR | select.POLLHUP)
+        assert poll.poll(10_000), "the server still waits for a client that does not read"
+
+
+def test_environment_ours_before_uvicorns(start):
+    env = {"THESTRAL_ROOT_PATH": "/ours", "UVICORN_ROOT_PATH": "/theirs"}
+    assert httpx.get(start("main:app", env=env).url()).text == "/ours /ours/"
+    env = {"UVICORN_ROOT_PATH": "/theirs", "UVICORN_SERVER_HEADER": "0"}
+    answer = httpx.get(start("main:app", env=env).url())
+    assert answer.text == "/theirs /theirs/"
+    assert "server" not in answer.headers
+
+
+def test_command_line_before_environment(start):
+    command = start("main:app", "--root-path", "/line", env={"THESTRAL_ROOT_PATH": "/env"})
+    assert httpx.get(command.url()).text == "/line /line/"
+
+
+@pytest.mark.parametrize("mode", ["on", "auto", "off"])
+def test_lifespan(start, mode):
+    command = start("main:app", "--lifespan", mode)
+    command.url()
+    command.process.terminate()
+    assert command.wait() == 0
+    ran = "" if mode == "off" else "lifespan startup\nlifespan shutdown\n"
+    assert command.stdout == ran
+
+
+# --- Help -------------------------------------------------------------------------------------
+
+
+def run(*arguments, cwd):
+    with Command(*arguments, cwd=cwd) as command:
+        status = command.wait()
+    return status, command.stdout, command.stderr
+
+
+def test_help(folder):
+    status, out, err = run("--help", cwd=folder)
+    assert (status, err) == (0, "")
+    for text in (
+        "Binding:", "Application:", "HTTP:", "Limits:", "Time-outs:", "Logging:",
+        "--port INTEGER", "--timeout-head SECONDS", "--limit-header-size BYTES",
+        "THESTRAL_TIMEOUT_HEAD", "[default: 10.0]", "[default: 65536]", "[auto|uvloop|asyncio]",
+    ):  # fmt: skip
+        assert text in re.sub(r"\s+", " ", out), text
+
+
+def test_version(folder):
+    status, out, _ = run("--version", cwd=folder)
+    assert status == 0
+    assert re.fullmatch(
+        rf"thestral {re.escape(thestral.__version__)} with CPython 3\.\d+\.\d+"
+        r" and llhttp 9\.4\.3 on \w+\n",
+        out,
+    )
+
+
+def test_without_arguments(folder):
+    status, out, err = run(cwd=folder)
+    assert status == 2
+    assert "Usage:" in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--port", "65536"],
+            "'--port': 65536 given, expected an integer of at least 0 and at most",
+        ),
+        (["--port", "http"], "'--port'"),
+        (
+            ["--timeout-head", "0"],
+            "'--timeout-head': 0.0 given, expected a number of seconds above 0",
+        ),
+        (["--timeout-head", "nan"], "'--timeout-head': nan given"),
+        (["--limit-header-count", "-1"], "'--limit-header-count': -1 given, expected an integer"),
+        (["--lifespan", "maybe"], "'maybe' is not one of 'auto', 'on', 'off'"),
+        (["--header", "no colon"], "'--header': 'no colon' given, expected 'Name: Value'"),
+        (["--header", "a b: c"], "'--header': 'a b' is not a field name"),
+        (["--header", "a: b\rc"], "'--header': 'b\\rc' is not a field value"),
+        (["--root-path", "api"], "'--root-path': 'api' is not a path"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_bad_option(folder, arguments, said):
+    status, _, err = run("main:app", *arguments, cwd=folder)
+    assert status == 2
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+# --- What does not start ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ("mian:app", 'ERROR:    Could not import module "mian". Did you mean "main"? (looked in'),
+        ("nothing:app", 'ERROR:    Could not import module "nothing". (looked in'),
+        (
+            "main:ap",
+            'Attribute "ap" not found in module "main". Did you mean "app"? It has: app, cr',
+        ),
+        ("main.py:app", 'Could not import module "main.py". Name it without ".py"'),
+        (":app", '":app" is not of the form "module:attribute"'),
+        ("json:__name__", "'json' is not callable, so it is no ASGI application"),
+        ("json", 'Module "json" has none of app, application, create_app'),
+    ],
+)
+def test_no_application_is_one_line(start, app, said):
+    output = failed(start(app))
+    assert said in output
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_na"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("def f():\n    raise RuntimeError('mine')\nf()", "RuntimeError: mine"),
+        ("raise SystemExit(4)", "SystemExit: 4"),
+    ],
+)
+def test_fault_in_the_applications_code_shows_that_code_only(start, folder, text, said):
+    (folder / "broken.py").write_text(text)
+    output = failed(start("broken:app"))
+    assert said in output
+    assert "broken.py" in output
+    assert "importlib" not in output
+    assert "importer.py" not in output
+
+
+def test_factory_that_raises(start, folder):
+    (folder / "broken.py").write_text("def make():\n    raise RuntimeError('mine')")
+    output = failed(start("broken:make", "--factory"))
+    assert "The application factory failed" in output
+    assert "RuntimeError: mine" in output
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("await send({'type': 'lifespan.startup.failed', 'message': 'DB is down'})", "DB is down"),
+        ("raise RuntimeError('mine')", "RuntimeError: mine"),
+    ],
+)
+def test_lifespan_that_fails(start, folder, body, said):
+    (folder / "broken.py").write_text(
+        f"async def app(scope, receive, send):\n    await receive()\n    {body}\n"
+    )
+    assert said in failed(start("broken:app"))
+
+
+def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
+    (folder / "loud.py").write_text("print('imported', flush=True)\napp = print")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = str(sock.getsockname()[1])
+        with Command("loud:app", "--port", port, cwd=folder) as command:
+            output = failed(command)
+    assert f"Port {port} is in use by" in output
+    assert f"(PID {os.getpid()})" in output
+    assert len(output.splitlines()) == 1
+    assert command.stdout == ""
+
+
+def test_address_that_is_not_ours(folder):
+    with Command("main:app", "--port", "0", "--host", "192.0.2.1", cwd=folder) as command:
+        assert "Cannot listen on 192.0.2.1" in failed(command)
+
+
+# --- Colours ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_on_a_terminal(folder, env, coloured):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "thestral", "nothing:app"],
+        cwd=folder,
+        env={**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, **env},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    received = b""
+    try:
+        while data := os.read(ours, 65536):
+            received += data
+    except OSError:  # how a terminal says that nobody is at the other end
+        pass
+    os.close(ours)
+    assert process.wait(10) == 3
+    assert (b"\x1b[31mERROR\x1b[0m:" in received) == coloured
+    assert b"ERROR" in received

@@ -1,0 +1,125 @@
+"""SIGINT and SIGTERM: drain, exit 0; a second one forces."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+
+import httpx
+import pytest
+from process import PLAIN, Command
+from support import read_response
+
+BOTH = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture
+def command(tmp_path, request):
+    (tmp_path / "main.py").write_text(PLAIN)
+    arguments = getattr(request, "param", [])
+    with Command("main:app", "--port", "0", *arguments, cwd=tmp_path) as command:
+        yield command
+
+
+def get(url: str) -> tuple[threading.Thread, list[httpx.Response | Exception]]:
+    """A request in a thread, and where its answer will be."""
+    answers: list[httpx.Response | Exception] = []
+
+    def run() -> None:
+        try:
+            answers.append(httpx.get(url, timeout=15))
+        except httpx.HTTPError as exc:
+            answers.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, answers
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_running_request_is_finished(command, number):
+    thread, answers = get(command.url() + "/slow")
+    command.saw("slow started")
+    command.signal(number)
+    assert command.wait() == 0
+    thread.join()
+    (answer,) = answers
+    assert isinstance(answer, httpx.Response)
+    assert answer.text == " /slow"
+    assert answer.headers["connection"] == "close"
+    assert command.stdout.endswith("lifespan shutdown\n")
+    assert "Traceback" not in command.stderr
+    assert "Finished server process" in command.stderr
+
+
+def test_idle_connection_does_not_delay(command):
+    port = int(command.url().rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), 10) as idle:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        read_response(idle)
+        command.signal(signal.SIGTERM)
+        assert idle.recv(1) == b""
+        assert command.wait() == 0
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_second_signal_does_not_wait(command, number):
+    thread, answers = get(command.url() + "/stuck")
+    command.saw("stuck started")
+    command.signal(number)
+    command.saw("Waiting for running requests to finish: 1")
+    command.signal(number)
+    assert command.wait() == 0
+    thread.join()
+    assert isinstance(answers[0], httpx.Response)
+    assert answers[0].status_code == 500  # cancelled, so that the client need not guess
+
+
+@pytest.mark.parametrize("command", [["--timeout-graceful-shutdown", "0.2"]], indirect=True)
+def test_stuck_request_is_named_and_cancelled(command):
+    thread, answers = get(command.url() + "/stuck")
+    command.saw("stuck started")
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+    thread.join()
+    assert len(answers) == 1
+    assert "ERROR:    Cancelled at shutdown: GET /stuck" in command.stderr
+    assert "lifespan shutdown" in command.stdout
+    assert "Traceback" not in command.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signal_during_a_slow_import(tmp_path, number, status):
+    (tmp_path / "slow.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\napp = print\n"
+    )
+    with Command("slow:app", "--port", "0", cwd=tmp_path) as command:
+        command.saw("importing")
+        command.signal(number)
+        assert command.wait() == status
+    assert "Traceback" not in command.stderr
+
+
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+def test_signal_during_a_hung_lifespan(tmp_path, phase):
+    (tmp_path / "hung.py").write_text(
+        "import asyncio\n"
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        + (
+            "    await send({'type': 'lifespan.startup.complete'})\n    await receive()\n"
+            if phase == "shutdown"
+            else ""
+        )
+        + "    print('hung', flush=True)\n"
+        "    await asyncio.sleep(3600)\n"
+    )
+    with Command("hung:app", "--port", "0", cwd=tmp_path) as command:
+        if phase == "shutdown":
+            command.url()
+            command.signal(signal.SIGTERM)
+        command.saw("hung")
+        command.signal(signal.SIGTERM)
+        assert command.wait() == 0
+    assert "Traceback" not in command.stderr

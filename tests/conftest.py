@@ -1,0 +1,27 @@
+"""The fixture that gives real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+
+import pytest
+from support import Running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heap_of_imports() -> None:
+    """Frameworks leave a large heap; no collection needs to walk it after each test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
+    """Function (app, **options) that gives a server, stopped after the test; on both loops."""
+    with contextlib.ExitStack() as stack:
+        yield lambda app, **options: stack.enter_context(
+            Running(app, loop=request.param, **options)
+        )
+    gc.collect()  # what a test leaves behind must complain in that test

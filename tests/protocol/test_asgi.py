@@ -1,0 +1,679 @@
+"""The http scope and its receive() and send(), as ASGI's HTTP format 2.5 has them."""
+
+import asyncio
+import contextvars
+import copy
+import functools
+import logging
+
+import pytest
+from apps import (
+    GET,
+    GET_CLOSE,
+    Gate,
+    Recorder,
+    echo,
+    get,
+    hello,
+    http_only,
+    post,
+    read_body,
+    read_to_end,
+    respond,
+    take_replies,
+)
+from support import read_all, read_response, wait_until
+
+from thestral.errors import ClientDisconnected, LocalProtocolError
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+BODY = {"type": "http.response.body", "body": b"x"}
+MORE = {"type": "http.response.body", "body": b"x", "more_body": True}
+DISCONNECT = {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def errors(caplog, monkeypatch):
+    """What has been logged at ERROR or above, whatever another test did to the loggers."""
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    caplog.set_level(logging.INFO, "thestral.error")
+    return lambda: [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# --- Scope ----------------------------------------------------------------------------------------
+
+
+def scope_of(serve, request: bytes, **options):
+    app = Recorder(hello)
+    serve(app, **options).raw(request)
+    (scope,) = app.scopes
+    return scope
+
+
+def test_scope_has_every_key_with_its_type(serve):
+    app = Recorder(hello)
+    running = serve(app)
+    with running.connect() as sock:
+        client = sock.getsockname()
+        sock.sendall(
+            b"GET /a%20b/%C3%A4?q=%20&x HTTP/1.1\r\nHost: a:1\r\nX-B: 1\r\nCOOKIE: c\r\n"
+            b"x-b:  2 \r\nX-Empty:\r\nConnection: close\r\n\r\n"
+        )
+        read_all(sock)
+    assert app.scopes == [
+        {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/a b/ä",
+            "raw_path": b"/a%20b/%C3%A4",
+            "query_string": b"q=%20&x",
+            "root_path": "",
+            "headers": [
+                (b"host", b"a:1"),
+                (b"x-b", b"1"),
+                (b"cookie", b"c"),
+                (b"x-b", b"2"),
+                (b"x-empty", b""),
+                (b"connection", b"close"),
+            ],
+            "client": client,
+            "server": ("127.0.0.1", running.port),
+            "state": {},
+            "extensions": {},
+        }
+    ]
+    (scope,) = app.scopes
+    for key in ("type", "http_version", "method", "scheme", "path", "root_path"):
+        assert type(scope[key]) is str
+    for key in ("raw_path", "query_string"):
+        assert type(scope[key]) is bytes
+    for key in ("client", "server"):
+        assert [type(part) for part in scope[key]] == [str, int]
+    for key in ("asgi", "state", "extensions"):
+        assert type(scope[key]) is dict
+    assert type(scope["headers"]) is list
+
+
+def test_scope_of_1_0(serve):
+    scope = scope_of(serve, b"GET / HTTP/1.0\r\n\r\n")
+    assert (scope["http_version"], scope["headers"]) == ("1.0", [])
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "raw_path", "query"),
+    [
+        (
+            "/%2F/%3f?a?b%20",
+            "/%2F/%3f".replace("%2F", "/").replace("%3f", "?"),
+            b"/%2F/%3f",
+            b"a?b%20",
+        ),
+        ("//x/../y", "//x/../y", b"//x/../y", b""),
+        ("/?", "/", b"/", b""),
+        ("/%E2%82%AC+", "/€+", b"/%E2%82%AC+", b""),
+        ("/%ff", "/\ufffd", b"/%ff", b""),
+        ("/a%00b", "/a\0b", b"/a%00b", b""),
+    ],
+)
+def test_path_is_decoded_once_and_raw_path_is_what_came(serve, target, path, raw_path, query):
+    scope = scope_of(serve, get(target, "Connection: close"))
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, raw_path, query)
+
+
+@pytest.mark.parametrize(
+    ("root_path", "target", "path", "raw_path"),
+    [
+        ("/api", "/x", "/api/x", b"/api/x"),
+        ("/api/", "/x", "/api/x", b"/api/x"),
+        ("/api", "/api/x", "/api/x", b"/api/x"),
+        ("/api", "/api", "/api", b"/api"),
+        ("/api", "/apix", "/api/apix", b"/api/apix"),
+        ("/api", "/", "/api/", b"/api/"),
+        ("/a", "/%20", "/a/ ", b"/a/%20"),
+    ],
+)
+def test_root_path_is_part_of_the_path_and_never_doubled(serve, root_path, target, path, raw_path):
+    scope = scope_of(serve, get(target, "Connection: close"), root_path=root_path)
+    assert scope["root_path"] == root_path.rstrip("/")
+    assert (scope["path"], scope["raw_path"]) == (path, raw_path)
+
+
+def test_state_is_a_shallow_copy_of_the_lifespans(serve):
+    shared = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            scope["state"]["shared"] = shared
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        states.append(dict(scope["state"]))
+        scope["state"]["own"] = True
+        scope["extensions"]["own"] = scope["asgi"]["own"] = True
+        scopes.append(scope)
+        await respond(send)
+
+    states = []
+    scopes = []
+    serve(app, lifespan="on").raw(GET + GET_CLOSE)
+    assert states == [{"shared": shared}] * 2
+    assert states[0]["shared"] is states[1]["shared"] is shared
+    assert scopes[0]["state"] is not scopes[1]["state"]
+    assert scopes[0]["extensions"] is not scopes[1]["extensions"]
+    assert scopes[0]["headers"] is not scopes[1]["headers"]
+
+
+# --- receive() ------------------------------------------------------------------------------------
+
+
+def test_request_without_body_is_one_empty_message(serve):
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        got.append(await receive())
+        await respond(send)
+        got.append(await receive())
+        got.append(await receive())
+
+    serve(app).raw(GET_CLOSE)
+    assert got == [
+        {"type": "http.request", "body": b"", "more_body": False},
+        DISCONNECT,  # after the response
+        DISCONNECT,
+    ]
+    assert type(got[0]["body"]) is bytes
+
+
+def test_body_comes_in_pieces_as_they_arrive(serve):
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        while not got or got[-1]["more_body"]:
+            got.append(await receive())
+        await respond(send)
+
+    with serve(app).connect() as sock:
+        sock.sendall(post(b"abcdef")[:-6])
+        for piece in (b"ab", b"cd"):
+            sock.sendall(piece)
+            wait_until(lambda piece=piece: got and got[-1]["body"] == piece)
+        sock.sendall(b"ef")
+        read_response(sock)
+    assert b"".join(message["body"] for message in got) == b"abcdef"
+    assert [message["more_body"] for message in got[:2]] == [True, True]
+    assert [message["more_body"] for message in got[2:]] in ([False], [True, False])
+    assert {type(message["body"]) for message in got} == {bytes}
+
+
+def test_concurrent_receives_both_wake(serve):
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await receive()
+        waiting = [asyncio.ensure_future(receive()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await respond(send)
+        got.extend(await asyncio.gather(*waiting))
+
+    serve(app).raw(GET_CLOSE)
+    wait_until(lambda: got)
+    assert got == [DISCONNECT, DISCONNECT]
+
+
+def test_concurrent_receives_share_the_body(serve):
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        async def part():
+            got.append(await receive())
+
+        waiting = [asyncio.ensure_future(part()) for _ in range(2)]
+        await asyncio.sleep(0)
+        gate.reached += 1
+        await asyncio.gather(*waiting)
+        await respond(send, b"".join(message["body"] for message in got))
+
+    gate = Gate()
+    with serve(app).connect() as sock:
+        sock.sendall(post(b"abcd")[:-4])
+        wait_until(lambda: gate.reached)
+        sock.sendall(b"ab")
+        wait_until(lambda: got)
+        sock.sendall(b"cd")
+        assert read_response(sock)[1] == b"abcd"
+
+
+@pytest.mark.parametrize("ending", ["raises", "returns", "surplus"])
+def test_receive_of_another_task_ends_with_the_response(serve, ending):
+    """However the response comes to its end, whoever waits in receive() hears of it."""
+    got = []
+    tasks = []
+
+    async def watch(receive):
+        got.append(await receive())
+
+    @http_only
+    async def app(scope, receive, send):
+        await receive()
+        tasks.append(asyncio.ensure_future(watch(receive)))
+        await asyncio.sleep(0)
+        if ending == "surplus":
+            await respond(send, b"too long", 200, [(b"content-length", b"1")])
+        elif ending == "raises":
+            raise RuntimeError("on purpose")
+
+    with serve(app).connect() as sock:
+        sock.sendall(GET)
+        read_response(sock)
+        wait_until(lambda: got, 2)
+    assert got == [DISCONNECT]
+
+
+def test_cancelled_receive_loses_nothing(serve):
+    @http_only
+    async def app(scope, receive, send):
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        gate.reached += 1
+        await respond(send, await read_body(receive))
+
+    gate = Gate()
+    with serve(app).connect() as sock:
+        sock.sendall(post(b"abc")[:-3])
+        wait_until(lambda: gate.reached)
+        sock.sendall(b"abc")
+        assert read_response(sock)[1] == b"abc"
+
+
+def test_disconnect_when_the_client_leaves(serve, errors):
+    """What had arrived of the body comes first."""
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        while not got or got[-1]["type"] != "http.disconnect":
+            got.append(await receive())
+
+    gate = Gate()
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(post(b"abcdef")[:-3])
+        wait_until(lambda: gate.reached)
+    wait_until(lambda: not running.context.connections)
+    gate.open(running)
+    wait_until(lambda: not running.context.cycles)
+    assert got == [{"type": "http.request", "body": b"abc", "more_body": True}, DISCONNECT]
+    assert errors() == []
+
+
+# --- send(): order --------------------------------------------------------------------------------
+
+WRONG_ORDER = {
+    "body first": ([BODY], "http.response.body"),
+    "two starts": ([START, START], "http.response.start"),
+    "start within body": ([START, MORE, START], "http.response.start"),
+    "body after end": ([START, BODY, BODY], "complete"),
+    "start after end": ([START, BODY, START], "complete"),
+    "unknown": ([{"type": "http.response.nonsense"}], "http.response.nonsense"),
+    "unknown later": ([START, {"type": "websocket.send"}], "websocket.send"),
+    "no type": ([{"status": 200}], "None"),
+    "text body": ([START, {"type": "http.response.body", "body": "text"}], "str"),
+    "number body": ([START, {"type": "http.response.body", "body": 5}], "int"),
+    "no status": ([{"type": "http.response.start"}], "status"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_ORDER)
+def test_wrong_message_raises_and_names_the_fault(serve, wrong):
+    messages, named = WRONG_ORDER[wrong]
+    raised = []
+
+    @http_only
+    async def app(scope, receive, send):
+        for message in messages[:-1]:
+            await send(message)
+        try:
+            await send(messages[-1])
+        except LocalProtocolError as exc:
+            raised.append(str(exc))
+        await finish[len(messages) - 1](send)
+
+    async def from_start(send):
+        await respond(send, b"x")
+
+    async def from_body(send):
+        await send(BODY)
+
+    async def from_end(send):
+        if messages[1] is MORE:
+            await send(BODY)
+
+    finish = [from_start, from_body, from_end]
+    (reply,) = take_replies(serve(app).raw(GET_CLOSE))
+    assert reply.status == 200  # a message that was refused has changed nothing
+    assert reply.body in (b"x", b"xx")
+    (message,) = raised
+    assert named in message
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_body_may_be_any_bytes(serve, kind):
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        buffer = bytearray(b"hello ")
+        part = memoryview(buffer) if kind is memoryview else kind(buffer)
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        buffer[:] = b"wrong!"  # the application may use it again
+        await send({"type": "http.response.body", "body": kind(b"world")})
+
+    (reply,) = take_replies(serve(app).raw(GET_CLOSE))
+    assert reply.body == b"hello world"
+
+
+def test_head_leaves_with_the_first_body(serve):
+    """Not a byte before a body message; each message is on its way when send() returns."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await second.wait()
+        await send(BODY)
+
+    gate, second = Gate(), Gate()
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(GET_CLOSE)
+        wait_until(lambda: gate.reached)
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        sock.settimeout(10)
+        gate.open(running)
+        wait_until(lambda: second.reached)
+        assert b"transfer-encoding: chunked" in sock.recv(65536)
+        second.open(running)
+        assert read_all(sock) == b"1\r\nx\r\n0\r\n\r\n"
+
+
+# --- Clients that are gone ------------------------------------------------------------------------
+
+
+def gone_app(caught, gate, swallow=False):
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        try:
+            await send(START)
+            while True:
+                await send({**MORE, "body": b"x" * 65536})
+                await asyncio.sleep(0)
+        except OSError as exc:
+            caught.append(exc)
+            with pytest.raises(ClientDisconnected):  # and again
+                await send(MORE)
+            if not swallow:
+                raise
+
+    return app
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+def test_send_to_a_client_that_is_gone_raises_oserror_and_is_quiet(serve, errors, swallow):
+    caught = []
+    gate = Gate()
+    running = serve(gone_app(caught, gate, swallow))
+    with running.connect() as sock:
+        sock.sendall(GET)
+        wait_until(lambda: gate.reached)
+    gate.open(running)
+    wait_until(lambda: not running.context.cycles)
+    assert [type(exc) for exc in caught] == [ClientDisconnected]
+    wait_until(lambda: not running.context.connections)
+    assert errors() == []
+
+
+def test_disconnect_out_of_a_task_group_is_quiet(serve, errors):
+    caught = []
+    gate = Gate()
+    inner = gone_app(caught, gate)
+
+    @http_only
+    async def app(scope, receive, send):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(inner(scope, receive, send))
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(GET)
+        wait_until(lambda: gate.reached)
+    gate.open(running)
+    wait_until(lambda: not running.context.cycles)
+    assert len(caught) == 1
+    assert errors() == []
+
+
+def test_other_error_after_the_client_is_gone_is_logged(serve, errors):
+    @http_only
+    async def app(scope, receive, send):
+        await receive()
+        gate.reached += 1
+        await receive()
+        raise RuntimeError("on purpose")
+
+    gate = Gate()
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(GET)
+        wait_until(lambda: gate.reached)
+    wait_until(lambda: errors())
+    (record,) = errors()
+    assert "on purpose" in str(record.exc_info[1])
+
+
+# --- Applications that fail -----------------------------------------------------------------------
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
+FAILURES = [
+    RuntimeError("on purpose"),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    asyncio.CancelledError(),
+    OwnBaseException("on purpose"),
+    ExceptionGroup("on purpose", [ValueError("x")]),
+    BaseExceptionGroup("on purpose", [KeyboardInterrupt()]),
+    OSError("not about the client"),
+    LocalProtocolError("not raised by us"),
+    StopIteration(),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_raising_before_start_is_500_and_logged(serve, errors, failure):
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/raise":
+            raise copy.copy(failure)  # its traceback would keep the request alive
+        await hello(scope, receive, send)
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.settimeout(3)
+        for path in ("/raise", "/raise?again"):
+            sock.sendall(get(path))
+            head, body = read_response(sock)
+            assert head.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+            assert b"content-type: text/plain; charset=utf-8\r\n" in head
+            assert body == b"Internal Server Error"
+        sock.sendall(GET)  # and the connection goes on
+        assert read_response(sock)[1] == b"hello"
+    for record in errors():
+        assert record.name == "thestral.error"
+        assert record.exc_info[1] is not None
+        assert record.exc_info[2] is not None
+        assert "GET /raise" in record.getMessage()
+    assert len(errors()) == 2
+    wait_until(lambda: not running.context.cycles)
+
+
+def test_raising_with_the_head_held_is_500(serve, errors):
+    """start was taken and not sent, so there is still room to tell the truth."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({**START, "headers": [(b"x-a", b"1"), (b"content-length", b"99")]})
+        raise RuntimeError("on purpose")
+
+    replies = take_replies(serve(app).raw(GET + GET_CLOSE))
+    assert [reply.status for reply in replies] == [500, 500]
+    assert not replies[0].all(b"x-a")
+    assert len(errors()) == 2
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"100")]])
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("raises", [True, False])
+def test_ending_within_the_body_closes_the_connection(serve, errors, headers, version, raises):
+    @http_only
+    async def app(scope, receive, send):
+        await send({**START, "headers": headers})
+        await send(MORE)
+        if raises:
+            raise RuntimeError("on purpose")
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(b"GET / HTTP/" + version + b"\r\nHost: a\r\n\r\n" + GET)
+        raw = read_to_end(sock)
+    assert raw.count(b"HTTP/1.1") <= 1
+    assert b"0\r\n\r\n" not in raw.partition(b"\r\n\r\n")[2]  # never looks complete
+    assert len(errors()) == 1
+    wait_until(lambda: not running.context.connections)
+
+
+def test_raising_after_completion_keeps_the_connection(serve, errors):
+    @http_only
+    async def app(scope, receive, send):
+        await respond(send, b"done")
+        raise RuntimeError("on purpose")
+
+    replies = take_replies(serve(app).raw(GET + GET_CLOSE))
+    assert [reply.body for reply in replies] == [b"done", b"done"]
+    wait_until(lambda: len(errors()) == 2)
+
+
+def test_returning_without_a_response_is_500(serve, errors):
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/start":
+            await send(START)
+
+    replies = take_replies(serve(app).raw(GET + get("/start") + GET_CLOSE))
+    assert [reply.status for reply in replies] == [500, 500, 500]
+    assert [record.levelno for record in errors()] == [logging.ERROR] * 3
+    assert "without" in errors()[0].getMessage()
+    assert "GET /start" in errors()[1].getMessage()
+
+
+def test_raising_with_body_unread_is_500_and_in_step(serve):
+    @http_only
+    async def app(scope, receive, send):
+        raise RuntimeError("on purpose")
+
+    raw = serve(app).raw(post(b"x" * 100_000) + GET_CLOSE)
+    assert [reply.status for reply in take_replies(raw)] == [500, 500]
+
+
+# --- Context --------------------------------------------------------------------------------------
+
+seen_by = contextvars.ContextVar("seen_by", default="nobody")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_context_is_fresh_for_each_request_and_sees_the_lifespan(serve, waits, size):
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            seen_by.set("lifespan")
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        seen.append(seen_by.get())
+        seen_by.set(scope["path"])
+        if waits:
+            await asyncio.sleep(0)
+        await read_body(receive)
+        await respond(send, seen_by.get().encode())
+        seen_by.set("after " + scope["path"])
+
+    running = serve(app, lifespan="on")
+    pipelined = b"".join(post(b"x" * size, path=f"/{i}") for i in range(6))
+    replies = take_replies(running.raw(pipelined + GET_CLOSE))
+    assert [reply.body for reply in replies] == [*(b"/%d" % i for i in range(6)), b"/"]
+    assert seen == ["lifespan"] * 7
+
+
+# --- Applications of every shape ------------------------------------------------------------------
+
+
+class Instance:
+    async def __call__(self, scope, receive, send):
+        await echo(scope, receive, send)
+
+    async def method(self, scope, receive, send):
+        await echo(scope, receive, send)
+
+
+class DoubleCallable:
+    """ASGI 2: instantiated with the scope, called with the rest."""
+
+    def __init__(self, scope):
+        self.scope = scope
+
+    async def __call__(self, receive, send):
+        await echo(self.scope, receive, send)
+
+
+def double_function(scope):
+    return functools.partial(echo, scope)
+
+
+async def with_extra(extra, scope, receive, send):
+    assert extra == 1
+    await echo(scope, receive, send)
+
+
+SHAPES = {
+    "instance": Instance(),
+    "method": Instance().method,
+    "partial": functools.partial(with_extra, 1),
+    "class of ASGI 2": DoubleCallable,
+    "function of ASGI 2": double_function,
+    "lambda": lambda scope, receive, send: echo(scope, receive, send),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_callable_is_served(serve, shape):
+    (reply,) = take_replies(serve(SHAPES[shape]).raw(post(b"abc", "Connection: close")))
+    assert reply.body == b"POST / abc"

@@ -1,0 +1,622 @@
+"""Clients that leave, stall or drip: nothing of them stays, in time or in memory."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import struct
+import time
+
+import pytest
+from apps import (
+    GET,
+    GET_CLOSE,
+    Gate,
+    echo,
+    get,
+    hello,
+    http_only,
+    post,
+    read_body,
+    respond,
+    take_replies,
+)
+from support import read_all, read_head, read_response, wait_until
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+PER_EXCHANGE = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle"}
+MEGABYTE = 2**20
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident() -> int:
+    """Bytes of memory this process holds."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * PAGE
+
+
+@pytest.fixture(autouse=True)
+def only_ours():
+    """What was there before does not count, and need not be walked through: it is frozen."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def alive() -> list[object]:
+    """What is left of this test's connections and exchanges."""
+    gc.collect()
+    return [o for o in gc.get_objects() if type(o).__name__ in PER_EXCHANGE]
+
+
+def nothing_stays(running) -> None:
+    wait_until(lambda: not running.context.connections)
+    wait_until(lambda: not running.context.cycles)
+    wait_until(lambda: not alive(), 3)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST, as a crashed peer's kernel does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def waiter(seen):
+    """Receives until the client is gone and keeps the types of what it got."""
+
+    @http_only
+    async def app(scope, receive, send):
+        while not seen or seen[-1] != "http.disconnect":
+            seen.append((await receive())["type"])
+
+    return app
+
+
+# --- Clients that leave ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", [reset, socket.socket.close])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"x" * 1000)[:-500],
+        post(b"x" * 500_000)[:-100],
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ],
+    ids=["small", "large", "chunked"],
+)
+def test_client_gone_within_its_body(serve, leave, sent):
+    seen = []
+    running = serve(waiter(seen))
+    sock = running.connect()
+    sock.sendall(sent)
+    wait_until(lambda: seen)
+    leave(sock)
+    wait_until(lambda: seen[-1] == "http.disconnect")
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", GET[:-2], GET, GET + b"GET /", b"\r\n"])
+def test_reset_at_any_point(serve, sent):
+    running = serve(hello)
+    sock = running.connect()
+    wait_until(lambda: running.context.connections)
+    sock.sendall(sent)
+    if sent.startswith(GET):
+        read_response(sock)
+    reset(sock)
+    nothing_stays(running)
+
+
+def test_reset_while_the_application_writes(serve):
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+
+    running = serve(app)
+    sock = running.connect()
+    sock.sendall(GET + GET)
+    read_head(sock)
+    wait_until(lambda: all(c.write_paused for c in running.context.connections))
+    reset(sock)
+    nothing_stays(running)
+
+
+def test_half_close_behind_a_request_still_gets_its_answer(serve):
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        body = await read_body(receive)
+        await gate.wait()
+        await send(START)
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"!"})
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(post(b"abc"))
+        sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: gate.reached)
+        gate.open(running)
+        (reply,) = take_replies(read_all(sock))
+    assert (reply.status, reply.body) == (200, b"abc!")
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_half_close_behind_pipelined_requests_gets_all_answers(serve, slow):
+    """RFC 9112 section 9.3.2: they were received whole; `printf ... | nc -N` is such a client."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if slow:
+            await gate.wait()
+        await echo(scope, receive, send)
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(get("/1") + post(b"abc", path="/2") + get("/3"))
+        sock.shutdown(socket.SHUT_WR)
+        if slow:
+            wait_until(lambda: gate.reached)
+            gate.open(running)
+        replies = take_replies(read_all(sock))
+    assert [reply.body for reply in replies] == [b"GET /1 ", b"POST /2 abc", b"GET /3 "]
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"abcdef")[:-3],
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ],
+)
+def test_half_close_within_the_body_is_400_and_a_disconnect(serve, sent):
+    seen = []
+    running = serve(waiter(seen))
+    with running.connect() as sock:
+        sock.sendall(sent)
+        wait_until(lambda: seen)
+        sock.shutdown(socket.SHUT_WR)
+        (reply,) = take_replies(read_all(sock))
+    assert reply.status == 400
+    assert reply.one(b"connection") == b"close"
+    wait_until(lambda: seen == ["http.request", "http.disconnect"])
+    nothing_stays(running)
+
+
+def is_paused(running) -> bool:
+    """Whether the one connection is not read from."""
+    return [connection.reading_paused for connection in running.context.connections] == [True]
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [1000, 65536, 3 * MEGABYTE])
+def test_client_that_does_not_read_stops_the_application(serve, part):
+    """512 MB for a stalled client: send() waits, and what waits with it is small."""
+    sent = []
+    body = bytes(part)
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        for _ in range(512 * MEGABYTE // part):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            sent.append(part)
+
+    running = serve(app)
+    with running.connect(receive_buffer=4096) as sock:
+        before = resident()
+        sock.sendall(GET)
+        wait_until(lambda: [c for c in running.context.connections if c.write_paused])
+        # What the kernel takes of a connection, up to 4 MB, is not ours; one part more may wait.
+        assert sum(sent) <= 8 * MEGABYTE + part
+        stalled = len(sent)
+        for _ in range(10):
+            running.call(lambda: None)  # the loop turns, and nothing moves
+        assert len(sent) == stalled
+        assert resident() - before < 20 * MEGABYTE
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_client_is_not_read_from_while_the_application_does_not_receive(serve, chunked):
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+
+    running = serve(app)
+    with running.connect() as sock:
+        before = resident()
+        head = b"POST / HTTP/1.1\r\nHost: a\r\n"
+        sock.sendall(
+            head + b"Transfer-Encoding: chunked\r\n\r\n20000000\r\n"
+            if chunked
+            else head + b"Content-Length: 536870912\r\n\r\n"
+        )
+        wait_until(lambda: gate.reached)
+        sock.setblocking(False)
+        sent = 0
+        piece = bytes(MEGABYTE)
+        while sent < 512 * MEGABYTE:
+            try:
+                sent += sock.send(piece)
+            except BlockingIOError:
+                if is_paused(running):
+                    break
+        assert 64 * 1024 < sent < 16 * MEGABYTE  # the kernel's part of it is up to 10 MB
+        assert resident() - before < 20 * MEGABYTE
+        gate.open(running)
+    nothing_stays(running)
+
+
+def test_pipelining_client_is_not_read_from_while_a_response_is_open(serve):
+    """Requests in advance are bounded, too."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        await respond(send)
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.setblocking(False)
+        sent = 0
+        piece = GET * 10_000
+        while sent < 512 * MEGABYTE:
+            try:
+                sent += sock.send(piece)
+            except BlockingIOError:
+                if is_paused(running):
+                    break
+        assert sent < 16 * MEGABYTE
+    gate.open(running)
+    nothing_stays(running)
+
+
+def test_body_flows_on_when_the_application_receives_again(serve):
+    """Both pauses undone: 20 MB in and out, through an application that takes part by part."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    running = serve(app)
+    size = 20 * MEGABYTE
+    with running.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n" % size)
+        sock.sendall(b"Connection: close\r\n\r\n")
+        sock.setblocking(False)
+        left = size
+        received = bytearray()
+        piece = bytes(MEGABYTE)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                left -= sock.send(piece[: min(left, MEGABYTE)]) if left else 0
+            try:
+                data = sock.recv(MEGABYTE)
+            except BlockingIOError:
+                continue
+            if not data:
+                break
+            received += data
+    (reply,) = take_replies(bytes(received))
+    assert len(reply.body) == size
+    nothing_stays(running)
+
+
+# --- Time-outs ------------------------------------------------------------------------------------
+
+SHORT = 0.2  # seconds
+EXPECTING = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+
+
+def timed(sock: socket.socket, since: float) -> tuple[bytes, float]:
+    raw = read_all(sock)
+    return raw, time.monotonic() - since
+
+
+def test_silent_connection_is_closed_without_a_word(serve):
+    running = serve(hello, timeout_head=SHORT)
+    since = time.monotonic()
+    with running.connect() as sock:
+        raw, took = timed(sock, since)
+    assert raw == b""
+    assert SHORT * 0.5 < took < SHORT * 5
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost", GET[:-1]])
+@pytest.mark.parametrize("behind", [b"", GET])
+def test_half_head_is_408(serve, sent, behind):
+    running = serve(hello, timeout_head=SHORT)
+    with running.connect() as sock:
+        since = time.monotonic()
+        sock.sendall(behind + sent)
+        raw, took = timed(sock, since)
+    replies = take_replies(raw)
+    assert [reply.status for reply in replies] == ([200, 408] if behind else [408])
+    assert replies[-1].one(b"connection") == b"close"
+    assert SHORT * 0.5 < took < SHORT * 5
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("started", [b"", b"GET / HTTP/1.1\r\nX: "])
+def test_drip_does_not_extend_the_deadline_of_the_head(serve, started):
+    """A byte every now and then is not progress; nor are empty lines before a request."""
+    running = serve(hello, timeout_head=SHORT)
+    with running.connect() as sock:
+        sock.sendall(started)
+        sock.settimeout(SHORT / 10)
+        since = time.monotonic()
+        raw = None
+        while raw is None:
+            assert time.monotonic() - since < SHORT * 6
+            try:
+                sock.sendall(b"x" if started else b"\r\n")
+                raw = sock.recv(65536)
+            except TimeoutError:
+                pass
+            except (ConnectionResetError, BrokenPipeError):
+                raw = b""
+    assert raw.startswith(b"HTTP/1.1 408 ") if started else raw == b""
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"abc")[:-3],
+        post(b"abc")[:-1],
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+)
+def test_half_body_is_408_and_a_disconnect(serve, sent):
+    seen = []
+    running = serve(waiter(seen), timeout_body=SHORT)
+    with running.connect() as sock:
+        since = time.monotonic()
+        sock.sendall(sent)
+        raw, took = timed(sock, since)
+    (reply,) = take_replies(raw)
+    assert reply.status == 408
+    assert SHORT * 0.5 < took < SHORT * 5
+    wait_until(lambda: seen and seen[-1] == "http.disconnect")
+    nothing_stays(running)
+
+
+def test_body_not_sent_after_100_is_408(serve):
+    seen = []
+    running = serve(waiter(seen), timeout_body=SHORT)
+    raw = running.raw(EXPECTING)
+    assert [reply.status for reply in take_replies(raw)] == [100, 408]
+    nothing_stays(running)
+
+
+def test_body_that_nobody_takes_cannot_hold_the_connection(serve):
+    """The response is complete, the rest of the body does not come; all cases wait at once."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        await send(START)
+        if scope["path"] == "/streamed":
+            await send({"type": "http.response.body", "body": b"he", "more_body": True})
+            await send({"type": "http.response.body", "body": b"llo"})
+        else:
+            await send({"type": "http.response.body", "body": b"hello"})
+
+    running = serve(app, timeout_body=SHORT * 2, timeout_keep_alive=SHORT * 2)
+    paused = post(b"x" * 200_000)[:-50_000]
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for sent in (post(b"x" * 10)[:-5], paused, EXPECTING):
+            for path in (b"POST /", b"POST /streamed"):
+                socks.append(stack.enter_context(running.connect()))
+                socks[-1].sendall(sent.replace(b"POST /", path, 1))
+        wait_until(lambda: gate.reached == len(socks))
+        wait_until(lambda: sum(c.reading_paused for c in running.context.connections) == 2)
+        gate.open(running)
+        for sock in socks:
+            sock.settimeout(3)
+            (reply,) = take_replies(read_all(sock))
+            assert reply.body == b"hello"
+        wait_until(lambda: not running.context.connections, 4)
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\n\r\n"])
+def test_idle_keep_alive_connection_is_closed(serve, behind):
+    """Also with an empty line behind the request, as old clients send it (RFC 9112 section 2.2)."""
+    running = serve(hello, timeout_keep_alive=SHORT)
+    with running.connect() as sock:
+        since = time.monotonic()
+        sock.sendall(GET + GET + behind)
+        sock.settimeout(3)
+        raw, took = timed(sock, since)
+        assert len(take_replies(raw)) == 2
+        assert SHORT * 0.5 < took < SHORT * 5
+        wait_until(lambda: not running.context.connections, 4)
+    nothing_stays(running)
+
+
+def test_time_outs_do_not_fire_for_a_slow_application(serve):
+    gate, second = Gate(), Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        body = await read_body(receive)
+        await send(START)
+        await second.wait()
+        await send({"type": "http.response.body", "body": body})
+
+    names = ("head", "body", "keep_alive", "write")
+    running = serve(app, **{f"timeout_{name}": SHORT for name in names})
+    # Whole requests, and one whose rest waits in the socket because nobody receives.
+    with running.connect() as small, running.connect() as large:
+        small.sendall(post(b"abc"))
+        small.setblocking(False)
+        large.setblocking(False)
+        request = post(b"x" * 6_000_000)
+        sent = large.send(request)
+        wait_until(lambda: gate.reached == 2)
+        clock = time.monotonic() + SHORT * 3
+        while time.monotonic() < clock:
+            assert len(running.context.connections) == 2
+            try:
+                sent += large.send(request[sent:])
+            except BlockingIOError:
+                time.sleep(0.005)
+        gate.open(running)
+        large.settimeout(10)
+        large.sendall(request[sent:])
+        wait_until(lambda: second.reached == 2)
+        clock = time.monotonic() + SHORT * 3
+        wait_until(lambda: time.monotonic() > clock)
+        second.open(running)
+        small.settimeout(10)
+        assert read_response(small)[1] == b"abc"
+        assert len(read_response(large)[1]) == 6_000_000
+    nothing_stays(running)
+
+
+def test_client_that_does_not_read_is_given_up(serve):
+    ended = []
+
+    @http_only
+    async def app(scope, receive, send):
+        try:
+            await send(START)
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        except OSError:
+            ended.append(time.monotonic())
+            raise
+
+    running = serve(app, timeout_write=SHORT)
+    with running.connect(receive_buffer=4096) as sock:
+        sock.sendall(GET)
+        wait_until(lambda: [c for c in running.context.connections if c.write_paused])
+        stalled = time.monotonic()
+        wait_until(lambda: ended)
+        assert SHORT * 0.5 < ended[0] - stalled < SHORT * 5
+        nothing_stays(running)
+
+
+def test_complete_response_that_is_not_read_is_given_up(serve):
+    """The application is done; its bytes must not keep the connection either."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await respond(send, bytes(8 * MEGABYTE))
+
+    running = serve(app, timeout_write=SHORT, timeout_keep_alive=SHORT)
+    with running.connect(receive_buffer=4096) as keeps, running.connect(4096) as closes:
+        keeps.sendall(GET)
+        closes.sendall(GET_CLOSE)
+        wait_until(lambda: running.context.total_requests == 2)
+        nothing_stays(running)
+
+
+def test_slow_reader_that_does_read_is_not_given_up(serve):
+    """Longer in all than timeout_write, but never a pause of that length."""
+    size = 24 * MEGABYTE
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({**START, "headers": [(b"content-length", str(size).encode())]})
+        for left in range(size // 65536 - 1, -1, -1):
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": left > 0})
+
+    running = serve(app, timeout_write=0.3, timeout_keep_alive=10)
+    with running.connect() as sock:
+        sock.sendall(GET)
+        read_head(sock)
+        since = time.monotonic()
+        received = 0
+        while received < size:
+            # A rate of 24 MB/s, so that one second passes.
+            if received / size < time.monotonic() - since:
+                data = sock.recv(65536)
+                assert data, f"closed after {received} bytes"
+                received += len(data)
+        assert time.monotonic() - since >= 0.9
+    nothing_stays(running)
+
+
+# --- Many -----------------------------------------------------------------------------------------
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_churn_leaves_nothing(serve):
+    running = serve(hello)
+    running.raw(GET_CLOSE)
+    wait_until(lambda: not running.context.connections)
+    before = descriptors()
+    for number in range(500):
+        sock = running.connect()
+        kind = number % 5
+        if kind == 0:
+            sock.sendall(GET_CLOSE)
+            assert read_all(sock).endswith(b"hello")
+        elif kind == 1:
+            sock.sendall(GET)
+            read_response(sock)
+        elif kind == 2:
+            sock.sendall(b"GET / HT")
+        elif kind == 3:
+            sock.sendall(b"nonsense\r\n\r\n")
+            assert read_all(sock).startswith(b"HTTP/1.1 400 ")
+        else:
+            sock.sendall(post(b"x" * 1000)[:-1])
+        if number % 2:
+            reset(sock)
+        else:
+            sock.close()
+    nothing_stays(running)
+    wait_until(lambda: descriptors() == before, 3)  # a loop may close one a turn later
+
+
+def test_many_at_once(serve):
+    """200 connections, all with a request under way at the same time."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        await asyncio.sleep(0)
+        await echo(scope, receive, send)
+
+    running = serve(app)
+    socks = [running.connect() for _ in range(200)]
+    for number, sock in enumerate(socks):
+        sock.sendall(get(f"/{number}"))
+    wait_until(lambda: gate.reached == 200)
+    gate.open(running)
+    for number, sock in enumerate(socks):
+        assert read_response(sock)[1] == f"GET /{number} ".encode()
+        sock.close()
+    nothing_stays(running)

@@ -1,0 +1,240 @@
+"""Config: what each option takes, up to its bounds, and what it says of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from thestral import Config
+from thestral.config import options
+from thestral.errors import ConfigError, ThestralError
+
+GIB = 2**30  # what the help calls the largest size
+SIZES = ["limit_request_line", "limit_header_size", "limit_header_count"]
+TIMEOUTS = ["timeout_head", "timeout_body", "timeout_keep_alive", "timeout_write"]
+NUMBERS = {
+    "port": (0, 65535),
+    "backlog": (1, 2**31 - 1),
+    **dict.fromkeys(SIZES, (1, GIB)),
+    # The parser counts a body in 64 bits without sign.
+    "limit_request_body": (1, 2**64 - 1),
+}
+
+
+def refused(name, value):
+    """The reason that Config gives for not taking a value."""
+    with pytest.raises(ConfigError) as caught:
+        Config("a:b", **{name: value})
+    assert caught.value.option == name
+    assert str(caught.value) == f"{name}: {caught.value.reason}"
+    assert "\n" not in caught.value.reason
+    return caught.value.reason
+
+
+def taken(name, value):
+    return getattr(Config("a:b", **{name: value}), name)
+
+
+def test_every_number_is_looked_at_here():
+    numbers = {name for name, spec in options() if spec.kind in (int, float)}
+    assert numbers == {*NUMBERS, *TIMEOUTS, "timeout_graceful_shutdown"}
+
+
+@pytest.mark.parametrize(("name", "lowest"), [(name, low) for name, (low, _) in NUMBERS.items()])
+def test_integer_at_its_lower_bound(name, lowest):
+    assert repr(lowest - 1) in refused(name, lowest - 1)
+    assert taken(name, lowest) == lowest
+    assert taken(name, lowest + 1) == lowest + 1
+
+
+@pytest.mark.parametrize(("name", "highest"), [(name, high) for name, (_, high) in NUMBERS.items()])
+def test_integer_at_its_upper_bound(name, highest):
+    assert taken(name, highest - 1) == highest - 1
+    assert taken(name, highest) == highest
+    assert repr(highest + 1) in refused(name, highest + 1)
+
+
+@pytest.mark.parametrize("name", TIMEOUTS)
+def test_timeout_is_above_zero_and_finite(name):
+    for value in (-1, -1e-9, 0, 0.0, float("inf"), float("-inf"), float("nan")):
+        assert "expected a number of seconds above 0" in refused(name, value)
+    assert taken(name, 1e-9) == 1e-9
+    assert taken(name, 1) == 1.0
+    assert type(taken(name, 1)) is float
+
+
+def test_graceful_shutdown_may_take_no_time():
+    name = "timeout_graceful_shutdown"
+    for value in (-1e-9, -1, float("inf"), float("nan")):
+        refused(name, value)
+    assert taken(name, 0) == 0.0
+    assert taken(name, 1e-9) == 1e-9
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["1", 1.0, True, b"1", [1]])
+def test_integer_of_another_type_is_refused(name, value):
+    assert repr(value) in refused(name, value)
+
+
+@pytest.mark.parametrize("name", TIMEOUTS)
+@pytest.mark.parametrize("value", ["1", True, None])
+def test_timeout_of_another_type_is_refused(name, value):
+    assert str(value) in refused(name, value)
+
+
+def test_none_is_for_options_that_may_be_unset():
+    for name, spec in options():
+        if name in ("limit_request_body", "log_level"):
+            assert taken(name, None) is None
+        elif spec.kind is not list:
+            assert refused(name, None).startswith("None given, expected ")
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("lifespan", ["auto", "on", "off"]),
+        ("loop", ["auto", "uvloop", "asyncio"]),
+        ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
+    ],
+)
+def test_choice_is_one_of_those_named(name, choices):
+    for choice in choices:
+        assert taken(name, choice) == choice
+    assert refused(name, "maybe") == f"'maybe' given, expected one of {', '.join(choices)}"
+    refused(name, choices[0].upper())
+    refused(name, "")
+
+
+@pytest.mark.parametrize("name", ["factory", "server_header", "date_header", "access_log"])
+def test_switch_takes_true_and_false_alone(name):
+    assert taken(name, True) is True
+    assert taken(name, False) is False
+    for value in (0, 1, "yes", ""):
+        assert refused(name, value).endswith("expected True or False")
+
+
+def test_message_of_a_number_names_value_unit_and_bounds():
+    assert (
+        refused("port", 65536) == "65536 given, expected an integer of at least 0 and at most 65535"
+    )
+    reason = refused("limit_header_count", 0)
+    assert reason.startswith("0 given, expected an integer of fields above 0")
+    # A bound in a message is one that the reader can type in again.
+    assert str(GIB) in reason
+    assert str(2**31 - 1) in refused("backlog", 0)
+
+
+def test_defaults_are_finite_and_as_the_design_says():
+    config = Config("a:b")
+    assert (config.host, config.port, config.lifespan, config.loop) == (
+        "127.0.0.1", 8000, "auto", "auto",
+    )  # fmt: skip
+    assert (config.limit_request_line, config.limit_header_size) == (64 * 1024, 64 * 1024)
+    assert config.limit_header_count == 100
+    assert config.limit_request_body is None
+    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0]
+    assert config.timeout_graceful_shutdown == 30.0
+    assert (config.access_log, config.server_header, config.date_header) == (True, True, True)
+
+
+def test_every_field_but_the_app_is_an_option():
+    fields = [field.name for field in dataclasses.fields(Config)]
+    assert fields == ["app", *(name for name, _ in options())]
+
+
+def test_option_that_does_not_exist_is_a_type_error():
+    with pytest.raises(TypeError, match="limit_everything"):
+        Config("a:b", limit_everything=1)
+
+
+def test_options_are_named_not_counted():
+    with pytest.raises(TypeError):
+        Config("a:b", "127.0.0.1")
+
+
+def test_config_error_is_one_of_ours():
+    assert issubclass(ConfigError, ThestralError)
+
+
+# --- Root path ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api", "/api/v1/", "/%C3%A9"])
+def test_root_path_that_is_a_path(path):
+    assert taken("root_path", path) == path
+
+
+@pytest.mark.parametrize("path", ["api", "/a b", "/é", "/a\r\nb", "/\x7f", "/\x00", b"/api", 1])
+def test_root_path_that_is_none(path):
+    refused("root_path", path)
+
+
+# --- Headers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "pair"),
+    [
+        ("X-One: 1", ("X-One", "1")),
+        ("X-One:1", ("X-One", "1")),
+        ("X-One: \t 1 \t", ("X-One", "1")),
+        ("X-One:", ("X-One", "")),
+        ("X-One: a:b", ("X-One", "a:b")),
+        ("X-One: é", ("X-One", "é")),
+        ("!#$%&'*+-.^_`|~09azAZ: 1", ("!#$%&'*+-.^_`|~09azAZ", "1")),
+        (("X-One", "1"), ("X-One", "1")),
+        (["X-One", "a\tb"], ("X-One", "a\tb")),
+    ],
+)
+def test_header_that_can_be_sent(given, pair):
+    config = Config("a:b", headers=[given])
+    assert config.headers == [pair]
+    assert config.encoded_headers == [(pair[0].encode(), pair[1].encode("latin-1"))]
+
+
+@pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
+def test_control_byte_in_a_header_value_is_refused(byte):
+    # RFC 9110 section 5.5: of the control characters only HTAB may stand inside a value.
+    assert "field value" in refused("headers", [("X-One", f"a{chr(byte)}b")])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "é", "a\r\n", " a", "a ", "(a)", "a\x00", "a/b"])
+def test_header_name_that_is_no_token_is_refused(name):
+    assert "field name" in refused("headers", [(name, "1")])
+
+
+@pytest.mark.parametrize(
+    "header", ["X-One", "", ("X-One",), ("a", "b", "c"), ("a", 1), (b"a", b"b"), 1, None]
+)
+def test_header_of_another_shape_is_refused(header):
+    refused("headers", [header])
+
+
+def test_header_value_outside_latin_1_is_refused():
+    assert "field value" in refused("headers", [("X-One", "€")])
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "TRANSFER-ENCODING", "connection"])
+def test_framing_is_not_the_users(name):
+    assert repr(name) in refused("headers", [(name, "1")])
+
+
+@pytest.mark.parametrize("value", ["X-One: 1", 5])
+def test_headers_that_are_no_list_are_refused(value):
+    # A text would be taken letter by letter.
+    refused("headers", value)
+
+
+def test_configs_do_not_share_their_headers():
+    first, second = Config("a:b"), Config("a:b")
+    first.headers.append(("X-One", "1"))
+    assert second.headers == []
+
+
+def test_the_callers_list_is_left_alone():
+    headers = ["X-One: 1"]
+    Config("a:b", headers=headers)
+    assert headers == ["X-One: 1"]

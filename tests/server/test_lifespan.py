@@ -1,0 +1,337 @@
+"""The lifespan protocol: what each mode makes of each way an application may answer it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+
+import pytest
+
+from thestral.errors import LifespanError
+from thestral.lifespan import Lifespan
+from thestral.logging import error_logger
+
+# What an application may raise that looks at its scope and knows no lifespan.
+UNSUPPORTED = [AssertionError, KeyError, TypeError, ValueError, NotImplementedError]
+
+
+@contextlib.contextmanager
+def logged():
+    """The records of thestral.error; its own level and handlers do not matter."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    level = error_logger.level
+    error_logger.setLevel(logging.DEBUG)
+    error_logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        error_logger.removeHandler(handler)
+        error_logger.setLevel(level)
+
+
+def outcome(app, mode):
+    """Start and stop: "served", or the message of the error that prevented it."""
+
+    async def life():
+        lifespan = Lifespan(app, mode)
+        try:
+            await asyncio.wait_for(lifespan.startup(), 5)
+        except LifespanError as error:
+            return str(error)
+        await asyncio.wait_for(lifespan.shutdown(), 5)
+        return "served"
+
+    return asyncio.run(life())
+
+
+def tracebacks(records):
+    return [record.exc_info[0] for record in records if record.exc_info]
+
+
+async def complete(scope, receive, send):
+    for phase in ("startup", "shutdown"):
+        assert await receive() == {"type": f"lifespan.{phase}"}
+        await send({"type": f"lifespan.{phase}.complete"})
+
+
+# --- Scope ----------------------------------------------------------------------------------------
+
+
+def test_scope_is_as_the_specification_says():
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(dict(scope))
+        await complete(scope, receive, send)
+
+    assert outcome(app, "on") == "served"
+    assert scopes == [
+        {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    ]
+
+
+def test_off_never_calls_the_application():
+    async def app(scope, receive, send):
+        raise SystemError("called")
+
+    with logged() as records:
+        assert outcome(app, "off") == "served"
+    assert records == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_complete_application_is_served_and_ends_on_its_own(mode):
+    ended = []
+
+    async def app(scope, receive, send):
+        await complete(scope, receive, send)
+        ended.append(True)
+
+    with logged() as records:
+        assert outcome(app, mode) == "served"
+    assert [record.getMessage() for record in records] == [
+        "Waiting for application startup.",
+        "Application startup complete.",
+        "Waiting for application shutdown.",
+        "Application shutdown complete.",
+    ]
+    assert ended == [True]
+
+
+# --- Startup --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"message": "DB is down"}, "DB is down"),
+        ({"message": ""}, "Application startup failed"),
+        ({}, "Application startup failed"),
+    ],
+)
+def test_startup_failed_is_a_failure(mode, message, said):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", **message})
+
+    with logged() as records:
+        assert outcome(app, mode) == said
+    assert tracebacks(records) == []
+
+
+@pytest.mark.parametrize("raised", [*UNSUPPORTED, RuntimeError, OSError, SystemExit])
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_raising_after_startup_was_received_is_a_failure(mode, raised):
+    async def app(scope, receive, send):
+        await receive()
+        raise raised("no")
+
+    with logged() as records:
+        assert outcome(app, mode) == "Application startup failed"
+    assert len(tracebacks(records)) == 1
+    assert [record.levelname for record in records if record.exc_info] == ["ERROR"]
+
+
+@pytest.mark.parametrize("raised", UNSUPPORTED)
+def test_raising_before_startup_was_received_is_unsupported_in_auto(raised):
+    async def app(scope, receive, send):
+        raise raised("http only")
+
+    with logged() as records:
+        assert outcome(app, "auto") == "served"
+    assert [record.levelname for record in records] == ["INFO", "DEBUG"]
+
+
+@pytest.mark.parametrize("raised", [*UNSUPPORTED, RuntimeError])
+def test_raising_before_startup_was_received_is_a_failure_when_on(raised):
+    async def app(scope, receive, send):
+        raise raised("http only")
+
+    with logged() as records:
+        assert outcome(app, "on") == "Application startup failed"
+    assert tracebacks(records) == [raised]
+
+
+def test_unusual_exception_before_startup_is_served_but_told():
+    # ASGI: the server must go on; feature map 4.3: silence is not a choice.
+    async def app(scope, receive, send):
+        raise RuntimeError("broken")
+
+    with logged() as records:
+        assert outcome(app, "auto") == "served"
+    assert tracebacks(records) == [RuntimeError]
+    assert max(record.levelno for record in records) >= logging.WARNING
+
+
+@pytest.mark.parametrize(("mode", "served"), [("auto", True), ("on", False)])
+def test_returning_without_an_answer_is_unsupported(mode, served):
+    async def app(scope, receive, send):
+        return
+
+    assert (outcome(app, mode) == "served") is served
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_cancelling_itself_after_startup_is_a_failure(mode):
+    # A cancel scope that leaks does this; the server must say so, and not be cancelled with it.
+    async def app(scope, receive, send):
+        await receive()
+        raise asyncio.CancelledError
+
+    assert "startup failed" in outcome(app, mode)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "lifespan.shutdown.complete"},
+        {"type": "http.response.start", "status": 200},
+        {"type": "nonsense"},
+        {},
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_another_message_than_the_expected_one_is_a_failure(mode, message):
+    async def app(scope, receive, send):
+        await receive()
+        await send(message)
+
+    with logged() as records:
+        assert outcome(app, mode) == "Application startup failed"
+    (record,) = [record for record in records if record.exc_info]
+    assert record.exc_info[0].__name__ == "LocalProtocolError"
+    assert repr(message.get("type")) in str(record.exc_info[1])
+    assert "lifespan.startup.complete" in str(record.exc_info[1])
+
+
+def test_answering_twice_is_the_applications_fault():
+    errors = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await send({"type": "lifespan.startup.complete"})
+        except Exception as exc:
+            errors.append(type(exc).__name__)
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    assert outcome(app, "on") == "served"
+    assert errors == ["LocalProtocolError"]
+
+
+# --- Shutdown -------------------------------------------------------------------------------------
+
+
+def shutdown_of(step):
+    """The end of an application that starts well: "ended", or the error's message."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        assert await receive() == {"type": "lifespan.shutdown"}
+        await step(send)
+
+    async def life():
+        lifespan = Lifespan(app, "auto")
+        await lifespan.startup()
+        try:
+            await asyncio.wait_for(lifespan.shutdown(), 5)
+        except LifespanError as error:
+            return str(error)
+        return "ended"
+
+    return asyncio.run(life())
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [({"message": "queue is full"}, "queue is full"), ({}, "Application shutdown failed")],
+)
+def test_shutdown_failed_is_an_error(message, said):
+    async def step(send):
+        await send({"type": "lifespan.shutdown.failed", **message})
+
+    assert shutdown_of(step) == said
+
+
+def test_raising_in_shutdown_is_an_error_with_its_traceback():
+    async def step(send):
+        raise ValueError("mine")
+
+    with logged() as records:
+        assert shutdown_of(step) == "Application shutdown failed"
+    assert tracebacks(records) == [ValueError]
+
+
+def test_returning_without_an_answer_to_shutdown_is_its_end():
+    async def step(send):
+        return
+
+    with logged() as records:
+        assert shutdown_of(step) == "ended"
+    assert tracebacks(records) == []
+
+
+@pytest.mark.parametrize(("raised", "shown"), [(None, []), (RuntimeError("mine"), [RuntimeError])])
+def test_lifespan_that_ends_while_serving_is_told_at_shutdown(raised, shown):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        if raised:
+            raise raised
+
+    with logged() as records:
+        assert outcome(app, "auto") == "served"
+    assert tracebacks(records) == shown
+
+
+# --- State and context ----------------------------------------------------------------------------
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+def test_each_request_has_a_shallow_copy_of_the_state(serve):
+    pool = ["connection"]
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            scope["state"]["pool"] = pool
+            await complete(scope, receive, send)
+            return
+        seen.append((dict(scope["state"]), scope["state"]["pool"] is pool))
+        scope["state"]["mine"] = True
+        scope["state"]["pool"].append("more")
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    server = serve(app, lifespan="on")
+    for _ in range(2):
+        server.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    # The same object within, another dictionary around it.
+    assert seen == [({"pool": pool}, True), ({"pool": pool}, True)]
+    assert pool == ["connection", "more", "more"]
+
+
+def test_requests_see_the_context_that_startup_left(serve):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            VARIABLE.set("from lifespan")
+            await complete(scope, receive, send)
+            return
+        before = VARIABLE.get()
+        VARIABLE.set("from a request")
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": before.encode()})
+
+    server = serve(app, lifespan="on")
+    for _ in range(2):
+        answer = server.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.endswith(b"\r\n\r\nfrom lifespan")

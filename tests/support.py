@@ -1,0 +1,133 @@
+"""Servers for tests: real sockets, port 0, in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from thestral import Config, Server
+from thestral.loop import loop_factory
+from thestral.server import finish_loop
+
+PATIENCE = 15.0  # seconds until a fact that does not come true fails a test
+
+
+def wait_until(fact: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Wait for a fact and return it; the pause is how often we look, not how long we hope."""
+    deadline = time.monotonic() + patience
+    while not (value := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{fact} did not come true within {patience} s")
+        time.sleep(0.005)
+    return value
+
+
+class Running:
+    """A server in a thread. Leave the `with` block and it has drained and stopped."""
+
+    def __init__(self, app: Any, loop: str = "auto", **options: Any) -> None:
+        options.setdefault("access_log", False)
+        options.setdefault("timeout_graceful_shutdown", 3.0)
+        self.server = Server(Config(app, port=0, **options), install_signal_handlers=False)
+        self.error: BaseException | None = None
+        self._loop_name = loop
+        self._thread = threading.Thread(target=self._run, name="thestral")
+
+    def _run(self) -> None:
+        self.loop = loop_factory(self._loop_name)()
+        try:
+            self.loop.run_until_complete(self.server.serve())
+        except BaseException as exc:
+            self.error = exc
+        finally:
+            finish_loop(self.loop)
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        wait_until(lambda: self.server.started or self.error)
+        if self.error is not None:
+            self._thread.join()
+            raise self.error
+        self.port = self.server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.server.should_exit = True
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def context(self) -> Any:
+        """The worker's WorkerContext: counters, connections, cycles."""
+        return self.server.context
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Run a function in the server's loop and return what it returns."""
+        future: Any = asyncio.run_coroutine_threadsafe(_call(function), self.loop)
+        return future.result(PATIENCE)
+
+    def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        """A plain TCP connection to it; reads time out after PATIENCE."""
+        sock = socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(PATIENCE)
+        sock.connect(("127.0.0.1", self.port))
+        return sock
+
+    def raw(self, *pieces: bytes) -> bytes:
+        """Send bytes on a new connection and return all that comes until the server closes.
+
+        The request should ask for `Connection: close`, or be one that the server refuses.
+        """
+        with self.connect() as sock:
+            for piece in pieces:
+                sock.sendall(piece)
+            return read_all(sock)
+
+
+async def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the peer closes."""
+    received = bytearray()
+    while data := sock.recv(65536):
+        received += data
+    return bytes(received)
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """A response head with its empty line, byte by byte, so that the body stays in the socket."""
+    received = bytearray()
+    while not received.endswith(b"\r\n\r\n"):
+        data = sock.recv(1)
+        if not data:
+            raise AssertionError(f"closed within a head: {bytes(received)!r}")
+        received += data
+    return bytes(received)
+
+
+def read_response(sock: socket.socket) -> tuple[bytes, bytes]:
+    """Head and body of one response with a Content-Length."""
+    head = read_head(sock)
+    length = 0
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    body = bytearray()
+    while len(body) < length:
+        data = sock.recv(length - len(body))
+        if not data:
+            raise AssertionError(f"closed within a body: {bytes(body)!r}")
+        body += data
+    return head, bytes(body)

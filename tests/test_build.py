@@ -1,0 +1,116 @@
+"""The build's own promises: llhttp is fetched once and checked, and the sdist carries it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LLHTTP = ["LICENSE-MIT", "include/llhttp.h", "src/api.c", "src/http.c", "src/llhttp.c"]
+
+
+@pytest.fixture
+def csrc(tmp_path):
+    """A csrc with the pin and the script, without llhttp."""
+    folder = tmp_path / "csrc"
+    folder.mkdir()
+    for name in ("fetch_llhttp.py", "llhttp.txt"):
+        shutil.copy(ROOT / "csrc" / name, folder)
+    return folder
+
+
+def fetch(csrc: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(csrc / "fetch_llhttp.py")],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# An index where nothing listens: no network, without waiting for it.
+OFFLINE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_RETRIES": "0",
+    "PIP_CONFIG_FILE": os.devnull,
+}
+
+
+def test_without_network_one_clear_line(csrc):
+    result = fetch(csrc, **OFFLINE)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: cannot fetch llhttp (llhttp.txt): no network")
+    assert not (csrc / "llhttp").exists()
+
+
+def test_with_another_hash_one_clear_line(csrc):
+    """The index is a folder with an sdist of the right name and other content."""
+    pin = (csrc / "llhttp.txt").read_text().split()
+    requirement = next(word for word in pin if word.startswith("httptools=="))
+    name, version = requirement.split("==")
+    links = csrc.parent / "links"
+    links.mkdir()
+    inner = csrc.parent / f"{name}-{version}"
+    inner.mkdir()
+    (inner / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (inner / "setup.py").write_text("from setuptools import setup; setup()\n")
+    with tarfile.open(links / f"{name}-{version}.tar.gz", "w:gz") as archive:
+        archive.add(inner, inner.name)
+    result = fetch(csrc, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(links), PIP_CONFIG_FILE=os.devnull)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "SHA-256 is not the pinned one" in result.stderr
+    assert not (csrc / "llhttp").exists()
+
+
+def test_source_that_is_there_is_left_alone(csrc):
+    for name in LLHTTP:
+        path = csrc / "llhttp" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert fetch(csrc, **OFFLINE).returncode == 0
+    assert {(csrc / "llhttp" / name).read_text() for name in LLHTTP} == {"mine"}
+
+
+def test_half_a_source_is_not_taken_for_one(csrc):
+    (csrc / "llhttp").mkdir()
+    (csrc / "llhttp" / "LICENSE-MIT").write_text("interrupted")
+    assert fetch(csrc, **OFFLINE).returncode == 1
+
+
+@pytest.mark.timeout(120)
+def test_sdist_carries_what_a_build_needs(tmp_path):
+    tree = tmp_path / "tree"
+    ignore = shutil.ignore_patterns(
+        ".git", "build", "dist", "*.so", "*.egg-info", "__pycache__", ".*_cache", ".venv", "_csrc.c"
+    )
+    shutil.copytree(ROOT, tree, ignore=ignore)
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path / "dist")],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **OFFLINE},
+    )
+    assert result.returncode == 0, result.stderr
+    (sdist,) = (tmp_path / "dist").glob("thestral-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"csrc/llhttp/{name}" for name in LLHTTP} <= names
+    for pattern in ("csrc/*.[ch]", "csrc/*.py", "csrc/llhttp.txt", "thestral/**/*.p[xy]*"):
+        for path in ROOT.glob(pattern):
+            if path.suffix not in (".pyc",):
+                assert str(path.relative_to(ROOT)) in names
+    assert not [
+        name for name in names if name.endswith((".so", ".pyc")) or name == "thestral/_csrc.c"
+    ]
