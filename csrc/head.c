@@ -203,7 +203,6 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
       return th_is_host(value, n) ? TH_OK : TH_EHOST_INVALID;
     case TH_FIELD_CONTENT_LENGTH:
       if (++seen->content_lengths > 1 || n == 0) return TH_ECONTENT_LENGTH;
-      head->has_content_length = 1;
       return TH_OK;
     case TH_FIELD_TRANSFER_ENCODING:
       head->chunked = 1;

@@ -44,7 +44,6 @@ typedef struct {
   uint8_t form;   /* enum th_target_form */
   uint8_t keep_alive;
   uint8_t chunked;
-  uint8_t has_content_length;
   uint8_t expect_continue;
   uint8_t upgrade;     /* Connection: upgrade and an Upgrade field, RFC 9110 section 7.8 */
   uint8_t path_escaped; /* path holds a %, so it must be decoded */

@@ -260,8 +260,9 @@ static int read_unknown_method(th_http1 *http1) {
 static int head_error(th_http1 *http1, int error) {
   if (http1->failed < 0) return http1->failed;
   if (http1->parser.method == HTTP_PRI) return fail(http1, TH_EHTTP2);
-  /* The one wording that llhttp has for two digits and a dot that name a version it does not speak. */
-  if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD); /* RTSP's */
+  /* Two wordings tell apart what llhttp's error numbers do not: a method of RTSP, and a version that is well formed but
+   * not spoken. */
+  if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD);
   if (error == HPE_INVALID_VERSION && strcmp(http1->parser.reason, "Invalid HTTP version") == 0) {
     return fail(http1, TH_EVERSION);
   }

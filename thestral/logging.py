@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import click
 
 if TYPE_CHECKING:
-    from thestral.protocol.connection import Stream
+    from thestral.protocol.connection import Connection, Stream
 
 TRACE_LOG_LEVEL = 5
 LOG_LEVELS = {
@@ -85,15 +85,20 @@ def configure(level: int | None, access_log: bool) -> None:
         access_logger.propagate = False
 
 
+def client_address(connection: Connection) -> str:
+    """host:port of the peer; "" if it has none, as on a Unix socket."""
+    client = connection.client
+    return f"{client[0]}:{client[1]}" if client else ""
+
+
 def log_access(stream: Stream) -> None:
     """One line for a complete response."""
-    client = stream.connection.client
     scope = stream.cycle.scope
     target = scope["raw_path"].decode("latin-1")
     query = scope["query_string"]
     access_logger.info(
         '%s - "%s %s HTTP/%s" %d',
-        f"{client[0]}:{client[1]}" if client else "",
+        client_address(stream.connection),
         scope["method"],
         f"{target}?{query.decode('latin-1')}" if query else target,
         stream.http_version,

@@ -29,7 +29,6 @@ cdef class HTTP1Connection(Connection):
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
     cdef bint _advancing
-    cdef bint _keep_alive
     cdef bint _lingering
     cdef bint _eof
     cdef bint _scheduled
@@ -38,6 +37,7 @@ cdef class HTTP1Connection(Connection):
     cpdef object advance(self)
     cdef bint has_room(self)
     cdef object _advance(self)
+    cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)
     cdef object _begin(self)
     cdef object _schedule(self)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
 from thestral.errors import LocalProtocolError, RemoteProtocolError
-from thestral.logging import error_logger, log_access
+from thestral.logging import client_address, error_logger, log_access
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.runner import start
@@ -60,7 +60,6 @@ class HTTP1Connection(Connection):
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
         self._advancing = False  # within _advance: output is corked, _advance does not nest
-        self._keep_alive = True
         self._lingering = False
         self._eof = False
         self._scheduled = False
@@ -172,9 +171,7 @@ class HTTP1Connection(Connection):
                     self.finish(stream)
                     continue
                 stream.cycle.on_end()
-                if not stream.started:
-                    stream.started = True
-                    start(stream.cycle)
+                self._start(stream)
                 requests += 1
                 if requests == REQUESTS_PER_TURN and self._stream is None and parser.left():
                     self._schedule()
@@ -192,10 +189,15 @@ class HTTP1Connection(Connection):
                             self.deadline = self.context.now + self.context.timeout_head
                     elif self._owes == NOTHING:
                         self._idle()  # what was behind the last request was an empty line
-                elif not stream.started:
-                    stream.started = True
-                    start(stream.cycle)
+                else:
+                    self._start(stream)
                 return
+
+    def _start(self, stream: HTTP1Stream) -> None:
+        """Start the application, once what came with the head has been read."""
+        if not stream.started:
+            stream.started = True
+            start(stream.cycle)
 
     def _starve(self) -> None:
         """No more bytes will come, and all that came is read."""
@@ -256,7 +258,7 @@ class HTTP1Connection(Connection):
         """Answer bad input if that is still possible; the connection ends."""
         stream = self._stream
         shown = f", in {error.excerpt!r}" if error.excerpt else ""
-        client = f"{self.client[0]}:{self.client[1]}" if self.client else "a client"
+        client = client_address(self) or "a client"
         error_logger.info("Refused %s with %d: %s%s", client, error.status, error.reason, shown)
         if stream is None:
             self._respond_refused(error.status, error.reason)
