@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, setup  # first: it brings distutils along from 3.12 on
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
+from setuptools.errors import CompileError
+
+from distutils.ccompiler import new_compiler  # isort: skip
+from distutils.sysconfig import customize_compiler  # isort: skip
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
@@ -33,10 +38,10 @@ else:
     DEBUG = ["-g0"]
     LINK = ["-Wl,-s"] if sys.platform == "linux" else []
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
-OURS = ["base", "ascii", "buffer", "head", "http1"]
+OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "deflate", "websocket"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["connection", "context", "cycle", "http1", "runner", "scope"]
-CORE = ["errors", "head", "http1"]
+CORE = ["errors", "head", "http1", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
 LIBRARIES = [
@@ -60,10 +65,27 @@ LIBRARIES = [
 ]
 
 
+def require_zlib() -> None:
+    """One clear line in place of a compiler's many."""
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as directory:
+        probe = Path(directory) / "probe.c"
+        probe.write_text("#include <zlib.h>\n")
+        try:
+            compiler.preprocess(str(probe), str(probe.with_suffix(".i")))
+        except CompileError:
+            raise SystemExit(
+                "thestral needs a C compiler and zlib's header zlib.h, and one of them is missing:"
+                " install gcc and zlib1g-dev (Debian, Ubuntu) or zlib-devel (Fedora)"
+            ) from None
+
+
 class BuildExt(build_ext):
     """Extensions need the static libraries first; plain build_ext leaves that to `build`."""
 
     def run(self) -> None:
+        require_zlib()
         self.run_command("build_clib")
         super().run()
 
@@ -82,7 +104,7 @@ def extension(name: str, source: str) -> Extension:
         [source],
         include_dirs=INCLUDE,
         # llhttp's symbols are used by csrc, so it stands behind it.
-        libraries=["thestral_csrc", "thestral_llhttp"],
+        libraries=["thestral_csrc", "thestral_llhttp", "z"],
         # Generated code is not ours to warn about either, but for what Cython promises to keep
         # clean.
         extra_compile_args=[

@@ -28,6 +28,19 @@ int th_status_code(int status) {
     case TH_EFIELD_NAME:
     case TH_EFIELD_VALUE:
       return 500;
+    case TH_EFRAME_RESERVED:
+    case TH_EFRAME_OPCODE:
+    case TH_EFRAME_UNMASKED:
+    case TH_EFRAME_LENGTH:
+    case TH_EFRAME_CONTROL:
+    case TH_EFRAME_ORDER:
+    case TH_ECLOSE:
+      return 1002;
+    case TH_EUTF8:
+    case TH_EDEFLATE:
+      return 1007;
+    case TH_EMESSAGE_SIZE:
+      return 1009;
     default:
       return 400;
   }
@@ -60,6 +73,16 @@ const char *th_status_text(int status) {
     case TH_EHTTP2: return "HTTP/2 connection preface on an HTTP/1.1 port";
     case TH_EFIELD_NAME: return "field name is not a token";
     case TH_EFIELD_VALUE: return "field value holds a control character";
+    case TH_EFRAME_RESERVED: return "reserved bit set";
+    case TH_EFRAME_OPCODE: return "unknown opcode";
+    case TH_EFRAME_UNMASKED: return "frame not masked";
+    case TH_EFRAME_LENGTH: return "invalid frame length";
+    case TH_EFRAME_CONTROL: return "control frame fragmented or too long";
+    case TH_EFRAME_ORDER: return "fragments out of order";
+    case TH_ECLOSE: return "invalid close code";
+    case TH_EUTF8: return "text is not UTF-8";
+    case TH_EDEFLATE: return "invalid compressed data";
+    case TH_EMESSAGE_SIZE: return "message too big";
     default: return "unknown status";
   }
 }

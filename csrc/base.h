@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /* What a function that can fail returns when it does. All are negative; a result is >= 0.
- * Each stands for one cause that a peer can be told about: th_status_code() is its HTTP status, th_status_text() its
- * sentence. */
+ * Each stands for one cause that a peer can be told about: th_status_code() is its HTTP status, or the close code of a
+ * WebSocket, and th_status_text() its sentence. */
 enum th_status {
   TH_OK = 0,
   TH_ENOMEM = -1,
@@ -33,10 +33,21 @@ enum th_status {
   TH_ETLS = -21,             /* a TLS ClientHello on a plain port */
   TH_EHTTP2 = -22,           /* the HTTP/2 connection preface */
   TH_EFIELD_NAME = -23,      /* response: not a token, RFC 9110 section 5.1 */
-  TH_EFIELD_VALUE = -24      /* response: CR, LF, NUL or another control, RFC 9110 section 5.5 */
+  TH_EFIELD_VALUE = -24,     /* response: CR, LF, NUL or another control, RFC 9110 section 5.5 */
+  TH_EFRAME_RESERVED = -25,  /* WebSocket from here on: RFC 6455 section 5.2, a bit without meaning */
+  TH_EFRAME_OPCODE = -26,    /* section 5.2 */
+  TH_EFRAME_UNMASKED = -27,  /* section 5.1 */
+  TH_EFRAME_LENGTH = -28,    /* section 5.2: not the shortest form, or over 2^63 */
+  TH_EFRAME_CONTROL = -29,   /* section 5.5: fragmented, or over 125 bytes */
+  TH_EFRAME_ORDER = -30,     /* section 5.4 */
+  TH_ECLOSE = -31,           /* section 7.4: a close code that may not be sent, or half of one */
+  TH_EUTF8 = -32,            /* section 8.1 */
+  TH_EDEFLATE = -33,         /* RFC 7692 section 7.2.2: not DEFLATE data */
+  TH_EMESSAGE_SIZE = -34     /* message over its limit */
 };
 
-/* HTTP status code to refuse a request with; 500 where the cause is not the peer's. */
+/* HTTP status code to refuse a request with (500 where the cause is not the peer's), or close code to fail a WebSocket
+ * with (RFC 6455 section 7.4.1). */
 int th_status_code(int status);
 /* One sentence in English, without full stop; static. */
 const char *th_status_text(int status);

@@ -13,7 +13,7 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
-OURS = ["base", "ascii", "buffer", "head", "http1"]
+OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "deflate", "websocket"]
 
 
 def declarations(header: Path) -> str:
@@ -36,7 +36,7 @@ ffibuilder.set_source(
     "thestral._csrc",
     "".join(f'#include "{name}.h"\n' for name in OURS),
     include_dirs=["csrc", "csrc/llhttp/include"],
-    libraries=["thestral_csrc", "thestral_llhttp"],
+    libraries=["thestral_csrc", "thestral_llhttp", "z"],
     depends=[str(path) for path in sorted(CSRC.glob("*.[ch]"))],
     extra_compile_args=["-O2"],
 )

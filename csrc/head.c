@@ -150,7 +150,8 @@ typedef struct {
   int close;
   int keep_alive;
   int upgrade_token;
-  int upgrade_field;
+  int websocket_upgrade; /* Upgrade lists it */
+  int websocket_key;
 } tally;
 
 static int is_blank(char c) { return c == ' ' || c == '\t'; }
@@ -163,6 +164,14 @@ static void read_connection(const char *src, size_t n, tally *seen) {
     if (token.length == 5 && th_equals_lower(name, "close", 5)) seen->close = 1;
     if (token.length == 10 && th_equals_lower(name, "keep-alive", 10)) seen->keep_alive = 1;
     if (token.length == 7 && th_equals_lower(name, "upgrade", 7)) seen->upgrade_token = 1;
+  }
+}
+
+static void read_upgrade(const char *src, size_t n, tally *seen) {
+  size_t pos = 0;
+  th_slice protocol;
+  while (th_list_next(src, n, &pos, &protocol)) {
+    if (protocol.length == 9 && th_equals_lower(src + protocol.offset, "websocket", 9)) seen->websocket_upgrade = 1;
   }
 }
 
@@ -213,7 +222,10 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
     case TH_FIELD_EXPECT:
       return read_expect(head, value, n);
     case TH_FIELD_UPGRADE:
-      seen->upgrade_field = 1;
+      read_upgrade(value, n, seen);
+      return TH_OK;
+    case TH_FIELD_SEC_WEBSOCKET_KEY:
+      seen->websocket_key = 1;
       return TH_OK;
     default:
       return TH_OK;
@@ -242,6 +254,7 @@ int th_head_finish(th_head *head) {
   if (head->chunked && (status = judge_transfer_encoding(&seen)) < 0) return status;
   if (expectation < 0) return expectation;
   head->keep_alive = !seen.close && (head->minor == 1 || seen.keep_alive);
-  head->upgrade = head->minor == 1 && seen.upgrade_token && seen.upgrade_field;
+  head->upgrade = head->minor == 1 && seen.upgrade_token && seen.websocket_upgrade;
+  head->websocket = head->upgrade || seen.websocket_key;
   return TH_OK;
 }

@@ -16,6 +16,7 @@ enum th_field_id {
   TH_FIELD_CONNECTION = 17,
   TH_FIELD_EXPECT = 7,
   TH_FIELD_UPGRADE = 12,
+  TH_FIELD_SEC_WEBSOCKET_KEY = 40,
   TH_FIELD_DATE = 2,
   TH_FIELD_SERVER = 10
 };
@@ -45,7 +46,8 @@ typedef struct {
   uint8_t keep_alive;
   uint8_t chunked;
   uint8_t expect_continue;
-  uint8_t upgrade;     /* Connection: upgrade and an Upgrade field, RFC 9110 section 7.8 */
+  uint8_t upgrade;     /* to websocket, asked for rightly: RFC 9110 section 7.8; other protocols are passed over */
+  uint8_t websocket;   /* a WebSocket is asked for, rightly or not: upgrade, or a Sec-WebSocket-Key */
   uint8_t path_escaped; /* path holds a %, so it must be decoded */
   uint64_t content_length;
   th_slice target;

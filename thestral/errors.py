@@ -45,7 +45,8 @@ class RemoteProtocolError(ProtocolError):
     """The peer's fault.
 
     Attributes:
-        status: HTTP status code to refuse the request with (RFC 9110 section 15).
+        status: HTTP status code to refuse the request with (RFC 9110 section 15), or close code to
+            fail a WebSocket with (RFC 6455 section 7.4).
         reason: what was wrong, in llhttp's words or ours; a sentence without full stop.
         excerpt: the bytes it was found in, at most 64.
     """

@@ -444,6 +444,7 @@ def test_attributes_of_a_head():
     assert not parser.chunked
     assert parser.expect_continue
     assert not parser.upgrade
+    assert not parser.websocket
     parser = make_parser()
     parser.feed(CHUNKED)
     assert parser.next_event() == Event.HEAD

@@ -48,7 +48,7 @@ def take_events(parser: RequestParser, outcome: Outcome) -> None:
                 parser.read_head(head)
                 head["keep_alive"] = parser.keep_alive
                 head["expect_continue"] = parser.expect_continue
-                head["upgrade"] = parser.upgrade
+                head["websocket"] = parser.websocket
                 head["body"] = b""
                 outcome.unfinished = head
             elif event == Event.BODY:
@@ -151,7 +151,7 @@ def _request(table: dict[str, Any]) -> dict[str, Any]:
         "http_version": table.pop("http_version", "1.1"),
         "keep_alive": table.pop("keep_alive", True),
         "expect_continue": table.pop("expect_continue", False),
-        "upgrade": table.pop("upgrade", False),
+        "websocket": table.pop("websocket", False),
         "body": _bytes(table.pop("body", "")),
     }
     assert not table, f"unknown keys: {table}"

@@ -1,6 +1,6 @@
 """The extern declarations of csrc: the only ones in Cython. What each does is said in the headers."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "base.h" nogil:
@@ -66,6 +66,7 @@ cdef extern from "head.h" nogil:
         uint8_t chunked
         uint8_t expect_continue
         uint8_t upgrade
+        uint8_t websocket
         uint8_t path_escaped
         uint64_t content_length
         th_slice path
@@ -113,3 +114,56 @@ cdef extern from "http1.h" nogil:
     int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length)
     int th_write_chunk_head(th_buffer *buffer, uint64_t size)
     int th_read_content_length(const char *src, size_t n, uint64_t *length)
+
+
+cdef extern from "deflate.h" nogil:
+    ctypedef struct th_deflate_stream:
+        uint8_t bits
+        uint8_t takeover
+        uint8_t level
+        uint8_t memory
+
+    void th_deflate_free(th_deflate_stream *deflater)
+    int th_deflate(th_deflate_stream *deflater, const char *src, size_t n, th_buffer *out)
+
+
+cdef extern from "websocket.h" nogil:
+    enum th_ws_opcode:
+        TH_WS_TEXT
+        TH_WS_BINARY
+        TH_WS_CLOSE
+        TH_WS_PING
+        TH_WS_PONG
+
+    enum th_ws_bit:
+        TH_WS_FIN
+        TH_WS_RSV1
+
+    enum th_ws_event:
+        TH_WS_NEED_DATA
+        TH_WS_MESSAGE_EVENT
+        TH_WS_PING_EVENT
+        TH_WS_CLOSE_EVENT
+
+    enum th_ws_close_code:
+        TH_WS_NO_CODE
+
+    ctypedef struct th_ws:
+        th_buffer message
+        const char *control
+        uint8_t control_length
+        uint8_t opcode
+        uint16_t close_code
+        uint8_t deflates
+        uint8_t compressed
+        th_deflate_stream inflater
+        const char *next
+
+    void th_ws_init(th_ws *ws, uint64_t max_size)
+    void th_ws_free(th_ws *ws)
+    void th_ws_feed(th_ws *ws, const char *data, size_t n)
+    size_t th_ws_left(const th_ws *ws)
+    int th_ws_next(th_ws *ws)
+    size_t th_ws_head_size(uint64_t n)
+    void th_ws_write_head(char *dst, int first, uint64_t n)
+    int th_ws_is_close_code(int code)

@@ -21,6 +21,13 @@ cdef object raise_refused(const th_http1 *http1, int status):
     raise RemoteProtocolError(th_status_code(status), th_http1_reason(http1).decode(), excerpt)
 
 
+cdef object raise_failed(int status):
+    """Raise what a failed WebSocket is: RemoteProtocolError with close code and reason, or MemoryError."""
+    if status == TH_ENOMEM:
+        raise MemoryError
+    raise RemoteProtocolError(th_status_code(status), th_status_text(status).decode())
+
+
 cdef object raise_field(int status, bytes name):
     """Raise what a field that cannot be sent is: LocalProtocolError that names it, or MemoryError."""
     if status == TH_ENOMEM:

@@ -20,6 +20,7 @@ cdef class RequestParser:
     cdef readonly bint chunked
     cdef readonly bint expect_continue
     cdef readonly bint upgrade
+    cdef readonly bint websocket
     cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)
@@ -27,6 +28,7 @@ cdef class RequestParser:
     cpdef object read_head(self, dict scope)
     cpdef bytes read_body(self)
     cpdef Py_ssize_t left(self)
+    cpdef bytes take_left(self)
     cpdef bint is_idle(self)
     cdef object _let_go(self)
 

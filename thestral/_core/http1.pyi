@@ -52,11 +52,15 @@ class RequestParser:
     expect_continue: bool
     """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""
     upgrade: bool
-    """Whether the client offers another protocol (RFC 9110 section 7.8)."""
+    """Whether the client asks rightly for an upgrade to WebSocket (RFC 9110 section 7.8)."""
+    websocket: bool
+    """Whether it asks for a WebSocket, rightly or not: upgrade, or a Sec-WebSocket-Key field."""
 
     def read_body(self) -> bytes: ...
     def left(self) -> int:
         """Bytes fed and not read yet."""
+    def take_left(self) -> bytes:
+        """Those bytes: they belong to another protocol."""
     def is_idle(self) -> bool:
         """Whether no byte of a next request has come."""
 

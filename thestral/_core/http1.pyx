@@ -84,6 +84,7 @@ cdef class RequestParser:
             self.content_length = self._http1.head.content_length
             self.expect_continue = self._http1.head.expect_continue
             self.upgrade = self._http1.head.upgrade
+            self.websocket = self._http1.head.websocket
         return event
 
     cdef object _let_go(self):
@@ -109,6 +110,11 @@ cdef class RequestParser:
 
     cpdef Py_ssize_t left(self):
         return th_http1_left(&self._http1)
+
+    cpdef bytes take_left(self):
+        cdef bytes data = PyBytes_FromStringAndSize(self._http1.next, th_http1_left(&self._http1))
+        self._let_go()
+        return data
 
     cpdef bint is_idle(self):
         return th_http1_is_idle(&self._http1)
