@@ -197,6 +197,119 @@ class Config:
         unit="seconds",
     )
 
+    ws: str = option(
+        "auto",
+        help="Take WebSockets; none leaves their handshakes to the application as plain HTTP. The"
+        " names of uvicorn's libraries all mean auto.",
+        group="WebSocket",
+        kind=str,
+        choices=("auto", "none", "websockets", "websockets-sansio", "wsproto"),
+    )
+    ws_max_size: int = option(
+        16 * 1024 * 1024,
+        help="Largest message; more closes the connection with 1009.",
+        group="WebSocket",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    ws_max_queue: int = option(
+        32,
+        help="Messages that may wait for the application before reading pauses.",
+        group="WebSocket",
+        kind=int,
+        unit="messages",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    ws_max_queue_size: int = option(
+        64 * 1024,
+        help="Size of the messages that may wait before reading pauses.",
+        group="WebSocket",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        highest=LARGEST_SIZE,
+    )
+    ws_ping_interval: float | None = option(
+        20.0,
+        help="Time between Pings; 0 sends none.",
+        group="WebSocket",
+        kind=float,
+        unit="seconds",
+        optional=True,
+    )
+    ws_ping_timeout: float | None = option(
+        20.0,
+        help="Time for anything to arrive after a Ping, else 1011; 0 waits for ever.",
+        group="WebSocket",
+        kind=float,
+        unit="seconds",
+        optional=True,
+    )
+    ws_close_timeout: float = option(
+        10.0,
+        help="Time for the client to answer a Close.",
+        group="WebSocket",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    ws_per_message_deflate: bool = option(
+        True, help="Compress messages if the client can.", group="WebSocket", kind=bool
+    )
+    ws_deflate_server_window_bits: int = option(
+        12,
+        help="Size of our compression window, as a power of 2.",
+        group="WebSocket",
+        kind=int,
+        unit="bits",
+        lowest=9,
+        highest=15,
+    )
+    ws_deflate_client_window_bits: int = option(
+        12,
+        help="Largest window of a client's compression, as a power of 2.",
+        group="WebSocket",
+        kind=int,
+        unit="bits",
+        lowest=9,
+        highest=15,
+    )
+    ws_deflate_context_takeover: bool = option(
+        True,
+        help="Keep compression windows between messages: smaller messages, more memory.",
+        group="WebSocket",
+        kind=bool,
+    )
+    ws_deflate_level: int = option(
+        6,
+        help="Compression level of zlib: 1 is fastest, 9 smallest.",
+        group="WebSocket",
+        kind=int,
+        unit="level",
+        lowest=1,
+        highest=9,
+    )
+    ws_deflate_memory_level: int = option(
+        5,
+        help="Memory level of zlib.",
+        group="WebSocket",
+        kind=int,
+        unit="level",
+        lowest=1,
+        highest=9,
+    )
+    ws_deflate_min_size: int = option(
+        128,
+        help="Shorter messages are not compressed.",
+        group="WebSocket",
+        kind=int,
+        unit="bytes",
+        highest=LARGEST_SIZE,
+    )
+
     log_level: str | None = option(
         None,
         help="Least level that is logged [default: info].",

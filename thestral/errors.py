@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thestral.types import Headers
+
 
 class ThestralError(Exception):
     """Base of all."""
@@ -49,13 +54,17 @@ class RemoteProtocolError(ProtocolError):
             fail a WebSocket with (RFC 6455 section 7.4).
         reason: what was wrong, in llhttp's words or ours; a sentence without full stop.
         excerpt: the bytes it was found in, at most 64.
+        headers: fields that the refusal carries.
     """
 
-    def __init__(self, status: int, reason: str, excerpt: bytes = b"") -> None:
+    def __init__(
+        self, status: int, reason: str, excerpt: bytes = b"", headers: Headers | None = None
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
-        self.excerpt = excerpt
+        self.excerpt = excerpt[:64]
+        self.headers: Headers = headers or []
 
 
 class LocalProtocolError(ProtocolError):

@@ -99,7 +99,7 @@ def log_access(stream: Stream) -> None:
     access_logger.info(
         '%s - "%s %s HTTP/%s" %d',
         client_address(stream.connection),
-        scope["method"],
+        scope.get("method", "GET"),  # a WebSocket's scope has none
         f"{target}?{query.decode('latin-1')}" if query else target,
         stream.http_version,
         stream.status,

@@ -202,9 +202,7 @@ class Server:
             await asyncio.sleep(DRAIN_STEP)
         tasks = []
         for cycle in list(context.cycles):
-            error_logger.error(
-                "Cancelled at shutdown: %s %s", cycle.scope["method"], cycle.scope["path"]
-            )
+            error_logger.error("Cancelled at shutdown: %s", cycle.title())
             if cycle.task is not None:
                 cycle.task.cancel()
                 tasks.append(cycle.task)

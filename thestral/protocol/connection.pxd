@@ -40,6 +40,8 @@ cdef class Stream:
     cpdef object respond(self, int status, object headers, bytes body, bint end)
     cpdef object write(self, bytes data, bint end)
     cpdef object inform(self, int status, object headers)
+    cpdef object open_tunnel(self, object headers)
+    cpdef object wake_at(self, double when)
     cpdef object want_body(self)
     cpdef object consumed(self, Py_ssize_t size)
     cpdef object reset(self)
@@ -51,10 +53,21 @@ cdef class Cycle:
     cdef public Stream stream
     cdef public WorkerContext context
     cdef public object task
+    cdef bint _disconnected
+    cdef bint _gone
+    cdef list _readers
+    cdef list _writers
 
     cdef object on_data(self, bytes data)
     cdef object on_end(self)
     cdef object on_disconnect(self)
     cdef object on_closed(self)
     cdef object on_writable(self)
+    cdef object on_deadline(self)
+    cdef object on_drain(self)
     cdef object on_return(self, object exc)
+    cpdef object title(self)
+    cdef object wake_readers(self)
+    cdef object wake(self, list waiters)
+    cdef bint is_disconnect(self, object exc)
+    cdef object log_raised(self, object exc)

@@ -12,6 +12,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+from thestral.errors import ClientDisconnected
+from thestral.logging import error_logger
 from thestral.types import Headers
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 WRITE_HIGH_WATER = 64 * 1024  # bytes
 # struct linger: on, 0 seconds. close() then resets.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+# Starlette's exceptions for a client that is gone.
+FRAMEWORK_DISCONNECTS = ("ClientDisconnect", "WebSocketDisconnect")
 
 
 class Connection:
@@ -177,7 +181,7 @@ class Stream:
         raise NotImplementedError
 
     def write(self, data: bytes, end: bool) -> None:
-        """Send a further part of the body.
+        """Send a further part of the body, or bytes of a tunnel; `end` closes either.
 
         Raises:
             LocalProtocolError: the body does not have the announced length; the response is over.
@@ -186,6 +190,21 @@ class Stream:
 
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer reads them."""
+        raise NotImplementedError
+
+    def open_tunnel(self, headers: Headers) -> None:
+        """Accept an upgrade: from now on on_data() and write() carry the bytes of another protocol.
+
+        Raises:
+            LocalProtocolError: as respond().
+        """
+        raise NotImplementedError
+
+    def wake_at(self, when: float) -> None:
+        """Have the cycle's on_deadline() called at a loop time, once; 0.0 for never.
+
+        For a tunnel: of a request and its response the stream knows what is owed.
+        """
         raise NotImplementedError
 
     def want_body(self) -> None:
@@ -206,16 +225,20 @@ class Stream:
 
 
 class Cycle:
-    """The ASGI side of one scope: what a Stream tells it."""
+    """The ASGI side of one scope: what a Stream tells it, and how receive() and send() wait."""
 
     def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
         self.scope = scope
         self.stream = stream
         self.context = context
         self.task: asyncio.Task[None] | None = None
+        self._disconnected = False  # receive() says so
+        self._gone = False  # send() says so
+        self._readers: list[asyncio.Future[None]] | None = None
+        self._writers: list[asyncio.Future[None]] | None = None
 
     def on_data(self, data: bytes) -> None:
-        """A part of the body."""
+        """A part of the body, or bytes of a tunnel."""
         raise NotImplementedError
 
     def on_end(self) -> None:
@@ -224,15 +247,26 @@ class Cycle:
 
     def on_disconnect(self) -> None:
         """The peer will send no more, but may still read."""
-        raise NotImplementedError
+        self._disconnected = True
+        self.wake_readers()
 
     def on_closed(self) -> None:
         """The peer is gone, or has been sent away."""
-        raise NotImplementedError
+        self._gone = True
+        self._disconnected = True
+        self.wake_readers()
+        self.on_writable()
 
     def on_writable(self) -> None:
         """The peer has taken enough."""
-        raise NotImplementedError
+        if self._writers is not None:
+            self.wake(self._writers)
+
+    def on_deadline(self) -> None:
+        """The time has come that was given to Stream.wake_at()."""
+
+    def on_drain(self) -> None:
+        """The server shuts down."""
 
     def on_return(self, exc: BaseException | None) -> None:
         """The application has returned, or raised `exc`."""
@@ -243,3 +277,67 @@ class Cycle:
 
     async def send(self, message: dict[str, Any]) -> None:
         raise NotImplementedError
+
+    # --- What both kinds of scope need ----------------------------------------------------------
+
+    def title(self) -> str:
+        """What the log calls it."""
+        return f"{self.scope.get('method', 'WebSocket')} {self.scope['path']}"
+
+    async def wait_to_read(self) -> None:
+        if self._readers is None:
+            self._readers = []
+        await self.wait(self._readers)
+
+    async def wait_to_write(self) -> None:
+        """Wait until the peer has taken enough.
+
+        Raises:
+            ClientDisconnected: it is gone.
+        """
+        if self._gone or self.stream.is_writable():
+            return
+        if self._writers is None:
+            self._writers = []
+        await self.wait(self._writers)
+        if self._gone:
+            raise ClientDisconnected("the client is gone")
+
+    async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Wait to be woken; polling with a time limit must not leave a future each time."""
+        waiter = self.context.loop.create_future()
+        waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            raise
+
+    def wake_readers(self) -> None:
+        if self._readers is not None:
+            self.wake(self._readers)
+
+    def wake(self, waiters: list[asyncio.Future[None]]) -> None:
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        waiters.clear()
+
+    def is_disconnect(self, exc: BaseException) -> bool:
+        """Whether an exception only says that the client is gone: ours, or a framework's word for
+        it.
+        """
+        if not self._disconnected:
+            return False
+        if isinstance(exc, BaseExceptionGroup):
+            return all(self.is_disconnect(member) for member in exc.exceptions)
+        return isinstance(exc, ClientDisconnected) or type(exc).__name__ in FRAMEWORK_DISCONNECTS
+
+    def log_raised(self, exc: BaseException) -> None:
+        """Log what the application raised, unless it is only the end of its client or server."""
+        if self.is_disconnect(exc):
+            return
+        if isinstance(exc, asyncio.CancelledError) and self.context.draining:
+            return  # the server's own doing, which it has logged
+        error_logger.error("Exception in ASGI application (%s)", self.title(), exc_info=exc)

@@ -6,6 +6,7 @@ cdef class WorkerContext:
     cdef public object loop
     cdef public object base_context
     cdef public object limits
+    cdef public object websocket
     cdef public dict state
     cdef public set connections
     cdef public set cycles

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import sys
 import time
 from email.utils import formatdate
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral._core.http1 import ResponseWriter
 from thestral.logging import access_logger
+from thestral.protocol.handshake import DeflateSettings
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -31,6 +33,18 @@ class ParserLimits(NamedTuple):
     head: int
     fields: int
     body: int
+
+
+class WebSocketSettings(NamedTuple):
+    """Bytes, messages, and seconds with the clock's interval added; 0 seconds stand for off."""
+
+    max_size: int
+    max_queue: int
+    max_queue_size: int
+    ping_interval: float
+    ping_timeout: float
+    close_timeout: float
+    deflate: DeflateSettings | None
 
 
 class WorkerContext:
@@ -64,11 +78,16 @@ class WorkerContext:
         )
         self.root_path = config.root_path.rstrip("/")
         self.raw_root_path = self.root_path.encode()
+        ping_interval = config.ws_ping_interval or 0.0
+        ping_timeout = config.ws_ping_timeout or 0.0
         shortest = min(
             config.timeout_head,
             config.timeout_body,
             config.timeout_keep_alive,
             config.timeout_write,
+            config.ws_close_timeout,
+            ping_interval or math.inf,
+            ping_timeout or math.inf,
         )
         self.interval = min(SLOWEST_TICK, max(FASTEST_TICK, shortest / 8))
         # `now` is up to one interval old: a deadline counted from it must not come early.
@@ -76,6 +95,25 @@ class WorkerContext:
         self.timeout_body = config.timeout_body + self.interval
         self.timeout_keep_alive = config.timeout_keep_alive + self.interval
         self.timeout_write = config.timeout_write + self.interval
+        self.websocket: WebSocketSettings | None = None
+        if config.ws != "none":
+            deflate = DeflateSettings(
+                config.ws_deflate_server_window_bits,
+                config.ws_deflate_client_window_bits,
+                config.ws_deflate_context_takeover,
+                config.ws_deflate_level,
+                config.ws_deflate_memory_level,
+                config.ws_deflate_min_size,
+            )
+            self.websocket = WebSocketSettings(
+                config.ws_max_size,
+                config.ws_max_queue,
+                config.ws_max_queue_size,
+                ping_interval and ping_interval + self.interval,
+                ping_timeout and ping_timeout + self.interval,
+                config.ws_close_timeout + self.interval,
+                deflate if config.ws_per_message_deflate else None,
+            )
         # A task factory of the user's stands for its own idea of a task: leave starting to it.
         self.eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
         # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,

@@ -15,15 +15,13 @@ cdef class HTTPCycle(Cycle):
     cdef Py_ssize_t _body_size
     cdef bint _request_complete
     cdef bint _body_delivered
-    cdef bint _disconnected
-    cdef bint _gone
-    cdef list _readers
-    cdef list _writers
 
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
     cdef object _continue(self, dict message)
-    cdef object _wake(self, list waiters)
     cdef object _fail(self)
-    cdef bint _is_disconnect(self, object exc)
-    cdef object _log_raised(self, object exc)
+
+
+cpdef object status_of(dict message)
+cpdef object headers_of(dict message)
+cpdef bytes body_of(dict message)

@@ -65,9 +65,7 @@ class HTTPCycle(Cycle):
                     self.stream.want_body()
             if self._disconnected:
                 return {"type": "http.disconnect"}
-            if self._readers is None:
-                self._readers = []
-            await self._wait(self._readers)
+            await self.wait_to_read()
 
     async def send(self, message: dict[str, Any]) -> None:
         """Take http.response.start and http.response.body; wait while the client does not read.
@@ -82,12 +80,8 @@ class HTTPCycle(Cycle):
             self._start(message)
             return
         self._continue(message)
-        while not self._gone and self._state != COMPLETE and not self.stream.is_writable():
-            if self._writers is None:
-                self._writers = []
-            await self._wait(self._writers)
-            if self._gone:
-                raise ClientDisconnected("the client is gone")
+        if self._state != COMPLETE and not self.stream.is_writable():
+            await self.wait_to_write()
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
@@ -95,15 +89,8 @@ class HTTPCycle(Cycle):
             raise LocalProtocolError(f"expected 'http.response.start', got {kind!r:.100}")
         if self._gone:
             raise ClientDisconnected("the client is gone")
-        status = message.get("status")
-        if not isinstance(status, int) or not LOWEST_STATUS <= status <= HIGHEST_STATUS:
-            raise LocalProtocolError(
-                f"http.response.start: status {status!r:.100} is not an int of"
-                f" {LOWEST_STATUS} to {HIGHEST_STATUS}"
-            )
-        headers = message.get("headers")
-        self._status = status
-        self._headers = () if headers is None else headers
+        self._status = status_of(message)
+        self._headers = headers_of(message)
         self._state = EXPECT_FIRST_BODY
 
     def _continue(self, message: dict[str, Any]) -> None:
@@ -118,13 +105,7 @@ class HTTPCycle(Cycle):
             raise LocalProtocolError("got 'http.response.body' after the response was complete")
         if self._gone:
             raise ClientDisconnected("the client is gone")
-        body = message.get("body", b"")
-        if type(body) is not bytes:
-            if not isinstance(body, (bytes, bytearray, memoryview)):
-                raise LocalProtocolError(
-                    f"http.response.body: body is {type(body).__name__}, expected bytes"
-                )
-            body = bytes(body)
+        body = body_of(message)
         end = not message.get("more_body", False)
         try:
             if self._state == EXPECT_FIRST_BODY:
@@ -138,11 +119,11 @@ class HTTPCycle(Cycle):
             # not.
             if self.stream.status:
                 self._state = COMPLETE
-                if self._readers is not None:
-                    self._wake(self._readers)
+                self.wake_readers()
             raise
-        if end and self._readers is not None:
-            self._wake(self._readers)
+        if end:
+            self.wake_readers()
+            self.on_writable()  # another task that waited to send
 
     # --- The stream's side --------------------------------------------------------------------
 
@@ -154,42 +135,22 @@ class HTTPCycle(Cycle):
         else:
             self._more_body.append(data)
         self._body_size += len(data)
-        if self._readers is not None:
-            self._wake(self._readers)
+        self.wake_readers()
 
     def on_end(self) -> None:
         self._request_complete = True
-        if self._readers is not None:
-            self._wake(self._readers)
-
-    def on_disconnect(self) -> None:
-        self._disconnected = True
-        if self._readers is not None:
-            self._wake(self._readers)
-
-    def on_closed(self) -> None:
-        self._gone = True
-        self._disconnected = True
-        if self._readers is not None:
-            self._wake(self._readers)
-        if self._writers is not None:
-            self._wake(self._writers)
-
-    def on_writable(self) -> None:
-        if self._writers is not None:
-            self._wake(self._writers)
+        self.wake_readers()
 
     def on_return(self, exc: BaseException | None) -> None:
-        if exc is not None and not self._is_disconnect(exc):
-            self._log_raised(exc)
+        if exc is not None:
+            self.log_raised(exc)
         if self._state == COMPLETE or self._gone:
             return
         if exc is None:
             error_logger.error(
-                "ASGI application returned without %s response (%s %s)",
+                "ASGI application returned without %s response (%s)",
                 "starting a" if self._state < EXPECT_BODY else "completing its",
-                self.scope["method"],
-                self.scope["path"],
+                self.title(),
             )
         self._fail()
 
@@ -208,23 +169,6 @@ class HTTPCycle(Cycle):
         self.stream.consumed(size)
         return body
 
-    async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
-        """Wait to be woken; polling with a time limit must not leave a future each time."""
-        waiter = self.context.loop.create_future()
-        waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            raise
-
-    def _wake(self, waiters: list[asyncio.Future[None]]) -> None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        waiters.clear()
-
     def _fail(self) -> None:
         """The application did not finish: 500 while nothing has been sent, else the client sees it
         cut.
@@ -235,25 +179,42 @@ class HTTPCycle(Cycle):
             self.stream.respond(500, INTERNAL_SERVER_ERROR, b"Internal Server Error", True)
         else:
             self.stream.reset()
-        if self._readers is not None:
-            self._wake(self._readers)
+        self.wake_readers()
 
-    def _is_disconnect(self, exc: BaseException) -> bool:
-        """Whether an exception only says that the client is gone: ours, or a framework's word for
-        it.
-        """
-        if not self._disconnected:
-            return False
-        if isinstance(exc, BaseExceptionGroup):
-            return all(self._is_disconnect(member) for member in exc.exceptions)
-        return isinstance(exc, ClientDisconnected) or type(exc).__name__ == "ClientDisconnect"
 
-    def _log_raised(self, exc: BaseException) -> None:
-        if isinstance(exc, asyncio.CancelledError) and self.context.draining:
-            return  # the server's own doing, which it has logged
-        error_logger.error(
-            "Exception in ASGI application (%s %s)",
-            self.scope["method"],
-            self.scope["path"],
-            exc_info=exc,
+# --- Fields of messages, also those of a WebSocket's denial -------------------------------------
+
+
+def status_of(message: dict[str, Any]) -> int:
+    """The final status that a start message holds.
+
+    Raises:
+        LocalProtocolError: it holds none.
+    """
+    status = message.get("status")
+    if not isinstance(status, int) or not LOWEST_STATUS <= status <= HIGHEST_STATUS:
+        raise LocalProtocolError(
+            f"{message['type']}: status {status!r:.100} is not an int of"
+            f" {LOWEST_STATUS} to {HIGHEST_STATUS}"
         )
+    return status
+
+
+def headers_of(message: dict[str, Any]) -> Any:
+    """The headers of a message, unchecked."""
+    headers = message.get("headers")
+    return () if headers is None else headers
+
+
+def body_of(message: dict[str, Any]) -> bytes:
+    """The body that a body message holds.
+
+    Raises:
+        LocalProtocolError: it is no bytes.
+    """
+    body = message.get("body", b"")
+    if type(body) is bytes:
+        return body
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise LocalProtocolError(f"{message['type']}: body is {type(body).__name__}, expected bytes")

@@ -5,7 +5,8 @@ from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
-from thestral.protocol.scope cimport http_scope, scope_template
+from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
+from thestral.protocol.websocket cimport WebSocketCycle
 
 # Of the .py beside this: C integers, so that comparing with them makes no object.
 cdef int BODY
@@ -23,6 +24,7 @@ cdef int HEAD_REST
 cdef int BODY_REST
 cdef int NEXT_REQUEST
 cdef int HANGUP
+cdef int NOTHING_KNOWN
 
 
 cdef class HTTP1Connection(Connection):
@@ -40,10 +42,12 @@ cdef class HTTP1Connection(Connection):
     cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)
     cdef object _begin(self)
+    cdef object _begin_websocket(self, HTTP1Stream stream, dict scope)
+    cdef object _carry(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
     cdef object _take_body(self)
     cdef object _next(self)
-    cdef object _respond_refused(self, int status, object reason)
+    cdef object _respond_refused(self, object error)
     cdef object _refuse(self, object error)
     cdef object _idle(self)
     cdef object _linger(self)
@@ -63,11 +67,14 @@ cdef class HTTP1Stream(Stream):
     cdef bint bodiless
     cdef bint head_only
     cdef bint persistent
+    cdef bint tunnel
+    cdef bytes accept
     cdef bint owes_continue
     cdef bint discarding
     cdef int64_t left
     cdef int64_t request_left
     cdef Py_ssize_t unconsumed
+    cdef Py_ssize_t high_water
 
     cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)

@@ -5,15 +5,17 @@ persistence, refusals.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
 from thestral.errors import LocalProtocolError, RemoteProtocolError
 from thestral.logging import client_address, error_logger, log_access
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
+from thestral.protocol.handshake import accept_token, agree_on_deflate
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template
+from thestral.protocol.scope import http_scope, scope_template, websocket_scope
+from thestral.protocol.websocket import WebSocketCycle
 
 if TYPE_CHECKING:
     from thestral.protocol.context import WorkerContext
@@ -47,6 +49,9 @@ HEAD_REST = 2
 BODY_REST = 3
 NEXT_REQUEST = 4
 HANGUP = 5
+NOTHING_KNOWN = 6  # a tunnel: what is owed, its cycle knows
+
+UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
 class HTTP1Connection(Connection):
@@ -78,6 +83,9 @@ class HTTP1Connection(Connection):
             return
         stream = self._stream
         parser = self._parser
+        if stream is not None and stream.tunnel:
+            self._carry(stream, data)
+            return
         parser.feed(data)
         if self.write_paused if stream is None else stream.request_complete:
             # Requests behind an open response, or one that the client does not read, wait in the
@@ -91,10 +99,11 @@ class HTTP1Connection(Connection):
         """The client sends no more, but may still read: a response goes on (not over TLS)."""
         self._eof = True
         stream = self._stream
-        if self._lingering:
+        if self._lingering or (stream is not None and stream.tunnel):
             return False
         if stream is not None and stream.request_complete:
-            stream.cycle.on_disconnect()
+            cycle = stream.cycle
+            cycle.on_disconnect()
         elif self._parser.left() == 0:
             self._starve()
             return False
@@ -116,7 +125,8 @@ class HTTP1Connection(Connection):
 
     def writable(self) -> None:
         if self._stream is not None:
-            self._stream.cycle.on_writable()
+            cycle = self._stream.cycle
+            cycle.on_writable()
         elif self._parser.left():
             self._schedule()
 
@@ -129,8 +139,13 @@ class HTTP1Connection(Connection):
     def advance(self) -> None:
         """Go on with what is in the parser; scheduled, so never within an application's step."""
         self._scheduled = False
-        if not self.lost and not self._lingering and self._stream is None:
+        if self.lost or self._lingering:
+            return
+        stream = self._stream
+        if stream is None:
             self._advance()
+        elif stream.tunnel:
+            self._carry(stream, b"")
 
     def _advance(self) -> None:
         """Pull events until bytes run out or a response is open; what is answered meanwhile leaves
@@ -203,7 +218,8 @@ class HTTP1Connection(Connection):
         """No more bytes will come, and all that came is read."""
         stream = self._stream
         if stream is not None:
-            stream.cycle.on_disconnect()
+            cycle = stream.cycle
+            cycle.on_disconnect()
             self._refuse(RemoteProtocolError(400, "incomplete request body"))
         elif self._parser.is_idle():
             self._close()
@@ -218,16 +234,30 @@ class HTTP1Connection(Connection):
         parser = self._parser
         stream = HTTP1Stream(self, parser.http_version)
         scope = http_scope(parser, self)
-        stream.cycle = HTTPCycle(scope, stream, context)
         stream.persistent = parser.keep_alive and not context.draining
         stream.owes_continue = parser.expect_continue
         stream.head_only = scope["method"] == "HEAD"
+        if parser.websocket and context.websocket is not None:
+            self._begin_websocket(stream, scope)
+        else:
+            stream.cycle = HTTPCycle(scope, stream, context)
         stream.request_left = -1 if parser.chunked else parser.content_length
         self._stream = stream
         context.total_requests += 1
         self._owes = BODY_REST
         # A client that waits for 100 owes nothing until it gets it.
         self.deadline = 0.0 if stream.owes_continue else context.now + context.timeout_body
+
+    def _begin_websocket(self, stream: HTTP1Stream, scope: dict[str, Any]) -> None:
+        """The head asks for a WebSocket: check the handshake, or refuse it."""
+        settings = self.context.websocket
+        assert settings is not None
+        headers = scope["headers"]
+        stream.accept = accept_token(self._parser, scope["method"], headers)
+        # What follows was meant as frames: behind a response it would be read as a request.
+        stream.persistent = False
+        deflate = agree_on_deflate(headers, settings.deflate) if settings.deflate else None
+        stream.cycle = WebSocketCycle(websocket_scope(scope), stream, self.context, deflate)
 
     def _take_body(self) -> None:
         stream = self._stream
@@ -247,6 +277,18 @@ class HTTP1Connection(Connection):
             self.pause_reading()
             self.deadline = 0.0  # the application is slow, not the client
 
+    def _carry(self, stream: HTTP1Stream, data: bytes) -> None:
+        """Bytes of a tunnel, behind those that came with the request; while some of them wait, no
+        more are read.
+        """
+        if self._parser.left():
+            data = self._parser.take_left() + data
+        stream.unconsumed += len(data)
+        cycle = stream.cycle
+        cycle.on_data(data)
+        if stream.unconsumed > 0:
+            self.pause_reading()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -261,7 +303,7 @@ class HTTP1Connection(Connection):
         client = client_address(self) or "a client"
         error_logger.info("Refused %s with %d: %s%s", client, error.status, error.reason, shown)
         if stream is None:
-            self._respond_refused(error.status, error.reason)
+            self._respond_refused(error)
             return
         cycle = stream.cycle
         self.release(stream)
@@ -271,14 +313,15 @@ class HTTP1Connection(Connection):
             self.abort()
         else:
             stream.status = error.status
-            self._respond_refused(error.status, error.reason)
+            self._respond_refused(error)
         cycle.on_closed()
 
-    def _respond_refused(self, status: int, reason: str) -> None:
+    def _respond_refused(self, error: RemoteProtocolError) -> None:
         """A short plain-text answer in place of the application's, then a lingering close."""
-        body = f"{reason_phrase(status)}: {reason}\n".encode()
+        body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
         writer = self.context.writer
-        mark = writer.begin(status)
+        mark = writer.begin(error.status)
+        writer.write_headers(error.headers, False)
         writer.write(b"content-type: text/plain; charset=utf-8\r\n")
         writer.write_content_length(len(body))
         writer.write(b"connection: close\r\n")
@@ -307,6 +350,10 @@ class HTTP1Connection(Connection):
             self._refuse(RemoteProtocolError(408, "body not received in time"))
         elif self._owes == HEAD_REST:
             self._refuse(RemoteProtocolError(408, "request head not received in time"))
+        elif self._owes == NOTHING_KNOWN:
+            if self._stream is not None:
+                cycle = self._stream.cycle
+                cycle.on_deadline()
         elif self._owes == HANGUP:
             self._owes = NOTHING
             self.close_flushing()  # what it does not take, write_deadline ends
@@ -334,6 +381,9 @@ class HTTP1Connection(Connection):
     def release(self, stream: HTTP1Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
         collector.
+
+        Who calls a cycle that may come here holds it by a name of its own: compiled, a call through
+        `stream.cycle` holds no reference.
         """
         self._stream = None
         stream.cycle = None  # type: ignore[assignment]
@@ -371,6 +421,8 @@ class HTTP1Connection(Connection):
     def drain(self) -> None:
         if self._stream is not None:
             self._stream.persistent = False
+            cycle = self._stream.cycle
+            cycle.on_drain()
         elif not self._lingering and self._parser.is_idle():
             self._close()
 
@@ -392,11 +444,14 @@ class HTTP1Stream(Stream):
         self.bodiless = False  # RFC 9112 section 6.3: no content whatever the fields say
         self.head_only = False
         self.persistent = True
+        self.tunnel = False
+        self.accept = b""  # Sec-WebSocket-Accept of the handshake
         self.owes_continue = False
         self.discarding = False  # nobody takes the rest of the body
         self.left = -1  # bytes of content still to send; -1 if not announced
         self.request_left = 0  # bytes of body still to come; -1 if chunked
-        self.unconsumed = 0  # bytes of body that nobody has taken
+        self.unconsumed = 0  # bytes of body, or of a tunnel, that nobody has taken
+        self.high_water = READ_HIGH_WATER  # of them
 
     # --- The cycle's side ---------------------------------------------------------------------
 
@@ -408,7 +463,41 @@ class HTTP1Stream(Stream):
         self._write_body(mark, body, end)
 
     def write(self, data: bytes, end: bool) -> None:
-        self._write_body(self.connection.context.writer.size(), data, end)
+        if not self.tunnel:
+            self._write_body(self.connection.context.writer.size(), data, end)
+            return
+        if data:
+            self.wire.write(data)
+        if end:
+            self.wire.release(self)
+            self.wire._linger()
+
+    def open_tunnel(self, headers: Headers) -> None:
+        connection = self.wire
+        writer = connection.context.writer
+        mark = writer.begin(101)
+        try:
+            writer.write(UPGRADED)
+            writer.write(self.accept)
+            writer.write(b"\r\n")
+            writer.write_headers(headers, False)
+        except BaseException:
+            writer.truncate(mark)
+            raise
+        self._write_defaults(writer)
+        writer.write(b"\r\n")
+        connection.emit(mark)
+        self.status = 101
+        self.tunnel = True
+        self.high_water = 0
+        connection._owes = NOTHING_KNOWN
+        if connection.context.access_log:
+            log_access(self)
+        if connection._parser.left():
+            connection._schedule()
+
+    def wake_at(self, when: float) -> None:
+        self.connection.deadline = when
 
     def inform(self, status: int, headers: Headers) -> None:
         if self.http_version == "1.0" or self.status:
@@ -433,7 +522,7 @@ class HTTP1Stream(Stream):
     def consumed(self, size: int) -> None:
         self.unconsumed -= size
         connection = self.wire
-        if not connection.reading_paused or self.unconsumed > READ_HIGH_WATER:
+        if not connection.reading_paused or self.unconsumed > self.high_water:
             return
         if connection.has_room():
             connection.resume_reading()

@@ -1,8 +1,10 @@
-"""The http scope (ASGI HTTP and WebSocket message format 2.5, "HTTP Connection Scope")."""
+"""The http and websocket scopes (ASGI HTTP and WebSocket message format 2.5)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from thestral.protocol.handshake import offered_subprotocols
 
 if TYPE_CHECKING:
     from thestral._core.http1 import RequestParser
@@ -43,6 +45,20 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
         mount(scope, context)
     scope["state"] = context.state.copy()
     scope["extensions"] = {}
+    return scope
+
+
+def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
+    """An http scope made a websocket one.
+
+    Raises:
+        RemoteProtocolError: the offered subprotocols are no list of tokens.
+    """
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+    scope["subprotocols"] = offered_subprotocols(scope["headers"])
+    scope["extensions"] = {"websocket.http.response": {}}
     return scope
 
 

@@ -1,0 +1,56 @@
+from thestral._core.websocket cimport FrameParser, FrameWriter
+from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.context cimport WorkerContext
+from thestral.protocol.cycle cimport body_of, headers_of, status_of
+
+cdef int MESSAGE
+cdef int PING
+cdef int CLOSE
+cdef int CONNECTING
+cdef int DENYING
+cdef int DENIED
+cdef int OPEN
+cdef int CLOSING
+cdef int CLOSED
+cdef int NORMAL
+cdef int ABNORMAL
+cdef int INTERNAL_ERROR
+cdef int SERVICE_RESTART
+
+
+cdef class WebSocketCycle(Cycle):
+    cdef FrameParser _parser
+    cdef FrameWriter _writer
+    cdef object _deflate
+    cdef Py_ssize_t _max_queue
+    cdef Py_ssize_t _max_queue_size
+    cdef int _state
+    cdef int _status
+    cdef object _headers
+    cdef list _queue
+    cdef Py_ssize_t _queue_size
+    cdef Py_ssize_t _held
+    cdef bytes _pong
+    cdef int _code
+    cdef str _reason
+    cdef bint _connect_delivered
+    cdef bint _disconnect_delivered
+    cdef bint _heard
+    cdef bint _sent
+    cdef double _ping_at
+    cdef double _dead_at
+
+    cdef object _unexpected(self, object kind)
+    cdef object _send_message(self, dict message)
+    cdef object _accept(self, dict message)
+    cdef object _deny(self, dict message)
+    cdef object _close_by_app(self, dict message)
+    cdef object _read(self)
+    cdef object _take_message(self, object message)
+    cdef object _answer(self, bytes payload)
+    cdef object _refuse(self, int status, object headers, bytes body)
+    cdef object _start_close(self, int code, str reason)
+    cdef object _fail(self, int code, str reason)
+    cdef object _end(self, int code, str reason, bytes frame)
+    cdef object _disconnect(self, int code, str reason)
+    cdef object _arm(self)
