@@ -11,14 +11,33 @@ from thestral.config import options
 from thestral.errors import ConfigError, ThestralError
 
 GIB = 2**30  # what the help calls the largest size
-SIZES = ["limit_request_line", "limit_header_size", "limit_header_count"]
-TIMEOUTS = ["timeout_head", "timeout_body", "timeout_keep_alive", "timeout_write"]
+SIZES = [
+    "limit_request_line",
+    "limit_header_size",
+    "limit_header_count",
+    "ws_max_size",
+    "ws_max_queue",
+    "ws_max_queue_size",
+]
+TIMEOUTS = [
+    "timeout_head",
+    "timeout_body",
+    "timeout_keep_alive",
+    "timeout_write",
+    "ws_close_timeout",
+]
+MAY_BE_ZERO = ["timeout_graceful_shutdown", "ws_ping_interval", "ws_ping_timeout"]
+WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
+ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
 NUMBERS = {
     "port": (0, 65535),
     "backlog": (1, 2**31 - 1),
     **dict.fromkeys(SIZES, (1, GIB)),
     # The parser counts a body in 64 bits without sign.
     "limit_request_body": (1, 2**64 - 1),
+    **dict.fromkeys(WINDOWS, (9, 15)),
+    **dict.fromkeys(ZLIB_LEVELS, (1, 9)),
+    "ws_deflate_min_size": (0, GIB),
 }
 
 
@@ -38,7 +57,7 @@ def taken(name, value):
 
 def test_every_number_is_looked_at_here():
     numbers = {name for name, spec in options() if spec.kind in (int, float)}
-    assert numbers == {*NUMBERS, *TIMEOUTS, "timeout_graceful_shutdown"}
+    assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO}
 
 
 @pytest.mark.parametrize(("name", "lowest"), [(name, low) for name, (low, _) in NUMBERS.items()])
@@ -64,8 +83,8 @@ def test_timeout_is_above_zero_and_finite(name):
     assert type(taken(name, 1)) is float
 
 
-def test_graceful_shutdown_may_take_no_time():
-    name = "timeout_graceful_shutdown"
+@pytest.mark.parametrize("name", MAY_BE_ZERO)
+def test_time_that_may_be_zero(name):
     for value in (-1e-9, -1, float("inf"), float("nan")):
         refused(name, value)
     assert taken(name, 0) == 0.0
@@ -86,7 +105,7 @@ def test_timeout_of_another_type_is_refused(name, value):
 
 def test_none_is_for_options_that_may_be_unset():
     for name, spec in options():
-        if name in ("limit_request_body", "log_level"):
+        if name in ("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"):
             assert taken(name, None) is None
         elif spec.kind is not list:
             assert refused(name, None).startswith("None given, expected ")
@@ -97,6 +116,7 @@ def test_none_is_for_options_that_may_be_unset():
     [
         ("lifespan", ["auto", "on", "off"]),
         ("loop", ["auto", "uvloop", "asyncio"]),
+        ("ws", ["auto", "none", "websockets", "websockets-sansio", "wsproto"]),
         ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
     ],
 )
@@ -108,7 +128,17 @@ def test_choice_is_one_of_those_named(name, choices):
     refused(name, "")
 
 
-@pytest.mark.parametrize("name", ["factory", "server_header", "date_header", "access_log"])
+SWITCHES = [
+    "factory",
+    "server_header",
+    "date_header",
+    "access_log",
+    "ws_per_message_deflate",
+    "ws_deflate_context_takeover",
+]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
 def test_switch_takes_true_and_false_alone(name):
     assert taken(name, True) is True
     assert taken(name, False) is False
@@ -135,8 +165,11 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert (config.limit_request_line, config.limit_header_size) == (64 * 1024, 64 * 1024)
     assert config.limit_header_count == 100
     assert config.limit_request_body is None
-    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0]
-    assert config.timeout_graceful_shutdown == 30.0
+    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0, 10.0]
+    assert [getattr(config, name) for name in MAY_BE_ZERO] == [30.0, 20.0, 20.0]
+    assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
+    assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]
+    assert all(getattr(config, name) for name in SWITCHES if name.startswith("ws_"))
     assert (config.access_log, config.server_header, config.date_header) == (True, True, True)
 
 
