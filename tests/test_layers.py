@@ -14,8 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import itself and what stands behind it.
-ORDER = ["cli", "server", "protocol", "leaf", "_core", "_csrc"]
-LEAVES = {"config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"}
+ORDER = ["cli", "supervisor", "worker", "server", "protocol", "leaf", "_core", "_csrc"]
+LEAVES = {
+    *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
+    *("cpus", "health", "notify", "reloader"),
+}
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}
 

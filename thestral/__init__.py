@@ -3,7 +3,8 @@
 from importlib.metadata import version as _version
 
 from thestral.config import Config
-from thestral.server import Server, run
+from thestral.server import Server
+from thestral.supervisor import run
 
 __all__ = ["Config", "Server", "__version__", "run"]
 __version__ = _version("thestral")

@@ -18,6 +18,7 @@ from thestral.config import Config, Option, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.logging import error_logger
 from thestral.server import CANCEL_GRACE, Server
+from thestral.supervisor import Supervisor, is_needed, pid_file
 
 BAD_USAGE = 2  # as click exits
 STARTUP_FAILURE = 3
@@ -46,6 +47,18 @@ class LinesOption(click.Option):
     def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
         text = self.resolve_envvar_value(ctx)
         return None if text is None else [line for line in text.splitlines() if line.strip()]
+
+
+class NumberOrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An integer, or one of some words."""
+
+    name = "integer"
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if value in self.words else click.INT.convert(value, param, ctx)
 
 
 def version_text() -> str:
@@ -78,12 +91,15 @@ def make_option(name: str, spec: Option) -> click.Option:
     if spec.kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], **settings)
     if spec.kind is list:
-        settings |= {"default": (), "multiple": True, "show_default": False}
-        return LinesOption([flag, name], metavar="NAME:VALUE", **settings)
+        settings |= {"multiple": True, "show_default": ", ".join(default) or False}
+        return LinesOption([flag, name], metavar=spec.item, **settings)
     if spec.choices:
         return click.Option([flag, name], type=click.Choice(spec.choices), **settings)
     if spec.unit:
         settings["metavar"] = spec.unit.upper()
+    if spec.words:
+        settings["metavar"] = "|".join([*spec.words, "INTEGER"])
+        return click.Option([flag, name], type=NumberOrWord(spec.words), **settings)
     return click.Option([flag, name], type=spec.kind, **settings)
 
 
@@ -116,18 +132,20 @@ def serve(app: str | None, **values: Any) -> None:
         context = click.get_current_context()
         click.echo(context.get_help(), err=True)
         sys.exit(BAD_USAGE)
+    server: Server | None = None
     try:
         config = Config(app, **values)
+        if is_needed(config):
+            Supervisor(config).run()
+            return
         server = Server(config)
-    except ConfigError as error:
-        refuse(error)
-    try:
-        server.run()
+        with pid_file(config.pid_file):
+            server.run()
     except ConfigError as error:
         refuse(error)
     except ThestralError as error:
         error_logger.error("%s", error)
-        sys.exit(STARTUP_FAILURE if not server.started else 1)
+        sys.exit(1 if server is not None and server.started else STARTUP_FAILURE)
     except Terminated:
         sys.exit(0)
     except KeyboardInterrupt:

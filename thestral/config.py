@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ LARGEST_PORT = 65535
 LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core counts in 32 bits
 LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
 LARGEST_BACKLOG = 2**31 - 1
+LARGEST_COUNT = 4096  # processes
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Option:
         positive: the number must also not be 0.
         optional: None stands for "not set".
         flag: name on the command line if it is not the field's.
+        item: what one value of a list is, for --help.
+        words: texts that may stand in place of a number.
     """
 
     help: str
@@ -49,6 +53,8 @@ class Option:
     positive: bool = False
     optional: bool = False
     flag: str = ""
+    item: str = ""
+    words: tuple[str, ...] = ()
 
 
 def option(default: Any, **settings: Any) -> Any:
@@ -72,7 +78,13 @@ class Config:
     app: str | ASGIApplication = dataclasses.field(kw_only=False)
 
     # ruff: noqa: RUF009  (option() makes a dataclass field, as dataclasses.field does)
-    host: str = option("127.0.0.1", help="Address to listen on.", group="Binding", kind=str)
+    host: str | list[str] = option(
+        ["127.0.0.1"],
+        help="Address to listen on; repeatable. '::' is IPv6 and IPv4, 'localhost' both loopbacks.",
+        group="Binding",
+        kind=list,
+        item="HOST",
+    )
     port: int = option(
         8000,
         help="Port to listen on; 0 takes a free one and prints it.",
@@ -88,6 +100,38 @@ class Config:
         positive=True,
         highest=LARGEST_BACKLOG,
         unit="connections",
+    )
+
+    uds: str | None = option(
+        None,
+        help="Unix socket to listen on in place of host and port.",
+        group="Binding",
+        kind=str,
+        optional=True,
+    )
+    uds_permissions: str = option(
+        "666", help="Permissions of the Unix socket, octal.", group="Binding", kind=str
+    )
+    fd: int | None = option(
+        None,
+        help="Listen on this inherited file descriptor.",
+        group="Binding",
+        kind=int,
+        optional=True,
+        highest=LARGEST_BACKLOG,
+    )
+    reuse_port: bool = option(
+        False,
+        help="Set SO_REUSEPORT: a queue of connections for each worker in place of one for all.",
+        group="Binding",
+        kind=bool,
+    )
+    tcp_keepalive: float = option(
+        60.0,
+        help="Idle time after which the kernel asks whether a client is still there; 0 never asks.",
+        group="Binding",
+        kind=float,
+        unit="seconds",
     )
 
     app_dir: str = option(
@@ -114,7 +158,12 @@ class Config:
         "", help="Path prefix that a proxy serves the application under.", group="HTTP", kind=str
     )
     headers: list[tuple[str, str]] = option(
-        [], help='Field "Name: Value" for each response.', group="HTTP", kind=list, flag="header"
+        [],
+        help='Field "Name: Value" for each response.',
+        group="HTTP",
+        kind=list,
+        flag="header",
+        item="NAME:VALUE",
     )
     server_header: bool = option(True, help="Send the Server field.", group="HTTP", kind=bool)
     date_header: bool = option(True, help="Send the Date field.", group="HTTP", kind=bool)
@@ -310,6 +359,114 @@ class Config:
         highest=LARGEST_SIZE,
     )
 
+    workers: int | str | None = option(
+        None,
+        help="Processes that serve; auto is one for each processor that this process may use."
+        " WEB_CONCURRENCY is the default.",
+        group="Workers",
+        kind=int,
+        words=("auto",),
+        optional=True,
+        positive=True,
+        highest=LARGEST_COUNT,
+    )
+    preload: bool = option(
+        False,
+        help="Import the application before the workers fork, so that they share its memory.",
+        group="Workers",
+        kind=bool,
+    )
+    limit_max_requests: int | None = option(
+        None,
+        help="Replace a worker after so many requests.",
+        group="Workers",
+        kind=int,
+        unit="requests",
+        positive=True,
+        optional=True,
+        highest=LARGEST_BACKLOG,
+    )
+    limit_max_requests_jitter: int | None = option(
+        None,
+        help="At most so many more, at random [default: 10 %].",
+        group="Workers",
+        kind=int,
+        unit="requests",
+        optional=True,
+        highest=LARGEST_BACKLOG,
+    )
+    limit_max_rss: int | None = option(
+        None,
+        help="Replace a worker that holds more memory (Linux).",
+        group="Workers",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        optional=True,
+    )
+    limit_worker_lifetime: float | None = option(
+        None,
+        help="Replace a worker after this time, and up to 10 % more.",
+        group="Workers",
+        kind=float,
+        unit="seconds",
+        positive=True,
+        optional=True,
+    )
+    timeout_worker_healthcheck: float = option(
+        5.0,
+        help="Kill a worker in which nothing can happen any more for this time (Linux).",
+        group="Workers",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    shutdown_delay: float = option(
+        0.0,
+        help="After a signal to stop accept for this time, each answer closing its connection.",
+        group="Workers",
+        kind=float,
+        unit="seconds",
+    )
+    pid_file: str | None = option(
+        None, help="Write the process's PID here.", group="Workers", kind=str, optional=True
+    )
+
+    reload: bool = option(
+        False, help="Start again when a file changes.", group="Development", kind=bool
+    )
+    reload_dirs: list[str] = option(
+        [],
+        help="Directory to watch [default: the working directory].",
+        group="Development",
+        kind=list,
+        flag="reload_dir",
+        item="PATH",
+    )
+    reload_includes: list[str] = option(
+        [],
+        help="Pattern of files that matter, beside *.py.",
+        group="Development",
+        kind=list,
+        flag="reload_include",
+        item="PATTERN",
+    )
+    reload_excludes: list[str] = option(
+        [],
+        help="Pattern of files and directories that do not.",
+        group="Development",
+        kind=list,
+        flag="reload_exclude",
+        item="PATTERN",
+    )
+    reload_delay: float = option(
+        0.25,
+        help="Time to gather changes before starting again.",
+        group="Development",
+        kind=float,
+        unit="seconds",
+    )
+
     log_level: str | None = option(
         None,
         help="Least level that is logged [default: info].",
@@ -321,6 +478,7 @@ class Config:
     access_log: bool = option(True, help="Log each request.", group="Logging", kind=bool)
 
     def __post_init__(self) -> None:
+        self.host = self.hosts
         for name, spec in options():
             setattr(self, name, checked(name, spec, getattr(self, name)))
         if self.root_path and not (
@@ -330,6 +488,16 @@ class Config:
                 "root_path", f"{self.root_path!r} is not a path: expected '/' and visible ASCII"
             )
         self.headers = [checked_header(header) for header in self.headers]
+        if not self.host or not all(isinstance(host, str) for host in self.host):
+            raise ConfigError("host", f"{self.host!r} given, expected one address or more")
+        if not re.fullmatch("0?[0-7]{1,3}", self.uds_permissions):
+            raise ConfigError(
+                "uds_permissions", f"{self.uds_permissions!r} given, expected octal, as 660"
+            )
+
+    @property
+    def hosts(self) -> list[str]:
+        return [self.host] if isinstance(self.host, str) else self.host
 
     @property
     def encoded_headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -371,6 +539,8 @@ def checked(name: str, spec: Option, value: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ConfigError(name, f"{value!r} given, expected a list")
         return list(value)
+    if value in spec.words:
+        return value
     wrong = ConfigError(name, f"{value!r} given, expected {describe(spec)}")
     if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -397,7 +567,8 @@ def describe(spec: Option) -> str:
     unit = f" of {spec.unit}" if spec.unit else ""
     least = "above 0" if spec.positive else f"of at least {spec.lowest}"
     most = "" if math.isinf(spec.highest) else f" and at most {spec.highest}"
-    return f"{kind}{unit} {least}{most}"
+    words = "".join(f", or {word!r}" for word in spec.words)
+    return f"{kind}{unit} {least}{most}{words}"
 
 
 def checked_header(header: Any) -> tuple[str, str]:

@@ -38,6 +38,10 @@ class BindError(ThestralError):
     """A listening socket could not be had; the text is meant for the user."""
 
 
+class WorkerError(ThestralError):
+    """No worker process can be had; each has said why."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM came before the server took signals itself, as Ctrl-C raises KeyboardInterrupt."""
 

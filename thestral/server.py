@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
+from thestral import notify
 from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import Terminated
@@ -44,6 +45,7 @@ class Server:
     Args:
         config: the options.
         install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only).
+        loaded: the application, if it has been imported already.
 
     Attributes:
         started: set once requests are accepted.
@@ -53,13 +55,16 @@ class Server:
         left_behind: after run(), whether a task would not be cancelled.
     """
 
-    def __init__(self, config: Config, *, install_signal_handlers: bool = True) -> None:
+    def __init__(
+        self, config: Config, *, install_signal_handlers: bool = True, loaded: Any = None
+    ) -> None:
         self.config = config
         self.started = StartedEvent()
         self.sockets: list[socket.socket] = []
         self.context: WorkerContext | None = None
         self.left_behind = False
         self._install_signal_handlers = install_signal_handlers
+        self._loaded = loaded
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._forced = asyncio.Event()
@@ -92,8 +97,11 @@ class Server:
                 if self._force_exit:
                     self._loop.call_soon_threadsafe(self._forced.set)
 
-    def run(self) -> None:
+    def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve in a new event loop until told to stop.
+
+        Args:
+            sockets: as serve().
 
         Raises:
             ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError.
@@ -107,7 +115,7 @@ class Server:
         try:
             asyncio.set_event_loop(loop)
             with terminated_quietly():
-                loop.run_until_complete(self.serve())
+                loop.run_until_complete(self.serve(sockets))
         finally:
             asyncio.set_event_loop(None)
             executor.shutdown(wait=False, cancel_futures=True)
@@ -125,14 +133,13 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
-        self.sockets = list(sockets or listening.bind(self.config.host, self.config.port))
+        self.sockets = list(sockets or listening.open_all(self.config))
         try:
-            app = load(self.config.app, self.config.app_dir, self.config.factory)
+            app = self._loaded or load(self.config.app, self.config.app_dir, self.config.factory)
             with self._signals():
                 await self._serve(Lifespan(app, self.config.lifespan), app)
         finally:
-            for sock in self.sockets:
-                sock.close()
+            listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
 
     async def _serve(self, lifespan: Lifespan, app: Any) -> None:
@@ -143,13 +150,18 @@ class Server:
             return
         assert self._loop is not None
         context = WorkerContext(self.config, app, self._loop, lifespan.state, lifespan.context)
+        context.on_limit = self.retire
         self.context = context
         try:
             await self._accept(context)
             self.started.set()
+            self.announce()
             await self._stop.wait()
         finally:
             error_logger.info("Shutting down")
+            self.say_stopping()
+            if self.config.shutdown_delay and not self._force_exit:
+                await self._linger(context)
             for server in self._servers:
                 server.close()
             await self._drain(context)
@@ -176,14 +188,53 @@ class Server:
         assert self._loop is not None
         for sock in self.sockets:
             listening.listen(sock, self.config.backlog)
-            self._servers.append(
-                await self._loop.create_server(
-                    lambda: HTTP1Connection(context),  # type: ignore[arg-type,return-value]
-                    sock=sock,
-                    backlog=self.config.backlog,
-                )
-            )
+            self._servers.append(await self._listen(sock, context))
+
+    def announce(self) -> None:
+        """Requests are accepted: say so, to people and to systemd."""
+        for sock in self.sockets:
             error_logger.info("Thestral running on %s (Press CTRL+C to quit)", listening.url(sock))
+        notify.ready()
+        self._watch_over()
+
+    def _watch_over(self) -> None:
+        """Tell systemd's watchdog that the loop runs, if it asks."""
+        interval = notify.watchdog_interval()
+        if interval is not None:
+            assert self._loop is not None
+            notify.notify("WATCHDOG=1")
+            self._loop.call_later(interval, self._watch_over)
+
+    def say_stopping(self) -> None:
+        notify.stopping()
+
+    def retire(self) -> None:
+        """limit_max_requests is reached: a server on its own stops."""
+        self.should_exit = True
+
+    async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
+        def connection() -> Any:
+            return HTTP1Connection(context)
+
+        assert self._loop is not None
+        backlog = self.config.backlog
+        if sock.family != socket.AF_UNIX:
+            return await self._loop.create_server(connection, sock=sock, backlog=backlog)
+        options: dict[str, Any] = {}
+        if isinstance(self._loop, asyncio.SelectorEventLoop) and sys.version_info >= (3, 13):
+            options["cleanup_socket"] = False  # the path is ours to take away
+        return await self._loop.create_unix_server(
+            connection, sock=sock, backlog=backlog, **options
+        )
+
+    async def _linger(self, context: WorkerContext) -> None:
+        """Serve on for shutdown_delay, each answer closing its connection, while load balancers
+        learn that we go.
+        """
+        context.draining = True
+        error_logger.info("Accepting for %g more seconds", self.config.shutdown_delay)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._forced.wait(), self.config.shutdown_delay)
 
     async def _drain(self, context: WorkerContext) -> None:
         """Wait for what runs, at most timeout_graceful_shutdown; then cancel it and say what it
@@ -271,17 +322,3 @@ def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
         return not pending
     finally:
         loop.close()
-
-
-def run(app: str | Any, **options: Any) -> None:
-    """Serve an application until told to stop.
-
-    Args:
-        app: "module:attribute", or an ASGI application.
-        options: fields of Config.
-
-    Raises:
-        ConfigError: an option has a value that cannot be used.
-        ThestralError: it could not start.
-    """
-    Server(Config(app, **options)).run()

@@ -1,4 +1,6 @@
-"""Listening sockets: bound before anything expensive, with an error that says who is in the way."""
+"""Listening sockets: TCP, Unix, given by file descriptor or by systemd. Bound before anything
+expensive, with an error that says who is in the way.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +8,179 @@ import contextlib
 import errno
 import os
 import socket
+import stat
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from thestral.errors import BindError
+from thestral.logging import error_logger
+
+if TYPE_CHECKING:
+    from thestral.config import Config
 
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
+FIRST_PASSED = 3  # sd_listen_fds(3): descriptors that systemd hands over begin here
+# A dead peer is seen after the idle time and this many probes.
+KEEPALIVE_PROBES = 4
+KEEPALIVE_INTERVAL = 15  # seconds between them
+ANY_IPV4 = "0.0.0.0"  # noqa: S104 (a name for what a user has asked for)
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Bind every address of a host; nothing listens yet.
+class UnixListener(socket.socket):
+    """A Unix socket whose path goes with it, unless another has taken the path meanwhile."""
 
-    Args:
-        host: name or address; IPv6 without brackets.
-        port: 0 takes a free one, the same for each address.
+    def __init__(self, path: str) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def own_path(self) -> None:
+        """The path is bound: remember which file it is."""
+        self._identity = identity(self._path)
+
+    def close(self) -> None:
+        if self._identity is not None and identity(self._path) == self._identity:
+            os.unlink(self._path)
+        self._identity = None
+        super().close()
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_all(config: Config) -> list[socket.socket]:
+    """The sockets that the options ask for, bound; nothing listens yet but what was given so.
+
+    systemd's sockets come first, then --fd, then --uds, then --host and --port.
 
     Raises:
         BindError: with the address and the reason.
     """
+    passed = passed_by_systemd()
+    if passed:
+        error_logger.info("Listening on %d sockets given by systemd", len(passed))
+        return passed
+    if config.fd is not None:
+        return [from_descriptor(config.fd)]
+    if config.uds is not None:
+        return [bind_unix(config.uds, int(config.uds_permissions, 8))]
+    sockets: list[socket.socket] = []
+    try:
+        for host in config.hosts:
+            port = config.port or (sockets[0].getsockname()[1] if sockets else 0)
+            # "::" is both families, unless 0.0.0.0 is asked for beside it.
+            both = ANY_IPV4 not in config.hosts
+            sockets += bind(host, port, both=both, reuse_port=config.reuse_port)
+        for sock in sockets:
+            keep_alive(sock, config.tcp_keepalive)
+    except BaseException:
+        close_all(sockets)
+        raise
+    return sockets
+
+
+def close_all(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def passed_by_systemd() -> list[socket.socket]:
+    """Sockets of systemd's socket activation (sd_listen_fds(3)); the variables are taken away, so
+    that no child believes them.
+    """
+    pid = os.environ.pop("LISTEN_PID", "")
+    count = os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    return [from_descriptor(FIRST_PASSED + number) for number in range(int(count))]
+
+
+def from_descriptor(descriptor: int) -> socket.socket:
+    """A socket of the family and kind that the descriptor has.
+
+    Raises:
+        BindError: it is none that could listen.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as exc:
+        raise BindError(f"File descriptor {descriptor}: {os.strerror(exc.errno or 0)}") from exc
+    if sock.type != socket.SOCK_STREAM:
+        sock.detach()
+        raise BindError(f"File descriptor {descriptor} is no stream socket")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock
+
+
+def bind_unix(path: str, permissions: int) -> socket.socket:
+    """Bind a Unix socket; one that nobody listens on any more is replaced.
+
+    Raises:
+        BindError: a live server, or a file that is no socket, has the path.
+    """
+    sock = UnixListener(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise BindError(f"{path} exists and is no socket")
+            if is_live(path):
+                raise BindError(f"{path} is in use by another server")
+            os.unlink(path)
+        sock.bind(path)
+        sock.own_path()
+        os.chmod(path, permissions)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        raise BindError(f"Cannot listen on {path}: {exc.strerror or exc}") from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def is_live(path: str) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # its backlog is full, or it is not ours to talk to
+    return True
+
+
+def bind(
+    host: str, port: int, *, both: bool = True, reuse_port: bool = False
+) -> list[socket.socket]:
+    """Bind every address of a host; nothing listens yet.
+
+    Args:
+        host: name or address; IPv6 with or without brackets; "" for every address there is.
+        port: 0 takes a free one, the same for each address.
+        both: "::" takes IPv4 too.
+        reuse_port: other sockets may be bound to the same port (SO_REUSEPORT).
+
+    Raises:
+        BindError: with the address and the reason.
+    """
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not name and socket.has_ipv6:
+        name = "::"
+    both = both and name == "::"
     try:
         found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
         raise BindError(f"Cannot listen on {host!r}: {exc}") from exc
@@ -34,27 +189,50 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             if port == 0 and sockets:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sockets.append(bind_one(family, kind, protocol, address))
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            bind_one(sock, address, both, reuse_port)
     except BaseException:
-        for sock in sockets:
-            sock.close()
+        close_all(sockets)
         raise
     return sockets
 
 
-def bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+def bind_one(sock: socket.socket, address: tuple[Any, ...], both: bool, reuse_port: bool) -> None:
     try:
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(address)
         sock.setblocking(False)
     except OSError as exc:
-        sock.close()
-        raise BindError(explain(exc, str(address[0]), int(str(address[1])))) from exc
-    return sock
+        raise BindError(explain(exc, str(address[0]), int(address[1]))) from exc
+
+
+def takes_both(sock: socket.socket) -> bool:
+    """Whether an IPv6 socket takes IPv4, too."""
+    return sock.family == socket.AF_INET6 and not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    )
+
+
+def keep_alive(sock: socket.socket, idle: float) -> None:
+    """Have the kernel probe peers that are silent for `idle` seconds (0 for not); accepted
+    connections inherit it.
+    """
+    if not idle:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", max(1, round(idle))),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):  # macOS has its own names, and its own defaults
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def listen(sock: socket.socket, backlog: int) -> None:
@@ -66,8 +244,10 @@ def listen(sock: socket.socket, backlog: int) -> None:
     try:
         sock.listen(backlog)
     except OSError as exc:
-        host, port = sock.getsockname()[:2]
-        raise BindError(explain(exc, host, port)) from exc
+        name = sock.getsockname()
+        if not isinstance(name, tuple):
+            raise BindError(f"Cannot listen on {name}: {exc.strerror}") from exc
+        raise BindError(explain(exc, name[0], name[1])) from exc
 
 
 def explain(exc: OSError, host: str, port: int) -> str:
@@ -106,6 +286,8 @@ def url_host(host: str) -> str:
 
 
 def url(sock: socket.socket) -> str:
-    """The address as a user types it into a browser."""
-    host, port = sock.getsockname()[:2]
-    return f"http://{url_host(host)}:{port}"
+    """The address as a user types it into a browser, or a Unix socket's path."""
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix:{os.fsdecode(name)}"
+    return f"http://{url_host(name[0])}:{name[1]}"

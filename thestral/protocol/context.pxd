@@ -29,6 +29,8 @@ cdef class WorkerContext:
     cdef public double timeout_keep_alive
     cdef public double timeout_write
     cdef public Py_ssize_t total_requests
+    cdef public Py_ssize_t max_requests
+    cdef public object on_limit
     cdef object _ticker
     cdef Py_ssize_t _date_second
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import random
 import sys
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,6 +126,13 @@ class WorkerContext:
         self.connections: set[Connection] = set()
         self.cycles: set[Cycle] = set()
         self.total_requests = 0
+        self.max_requests = config.limit_max_requests or 0
+        if self.max_requests:
+            jitter = config.limit_max_requests_jitter
+            # So that workers do not reach it all at once.
+            most = self.max_requests // 10 if jitter is None else jitter
+            self.max_requests += random.randint(0, most)  # noqa: S311
+        self.on_limit: Callable[[], None] | None = None
         self.writer = ResponseWriter()
         # A field of the user's takes the place of ours: neither may stand twice.
         given = {name.lower() for name, _ in config.encoded_headers}
@@ -153,6 +162,9 @@ class WorkerContext:
         now = self.now
         for connection in list(self.connections):
             connection.check_deadlines(now)
+        if 0 < self.max_requests <= self.total_requests and self.on_limit is not None:
+            self.max_requests = 0
+            self.on_limit()
         if self.connections:
             self._ticker = self.loop.call_later(self.interval, self.tick)
         else:

@@ -141,6 +141,11 @@ class HTTPCycle(Cycle):
         self._request_complete = True
         self.wake_readers()
 
+    def on_drain(self) -> None:
+        # A stream may have no end of its own. What it still sends is sent.
+        if self._state == EXPECT_BODY:
+            self.on_disconnect()
+
     def on_return(self, exc: BaseException | None) -> None:
         if exc is not None:
             self.log_raised(exc)

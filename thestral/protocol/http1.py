@@ -41,6 +41,8 @@ GATHER_MIN = 16 * 1024  # bytes
 # A refused client is read from a little longer, so that its unread bytes do not reset the
 # connection before it has read the refusal: RFC 9112 section 9.6.
 LINGER_TIMEOUT = 2.0  # seconds
+# At a shutdown the next request may be on its way on a connection that was busy this recently.
+DRAIN_GRACE = 1.0  # seconds
 
 # What the peer owes while a deadline runs.
 NOTHING = 0
@@ -424,7 +426,12 @@ class HTTP1Connection(Connection):
             cycle = self._stream.cycle
             cycle.on_drain()
         elif not self._lingering and self._parser.is_idle():
-            self._close()
+            context = self.context
+            idle = self._owes == NEXT_REQUEST
+            since = self.deadline - (context.timeout_keep_alive if idle else context.timeout_head)
+            self.deadline = since + DRAIN_GRACE
+            if self.deadline <= context.now:
+                self._close()
 
 
 class HTTP1Stream(Stream):
