@@ -91,8 +91,7 @@ def make_option(name: str, spec: Option) -> click.Option:
     if spec.kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], **settings)
     if spec.kind is list:
-        settings |= {"multiple": True, "show_default": ", ".join(default) or False}
-        return LinesOption([flag, name], metavar=spec.item, **settings)
+        return LinesOption([flag, name], metavar=spec.item, multiple=True, **settings)
     if spec.choices:
         return click.Option([flag, name], type=click.Choice(spec.choices), **settings)
     if spec.unit:

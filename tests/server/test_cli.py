@@ -463,7 +463,8 @@ def test_help_shows_every_option_with_unit_default_and_environment():
         if spec.kind is bool:
             assert f"--no-{flag[2:]}" in entry
         elif default not in (None, "", []):
-            assert f"[default: {default}]" in entry, name
+            shown = ", ".join(default) if spec.kind is list else default
+            assert f"[default: {shown}]" in entry, name
 
 
 # --- Colours --------------------------------------------------------------------------------------

@@ -19,14 +19,29 @@ SIZES = [
     "ws_max_queue",
     "ws_max_queue_size",
 ]
+COUNTS = ["limit_max_requests"]
+
 TIMEOUTS = [
     "timeout_head",
     "timeout_body",
     "timeout_keep_alive",
     "timeout_write",
     "ws_close_timeout",
+    "timeout_worker_healthcheck",
 ]
-MAY_BE_ZERO = ["timeout_graceful_shutdown", "ws_ping_interval", "ws_ping_timeout"]
+MAY_BE_ZERO = [
+    "timeout_graceful_shutdown",
+    "ws_ping_interval",
+    "ws_ping_timeout",
+    "tcp_keepalive",
+    "shutdown_delay",
+    "reload_delay",
+]
+UNSET = [
+    *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
+    *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
+    *("limit_max_rss", "limit_worker_lifetime"),
+]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
 NUMBERS = {
@@ -38,7 +53,12 @@ NUMBERS = {
     **dict.fromkeys(WINDOWS, (9, 15)),
     **dict.fromkeys(ZLIB_LEVELS, (1, 9)),
     "ws_deflate_min_size": (0, GIB),
+    "fd": (0, 2**31 - 1),
+    "workers": (1, 4096),
+    **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
+    "limit_max_requests_jitter": (0, 2**31 - 1),
 }
+UNBOUNDED = ["limit_max_rss", "limit_worker_lifetime"]
 
 
 def refused(name, value):
@@ -57,7 +77,7 @@ def taken(name, value):
 
 def test_every_number_is_looked_at_here():
     numbers = {name for name, spec in options() if spec.kind in (int, float)}
-    assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO}
+    assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO, *UNBOUNDED}
 
 
 @pytest.mark.parametrize(("name", "lowest"), [(name, low) for name, (low, _) in NUMBERS.items()])
@@ -105,7 +125,7 @@ def test_timeout_of_another_type_is_refused(name, value):
 
 def test_none_is_for_options_that_may_be_unset():
     for name, spec in options():
-        if name in ("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"):
+        if name in UNSET:
             assert taken(name, None) is None
         elif spec.kind is not list:
             assert refused(name, None).startswith("None given, expected ")
@@ -160,13 +180,15 @@ def test_message_of_a_number_names_value_unit_and_bounds():
 def test_defaults_are_finite_and_as_the_design_says():
     config = Config("a:b")
     assert (config.host, config.port, config.lifespan, config.loop) == (
-        "127.0.0.1", 8000, "auto", "auto",
+        ["127.0.0.1"], 8000, "auto", "auto",
     )  # fmt: skip
     assert (config.limit_request_line, config.limit_header_size) == (64 * 1024, 64 * 1024)
     assert config.limit_header_count == 100
     assert config.limit_request_body is None
-    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0, 10.0]
-    assert [getattr(config, name) for name in MAY_BE_ZERO] == [30.0, 20.0, 20.0]
+    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0, 10.0, 5.0]
+    assert [getattr(config, name) for name in MAY_BE_ZERO] == [
+        30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+    ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]
     assert all(getattr(config, name) for name in SWITCHES if name.startswith("ws_"))
