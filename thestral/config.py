@@ -206,6 +206,27 @@ class Config:
         optional=True,
     )
 
+    limit_concurrency: int | None = option(
+        None,
+        help="Most requests that run at once in a worker, WebSockets apart; more are 503.",
+        group="Limits",
+        kind=int,
+        unit="requests",
+        positive=True,
+        optional=True,
+        highest=LARGEST_BACKLOG,
+    )
+    limit_connections: int | None = option(
+        None,
+        help="Most connections that are open at once in a worker; more are 503.",
+        group="Limits",
+        kind=int,
+        unit="connections",
+        positive=True,
+        optional=True,
+        highest=LARGEST_BACKLOG,
+    )
+
     timeout_head: float = option(
         10.0,
         help="Time for a request's head to arrive, from its first byte or the connection's start.",
@@ -237,6 +258,15 @@ class Config:
         kind=float,
         unit="seconds",
         positive=True,
+    )
+    timeout_request: float | None = option(
+        None,
+        help="Longest time that the application may take for a request; then it is cancelled.",
+        group="Time-outs",
+        kind=float,
+        unit="seconds",
+        positive=True,
+        optional=True,
     )
     timeout_graceful_shutdown: float = option(
         30.0,

@@ -19,7 +19,7 @@ SIZES = [
     "ws_max_queue",
     "ws_max_queue_size",
 ]
-COUNTS = ["limit_max_requests"]
+COUNTS = ["limit_max_requests", "limit_concurrency", "limit_connections"]
 
 TIMEOUTS = [
     "timeout_head",
@@ -40,7 +40,8 @@ MAY_BE_ZERO = [
 UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
-    *("limit_max_rss", "limit_worker_lifetime"),
+    *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
+    "timeout_request",
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
@@ -58,7 +59,7 @@ NUMBERS = {
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
 }
-UNBOUNDED = ["limit_max_rss", "limit_worker_lifetime"]
+UNBOUNDED = ["limit_max_rss", "limit_worker_lifetime", "timeout_request"]
 
 
 def refused(name, value):

@@ -53,6 +53,9 @@ cdef class Cycle:
     cdef public Stream stream
     cdef public WorkerContext context
     cdef public object task
+    cdef public double deadline
+    cdef public bint counted
+    cdef bint _timed_out
     cdef bint _disconnected
     cdef bint _gone
     cdef list _readers
@@ -65,6 +68,7 @@ cdef class Cycle:
     cdef object on_writable(self)
     cdef object on_deadline(self)
     cdef object on_drain(self)
+    cpdef object on_timeout(self)
     cdef object on_return(self, object exc)
     cpdef object title(self)
     cdef object wake_readers(self)

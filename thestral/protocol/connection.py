@@ -225,13 +225,19 @@ class Stream:
 
 
 class Cycle:
-    """The ASGI side of one scope: what a Stream tells it, and how receive() and send() wait."""
+    """The ASGI side of one scope: what a Stream tells it, and how receive() and send() wait.
+
+    counted says whether limit_concurrency and timeout_request are about it.
+    """
 
     def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
         self.scope = scope
         self.stream = stream
         self.context = context
         self.task: asyncio.Task[None] | None = None
+        self.counted = False
+        self.deadline = 0.0  # of the application; 0.0 for none
+        self._timed_out = False
         self._disconnected = False  # receive() says so
         self._gone = False  # send() says so
         self._readers: list[asyncio.Future[None]] | None = None
@@ -267,6 +273,14 @@ class Cycle:
 
     def on_drain(self) -> None:
         """The server shuts down."""
+
+    def on_timeout(self) -> None:
+        """The application has taken longer than timeout_request: cancel it."""
+        self.deadline = 0.0
+        self._timed_out = True
+        error_logger.error("Cancelled after timeout_request: %s", self.title())
+        if self.task is not None:
+            self.task.cancel()
 
     def on_return(self, exc: BaseException | None) -> None:
         """The application has returned, or raised `exc`."""
@@ -338,6 +352,7 @@ class Cycle:
         """Log what the application raised, unless it is only the end of its client or server."""
         if self.is_disconnect(exc):
             return
-        if isinstance(exc, asyncio.CancelledError) and self.context.draining:
+        own = self._timed_out or self.context.draining
+        if isinstance(exc, asyncio.CancelledError) and own:
             return  # the server's own doing, which it has logged
         error_logger.error("Exception in ASGI application (%s)", self.title(), exc_info=exc)

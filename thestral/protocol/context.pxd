@@ -31,6 +31,10 @@ cdef class WorkerContext:
     cdef public Py_ssize_t total_requests
     cdef public Py_ssize_t max_requests
     cdef public object on_limit
+    cdef public Py_ssize_t limit_concurrency
+    cdef public Py_ssize_t limit_connections
+    cdef public Py_ssize_t running
+    cdef public double timeout_request
     cdef object _ticker
     cdef Py_ssize_t _date_second
 

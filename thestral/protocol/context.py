@@ -87,6 +87,7 @@ class WorkerContext:
             config.timeout_body,
             config.timeout_keep_alive,
             config.timeout_write,
+            config.timeout_request or math.inf,
             config.ws_close_timeout,
             ping_interval or math.inf,
             ping_timeout or math.inf,
@@ -136,6 +137,10 @@ class WorkerContext:
         self.writer = ResponseWriter()
         # A field of the user's takes the place of ours: neither may stand twice.
         given = {name.lower() for name, _ in config.encoded_headers}
+        self.limit_concurrency = config.limit_concurrency or 0
+        self.limit_connections = config.limit_connections or 0
+        self.timeout_request = config.timeout_request or 0.0
+        self.running = 0  # requests whose application has not returned
         self.send_date = config.date_header and b"date" not in given
         send_server = config.server_header and b"server" not in given
         self.server_head = b"server: thestral\r\n" if send_server else b""
@@ -162,6 +167,10 @@ class WorkerContext:
         now = self.now
         for connection in list(self.connections):
             connection.check_deadlines(now)
+        if self.timeout_request:
+            for cycle in list(self.cycles):
+                if 0.0 < cycle.deadline <= now:
+                    cycle.on_timeout()
         if 0 < self.max_requests <= self.total_requests and self.on_limit is not None:
             self.max_requests = 0
             self.on_limit()

@@ -21,7 +21,7 @@ COMPLETE = 3
 
 LOWEST_STATUS = 200  # 1xx is interim: not a response
 HIGHEST_STATUS = 999
-INTERNAL_SERVER_ERROR = [(b"content-type", b"text/plain; charset=utf-8")]
+PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 class HTTPCycle(Cycle):
@@ -40,6 +40,9 @@ class HTTPCycle(Cycle):
         self._body_size = 0
         self._request_complete = False
         self._body_delivered = False
+        self.counted = True
+        self.deadline = 0.0
+        self._timed_out = False
         self._disconnected = False  # receive() says so
         self._gone = False  # send() says so
         self._readers: list[asyncio.Future[None]] | None = None
@@ -180,8 +183,10 @@ class HTTPCycle(Cycle):
         """
         state = self._state
         self._state = COMPLETE
-        if state < EXPECT_BODY:
-            self.stream.respond(500, INTERNAL_SERVER_ERROR, b"Internal Server Error", True)
+        if state < EXPECT_BODY and self._timed_out:
+            self.stream.respond(504, PLAIN_TEXT, b"Gateway Timeout", True)
+        elif state < EXPECT_BODY:
+            self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error", True)
         else:
             self.stream.reset()
         self.wake_readers()

@@ -53,6 +53,7 @@ NEXT_REQUEST = 4
 HANGUP = 5
 NOTHING_KNOWN = 6  # a tunnel: what is owed, its cycle knows
 
+RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
@@ -77,6 +78,10 @@ class HTTP1Connection(Connection):
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.open(transport)
         self.scope_template = scope_template(self)
+        context = self.context
+        if 0 < context.limit_connections < len(context.connections):
+            self._refuse(overloaded())
+            return
         self.deadline = self.context.now + self.context.timeout_head
         self._owes = REQUEST
 
@@ -242,6 +247,8 @@ class HTTP1Connection(Connection):
         if parser.websocket and context.websocket is not None:
             self._begin_websocket(stream, scope)
         else:
+            if 0 < context.limit_concurrency <= context.running:
+                raise overloaded()
             stream.cycle = HTTPCycle(scope, stream, context)
         stream.request_left = -1 if parser.chunked else parser.content_length
         self._stream = stream
@@ -668,3 +675,8 @@ class HTTP1Stream(Stream):
             self.unconsumed = 0
             connection.resume_reading()
             connection.deadline = connection.context.now + connection.context.timeout_body
+
+
+def overloaded() -> RemoteProtocolError:
+    """limit_concurrency or limit_connections is reached (RFC 9110 section 15.6.4)."""
+    return RemoteProtocolError(503, "too busy", headers=RETRY_AFTER)

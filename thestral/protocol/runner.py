@@ -35,6 +35,8 @@ def call(cycle: Cycle) -> Awaitable[None]:
 
 def ended(cycle: Cycle, exc: BaseException | None) -> None:
     cycle.context.cycles.discard(cycle)
+    if cycle.counted:
+        cycle.context.running -= 1
     cycle.on_return(exc)
     cycle.task = None
 
@@ -47,6 +49,10 @@ def start(cycle: Cycle) -> None:
     """
     context = cycle.context
     context.cycles.add(cycle)
+    if cycle.counted:
+        context.running += 1
+        if context.timeout_request:
+            cycle.deadline = context.now + context.timeout_request + context.interval
     own = context.base_context.copy()
     coroutine = run(cycle)
     if context.eager:

@@ -11,7 +11,7 @@ from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtoc
 from thestral.logging import client_address, error_logger
 from thestral.protocol.connection import Cycle
 from thestral.protocol.cycle import (
-    INTERNAL_SERVER_ERROR,
+    PLAIN_TEXT,
     body_of,
     headers_of,
     status_of,
@@ -318,7 +318,7 @@ class WebSocketCycle(Cycle):
                 error_logger.error(
                     "ASGI application returned without answering the handshake (%s)", self.title()
                 )
-            self._refuse(500, INTERNAL_SERVER_ERROR, b"Internal Server Error")
+            self._refuse(500, PLAIN_TEXT, b"Internal Server Error")
         elif self._state == DENIED:
             self._state = CLOSED
             self.stream.reset()
