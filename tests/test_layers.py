@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["cli", "supervisor", "worker", "server", "protocol", "leaf", "_core", "_csrc"]
 LEAVES = {
     *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
-    *("cpus", "health", "notify", "reloader"),
+    *("cpus", "health", "notify", "reloader", "settings"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}

@@ -11,6 +11,7 @@ import time
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from thestral import __version__
 from thestral._csrc import ffi, lib
@@ -18,15 +19,23 @@ from thestral.config import Config, Option, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.logging import error_logger
 from thestral.server import CANCEL_GRACE, Server
+from thestral.settings import load_environment, read_settings
 from thestral.supervisor import Supervisor, is_needed, pid_file
 
 BAD_USAGE = 2  # as click exits
 STARTUP_FAILURE = 3
+# Keys of a click context's meta: whether only to look, and which file settings came from.
+CHECK = "thestral.check"
+FILE = "thestral.file"
 INTERRUPTED = 130  # 128 + SIGINT, before anything was started
 
 
-class GroupedCommand(click.Command):
-    """Shows options under the headings that Config gives them."""
+class ServeCommand(click.Command):
+    """Serves, or with the word check in front only looks; --help groups options as Config does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[CHECK] = args[:1] == ["check"]
+        return super().parse_args(ctx, args[1:] if ctx.meta[CHECK] else args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -74,6 +83,24 @@ def print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
         ctx.exit()
 
 
+def take_environment(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path is not None and not ctx.resilient_parsing:
+        try:
+            load_environment(path)
+        except ConfigError as error:
+            refuse(error)
+
+
+def take_settings(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Values of a file stand between the environment and the defaults."""
+    if ctx.resilient_parsing:
+        return
+    try:
+        ctx.default_map, ctx.meta[FILE] = read_settings(path)
+    except ConfigError as error:
+        refuse(error)
+
+
 def environment_of(name: str) -> list[str]:
     """Environment variables of an option; uvicorn's is the fallback."""
     return [f"THESTRAL_{name.upper()}", f"UVICORN_{name.upper()}"]
@@ -107,6 +134,28 @@ def make_command() -> click.Command:
         click.Argument(["app"], required=False, envvar=["THESTRAL_APP", "UVICORN_APP"])
     ]
     parameters += [make_option(name, spec) for name, spec in options()]
+    parameters += [
+        # Both stand before the rest: where values come from must be known before they are read.
+        click.Option(
+            ["--env-file"],
+            is_eager=True,
+            expose_value=False,
+            callback=take_environment,
+            metavar="PATH",
+            envvar=environment_of("env_file"),
+            help="Set environment variables from this file (package python-dotenv).",
+        ),
+        click.Option(
+            ["--config"],
+            is_eager=True,
+            expose_value=False,
+            callback=take_settings,
+            metavar="PATH",
+            envvar="THESTRAL_CONFIG",
+            help="TOML file of options [default: thestral.toml, or [tool.thestral] in"
+            " pyproject.toml].",
+        ),
+    ]
     parameters.append(
         click.Option(
             ["--version"],
@@ -117,11 +166,12 @@ def make_command() -> click.Command:
             help="Show the version and exit.",
         )
     )
-    return GroupedCommand(
+    return ServeCommand(
         "thestral",
         params=parameters,
         callback=serve,
-        help='Serve an ASGI application, named "module:attribute".',
+        help='Serve an ASGI application, named "module:attribute". With the word check in front,'
+        " import it, run its lifespan, show each option with its source, and exit.",
         context_settings={"max_content_width": 100},
     )
 
@@ -134,6 +184,11 @@ def serve(app: str | None, **values: Any) -> None:
     server: Server | None = None
     try:
         config = Config(app, **values)
+        if click.get_current_context().meta[CHECK]:
+            show(config)
+            Server(config).check()
+            click.echo("The application starts and stops.")
+            return
         if is_needed(config):
             Supervisor(config).run()
             return
@@ -150,6 +205,20 @@ def serve(app: str | None, **values: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     leave(server)
+
+
+def show(config: Config) -> None:
+    """Each option with its value and where that came from."""
+    context = click.get_current_context()
+    words: dict[ParameterSource | None, str] = {
+        ParameterSource.COMMANDLINE: "command line",
+        ParameterSource.ENVIRONMENT: "environment",
+        ParameterSource.DEFAULT_MAP: context.meta[FILE],
+    }
+    click.echo(f"app = {config.app!r}")
+    for name, _ in options():
+        source = context.get_parameter_source(name)
+        click.echo(f"{name} = {getattr(config, name)!r}  ({words.get(source, 'default')})")
 
 
 def leave(server: Server) -> None:

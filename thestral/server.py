@@ -107,6 +107,25 @@ class Server:
             ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError.
         """
         configure(self.config.log_level_number, self.config.access_log)
+        self._run(self.serve(sockets))
+
+    def check(self) -> None:
+        """Import the application, run its lifespan from start to end, and open nothing.
+
+        Raises:
+            ThestralError: as run().
+        """
+        configure(self.config.log_level_number, self.config.access_log)
+        self._run(self._check())
+
+    async def _check(self) -> None:
+        app = load(self.config.app, self.config.app_dir, self.config.factory)
+        lifespan = Lifespan(app, self.config.lifespan)
+        await lifespan.startup()
+        await lifespan.shutdown()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work in a new event loop, and end what is left in that."""
         loop = loop_factory(self.config.loop)()
         # Of our own, so that its threads need not be waited for: a request that was given up may
         # still sit in one.
@@ -115,7 +134,7 @@ class Server:
         try:
             asyncio.set_event_loop(loop)
             with terminated_quietly():
-                loop.run_until_complete(self.serve(sockets))
+                loop.run_until_complete(work)
         finally:
             asyncio.set_event_loop(None)
             executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,149 @@
+"""Options from files, and `thestral check`: precedence, spelling, faults, what is shown."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from thestral.cli import main
+
+APP = """
+events = []
+
+async def app(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    events.append("start")
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    events.append("stop")
+    await send({"type": "lifespan.shutdown.complete"})
+
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Function (*arguments) that runs `thestral check` in a directory with an application."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("THESTRAL_", "UVICORN_")):
+            monkeypatch.delenv(name)
+    (tmp_path / "checked.py").write_text(APP)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(*arguments: str, **environment: str):
+        return CliRunner().invoke(main, ["check", *arguments], env=environment)
+
+    return run
+
+
+def shown(result, name: str) -> str:
+    """The line of an option: value and source."""
+    (line,) = [line for line in result.output.splitlines() if line.startswith(f"{name} = ")]
+    return line.removeprefix(f"{name} = ")
+
+
+def test_each_source_and_their_order(check, tmp_path):
+    (tmp_path / "thestral.toml").write_text(
+        'app = "checked:app"\nport = 1\nbacklog = 1\nws-max-size = 1\ntimeout_body = 1\n'
+    )
+    result = check("--port", "4", THESTRAL_PORT="3", UVICORN_BACKLOG="2", THESTRAL_TIMEOUT_BODY="3")
+    assert result.exit_code == 0, result.output
+    assert shown(result, "port") == "4  (command line)"
+    assert shown(result, "backlog") == "2  (environment)"
+    assert shown(result, "timeout_body") == "3.0  (environment)"
+    assert shown(result, "ws_max_size") == "1  (thestral.toml)"
+    assert shown(result, "timeout_head") == "10.0  (default)"
+    assert shown(result, "app") == "'checked:app'"
+
+
+def test_project_file_counts_without_a_file_of_our_own(check, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.thestral]\nport = 1\n")
+    assert shown(check("checked:app"), "port") == "1  (pyproject.toml)"
+    (tmp_path / "thestral.toml").write_text("backlog = 1\n")
+    assert shown(check("checked:app"), "port") == "8000  (default)"
+
+
+def test_project_file_without_our_table_is_no_source(check, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nport = 1\n")
+    result = check("checked:app")
+    assert result.exit_code == 0
+    assert "pyproject" not in result.output
+
+
+def test_file_by_name(check, tmp_path):
+    (tmp_path / "other.toml").write_text('header = ["X-A: 1", "X-B: 2"]\nserver_header = false\n')
+    result = check("checked:app", "--config", "other.toml")
+    assert shown(result, "headers") == "[('X-A', '1'), ('X-B', '2')]  (other.toml)"
+    assert shown(result, "server_header") == "False  (other.toml)"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1", "unknown option 'prot'; did you mean 'port'?"),
+        ("port = 70000", "70000 given, expected an integer of at least 0 and at most 65535"),
+        ('port = "x"', "'--port': 'x' is not a valid integer"),
+        ("port = ", "'thestral.toml' cannot be read: "),
+    ],
+)
+def test_fault_of_a_file_is_one_line_and_status_2(check, tmp_path, text, words):
+    (tmp_path / "thestral.toml").write_text(text)
+    result = check("checked:app")
+    assert result.exit_code == 2
+    assert words in result.output.splitlines()[-1]
+
+
+def test_missing_file_is_status_2(check):
+    result = check("checked:app", "--config", "none.toml")
+    assert result.exit_code == 2
+    assert "'none.toml' cannot be read" in result.output
+
+
+def test_environment_file_sets_options_and_leaves_what_is_set(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEN_BY_APP", "")  # so that it is restored
+    monkeypatch.delenv("SEEN_BY_APP")
+    monkeypatch.setenv("THESTRAL_PORT", "5")
+    monkeypatch.setenv("THESTRAL_BACKLOG", "")
+    monkeypatch.delenv("THESTRAL_BACKLOG")
+    (tmp_path / "a.env").write_text("THESTRAL_BACKLOG=7\nTHESTRAL_PORT=6\nSEEN_BY_APP='x y'\n")
+    result = check("checked:app", "--env-file", "a.env")
+    assert shown(result, "backlog") == "7  (environment)"
+    assert shown(result, "port") == "5  (environment)"
+    assert os.environ["SEEN_BY_APP"] == "x y"
+
+
+def test_missing_environment_file_is_status_2(check):
+    result = check("checked:app", "--env-file", "none.env")
+    assert result.exit_code == 2
+    assert "'none.env' given, expected a file" in result.output
+
+
+def test_check_runs_the_lifespan_and_says_so(check):
+    result = check("checked:app")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "The application starts and stops."
+    import checked
+
+    assert checked.events[-2:] == ["start", "stop"]
+
+
+@pytest.mark.parametrize("app", ["checked:failing", "checked:none", "nowhere:app"])
+def test_check_of_what_does_not_start_is_status_3(check, app):
+    result = check(app)
+    assert result.exit_code == 3
+    assert "starts and stops" not in result.output
+
+
+def test_module_named_check_can_still_be_served(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "check.py").write_text(APP)
+    result = CliRunner().invoke(main, ["check", "check:app"])
+    assert result.exit_code == 0
+    assert "app = 'check:app'" in result.output

@@ -1,0 +1,78 @@
+"""Settings from files: thestral.toml, [tool.thestral] of pyproject.toml, a file of variables."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from thestral.config import options
+from thestral.errors import ConfigError
+
+OWN_FILE = "thestral.toml"
+PROJECT_FILE = "pyproject.toml"
+
+
+def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
+    """Values of options by field name, and the file that they stand in ("" for none).
+
+    Args:
+        path: of a TOML file; None looks for thestral.toml, then pyproject.toml, in the working
+            directory.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds an option that there is not.
+    """
+    if path is not None:
+        return known(parse(Path(path)), path), path
+    if Path(OWN_FILE).is_file():
+        return known(parse(Path(OWN_FILE)), OWN_FILE), OWN_FILE
+    if Path(PROJECT_FILE).is_file():
+        table = parse(Path(PROJECT_FILE)).get("tool", {}).get("thestral", {})
+        return known(table, PROJECT_FILE), PROJECT_FILE if table else ""
+    return {}, ""
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """A TOML file; a pyproject.toml given by name is read as it is, so its own table counts."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError("config", f"{str(path)!r} cannot be read: {error}") from None
+
+
+def known(table: Any, path: str) -> dict[str, Any]:
+    """The table with field names for keys; a key may be spelled as the flag, too."""
+    if not isinstance(table, dict):
+        raise ConfigError("config", f"{path}: thestral is no table")
+    names = {"app": "app"}
+    for name, spec in options():
+        names[name] = name
+        names[spec.flag or name] = name
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError("config", f"{path} has an unknown option {key!r}{hint}")
+        values[names[name]] = value
+    return values
+
+
+def load_environment(path: str) -> None:
+    """Set variables from a file of NAME=VALUE lines; those that are set already stay.
+
+    Raises:
+        ConfigError: there is no such file, or python-dotenv is not installed.
+    """
+    try:
+        from dotenv import load_dotenv
+    except ImportError:
+        raise ConfigError(
+            "env_file", "needs the package python-dotenv: pip install 'thestral[standard]'"
+        ) from None
+    if not Path(path).is_file():
+        raise ConfigError("env_file", f"{path!r} given, expected a file")
+    load_dotenv(path)
