@@ -14,7 +14,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import itself and what stands behind it.
-ORDER = ["cli", "supervisor", "worker", "server", "protocol", "leaf", "_core", "_csrc"]
+ORDER = [
+    "cli",
+    "testing",
+    "workers",
+    "supervisor",
+    "worker",
+    "server",
+    "protocol",
+    "leaf",
+    "_core",
+    "_csrc",
+]
 LEAVES = {
     *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
     *("cpus", "health", "notify", "reloader", "settings"),

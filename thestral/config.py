@@ -154,6 +154,26 @@ class Config:
         kind=str,
         choices=("auto", "uvloop", "asyncio"),
     )
+    interface: str = option(
+        "auto",
+        help="What the application is; auto knows ASGI 3 from ASGI 2. wsgi needs package a2wsgi.",
+        group="Application",
+        kind=str,
+        choices=("auto", "asgi3", "asgi2", "wsgi"),
+    )
+    http: str = option(
+        "auto",
+        help="Accepted for uvicorn's sake: there is one parser.",
+        group="Application",
+        kind=str,
+        choices=("auto", "h11", "httptools", "zttp"),
+    )
+    reset_contextvars: bool = option(
+        False,
+        help="Accepted for uvicorn's sake: no request sees another's context variables.",
+        group="Application",
+        kind=bool,
+    )
     root_path: str = option(
         "", help="Path prefix that a proxy serves the application under.", group="HTTP", kind=str
     )
@@ -206,6 +226,16 @@ class Config:
         optional=True,
     )
 
+    h11_max_incomplete_event_size: int | None = option(
+        None,
+        help="uvicorn's name of limit_header_size.",
+        group="Limits",
+        kind=int,
+        unit="bytes",
+        positive=True,
+        optional=True,
+        highest=LARGEST_SIZE,
+    )
     limit_concurrency: int | None = option(
         None,
         help="Most requests that run at once in a worker, WebSockets apart; more are 503.",
@@ -517,6 +547,8 @@ class Config:
             raise ConfigError(
                 "root_path", f"{self.root_path!r} is not a path: expected '/' and visible ASCII"
             )
+        if self.h11_max_incomplete_event_size is not None:
+            self.limit_header_size = self.h11_max_incomplete_event_size
         self.headers = [checked_header(header) for header in self.headers]
         if not self.host or not all(isinstance(host, str) for host in self.host):
             raise ConfigError("host", f"{self.host!r} given, expected one address or more")

@@ -22,13 +22,16 @@ USUAL_NAMES = ("app", "application", "create_app")
 NAMES_SHOWN = 8
 
 
-def load(app: str | Any, app_dir: str = "", factory: bool = False) -> ASGIApplication:
+def load(
+    app: str | Any, app_dir: str = "", factory: bool = False, interface: str = "auto"
+) -> ASGIApplication:
     """Import the application and make it ASGI 3.
 
     Args:
         app: "module:attribute" (attributes may be dotted), "module", or the object itself.
         app_dir: put in front of sys.path; "" is the current directory.
         factory: call the object to get the application.
+        interface: "asgi3", "asgi2" or "wsgi"; "auto" tells the first two apart.
 
     Raises:
         ImportFailedError: with the cause for the user, over several lines if it is in their code.
@@ -40,7 +43,8 @@ def load(app: str | Any, app_dir: str = "", factory: bool = False) -> ASGIApplic
             raise ImportFailedError(f'"{app}" is not of the form "module:attribute"')
         module = import_module(name)
         app = find(module, attribute) if colon else find_usual(module)
-    return as_asgi3(call_factory(app, factory))
+    app = call_factory(app, factory)
+    return as_wsgi(app) if interface == "wsgi" else as_asgi3(app, interface)
 
 
 def import_module(name: str) -> ModuleType:
@@ -128,18 +132,39 @@ def takes(app: Any, count: int) -> bool:
     return True
 
 
-def as_asgi3(app: Any) -> ASGIApplication:
+def as_wsgi(app: Any) -> ASGIApplication:
+    """A WSGI application behind a2wsgi, which runs it in threads."""
+    try:
+        from a2wsgi import WSGIMiddleware
+    except ImportError:
+        raise ImportFailedError(
+            "--interface wsgi needs the package a2wsgi: pip install 'thestral[wsgi]'"
+        ) from None
+    return without_lifespan(WSGIMiddleware(app))
+
+
+def without_lifespan(app: Any) -> ASGIApplication:
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"WSGI knows no scope of type {scope['type']!r}")
+        await app(scope, receive, send)
+
+    return run
+
+
+def as_asgi3(app: Any, interface: str = "auto") -> ASGIApplication:
     """An ASGI 2 application is a callable of the scope alone that gives a callable of receive and
     send.
     """
     if not callable(app):
         raise ImportFailedError(f"{app!r:.100} is not callable, so it is no ASGI application")
-    if takes(app, 3):
+    if interface == "asgi3" or (interface == "auto" and takes(app, 3)):
         return app  # type: ignore[no-any-return]
-    if takes(app, 1):
+    if interface == "asgi2" or takes(app, 1):
         return functools.partial(run_asgi2, app)
+    hint = "; is it WSGI? Then say --interface wsgi" if takes(app, 2) else ""
     raise ImportFailedError(
-        f"{app!r:.100} does not take (scope, receive, send), so it is no ASGI application"
+        f"{app!r:.100} does not take (scope, receive, send), so it is no ASGI application{hint}"
     )
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
@@ -52,6 +52,7 @@ class Server:
         should_exit: set it, from any thread, to drain and stop.
         force_exit: set it as well to stop without waiting.
         sockets: what it listens on.
+        on_started: called in the loop once requests are accepted.
         left_behind: after run(), whether a task would not be cancelled.
     """
 
@@ -63,6 +64,7 @@ class Server:
         self.sockets: list[socket.socket] = []
         self.context: WorkerContext | None = None
         self.left_behind = False
+        self.on_started: Callable[[], None] = lambda: None
         self._install_signal_handlers = install_signal_handlers
         self._loaded = loaded
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -119,7 +121,7 @@ class Server:
         self._run(self._check())
 
     async def _check(self) -> None:
-        app = load(self.config.app, self.config.app_dir, self.config.factory)
+        app = load_configured(self.config)
         lifespan = Lifespan(app, self.config.lifespan)
         await lifespan.startup()
         await lifespan.shutdown()
@@ -154,7 +156,7 @@ class Server:
         error_logger.info("Started server process [%d]", os.getpid())
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
-            app = self._loaded or load(self.config.app, self.config.app_dir, self.config.factory)
+            app = self._loaded or load_configured(self.config)
             with self._signals():
                 await self._serve(Lifespan(app, self.config.lifespan), app)
         finally:
@@ -175,6 +177,7 @@ class Server:
             await self._accept(context)
             self.started.set()
             self.announce()
+            self.on_started()
             await self._stop.wait()
         finally:
             error_logger.info("Shutting down")
@@ -284,20 +287,20 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Generator[None]:
-        """Take the signals from the loop, so that nothing is interrupted in the middle."""
+        """Take the signals; the handler only sets flags, so nothing is interrupted in the middle.
+
+        As a bound method of an object with should_exit it is what libraries look for that want to
+        know of a shutdown, as sse-starlette does with uvicorn's.
+        """
         main = threading.current_thread() is threading.main_thread()
         if not (self._install_signal_handlers and main) or sys.platform == "win32":
             yield
             return
-        assert self._loop is not None
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number in SIGNALS:
-            self._loop.add_signal_handler(number, self.handle_exit, number, None)
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
         finally:
             for number in SIGNALS:
-                self._loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -305,6 +308,15 @@ class Server:
         if self._should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+def load_configured(config: Config) -> Any:
+    """The application that the options name.
+
+    Raises:
+        ImportFailedError: as load().
+    """
+    return load(config.app, config.app_dir, config.factory, config.interface)
 
 
 @contextlib.contextmanager

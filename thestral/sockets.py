@@ -85,6 +85,11 @@ def open_all(config: Config) -> list[socket.socket]:
     return sockets
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """The same socket under a descriptor of its own; a plain one, that can be sent to a process."""
+    return socket.socket(fileno=os.dup(sock.fileno()))
+
+
 def close_all(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         sock.close()

@@ -26,10 +26,9 @@ from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import ConfigError, WorkerError
 from thestral.health import Watch, resident_size
-from thestral.importer import load
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import Server
+from thestral.server import Server, load_configured
 from thestral.worker import READY, RETIRE, STACKS_SIGNAL, run_worker, set_title
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
@@ -123,7 +122,7 @@ class Supervisor:
 
     def _preload(self) -> Any:
         """Import the application once for all workers: they share its memory until they write."""
-        app = load(self.config.app, self.config.app_dir, self.config.factory)
+        app = load_configured(self.config)
         gc.collect()
         gc.freeze()  # or the first collection in a worker would write to every object
         return app
@@ -255,7 +254,7 @@ class Supervisor:
                 listening.bind_one(twin, address, listening.takes_both(sock), True)
                 own.append(twin)
             return own
-        return [plain(sock) for sock in self._sockets]
+        return [listening.duplicate(sock) for sock in self._sockets]
 
     def _hear(self, worker: Worker) -> None:
         try:
@@ -430,11 +429,6 @@ def worker_count(config: Config) -> int:
     if config.workers == "auto":
         return cpus.available()
     return int(config.workers or os.environ.get("WEB_CONCURRENCY", "") or 1)
-
-
-def plain(sock: socket.socket) -> socket.socket:
-    """The same socket under a descriptor of its own, as the class that can be sent to a process."""
-    return socket.socket(fileno=os.dup(sock.fileno()))
 
 
 @contextlib.contextmanager

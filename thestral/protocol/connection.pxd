@@ -45,6 +45,7 @@ cdef class Stream:
     cpdef object want_body(self)
     cpdef object consumed(self, Py_ssize_t size)
     cpdef object reset(self)
+    cpdef object cut(self)
     cpdef bint is_writable(self)
 
 

@@ -219,6 +219,10 @@ class Stream:
         """Give the exchange up; the peer sees that it is incomplete."""
         raise NotImplementedError
 
+    def cut(self) -> None:
+        """End an incomplete exchange once all that was written has been sent."""
+        raise NotImplementedError
+
     def is_writable(self) -> bool:
         """Whether a writer may go on at once."""
         raise NotImplementedError

@@ -154,6 +154,11 @@ class HTTPCycle(Cycle):
             self.log_raised(exc)
         if self._state == COMPLETE or self._gone:
             return
+        if self._state == EXPECT_BODY and self._disconnected and self.context.draining:
+            # It was told to end. What it has sent is sent; that it is not all, the client can see.
+            self._state = COMPLETE
+            self.stream.cut()
+            return
         if exc is None:
             error_logger.error(
                 "ASGI application returned without %s response (%s)",

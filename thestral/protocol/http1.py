@@ -483,8 +483,7 @@ class HTTP1Stream(Stream):
         if data:
             self.wire.write(data)
         if end:
-            self.wire.release(self)
-            self.wire._linger()
+            self.cut()
 
     def open_tunnel(self, headers: Headers) -> None:
         connection = self.wire
@@ -547,6 +546,11 @@ class HTTP1Stream(Stream):
         self.response_complete = True
         self.persistent = False
         self.connection.abort()
+
+    def cut(self) -> None:
+        self.response_complete = True
+        self.wire.release(self)
+        self.wire._linger()
 
     def is_writable(self) -> bool:
         return not self.connection.write_paused

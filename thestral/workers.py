@@ -1,0 +1,75 @@
+"""A worker class for gunicorn: `gunicorn -k thestral.workers.ThestralWorker main:app`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, ClassVar
+
+from gunicorn.workers.base import Worker
+
+from thestral.config import Config
+from thestral.server import Server
+from thestral.sockets import duplicate
+
+BEAT = 1.0  # seconds between signs of life for the arbiter
+
+
+class ThestralWorker(Worker):  # type: ignore[misc]
+    """Serves gunicorn's application on gunicorn's sockets.
+
+    gunicorn's keepalive, graceful_timeout, max_requests and access-log switch hold; options without
+    a counterpart stand in CONFIG_KWARGS of a subclass.
+    """
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
+
+    def init_signals(self) -> None:
+        """The Server takes SIGINT and SIGTERM when it runs; what else gunicorn sends is its own."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+        signal.signal(signal.SIGABRT, self.handle_abort)
+        signal.siginterrupt(signal.SIGUSR1, False)
+
+    def run(self) -> None:
+        limit = self.max_requests
+        options: dict[str, Any] = {
+            "timeout_keep_alive": float(self.cfg.keepalive),
+            "timeout_graceful_shutdown": float(self.cfg.graceful_timeout),
+            "limit_max_requests": None if limit == sys.maxsize else limit,
+            "limit_max_requests_jitter": 0,  # gunicorn has added its own
+            "access_log": bool(self.cfg.accesslog),
+            "backlog": self.cfg.backlog,
+        }
+        config = Config(self.wsgi, **(options | self.CONFIG_KWARGS))
+        server = GunicornServer(config, self)
+        server.run([duplicate(listener.sock) for listener in self.sockets])
+        self.alive = False
+
+
+class GunicornServer(Server):
+    """A Server that shows gunicorn's arbiter that its loop runs, and stops when that is gone."""
+
+    def __init__(self, config: Config, worker: ThestralWorker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    def announce(self) -> None:
+        signal.signal(signal.SIGQUIT, self._quit)
+        self._beat()
+
+    def say_stopping(self) -> None:
+        """The arbiter talks to systemd."""
+
+    def _beat(self) -> None:
+        assert self._loop is not None
+        self._worker.notify()
+        if os.getppid() != self._worker.ppid:
+            self.should_exit = True
+        self._loop.call_later(BEAT, self._beat)
+
+    def _quit(self, number: int, frame: object) -> None:
+        self.force_exit = True
+        self.should_exit = True
