@@ -20,7 +20,8 @@ CORE = "thestral._core.http1 thestral._core.websocket"
         "ruff format --check .",
         "mypy",
         "mypy --strict tests/typing/user_program.py",
-        "mypy.stubtest --ignore-unused-allowlist --allowlist=tests/typing/stubtest.txt " + CORE,
+        "mypy.stubtest --mypy-config-file=pyproject.toml --ignore-unused-allowlist"
+        " --allowlist=tests/typing/stubtest.txt " + CORE,
     ],
 )
 def test_is_clean(command):
