@@ -2,7 +2,7 @@
 PYTHON ?= python
 SECONDS ?= 60
 
-.PHONY: dev build test cov lint types asan fuzz bench dist wheels clean check
+.PHONY: dev build readme test cov lint types asan fuzz bench dist wheels clean check
 
 dev:      ; $(PYTHON) -m pip install -e ".[test,examples]"
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
@@ -15,5 +15,6 @@ fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz -
 bench:    ; $(PYTHON) bench/peers.py
 dist:     ; $(PYTHON) -m build
 wheels:   ; $(PYTHON) -m pip install -q cibuildwheel && $(PYTHON) -m cibuildwheel --output-dir wheelhouse
+readme:   ; PYTHONPATH=tests $(PYTHON) tests/readme.py
 clean:    ; rm -rf build dist wheelhouse *.egg-info thestral/_csrc.c && find thestral -name '*.so' -delete
 check:    lint types test
