@@ -217,9 +217,15 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 
 
 def next_element(value: bytes, position: int) -> int:
-    """Where the next element of a list begins; `position` itself if no comma comes."""
+    """Where the next element of a list begins.
+
+    Raises:
+        RemoteProtocolError: something stands there that is no comma.
+    """
     end = skip(SEPARATOR, value, position)
-    return end if end == len(value) or b"," in value[position:end] else position
+    if end < len(value) and b"," not in value[position:end]:
+        raise refused("a field is no list")
+    return end
 
 
 def skip(pattern: re.Pattern[bytes], value: bytes, position: int) -> int:

@@ -244,6 +244,7 @@ class HTTP1Connection(Connection):
         stream.persistent = parser.keep_alive and not context.draining
         stream.owes_continue = parser.expect_continue
         stream.head_only = scope["method"] == "HEAD"
+        self._stream = stream
         if parser.websocket and context.websocket is not None:
             self._begin_websocket(stream, scope)
         else:
@@ -251,7 +252,6 @@ class HTTP1Connection(Connection):
                 raise overloaded()
             stream.cycle = HTTPCycle(scope, stream, context)
         stream.request_left = -1 if parser.chunked else parser.content_length
-        self._stream = stream
         context.total_requests += 1
         self._owes = BODY_REST
         # A client that waits for 100 owes nothing until it gets it.
@@ -312,7 +312,7 @@ class HTTP1Connection(Connection):
         client = client_address(self) or "a client"
         error_logger.info("Refused %s with %d: %s%s", client, error.status, error.reason, shown)
         if stream is None:
-            self._respond_refused(error)
+            self._respond_refused(error, False)
             return
         cycle = stream.cycle
         self.release(stream)
@@ -322,10 +322,11 @@ class HTTP1Connection(Connection):
             self.abort()
         else:
             stream.status = error.status
-            self._respond_refused(error)
-        cycle.on_closed()
+            self._respond_refused(error, stream.head_only)
+        if cycle is not None:  # None if the head itself was refused
+            cycle.on_closed()
 
-    def _respond_refused(self, error: RemoteProtocolError) -> None:
+    def _respond_refused(self, error: RemoteProtocolError, head_only: bool) -> None:
         """A short plain-text answer in place of the application's, then a lingering close."""
         body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
         writer = self.context.writer
@@ -336,7 +337,8 @@ class HTTP1Connection(Connection):
         writer.write(b"connection: close\r\n")
         writer.write(self.context.default_head)
         writer.write(b"\r\n")
-        writer.write(body)
+        if not head_only:
+            writer.write(body)
         self.emit(mark)
         self._linger()
 
@@ -500,6 +502,7 @@ class HTTP1Stream(Stream):
         self._write_defaults(writer)
         writer.write(b"\r\n")
         connection.emit(mark)
+        connection.flush()  # frames are not corked: none may overtake the head
         self.status = 101
         self.tunnel = True
         self.high_water = 0

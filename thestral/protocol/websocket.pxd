@@ -27,7 +27,7 @@ cdef class WebSocketCycle(Cycle):
     cdef int _state
     cdef int _status
     cdef object _headers
-    cdef list _queue
+    cdef object _queue
     cdef Py_ssize_t _queue_size
     cdef Py_ssize_t _held
     cdef bytes _pong

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.websocket import Event, FrameParser, FrameWriter, is_close_code
@@ -70,7 +71,7 @@ class WebSocketCycle(Cycle):
         self._state = CONNECTING
         self._status = 0  # of a denial
         self._headers: Any = None
-        self._queue: list[str | bytes] = []
+        self._queue: deque[str | bytes] = deque()
         self._queue_size = 0  # bytes, or characters of text
         self._held = 0  # bytes of frames that are not read yet
         self._pong: bytes | None = None  # owed to the newest Ping
@@ -105,7 +106,7 @@ class WebSocketCycle(Cycle):
                     "reason": self._reason,
                 }
             await self.wait_to_read()
-        message = self._queue.pop(0)
+        message = self._queue.popleft()
         self._queue_size -= len(message)
         if self._held:
             self._read()
@@ -218,13 +219,14 @@ class WebSocketCycle(Cycle):
             else:
                 self.stream.write(body, end)
         except LocalProtocolError:
+            # A head that could not be sent leaves room for a 500.
             if self.stream.status:
                 self._state = CLOSED
-            raise
-        finally:
-            if end or self._state == CLOSED:
-                self._state = CLOSED
                 self._disconnect(ABNORMAL, "")
+            raise
+        if end:
+            self._state = CLOSED
+            self._disconnect(ABNORMAL, "")
 
     def _close_by_app(self, message: dict[str, Any]) -> None:
         code = message.get("code", NORMAL)

@@ -1,0 +1,365 @@
+"""Clients that go, at each point and in each way: what the application is told, what stays."""
+
+import asyncio
+import gc
+import socket
+
+import pytest
+from support import wait_until
+from ws_apps import Gate, Sessions, accept, echo, send_bytes, send_text, ws_only
+from ws_client import PING, TEXT, Client, close_frame, connected, frame
+
+from thestral.errors import ClientDisconnected
+
+CLOSING = "websocket.close"
+
+PER_CONNECTION = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle", "WebSocketCycle", "FrameParser"}
+
+
+@pytest.fixture(autouse=True)
+def only_ours():
+    """What was there before does not count, and need not be walked through: it is frozen."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def alive() -> list[object]:
+    gc.collect()
+    return [o for o in gc.get_objects() if type(o).__name__ in PER_CONNECTION]
+
+
+def nothing_stays(running) -> None:
+    wait_until(lambda: not running.context.connections)
+    wait_until(lambda: not running.context.cycles)
+    wait_until(lambda: not alive(), 3)
+
+
+def go_by_close(client: Client) -> None:
+    client.send(close_frame(1001, "leaving"))
+
+
+LEAVING = {
+    "RST": (Client.reset, 1006),
+    "FIN": (Client.__exit__, 1006),
+    "Close": (go_by_close, 1001),
+}
+LEAVES = pytest.mark.parametrize("leave", LEAVING)
+
+
+@LEAVES
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\x81", frame(TEXT, "abc")[:-1], frame(TEXT, "abc", fin=False)],
+    ids=["idle", "within a header", "within a payload", "within a message"],
+)
+def test_client_gone_while_the_application_receives(serve, leave, sent, errors):
+    go, code = LEAVING[leave]
+    if leave == "Close" and sent and not sent.endswith(b"c") and len(sent) < 9:
+        sent = b""  # a Close there would be the frame's bytes
+    app = Sessions(echo)
+    running = serve(app)
+    with connected(running) as client:
+        client.send(sent)
+        go(client)
+        assert app.disconnect()[0] == code
+    nothing_stays(running)
+    assert not errors()
+
+
+@LEAVES
+def test_client_gone_before_the_answer(serve, leave, errors):
+    """A Close there is read once the handshake is answered."""
+    gate = Gate()
+
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        await gate.wait()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    go, code = LEAVING[leave]
+    with Client(running) as client:
+        wait_until(lambda: gate.reached)
+        go(client)
+        if leave != "Close":
+            wait_until(lambda: not running.context.connections)
+        gate.open(running)
+        wait_until(lambda: sessions.last.ended)
+        if leave == "Close":
+            assert sessions.disconnect() == (code, "leaving")
+        else:
+            assert isinstance(sessions.last.raised, ClientDisconnected)
+    nothing_stays(running)
+    assert not errors()
+
+
+@pytest.mark.parametrize("leave", ["RST", "FIN"])
+def test_client_gone_before_the_answer_is_told_by_receive(serve, leave, errors):
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    with Client(running) as client:
+        wait_until(lambda: sessions.calls and sessions.last.received)
+        LEAVING[leave][0](client)
+        assert sessions.disconnect() == (1006, "")
+    nothing_stays(running)
+
+
+@LEAVES
+@pytest.mark.parametrize("message", ["text", "close"])
+def test_send_raises_once_the_client_is_gone(serve, leave, message, errors):
+    """ClientDisconnected, an OSError, as ASGI 2.4 asks for; not an error of the application's."""
+    raised = []
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        assert (await receive())["type"] == "websocket.disconnect"
+        try:
+            if message == "text":
+                await send_text(send, "late")
+            else:
+                await send({"type": CLOSING})
+        except OSError as exc:
+            raised.append(exc)
+            raise
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    with connected(running) as client:
+        LEAVING[leave][0](client)
+        wait_until(lambda: sessions.last.ended)
+    assert type(raised.pop()) is ClientDisconnected
+    sessions.all.clear()
+    nothing_stays(running)
+    assert not errors()
+
+
+@LEAVES
+def test_client_gone_while_send_waits(serve, leave, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        while True:
+            await send_bytes(send, b"x" * 100_000)
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    with connected(running, receive_buffer=4096) as client:
+        wait_until(lambda: all(c.write_paused for c in running.context.connections))
+        LEAVING[leave][0](client)
+        wait_until(lambda: sessions.last.ended)
+    assert type(sessions.last.raised) is ClientDisconnected
+    sessions.all.clear()
+    nothing_stays(running)
+    assert not errors()
+
+
+@LEAVES
+def test_client_gone_behind_the_applications_close(serve, leave, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await send({"type": CLOSING, "code": 4000})
+        await receive()
+
+    sessions = Sessions(app)
+    running = serve(sessions, ws_close_timeout=1000)
+    with connected(running) as client:
+        assert client.read_close()[0] == 4000
+        LEAVING[leave][0](client)
+        assert sessions.disconnect()[0] == 4000
+    wait_until(lambda: not running.context.connections)
+    nothing_stays(running)
+    assert not errors()
+
+
+@LEAVES
+def test_queued_messages_are_delivered_when_the_client_has_gone(serve, leave):
+    gate = Gate()
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await gate.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    with connected(running) as client:
+        client.send(*[frame(TEXT, str(number)) for number in range(10)])
+        go, code = LEAVING[leave]
+        if leave == "RST":
+            # a reset takes from the kernel what the server has not read: let it read
+            wait_until(lambda: gate.reached)
+            client.send(frame(PING, "all read?"))
+            assert client.read().payload == b"all read?"
+        go(client)
+        if leave == "Close":
+            assert client.read_close()[0] == code
+            client.ended()
+            client.sock.close()
+        wait_until(lambda: not running.context.connections)
+        gate.open(running)
+        assert sessions.disconnect()[0] == code
+    texts = [message["text"] for message in sessions.last.received[1:-1]]
+    assert texts == [str(number) for number in range(10)]
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("leave", ["RST", "FIN"])
+@pytest.mark.parametrize(
+    "behind", [b"\x81", frame(TEXT, "part")[:-1], frame(TEXT, "part", fin=False)]
+)
+def test_client_gone_with_a_full_queue(serve, leave, behind):
+    """Bytes wait behind the queue, a part of a frame at last; the end comes behind them."""
+    gate = Gate()
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await gate.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    sessions = Sessions(app)
+    running = serve(sessions, ws_max_queue=2)
+    with connected(running) as client:
+        client.send(*[frame(TEXT, str(number)) for number in range(6)], behind)
+        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        LEAVING[leave][0](client)
+        gate.open(running)
+        code, _ = sessions.disconnect()
+        assert code == 1006
+    texts = [message["text"] for message in sessions.last.received[1:-1]]
+    assert texts == [str(number) for number in range(6)]
+    nothing_stays(running)
+
+
+def test_client_gone_with_a_full_queue_while_the_application_sends(serve, errors):
+    """Its send() notices, though nothing is read; receive() still has what came before."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        try:
+            while True:
+                await send_bytes(send, b"x" * 100_000)
+                sent.append(1)
+        except ClientDisconnected:
+            while (await receive())["type"] == "websocket.receive":
+                pass
+
+    sessions = Sessions(app)
+    running = serve(sessions, ws_max_queue=2)
+    with connected(running, receive_buffer=4096) as client:
+        client.send(*[frame(TEXT, str(number)) for number in range(6)], b"\x81")
+        wait_until(lambda: all(c.write_paused for c in running.context.connections))
+        client.reset()
+        assert sessions.disconnect()[0] == 1006
+    nothing_stays(running)
+    assert not errors()
+
+
+class WebSocketDisconnect(Exception):
+    """By Starlette's name."""
+
+
+def test_starlettes_word_for_it_is_no_error(serve, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise WebSocketDisconnect(1000)
+
+    running = serve(Sessions(app))
+    with connected(running) as client:
+        client.close()
+    wait_until(lambda: not running.context.cycles)
+    assert not errors()
+
+
+def test_a_group_of_disconnects_is_no_error(serve, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await receive()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send_text(send, "late"))
+            group.create_task(send_text(send, "late"))
+
+    running = serve(Sessions(app))
+    with connected(running) as client:
+        client.close()
+    wait_until(lambda: not running.context.cycles)
+    assert not errors()
+
+
+def test_other_exceptions_behind_the_disconnect_are_errors(serve, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await receive()
+        raise ValueError("mine")
+
+    running = serve(Sessions(app))
+    with connected(running) as client:
+        client.close()
+    wait_until(lambda: not running.context.cycles)
+    wait_until(errors)
+    assert len(errors()) == 1
+
+
+def test_starlettes_word_while_the_client_is_there_is_an_error(serve, errors):
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        raise WebSocketDisconnect(1000)
+
+    with connected(serve(Sessions(app))) as client:
+        assert client.read_close()[0] == 1011
+    assert len(errors()) == 1
+
+
+def test_send_behind_a_failure_of_the_client(serve, errors):
+    """The server has ended the connection for the client's fault: gone, as for the rest."""
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        assert (await receive())["code"] == 1002
+        await send_text(send, "late")
+
+    sessions = Sessions(app)
+    with connected(serve(sessions)) as client:
+        client.send(frame(3))
+        client.closed(1002)
+    wait_until(lambda: sessions.last.ended)
+    assert type(sessions.last.raised) is ClientDisconnected
+    assert not errors()
+
+
+def test_application_that_never_receives_does_not_keep_the_connection(serve):
+    """The client's Close is answered and TCP closed; the application ends when it likes."""
+    gate = Gate()
+
+    @ws_only
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await gate.wait()
+
+    running = serve(app)
+    with connected(running) as client:
+        client.close(1000)
+    wait_until(lambda: not running.context.connections)
+    assert len(running.context.cycles) == 1
+    gate.open(running)
+    nothing_stays(running)
+
+
+def test_half_close_7_1_5(serve):
+    """A client that closes its side of TCP has left: no Close can come any more."""
+    app = Sessions(echo)
+    running = serve(app)
+    with connected(running) as client:
+        client.sock.shutdown(socket.SHUT_WR)
+        client.is_reset()
+        assert app.disconnect()[0] == 1006
+    nothing_stays(running)
