@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def compiled_without_vectors(name: str, declarations: str, directory: Path) -> Any:
-    """A library with csrc/<name>.c whose #else branches were taken, its functions declared."""
+    """A library with csrc/<name>.c whose #else branches were taken, its functions declared.
+
+    They are gone with the object that is returned.
+    """
     library = directory / f"{name}.so"
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
     subprocess.run(

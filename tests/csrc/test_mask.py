@@ -31,7 +31,8 @@ def key_guard():
 @pytest.fixture(scope="module")
 def portable(tmp_path_factory):
     """th_mask as a machine without vector instructions has it."""
-    return compiled_without_vectors("mask", DECLARATION, tmp_path_factory.mktemp("mask")).th_mask
+    library = compiled_without_vectors("mask", DECLARATION, tmp_path_factory.mktemp("mask"))
+    yield library.th_mask  # while there is the library
 
 
 @pytest.fixture(params=["th_mask", "th_mask_scalar", "portable"])
