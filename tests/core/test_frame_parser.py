@@ -1,5 +1,6 @@
 """FrameParser: every vector at every split, every limit, and what is beside the events."""
 
+import itertools
 import random
 import zlib
 
@@ -68,15 +69,17 @@ def test_vector(case):
         assert outcome.failed_in.start == case.fails_at, case.why
 
 
-@pytest.mark.parametrize("case", params(case for case in CASES if case.expected.failed is not None))
-def test_nothing_after_a_failure_is_read(case):
+def test_nothing_after_a_failure_is_read():
     # However much comes behind it, and whatever it is.
-    parser = make_parser(case.settings)
-    outcome = Outcome()
-    for piece in [case.data, frame(TEXT, b"a"), frame(CLOSE)]:
-        parser.feed(piece)
-        take_events(parser, outcome)
-    assert outcome == case.expected
+    for case in CASES:
+        if case.expected.failed is None or case.fault:
+            continue
+        parser = make_parser(case.settings)
+        outcome = Outcome()
+        for piece in [case.data, frame(TEXT, b"a"), frame(CLOSE)]:
+            parser.feed(piece)
+            take_events(parser, outcome)
+        assert outcome == case.expected, case.name
 
 
 # --- Text, in all ways to send it -----------------------------------------------------------------
@@ -230,32 +233,30 @@ def test_reason(data, status, reason):
 # --- Limits ---------------------------------------------------------------------------------------
 
 
+def pieces_of(payload: bytes, parts: int) -> list[bytes]:
+    step = max(-(-len(payload) // parts), 1)
+    return [payload[i : i + step] for i in range(0, len(payload), step)] or [b""]
+
+
 @pytest.mark.parametrize("limit", [0, 1, 124, 125, 126, 127, 200, 65534, 65535, 65536, 65537])
-@pytest.mark.parametrize("over", [-1, 0, 1])
-@pytest.mark.parametrize("parts", [1, 2, 5])
-def test_message_limit(limit, over, parts):
-    size = limit + over
-    if size < 0:
-        return
-    step = max(-(-size // parts), 1)
-    payload = bytes(size)
-    pieces = [payload[i : i + step] for i in range(0, size, step)] or [b""]
-    data = b"".join(fragments(BINARY, pieces))
+def test_message_limit(limit):
     settings = Settings(max_size=limit)
-    expected = Outcome(failed=1009) if over > 0 else Outcome(events=[("binary", payload)])
-    assert parse([data], settings) == expected
-    assert parse([data[i : i + 7] for i in range(0, len(data), 7)], settings) == expected
+    for over, parts in itertools.product([-1, 0, 1], [1, 2, 5]):
+        payload = bytes(max(limit + over, 0))
+        data = b"".join(fragments(BINARY, pieces_of(payload, parts)))
+        expected = Outcome(failed=1009) if over > 0 else Outcome([("binary", payload)])
+        assert parse([data], settings) == expected
+        assert parse([data[i : i + 7] for i in range(0, len(data), 7)], settings) == expected
 
 
-@pytest.mark.parametrize("bits", [9, 12, 15])
-@pytest.mark.parametrize("over", [-1, 0, 1, 2])
 @pytest.mark.parametrize("limit", [1, 16, 511, 512, 513, 1000, 4096, 70000])
-def test_inflated_limit(limit, over, bits):
-    payload = (b"abcdefg%d," * 30_000)[: limit + over]
-    data = frame(BINARY, Deflater(bits).message(payload), rsv=4)
-    settings = Settings(max_size=limit, bits=bits)
-    expected = Outcome(failed=1009) if over > 0 else Outcome(events=[("binary", payload)])
-    assert agree(data, settings, limit, rounds=4) == expected
+def test_inflated_limit(limit):
+    for over, bits in itertools.product([-1, 0, 1, 2], [9, 12, 15]):
+        payload = (b"abcdefg%d," * 30_000)[: limit + over]
+        data = frame(BINARY, Deflater(bits).message(payload), rsv=4)
+        settings = Settings(max_size=limit, bits=bits)
+        expected = Outcome(failed=1009) if over > 0 else Outcome([("binary", payload)])
+        assert agree(data, settings, limit, rounds=4) == expected
 
 
 def test_largest_limit():

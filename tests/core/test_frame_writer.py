@@ -202,7 +202,7 @@ def test_no_reference_reaches_beyond_the_window(bits, level):
     rng = random.Random(level)
     block = rng.randbytes(64)
     writer, inflater = make_writer(bits, level=level), Inflater(bits)
-    for distance in range((1 << bits) - 300, (1 << bits) + 20, 9 if bits < 13 else 63):
+    for distance in range((1 << bits) - 300, (1 << bits) + 20, 9 if bits < 12 else 63):
         payload = block + rng.randbytes(distance - len(block)) + block
         assert inflater.message(read(writer.message(payload))[1]) == payload
 
@@ -212,7 +212,7 @@ def test_window_of_nine_bits_suits_a_client_of_eight(level):
     # zlib has no raw window of 256 bytes, but with 512 it looks back 250 bytes at most: so an
     # offer of server_max_window_bits=8 (RFC 7692 section 7.1.2.1) can be kept.
     rng = random.Random(level)
-    for memory in (1, 5, 9):
+    for memory in (1, 9):
         writer, inflater = make_writer(9, level=level, memory=memory), Inflater(8)
         for _ in range(15):
             payload = words(rng, rng.choice([10, 255, 256, 257, 600, 3000]))
@@ -234,18 +234,18 @@ def test_window_is_used():
 
 
 @pytest.mark.parametrize("level", range(1, 10))
-@pytest.mark.parametrize("memory", range(1, 10))
-def test_levels_and_memory_levels(level, memory):
-    rng = random.Random(level * 10 + memory)
-    writer, inflater = make_writer(12, level=level, memory=memory), Inflater(12)
-    reference = zlib.compressobj(level, zlib.DEFLATED, -12, memory)
-    for size in (5, 2000, 9000):
-        payload = words(rng, size)
-        data = read(writer.message(payload))[1]
-        assert inflater.message(data) == payload
-        # The settings are zlib's own and reach it.
-        expected = reference.compress(payload) + reference.flush(zlib.Z_SYNC_FLUSH)
-        assert data == expected.removesuffix(TAIL)
+def test_levels_and_memory_levels(level):
+    for memory in range(1, 10):
+        rng = random.Random(level * 10 + memory)
+        writer, inflater = make_writer(12, level=level, memory=memory), Inflater(12)
+        reference = zlib.compressobj(level, zlib.DEFLATED, -12, memory)
+        for size in (5, 2000, 9000):
+            payload = words(rng, size)
+            data = read(writer.message(payload))[1]
+            assert inflater.message(data) == payload
+            # The settings are zlib's own and reach it.
+            expected = reference.compress(payload) + reference.flush(zlib.Z_SYNC_FLUSH)
+            assert data == expected.removesuffix(TAIL)
 
 
 def test_what_does_not_compress():
