@@ -222,6 +222,18 @@ def test_deflate_appends(deflater):
     assert deflater.take() == b"before" + bytes.fromhex("f248cdc9c90700")
 
 
+@pytest.mark.parametrize("room", range(20))
+def test_deflate_where_memory_is_short(deflater, room):
+    # With less than zlib wants for the end of a message it would write the end twice.
+    for _ in range(2):
+        lib.th_buffer_free(deflater.out)
+        lib.th_buffer_append(deflater.out, b"x" * (512 - room), 512 - room)
+        assert deflater.out.capacity - deflater.out.length == room
+        assert deflater.deflate(b"Hello") == lib.TH_OK
+        assert deflater.take()[512 - room :] == bytes.fromhex("f248cdc9c90700")
+        lib.th_deflate_free(deflater.c)
+
+
 # --- Memory ---------------------------------------------------------------------------------------
 
 
