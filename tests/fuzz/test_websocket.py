@@ -51,7 +51,7 @@ from thestral._core.websocket import FrameWriter
 
 SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS") or 0)
 SEED = 6455
-INPUTS = 1500  # of each test, however little time it has
+INPUTS = 1200  # of each test, however little time it has
 QUIET = logging.getLogger("websockets.quiet")
 QUIET.addHandler(logging.NullHandler())
 QUIET.propagate = False
