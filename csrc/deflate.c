@@ -9,6 +9,9 @@ static const char TAIL[] = {0x00, 0x00, (char)0xff, (char)0xff};
 /* Less room than this at a flush, and zlib may write its end twice. */
 enum { LEAST_ROOM = 16, LARGEST_STEP = 1 << 30 };
 
+/* In z_stream.data_type: the last block has ended, and the next one's head is to come. */
+enum { AT_BLOCK_START = 128 };
+
 static z_stream *stream_of(th_deflate_stream *deflate) { return (z_stream *)(void *)deflate->stream.data; }
 
 /* A zeroed z_stream, which must not move while it is in use: zlib points back to it. */
@@ -92,6 +95,8 @@ int th_inflate(th_deflate_stream *inflater, const char *src, size_t n, th_buffer
 
 int th_inflate_end(th_deflate_stream *inflater, th_buffer *out, uint64_t max) {
   int status = th_inflate(inflater, TAIL, sizeof TAIL, out, max);
+  /* The tail must be a block's end; else the data broke off, and has taken the tail for content. */
+  if (status == TH_OK && !(stream_of(inflater)->data_type & AT_BLOCK_START)) status = TH_EDEFLATE;
   if (!inflater->takeover) th_inflate_free(inflater);
   return status;
 }

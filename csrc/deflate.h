@@ -23,7 +23,7 @@ void th_deflate_free(th_deflate_stream *deflater);
 /* Appends what src[0..n), a part of a message, inflates to. Returns TH_OK, TH_ENOMEM, TH_EDEFLATE for what is no DEFLATE
  * data, or TH_EMESSAGE_SIZE as soon as out holds more than max bytes; then a little more than max is in memory at most. */
 int th_inflate(th_deflate_stream *inflater, const char *src, size_t n, th_buffer *out, uint64_t max);
-/* Ends a message, with the 4 bytes that its sender has taken off. Same returns. */
+/* Ends a message, with the 4 bytes that its sender has taken off. Same returns; TH_EDEFLATE also if it breaks off. */
 int th_inflate_end(th_deflate_stream *inflater, th_buffer *out, uint64_t max);
 
 /* Appends a whole message, not empty, compressed. Returns TH_OK or TH_ENOMEM. */

@@ -252,8 +252,8 @@ int th_ws_next(th_ws *ws) {
     int event = next_event(ws);
     if (event >= 0) return event;
     ws->failed = event;
-    ws->next = ws->end;
     th_ws_free(ws);
   }
+  ws->next = ws->end;
   return ws->failed;
 }

@@ -2,7 +2,8 @@
  *
  * Reading is pulled, as http1.h's is: th_ws_feed() lends memory, th_ws_next() advances to the next event until it returns
  * TH_WS_NEED_DATA. A message is unmasked, inflated and checked as it arrives, so that what is wrong with it is known at
- * the first byte that is. A verdict never depends on how the bytes were cut. */
+ * the first byte that is. A verdict never depends on how the bytes were cut, but for one: compressed data that refers back
+ * further than the window agreed on is refused only where the reference leaves what zlib still has at hand. */
 #ifndef TH_WEBSOCKET_H
 #define TH_WEBSOCKET_H
 

@@ -220,16 +220,19 @@ BETWEEN = "a control frame between the fragments of a compressed message"
 BFINAL = "a compressed message with a block that calls itself the last"
 CLOSE_WITHIN = "a Close frame in the middle of a message"
 CLOSE_1014 = "the close code 1014"
+BREAKS_OFF = "compressed data that ends within a block"
 
 DIFFERENCES = {
     "websockets": {
         NOT_MINIMAL: "takes it; RFC 6455 section 5.2: the minimal number of bytes MUST be used",
         BFINAL: "inflates nothing behind it; RFC 7692 section 7.2.3.4 allows it",
         CLOSE_WITHIN: "refuses it; RFC 6455 section 5.4: control frames MAY stand there",
+        BREAKS_OFF: "takes it; RFC 7692 section 7.2.2: the four bytes end the message's last block",
     },
     "wsproto": {
         BETWEEN: "takes the rest as uncompressed; RFC 6455 section 5.4: they MAY be there",
         BFINAL: "inflates nothing behind it; RFC 7692 section 7.2.3.4 allows it",
+        BREAKS_OFF: "takes it; RFC 7692 section 7.2.2: the four bytes end the message's last block",
         CLOSE_1014: "refuses it; IANA's registry has it as Bad Gateway",
     },
 }
@@ -267,12 +270,23 @@ def oddities(data: bytes) -> set[str]:
                 found |= {BFINAL} if ended else set()
                 if end and not ended:
                     with contextlib.suppress(zlib.error):
+                        found |= set() if is_whole(inflater, compressed + end) else {BREAKS_OFF}
                         inflater.decompress(compressed + end)
             open_message = not data[0] & 0x80
         if not whole:
             break
         data = data[start + 4 + length :]
     return found
+
+
+def is_whole(inflater, data: bytes) -> bool:
+    """Whether the data's last block is complete, so that a last and empty one may follow."""
+    inflater = inflater.copy()
+    try:
+        inflater.decompress(data + b"\x01" + TAIL)
+    except zlib.error:
+        return False
+    return inflater.eof and not inflater.unused_data
 
 
 def ends(inflater, data: bytes) -> bool:
@@ -327,7 +341,7 @@ def test_against(peer):
 def test_vectors_against(peer):
     agreed = 0
     for case in vectors.load():
-        if case.fault or case.settings != Settings(bits=case.settings.bits):
+        if case.settings != Settings(bits=case.settings.bits):
             continue
         ours, theirs = parse([case.data], Settings(bits=15)), PEERS[peer](case.data)
         assert agrees(ours, theirs) or oddities(case.data) & DIFFERENCES[peer].keys(), case.name

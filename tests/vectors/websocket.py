@@ -64,7 +64,6 @@ class Case:
     settings: Settings
     expected: Outcome
     fails_at: int | None  # the byte that the failure must come with
-    fault: str | None  # what our codec does instead
 
 
 # --- Frames ---------------------------------------------------------------------------------------
@@ -331,7 +330,6 @@ def _case(table: dict[str, Any], item: Any) -> Case:
             failed=table.pop("failed", None),
         ),
         fails_at=fails_at,
-        fault=table.pop("fault", None),
     )
     assert not table, f"{name}: unknown keys {table}"
     assert case.expected.failed is not None or fails_at is None, f"{name}: a mark without failure"

@@ -118,7 +118,7 @@ cdef class FrameWriter:
         cdef const char *src
         cdef Py_ssize_t n = 0
         cdef int first
-        if type(data) is str:
+        if isinstance(data, str):
             first = TH_WS_FIN | TH_WS_TEXT
             try:
                 src = PyUnicode_AsUTF8AndSize(data, &n)
@@ -126,6 +126,8 @@ cdef class FrameWriter:
                 raise LocalProtocolError(f"text cannot be sent as UTF-8: {error.reason}") from None
         else:
             first = TH_WS_FIN | TH_WS_BINARY
+            if not isinstance(data, bytes):
+                raise TypeError(f"expected str or bytes, got {type(data).__name__}")
             src = PyBytes_AS_STRING(data)
             n = PyBytes_GET_SIZE(data)
         if self._deflates and n >= self._min_size:

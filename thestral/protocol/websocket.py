@@ -164,7 +164,7 @@ class WebSocketCycle(Cycle):
                 raise LocalProtocolError(
                     f"websocket.send: text is {type(text).__name__}, expected str"
                 )
-            data = text if type(text) is str else str.__str__(text)
+            data = text
         elif type(data) is not bytes:
             if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise LocalProtocolError(

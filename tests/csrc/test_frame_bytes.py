@@ -10,7 +10,7 @@ from vectors.websocket import BINARY, CONTINUATION, PING, RSV1, TEXT, Deflater, 
 
 from thestral._csrc import ffi, lib
 
-CASES = [case for case in vectors.load() if case.fault is None]
+CASES = vectors.load()
 MIB = 1 << 20
 
 
