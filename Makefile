@@ -6,7 +6,7 @@ SECONDS ?= 60
 
 dev:      ; $(PYTHON) -m pip install -e ".[test,examples]"
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
-test:     ; $(PYTHON) -m pytest -q
+test:     ; $(PYTHON) -m pytest -q -n auto
 cov:      ; $(PYTHON) -m pytest -q --cov=thestral --cov-report=term-missing
 lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt thestral._core.http1 thestral._core.websocket

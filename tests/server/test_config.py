@@ -18,6 +18,7 @@ SIZES = [
     "ws_max_size",
     "ws_max_queue",
     "ws_max_queue_size",
+    "h11_max_incomplete_event_size",
 ]
 COUNTS = ["limit_max_requests", "limit_concurrency", "limit_connections"]
 
@@ -41,7 +42,7 @@ UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    "timeout_request",
+    *("timeout_request", "h11_max_incomplete_event_size"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]

@@ -108,7 +108,7 @@ async def with_rest(*arguments):
         with_defaults,
         with_rest,
     ],
-    ids=repr,
+    ids=["function", "object", "method", "partial", "TwoStep", "two_step", "defaults", "rest"],
 )
 def test_any_asgi_callable_is_run(app):
     assert run(load(app)) == EXPECTED

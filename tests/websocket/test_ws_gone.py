@@ -212,7 +212,9 @@ def test_queued_messages_are_delivered_when_the_client_has_gone(serve, leave):
 
 @pytest.mark.parametrize("leave", ["RST", "FIN"])
 @pytest.mark.parametrize(
-    "behind", [b"\x81", frame(TEXT, "part")[:-1], frame(TEXT, "part", fin=False)]
+    "behind",
+    [b"\x81", frame(TEXT, "part")[:-1], frame(TEXT, "part", fin=False)],
+    ids=["byte", "frame", "fragment"],
 )
 def test_client_gone_with_a_full_queue(serve, leave, behind):
     """Bytes wait behind the queue, a part of a frame at last; the end comes behind them."""
