@@ -60,7 +60,7 @@ class RequestParser:
     def left(self) -> int:
         """Bytes fed and not read yet."""
     def take_left(self) -> bytes:
-        """Those bytes: they belong to another protocol."""
+        """Those bytes: they belong to another protocol. The parser is of no more use."""
     def is_idle(self) -> bool:
         """Whether no byte of a next request has come."""
 

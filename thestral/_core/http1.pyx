@@ -114,6 +114,7 @@ cdef class RequestParser:
     cpdef bytes take_left(self):
         cdef bytes data = PyBytes_FromStringAndSize(self._http1.next, th_http1_left(&self._http1))
         self._let_go()
+        th_http1_free(&self._http1)
         return data
 
     cpdef bint is_idle(self):

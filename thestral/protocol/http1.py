@@ -511,6 +511,8 @@ class HTTP1Stream(Stream):
             log_access(self)
         if connection._parser.left():
             connection._schedule()
+        else:
+            connection._parser.take_left()  # its memory goes, too
 
     def wake_at(self, when: float) -> None:
         self.connection.deadline = when
