@@ -16,6 +16,7 @@ cdef int NORMAL
 cdef int ABNORMAL
 cdef int INTERNAL_ERROR
 cdef int SERVICE_RESTART
+cdef Py_ssize_t MANY_CONNECTIONS
 
 
 cdef class WebSocketCycle(Cycle):

@@ -41,6 +41,9 @@ ABNORMAL = 1006
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 LONGEST_REASON = 123  # bytes
+# With more connections than this in a worker, each message is compressed on its own: our windows
+# are 32 KiB each with the default options, and a new one may begin at any time.
+MANY_CONNECTIONS = 1000
 
 # Fields of a handshake's answer that are the server's to send.
 OWN_FIELDS = (b"upgrade", b"connection", b"content-length", b"transfer-encoding")
@@ -173,6 +176,8 @@ class WebSocketCycle(Cycle):
             data = bytes(data)
         self._sent = True
         self.stream.write(self._writer.message(data), False)
+        if len(self.context.connections) > MANY_CONNECTIONS:
+            self._writer.forget()
 
     def _accept(self, message: dict[str, Any]) -> None:
         """Switch protocols (RFC 6455 section 4.2.2)."""

@@ -1,0 +1,55 @@
+"""When the server keeps its compression window, and when it gives the memory back."""
+
+import contextlib
+import random
+import resource
+
+import pytest
+from support import wait_until
+from ws_apps import Sessions, echo
+from ws_client import BINARY, PING
+from ws_deflating import Deflating
+
+MANY = 1000  # MANY_CONNECTIONS of protocol/websocket.py
+NOISE = random.Random(1).randbytes(1000)
+
+
+@pytest.fixture
+def descriptors():
+    """Room for both ends of many connections in one process."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MANY + 1000
+    if before[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, before[1])))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_window_is_kept_with_few_connections_and_not_with_many(serve, descriptors):
+    running = serve(Sessions(echo), ws_deflate_min_size=0)
+    with Deflating(running) as client:
+        assert client.round_trip(BINARY, NOISE) > 1000
+        assert client.round_trip(BINARY, NOISE) < 100  # refers to the first
+        with contextlib.ExitStack() as stack:
+            for _ in range(MANY):
+                stack.enter_context(running.connect())
+            wait_until(lambda: len(running.context.connections) > MANY)
+            assert client.round_trip(BINARY, NOISE) < 100
+            assert client.round_trip(BINARY, NOISE) > 1000
+            assert client.round_trip(BINARY, NOISE) > 1000
+        client.close()
+
+
+def test_window_is_given_back_when_nothing_was_sent_for_a_ping_interval(serve):
+    running = serve(Sessions(echo), ws_deflate_min_size=0, ws_ping_interval=0.05)
+    with Deflating(running) as client:
+        sizes = []
+        for _ in range(2):
+            client.packed(BINARY, NOISE)
+            while (got := client.read()).opcode == PING:
+                pass
+            sizes.append(len(got.payload))
+            client.inflate(got.payload)
+            for _ in range(2):  # the second Ping comes an interval later at least
+                client.expect(PING)
+        assert min(sizes) > 1000
