@@ -22,6 +22,21 @@ async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"Hello, world!"})
 
 
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Each WebSocket message back as it came."""
+    if scope["type"] != "websocket":
+        await plain(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
 try:
     from fastapi import FastAPI
 except ImportError:  # only the plain application is measured then

@@ -1,0 +1,265 @@
+"""WebSocket echo load: each connection sends a message, waits for all of its echo, sends the next.
+
+    python bench/ws_load.py --port 8000 [--connections 64] [--size 64] [--seconds 3]
+                            [--binary] [--deflate]
+
+Every byte of every echo is compared. Prints one line of JSON; `load_cpu` near 1 means that the load
+and not the server was the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import itertools
+import json
+import random
+import select
+import socket
+import time
+import zlib
+
+KEY = base64.b64encode(bytes(range(16)))
+ACCEPT = base64.b64encode(
+    hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
+)
+MASK = b"\x37\xfa\x21\x3d"
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # the first byte, with FIN
+COMPRESSED = 0x40  # RSV1, RFC 7692 section 6
+OFFER = "permessage-deflate; client_max_window_bits"  # what browsers offer
+
+
+class WrongAnswerError(ValueError):
+    """The server's bytes are not what they have to be."""
+
+
+class Connection:
+    """A WebSocket to 127.0.0.1; blocking until the socket is told otherwise.
+
+    Args:
+        offer: value of Sec-WebSocket-Extensions, "" for none.
+    """
+
+    __slots__ = ("buffer", "inflate", "response", "sent_at", "sock")
+
+    def __init__(self, port: int, offer: str = "") -> None:
+        self.buffer = b""
+        self.inflate = zlib.decompressobj(-15)
+        self.response = b""
+        self.sent_at = 0.0
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
+        self.sock.sendall(
+            f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: bench\r\n"
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {KEY.decode()}\r\n{extensions}\r\n".encode()
+        )
+
+    def open(self) -> None:
+        """Read the answer to the handshake.
+
+        Its status is left to the caller: socketify 0.0.31 answers 200 to an accept with headers,
+        and echoes all the same.
+        """
+        while b"\r\n\r\n" not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise WrongAnswerError(f"no handshake, but {self.buffer!r} and the end")
+            self.buffer += data
+        self.response, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        if ACCEPT not in self.response:
+            raise WrongAnswerError(f"no handshake: {self.response!r}")
+
+    def echoed(self, data: bytes, echo: bytes, payload: bytes) -> bool:
+        """Take `data`; whether the echo is complete now. Pings are answered on the way.
+
+        Raises:
+            WrongAnswerError: it is not the echo.
+        """
+        buffer = self.buffer + data
+        while buffer and buffer != echo:
+            head, start, end = frame_ends(buffer)
+            if not end:
+                self.buffer = buffer
+                return False
+            if head == PING:
+                self.sock.send(frame(PONG, buffer[start:end], MASK))
+                buffer = buffer[end:]
+            elif head == echo[0] | COMPRESSED:
+                found = self.inflate.decompress(buffer[start:end] + b"\x00\x00\xff\xff")
+                if found != payload:
+                    raise WrongAnswerError(f"inflated to {found[:50]!r}")
+                buffer = buffer[end:]
+                break
+            else:
+                raise WrongAnswerError(f"{buffer[:50]!r}, expected {echo[:50]!r}")
+        else:
+            if not buffer:  # Pings alone
+                self.buffer = b""
+                return False
+            buffer = b""
+        if buffer:
+            raise WrongAnswerError(f"more than the echo: {buffer[:50]!r}")
+        self.buffer = b""
+        return True
+
+    def exchange(self, opcode: int, payload: bytes, *, compress: bool = False) -> None:
+        """Send one message, and wait for its echo."""
+        self.sock.sendall(message(opcode, payload, compress=compress))
+        echo = frame(opcode, payload)
+        while not self.echoed(self.receive(), echo, payload):
+            pass
+
+    def receive(self) -> bytes:
+        data = self.sock.recv(65536)  # more would be mapped and unmapped each time
+        if not data:
+            raise WrongAnswerError(f"closed after {self.buffer[:50]!r}")
+        return data
+
+    def close(self) -> None:
+        self.sock.send(frame(CLOSE, b"\x03\xe8", MASK))
+        self.sock.close()
+
+
+def frame(head: int, payload: bytes, mask: bytes = b"") -> bytes:
+    """One frame, masked if there is a mask."""
+    bit, size = 0x80 if mask else 0, len(payload)
+    if size < 126:
+        length = bytes([bit | size])
+    elif size < 65536:
+        length = bytes([bit | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([bit | 127]) + size.to_bytes(8, "big")
+    if mask:
+        pairs = zip(payload, itertools.cycle(mask), strict=False)
+        payload = bytes(byte ^ key for byte, key in pairs)
+    return bytes([head]) + length + mask + payload
+
+
+def frame_ends(data: bytes) -> tuple[int, int, int]:
+    """First byte of the first frame, start and end of its payload; 0 ends one that is not whole."""
+    start = {126: 4, 127: 10}.get(data[1], 2) if len(data) > 1 else 2
+    if len(data) < start:
+        return data[0], start, 0
+    end = start + (int.from_bytes(data[2:start], "big") if start > 2 else data[1])
+    return data[0], start, end if end <= len(data) else 0
+
+
+def message(opcode: int, payload: bytes, *, compress: bool = False) -> bytes:
+    """A client's message in one frame, compressed without regard to earlier ones."""
+    if not compress:
+        return frame(opcode, payload, MASK)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -9)  # the smallest window a server may ask for
+    data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return frame(opcode | COMPRESSED, data.removesuffix(b"\x00\x00\xff\xff"), MASK)
+
+
+def sample(size: int, *, binary: bool = False) -> bytes:
+    """The same bytes each time: random ones, or ASCII that looks like JSON."""
+    source = random.Random(1)
+    if binary:
+        return source.randbytes(size)
+    numbers = (f'{{"id":{source.randrange(10**6)},"name":"echo"}},' for _ in range(size // 20 + 1))
+    return "".join(numbers).encode()[:size]
+
+
+def check(port: int, payload: bytes) -> None:
+    """See that a server echoes text and bytes, several times.
+
+    Raises:
+        WrongAnswerError: it does not.
+    """
+    connection = Connection(port)
+    try:
+        connection.open()
+        if not connection.response.startswith(b"HTTP/1.1 101 "):
+            raise WrongAnswerError(f"no handshake: {connection.response!r}")
+        for _ in range(3):
+            connection.exchange(TEXT, payload)
+            connection.exchange(BINARY, payload)
+    finally:
+        connection.sock.close()
+
+
+def run(
+    port: int, connections: int, opcode: int, payload: bytes, seconds: float, offer: str
+) -> dict:
+    """Load a server; the figures."""
+    opened = {}
+    for _ in range(connections):
+        connection = Connection(port, offer)
+        connection.open()
+        connection.sock.setblocking(False)
+        opened[connection.sock.fileno()] = connection
+    response = connection.response
+    compress = b"permessage-deflate" in response.lower()
+    request, echo = message(opcode, payload, compress=compress), frame(opcode, payload)
+    latencies: list[float] = []
+    clock = time.perf_counter
+    epoll = select.epoll()
+    started, busy = clock(), time.process_time()
+    for descriptor, connection in opened.items():
+        epoll.register(descriptor, select.EPOLLIN)
+        connection.sent_at = clock()
+        send(connection, request)
+    deadline = started + seconds
+    while opened:
+        events = epoll.poll(5)
+        if not events:
+            raise WrongAnswerError(f"{len(opened)} connections wait for an echo since 5 s")
+        for descriptor, _ in events:
+            connection = opened[descriptor]
+            data = connection.receive()
+            if (connection.buffer or data != echo) and not connection.echoed(data, echo, payload):
+                continue
+            now = clock()
+            latencies.append(now - connection.sent_at)
+            if now < deadline:
+                connection.sent_at = now
+                send(connection, request)
+            else:
+                del opened[descriptor]
+                connection.close()
+    elapsed, busy = clock() - started, time.process_time() - busy
+    latencies.sort()
+    return {
+        "status": int(response.split()[1]),
+        "messages": len(latencies),
+        "seconds": round(elapsed, 3),
+        "messages_per_second": round(len(latencies) / elapsed),
+        "p50_us": round(latencies[len(latencies) // 2] * 1e6),
+        "p99_us": round(latencies[len(latencies) * 99 // 100] * 1e6),
+        "load_cpu": round(busy / elapsed, 2),
+        "compressed": compress,
+    }
+
+
+def send(connection: Connection, data: bytes) -> None:
+    """All of `data`: the one message under way fits the socket's buffer, if the server reads."""
+    sent = connection.sock.send(data)
+    if sent < len(data):
+        connection.sock.setblocking(True)
+        connection.sock.sendall(memoryview(data)[sent:])
+        connection.sock.setblocking(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--size", type=int, default=64, help="bytes of each message")
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--binary", action="store_true", help="bytes instead of text")
+    parser.add_argument("--deflate", action="store_true", help="offer permessage-deflate")
+    options = parser.parse_args()
+    payload = sample(options.size, binary=options.binary)
+    opcode = BINARY if options.binary else TEXT
+    offer = OFFER if options.deflate else ""
+    result = run(options.port, options.connections, opcode, payload, options.seconds, offer)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
