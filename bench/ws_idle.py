@@ -1,0 +1,98 @@
+"""Memory of idle WebSockets: opens thousands and prints what each costs its server.
+
+    python bench/ws_idle.py [--servers thestral uvicorn] [--connections 5000] [--hold 0]
+
+Four runs of each server: permessage-deflate offered or not, no message or one each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import select
+import time
+
+from peers import COMMANDS, SCENARIOS, Peer
+from ws_load import OFFER, TEXT, Connection, sample
+
+BATCH = 100  # handshakes under way at a time: less than any server's backlog
+SIZE = 1024  # bytes of a message
+SETTLE = 1  # seconds for what the server still does
+
+
+def open_batch(port: int, offer: str, count: int) -> list[Connection]:
+    connections = [Connection(port, offer) for _ in range(count)]
+    for connection in connections:
+        connection.open()
+    return connections
+
+
+def hold(connections: list[Connection], seconds: float) -> None:
+    """Answer Pings, for so many seconds."""
+    waiting = select.poll()
+    opened = {connection.sock.fileno(): connection for connection in connections}
+    for descriptor in opened:
+        waiting.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        for descriptor, _ in waiting.poll(left * 1000):
+            connection = opened[descriptor]
+            connection.echoed(connection.receive(), b"", b"")
+
+
+def measure(server: str, options: argparse.Namespace, offer: str, messages: int) -> str:
+    """One row of the table."""
+    cores = sorted(os.sched_getaffinity(0))
+    peer = Peer(server, "echo", cores[0])
+    payload = sample(SIZE)
+    try:
+        peer.check(SCENARIOS["WebSocket 64 B"])
+        opened = open_batch(peer.port, offer, BATCH)  # warm
+        time.sleep(SETTLE)
+        before, busy, started = peer.resident(), peer.processor_time(), time.monotonic()
+        for _ in range(options.connections // BATCH):
+            opened += open_batch(peer.port, offer, BATCH)
+        elapsed, busy = time.monotonic() - started, peer.processor_time() - busy
+        deflate = b"permessage-deflate" in opened[0].response
+        for connection in opened * messages:
+            connection.exchange(TEXT, payload, compress=deflate)
+        time.sleep(SETTLE)
+        after = peer.resident()
+        count = len(opened) - BATCH
+        row = [server, "yes" if deflate else "no", str(messages)]
+        row += [f"{before / 1e6:.1f}", f"{after / 1e6:.1f}", f"{(after - before) / count:.0f}"]
+        row += [f"{elapsed:.2f}", f"{busy / count * 1e6:.0f}"]
+        if options.hold:
+            busy = peer.processor_time()
+            hold(opened, options.hold)
+            row += [f"{(peer.resident() - before) / count:.0f}"]
+            row += [f"{(peer.processor_time() - busy) / options.hold:.3f}"]
+        for connection in opened:
+            connection.close()
+    finally:
+        peer.stop()
+    return f"| {' | '.join(row)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--servers", nargs="+", default=["thestral", "uvicorn"], choices=COMMANDS)
+    parser.add_argument("--connections", type=int, default=5000)
+    parser.add_argument("--hold", type=float, default=0, help="seconds idle, then memory again")
+    options = parser.parse_args()
+    descriptors = options.connections + 1000
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, max(hard, descriptors)))
+    held = ["bytes each, held", "CPU s/s, held"] if options.hold else []
+    header = ["server", "deflate", "messages", "MB before", "MB after", "bytes each", "accept s"]
+    header += ["CPU µs/accept", *held]
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for server in options.servers:
+        for offer in ("", OFFER):
+            for messages in (0, 1):
+                print(measure(server, options, offer, messages), flush=True)
+
+
+if __name__ == "__main__":
+    main()
