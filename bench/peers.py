@@ -170,7 +170,11 @@ class Peer:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        try:
+            self.process.wait(15)  # WebSockets that do not answer a Close may have 10 s
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
 
 def main() -> None:
