@@ -20,6 +20,7 @@ static inline int step(th_utf8 *state, uint8_t byte) {
     return TH_OK;
   }
   if (byte < 0x80) return TH_OK;
+  state->wide = 1;
   state->low = 0x80;
   state->high = 0xbf;
   if (byte >= 0xc2 && byte <= 0xdf) {

@@ -6,6 +6,7 @@
 
 /* Between two pieces: what the character that is open still needs. All 0 at the start. */
 typedef struct {
+  uint8_t wide; /* something else than ASCII has come */
   uint8_t left; /* continuation bytes to come */
   uint8_t low;  /* bounds of the next one */
   uint8_t high;

@@ -187,7 +187,7 @@ static int end_close(th_ws *ws) {
   ws->close_code = TH_WS_NO_CODE;
   if (ws->control_length == 1) return TH_ECLOSE;
   if (ws->control_length >= 2) {
-    th_utf8 utf8 = {0, 0, 0};
+    th_utf8 utf8 = {0, 0, 0, 0};
     ws->close_code = (uint16_t)((uint8_t)ws->control[0] << 8 | (uint8_t)ws->control[1]);
     if (!th_ws_is_close_code(ws->close_code)) return TH_ECLOSE;
     ws->control_length = (uint8_t)(ws->control_length - 2);

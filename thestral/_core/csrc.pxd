@@ -127,6 +127,11 @@ cdef extern from "deflate.h" nogil:
     int th_deflate(th_deflate_stream *deflater, const char *src, size_t n, th_buffer *out)
 
 
+cdef extern from "utf8.h" nogil:
+    ctypedef struct th_utf8:
+        uint8_t wide
+
+
 cdef extern from "websocket.h" nogil:
     enum th_ws_opcode:
         TH_WS_TEXT
@@ -157,6 +162,7 @@ cdef extern from "websocket.h" nogil:
         uint8_t deflates
         uint8_t compressed
         th_deflate_stream inflater
+        th_utf8 utf8
         const char *next
 
     void th_ws_init(th_ws *ws, uint64_t max_size)

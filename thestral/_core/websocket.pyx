@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_New
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -86,7 +86,12 @@ cdef class FrameParser:
         cdef th_buffer *message = &self._ws.message
         cdef object data
         if self._ws.opcode == TH_WS_TEXT:
-            data = PyUnicode_DecodeUTF8(message.data, message.length, NULL)
+            if self._ws.utf8.wide:
+                data = PyUnicode_DecodeUTF8(message.data, message.length, NULL)
+            else:  # known to be ASCII: not to be looked at once more
+                data = PyUnicode_New(message.length, 127)
+                if message.length > 0:
+                    memcpy(PyUnicode_DATA(data), message.data, message.length)
         else:
             data = PyBytes_FromStringAndSize(message.data, message.length)
         th_buffer_free(message)

@@ -302,35 +302,26 @@ class Cycle:
         """What the log calls it."""
         return f"{self.scope.get('method', 'WebSocket')} {self.scope['path']}"
 
-    async def wait_to_read(self) -> None:
+    def until_readable(self) -> asyncio.Future[None]:
+        """To be awaited: ends when receive() may have something."""
         if self._readers is None:
             self._readers = []
-        await self.wait(self._readers)
+        return self.add_waiter(self._readers)
 
-    async def wait_to_write(self) -> None:
-        """Wait until the peer has taken enough.
-
-        Raises:
-            ClientDisconnected: it is gone.
-        """
-        if self._gone or self.stream.is_writable():
-            return
+    def until_writable(self) -> asyncio.Future[None]:
+        """To be awaited: ends when the peer has taken enough, or is gone."""
         if self._writers is None:
             self._writers = []
-        await self.wait(self._writers)
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
+        return self.add_waiter(self._writers)
 
-    async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
-        """Wait to be woken; polling with a time limit must not leave a future each time."""
-        waiter = self.context.loop.create_future()
+    def add_waiter(self, waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+        """A future and no coroutine, which would cost more than all else of a short wait."""
+        # Polling with a time limit must not leave a cancelled one each time.
+        while waiters and waiters[len(waiters) - 1].done():
+            waiters.pop()
+        waiter: asyncio.Future[None] = self.context.loop.create_future()
         waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            raise
+        return waiter
 
     def wake_readers(self) -> None:
         if self._readers is not None:

@@ -68,7 +68,7 @@ class HTTPCycle(Cycle):
                     self.stream.want_body()
             if self._disconnected:
                 return {"type": "http.disconnect"}
-            await self.wait_to_read()
+            await self.until_readable()
 
     async def send(self, message: dict[str, Any]) -> None:
         """Take http.response.start and http.response.body; wait while the client does not read.
@@ -83,8 +83,10 @@ class HTTPCycle(Cycle):
             self._start(message)
             return
         self._continue(message)
-        if self._state != COMPLETE and not self.stream.is_writable():
-            await self.wait_to_write()
+        if self._state != COMPLETE and not self._gone and not self.stream.is_writable():
+            await self.until_writable()
+            if self._gone:
+                raise ClientDisconnected("the client is gone")
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")

@@ -108,7 +108,7 @@ class WebSocketCycle(Cycle):
                     "code": self._code,
                     "reason": self._reason,
                 }
-            await self.wait_to_read()
+            await self.until_readable()
         message = self._queue.popleft()
         self._queue_size -= len(message)
         if self._held:
@@ -145,8 +145,10 @@ class WebSocketCycle(Cycle):
             self._deny(message)
         else:
             raise LocalProtocolError(self._unexpected(kind))
-        if self._state < CLOSING:
-            await self.wait_to_write()
+        if self._state < CLOSING and not self._gone and not self.stream.is_writable():
+            await self.until_writable()
+            if self._gone:
+                raise ClientDisconnected("the client is gone")
 
     def _unexpected(self, kind: Any) -> str:
         if self._state >= CLOSING:
