@@ -52,6 +52,7 @@ BODY_REST = 3
 NEXT_REQUEST = 4
 HANGUP = 5
 NOTHING_KNOWN = 6  # a tunnel: what is owed, its cycle knows
+LAST_REQUEST = 7  # none has to come any more
 
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
@@ -241,7 +242,7 @@ class HTTP1Connection(Connection):
         parser = self._parser
         stream = HTTP1Stream(self, parser.http_version)
         scope = http_scope(parser, self)
-        stream.persistent = parser.keep_alive and not context.draining
+        stream.persistent = parser.keep_alive
         stream.owes_continue = parser.expect_continue
         stream.head_only = scope["method"] == "HEAD"
         self._stream = stream
@@ -415,7 +416,9 @@ class HTTP1Connection(Connection):
     def _idle(self) -> None:
         self.resume_reading()
         if self.context.draining:
-            self._close()
+            # A response that began before the shutdown has not said that the connection closes.
+            self._owes = LAST_REQUEST
+            self.deadline = self.context.now + DRAIN_GRACE
             return
         self._owes = NEXT_REQUEST
         self.deadline = self.context.now + self.context.timeout_keep_alive
@@ -431,13 +434,13 @@ class HTTP1Connection(Connection):
 
     def drain(self) -> None:
         if self._stream is not None:
-            self._stream.persistent = False
             cycle = self._stream.cycle
             cycle.on_drain()
-        elif not self._lingering and self._parser.is_idle():
+        elif not self._lingering and self._owes != LAST_REQUEST and self._parser.is_idle():
             context = self.context
             idle = self._owes == NEXT_REQUEST
             since = self.deadline - (context.timeout_keep_alive if idle else context.timeout_head)
+            self._owes = LAST_REQUEST
             self.deadline = since + DRAIN_GRACE
             if self.deadline <= context.now:
                 self._close()
@@ -577,7 +580,7 @@ class HTTP1Stream(Stream):
             and (self.owes_continue or self.request_left > DISCARD_MAX)
         ):
             self.persistent = False  # the rest of the body is not worth reading
-        if writer.close:
+        if writer.close or self.connection.context.draining:
             self.persistent = False
         self._frame(writer, status, size, end)
         if not self.persistent:
