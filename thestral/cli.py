@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
 import sys
-import threading
-import time
 from typing import Any, NoReturn
 
 import click
@@ -18,9 +14,9 @@ from thestral._csrc import ffi, lib
 from thestral.config import Config, Option, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.logging import error_logger
-from thestral.server import CANCEL_GRACE, Server
+from thestral.server import Server, leave
 from thestral.settings import load_environment, read_settings
-from thestral.supervisor import Supervisor, is_needed, pid_file
+from thestral.supervisor import Supervisor, is_needed
 
 BAD_USAGE = 2  # as click exits
 STARTUP_FAILURE = 3
@@ -193,8 +189,7 @@ def serve(app: str | None, **values: Any) -> None:
             Supervisor(config).run()
             return
         server = Server(config)
-        with pid_file(config.pid_file):
-            server.run()
+        server.run()
     except ConfigError as error:
         refuse(error)
     except ThestralError as error:
@@ -219,20 +214,6 @@ def show(config: Config) -> None:
     for name, _ in options():
         source = context.get_parameter_source(name)
         click.echo(f"{name} = {getattr(config, name)!r}  ({words.get(source, 'default')})")
-
-
-def leave(server: Server) -> None:
-    """End the process even if the application's tasks or threads do not: they had their time."""
-    deadline = time.monotonic() + CANCEL_GRACE
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            server.left_behind |= thread.is_alive()
-    if server.left_behind:
-        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
 
 
 def refuse(error: ConfigError) -> NoReturn:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from thestral import notify
 from thestral import sockets as listening
 from thestral.config import Config
-from thestral.errors import Terminated
+from thestral.errors import ConfigError, Terminated
 from thestral.importer import load
 from thestral.lifespan import Lifespan
 from thestral.logging import configure, error_logger
@@ -55,6 +58,9 @@ class Server:
         on_started: called in the loop once requests are accepted.
         left_behind: after run(), whether a task would not be cancelled.
     """
+
+    # What it takes while it serves.
+    signals: Sequence[signal.Signals] = SIGNALS
 
     def __init__(
         self, config: Config, *, install_signal_handlers: bool = True, loaded: Any = None
@@ -156,12 +162,16 @@ class Server:
         error_logger.info("Started server process [%d]", os.getpid())
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
-            app = self._loaded or load_configured(self.config)
-            with self._signals():
-                await self._serve(Lifespan(app, self.config.lifespan), app)
+            with self._pid_file():
+                app = self._loaded or load_configured(self.config)
+                with self._signals():
+                    await self._serve(Lifespan(app, self.config.lifespan), app)
         finally:
             listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def _pid_file(self) -> contextlib.AbstractContextManager[None]:
+        return pid_file(self.config.pid_file)
 
     async def _serve(self, lifespan: Lifespan, app: Any) -> None:
         if self._should_exit:
@@ -184,8 +194,7 @@ class Server:
             self.say_stopping()
             if self.config.shutdown_delay and not self._force_exit:
                 await self._linger(context)
-            for server in self._servers:
-                server.close()
+            await self._refrain()
             await self._drain(context)
             context.stop()
             if not await self._unless(self._forced, lifespan.shutdown()):
@@ -249,6 +258,19 @@ class Server:
             connection, sock=sock, backlog=backlog, **options
         )
 
+    async def _refrain(self) -> None:
+        """Accept no more, and lose nothing that has been accepted."""
+        assert self._loop is not None
+        if isinstance(self._loop, asyncio.SelectorEventLoop):
+            # It makes a connection some turns after accept(), and drops it if its server has been
+            # closed meanwhile.
+            for sock in self.sockets:
+                self._loop.remove_reader(sock.fileno())
+            await asyncio.sleep(DRAIN_STEP)
+        for server in self._servers:
+            server.close()
+        await asyncio.sleep(0)  # connection_made runs
+
     async def _linger(self, context: WorkerContext) -> None:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
         learn that we go.
@@ -296,11 +318,11 @@ class Server:
         if not (self._install_signal_handlers and main) or sys.platform == "win32":
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        before = {number: signal.signal(number, self.handle_exit) for number in self.signals}
         try:
             yield
         finally:
-            for number in SIGNALS:
+            for number in self.signals:
                 signal.signal(number, before[number])
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -317,6 +339,30 @@ def load_configured(config: Config) -> Any:
         ImportFailedError: as load().
     """
     return load(config.app, config.app_dir, config.factory, config.interface)
+
+
+@contextlib.contextmanager
+def pid_file(path: str | None) -> Generator[None]:
+    """Our PID in a file while we live.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    file = Path(path).absolute()  # the application may change the directory
+    try:
+        file.write_text(f"{os.getpid()}\n")
+    except OSError as exc:
+        reason = f"{path!r} cannot be written: {os.strerror(exc.errno or 0)}"
+        raise ConfigError("pid_file", reason) from exc
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if file.read_text().strip() == str(os.getpid()):
+                file.unlink()
 
 
 @contextlib.contextmanager
@@ -353,3 +399,17 @@ def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
         return not pending
     finally:
         loop.close()
+
+
+def leave(server: Server) -> None:
+    """End the process even if the application's tasks or threads do not: they had their time."""
+    deadline = time.monotonic() + CANCEL_GRACE
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            server.left_behind |= thread.is_alive()
+    if server.left_behind:
+        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)

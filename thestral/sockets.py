@@ -32,7 +32,7 @@ class UnixListener(socket.socket):
 
     def __init__(self, path: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._path = path
+        self._path = os.path.abspath(path)  # the application may change the directory
         self._identity: tuple[int, int] | None = None
 
     def own_path(self) -> None:
@@ -62,17 +62,15 @@ def open_all(config: Config) -> list[socket.socket]:
     Raises:
         BindError: with the address and the reason.
     """
-    passed = passed_by_systemd()
-    if passed:
-        error_logger.info("Listening on %d sockets given by systemd", len(passed))
-        return passed
-    if config.fd is not None:
-        return [from_descriptor(config.fd)]
-    if config.uds is not None:
-        return [bind_unix(config.uds, int(config.uds_permissions, 8))]
-    sockets: list[socket.socket] = []
+    sockets = passed_by_systemd()
+    if sockets:
+        error_logger.info("Listening on %d sockets given by systemd", len(sockets))
+    elif config.fd is not None:
+        sockets = [from_descriptor(config.fd)]
+    elif config.uds is not None:
+        sockets = [bind_unix(config.uds, int(config.uds_permissions, 8))]
     try:
-        for host in config.hosts:
+        for host in [] if sockets else config.hosts:
             port = config.port or (sockets[0].getsockname()[1] if sockets else 0)
             # "::" is both families, unless 0.0.0.0 is asked for beside it.
             both = ANY_IPV4 not in config.hosts
@@ -190,31 +188,74 @@ def bind(
     except (OSError, UnicodeError) as exc:
         raise BindError(f"Cannot listen on {host!r}: {exc}") from exc
     sockets: list[socket.socket] = []
+    refused: BindError | None = None
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
+        for family, _, _, _, address in dict.fromkeys(found):
             if port == 0 and sockets:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            bind_one(sock, address, both, reuse_port)
+            try:
+                sockets.append(bind_one(family, address, both, reuse_port))
+            except BindError as exc:
+                # A name may stand for a family that this machine has not switched on.
+                if not is_absent(exc.__cause__):
+                    raise
+                refused = refused or exc
     except BaseException:
         close_all(sockets)
         raise
+    if not host and not sockets:
+        return bind(ANY_IPV4, port, reuse_port=reuse_port)
+    if refused is not None and not sockets:
+        raise refused
     return sockets
 
 
-def bind_one(sock: socket.socket, address: tuple[Any, ...], both: bool, reuse_port: bool) -> None:
+def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool) -> socket.socket:
+    """A socket bound to one address.
+
+    Raises:
+        BindError: from the OSError.
+    """
+    sock = None
     try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if sock.family == socket.AF_INET6:
+        if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(address)
         sock.setblocking(False)
     except OSError as exc:
+        if sock is not None:
+            sock.close()
         raise BindError(explain(exc, str(address[0]), int(address[1]))) from exc
+    return sock
+
+
+def is_absent(exc: BaseException | None) -> bool:
+    """Whether the machine has no such address, or nothing of its family."""
+    return isinstance(exc, OSError) and exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def own_queue(sock: socket.socket, idle: float) -> socket.socket | None:
+    """Another socket on the same address, with a queue of connections of its own (SO_REUSEPORT).
+
+    Args:
+        sock: one of bind().
+        idle: as keep_alive().
+
+    Returns:
+        None for a socket that was given to us, or a Unix socket.
+    """
+    if sock.family == socket.AF_UNIX or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        return None
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return None  # it was given, and nobody would take what comes to it
+    twin = bind_one(sock.family, sock.getsockname(), takes_both(sock), True)
+    keep_alive(twin, idle)
+    return twin
 
 
 def takes_both(sock: socket.socket) -> bool:
@@ -228,7 +269,7 @@ def keep_alive(sock: socket.socket, idle: float) -> None:
     """Have the kernel probe peers that are silent for `idle` seconds (0 for not); accepted
     connections inherit it.
     """
-    if not idle:
+    if not idle or sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (

@@ -7,31 +7,40 @@ no lock. The sockets stay open here, so that no connection is refused while work
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import math
 import multiprocessing
 import os
+import pickle
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from thestral import cpus, notify
 from thestral import sockets as listening
 from thestral.config import Config
-from thestral.errors import ConfigError, WorkerError
+from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import Server, load_configured
-from thestral.worker import READY, RETIRE, STACKS_SIGNAL, run_worker, set_title
+from thestral.server import Server, load_configured, pid_file, terminated_quietly
+from thestral.worker import (
+    READY,
+    RETIRE,
+    SIGNALS,
+    STACKS_SIGNAL,
+    held_back,
+    run_worker,
+    set_title,
+)
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
 # How often workers are looked at, in seconds.
 PATROL = 1.0
 # Beyond its own graceful time-out, for the lifespan's shutdown; then a worker is killed.
@@ -77,12 +86,16 @@ class Supervisor:
         config: the options; `app` is a text, because each worker imports it.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or another option cannot be had in other processes.
     """
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config.app, str):
             raise ConfigError("app", "with workers or reload expected 'module:attribute', a text")
+        if config.preload and config.reload:
+            raise ConfigError("preload", "not with --reload: new workers would have the old code")
+        if not config.preload:
+            check_picklable(config)
         self.config = config
         self._context: Any = multiprocessing.get_context("fork" if config.preload else "spawn")
         self._app: Any = None
@@ -92,6 +105,7 @@ class Supervisor:
         self._reloader: Reloader | None = None
         self._target = worker_count(config)
         self._roll: list[Worker] = []  # still to be replaced
+        self._rolling = False
         self._signals: list[str] = []  # names, not acted upon yet
         self._was_ready = False
         self._stopping = False
@@ -107,15 +121,17 @@ class Supervisor:
         configure(self.config.log_level_number, self.config.access_log)
         self._sockets = listening.open_all(self.config)
         try:
-            with pid_file(self.config.pid_file), self._waking():
+            with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
                 set_title("supervisor")
                 if self.config.preload:
-                    self._app = self._preload()
-                try:
-                    self._supervise()
-                finally:
-                    self._end_all()
+                    with terminated_quietly():
+                        self._app = self._preload()
+                with self._waking():
+                    try:
+                        self._supervise()
+                    finally:
+                        self._end_all()
         finally:
             listening.close_all(self._sockets)
         error_logger.info("Stopped parent process [%d]", os.getpid())
@@ -150,10 +166,9 @@ class Supervisor:
         writer.setblocking(False)
         reader.setblocking(False)
         self._selecting.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
-        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-        before = {number: signal.getsignal(number) for number in numbers}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
         old = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        for number in numbers:
+        for number in SIGNALS:
             signal.signal(number, self._note_signal)
         if self.config.reload:
             self._reloader = Reloader(self.config, lambda: writer.send(b"\0"))
@@ -164,7 +179,7 @@ class Supervisor:
             if self._reloader is not None:
                 self._reloader.stop()
             signal.set_wakeup_fd(old)
-            for number in numbers:
+            for number in SIGNALS:
                 signal.signal(number, before[number])
             self._selecting.close()
             reader.close()
@@ -224,37 +239,52 @@ class Supervisor:
             self._start(replaces=self._roll.pop(0))
 
     def _start(self, replaces: Worker | None = None) -> None:
+        try:
+            self._launch(replaces)
+        except (OSError, BindError) as exc:  # no descriptors, processes or memory left
+            if not self._was_ready:
+                raise WorkerError(f"Cannot start a worker: {exc}") from exc
+            error_logger.error("Cannot start a worker: %s", exc)
+            self._failures += 1
+            self._give_up_rolling()
+            self._pause()
+
+    def _launch(self, replaces: Worker | None) -> None:
         taken = {worker.number for worker in self._workers if worker is not replaces}
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
-        ours, theirs = multiprocessing.Pipe()
-        shared = self._shared()
-        # A forked worker closes what it has of ours, or nobody would see us end.
-        inherited = [ours, *(one.pipe for one in self._workers)] if self.config.preload else []
-        process = self._context.Process(
-            target=run_worker,
-            args=(self.config, number, shared, theirs, inherited, self._app),
-            name=f"thestral worker {number}",
-        )
-        process.start()
-        theirs.close()
-        listening.close_all(shared)
-        assert process.pid is not None
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as sent:
+            ours, theirs = multiprocessing.Pipe()
+            undo.callback(ours.close)
+            sent.callback(theirs.close)
+            shared: list[socket.socket] = []
+            sent.callback(listening.close_all, shared)
+            for sock in self._sockets:
+                shared.append(self._shared(sock))
+            # A forked worker closes what it has of ours, or nobody would see us end.
+            inherited = [ours, *(one.pipe for one in self._workers)] if self.config.preload else []
+            process = self._context.Process(
+                target=run_worker,
+                args=(self.config, number, shared, theirs, inherited, self._app),
+                name=f"thestral worker {number}",
+            )
+            holding = set(SIGNALS)
+            if not self.config.preload:
+                holding.discard(signal.SIGTERM)  # until run_worker it just ends the process
+                resource_tracker.ensure_running()  # its first start would let signals through
+            with held_back(holding):
+                process.start()
+            undo.pop_all()
         worker = Worker(number, process, ours, time.monotonic(), Watch(process.pid), replaces)
         self._workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._hear(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
 
-    def _shared(self) -> list[socket.socket]:
-        """The sockets for a worker; with SO_REUSEPORT each has its own."""
+    def _shared(self, sock: socket.socket) -> socket.socket:
+        """A socket for a worker: the same, or with SO_REUSEPORT one of its own."""
+        own = None
         if self.config.reuse_port:
-            own = []
-            for sock in self._sockets:
-                twin = socket.socket(sock.family, sock.type)
-                address = sock.getsockname()
-                listening.bind_one(twin, address, listening.takes_both(sock), True)
-                own.append(twin)
-            return own
-        return [listening.duplicate(sock) for sock in self._sockets]
+            own = listening.own_queue(sock, self.config.tcp_keepalive)
+        return own or listening.duplicate(sock)
 
     def _hear(self, worker: Worker) -> None:
         try:
@@ -273,9 +303,9 @@ class Supervisor:
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
             worker.expires = time.monotonic() + lifetime * (1 + worker.number % 10 / 100)
-        if worker.replaces is not None:
+        if worker.replaces in self._workers:  # it may have died meanwhile
             self._stop_worker(worker.replaces)
-            worker.replaces = None
+        worker.replaces = None
         if not self._was_ready:
             self._was_ready = True
             for sock in self._sockets:
@@ -284,12 +314,22 @@ class Supervisor:
                 )
         serving = [other for other in self._workers if other.ready and not other.stopping]
         if len(serving) >= self._target and not self._roll:
+            self._rolling = False
             notify.ready()
 
     def roll(self) -> None:
         """Replace every worker, one by one, each new one ready before the old one stops."""
         notify.reloading()
+        self._rolling = True
+        self._next_start = 0.0  # who asks has mended what was broken
         self._roll = [worker for worker in self._workers if not worker.stopping]
+
+    def _give_up_rolling(self) -> None:
+        if self._rolling:
+            error_logger.error("Rolling restart given up: the old workers go on")
+            self._roll.clear()
+            self._rolling = False
+            notify.ready()
 
     # --- Workers go ---------------------------------------------------------------------------
 
@@ -340,12 +380,15 @@ class Supervisor:
             raise WorkerError("A worker could not start")
         young = time.monotonic() - worker.started < SETTLED
         self._failures = self._failures + 1 if young else 0
-        if not worker.ready and self._roll:
-            error_logger.error("Rolling restart given up: the old workers go on")
-            self._roll.clear()
+        if not worker.ready:
+            self._give_up_rolling()
         if self._failures >= HOPELESS and not self._workers:
             raise WorkerError(f"No worker lives: {self._failures} in a row died at their start")
-        pause = BACK_OFF[min(self._failures, len(BACK_OFF) - 1)] if young else 0.0
+        self._pause()
+
+    def _pause(self) -> None:
+        """Wait before the next start, longer after each failure."""
+        pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
         self._next_start = time.monotonic() + pause
 
     def _patrol(self) -> None:
@@ -431,16 +474,16 @@ def worker_count(config: Config) -> int:
     return int(config.workers or os.environ.get("WEB_CONCURRENCY", "") or 1)
 
 
-@contextlib.contextmanager
-def pid_file(path: str | None) -> Generator[None]:
-    """Our PID in a file while we live."""
-    if path is None:
-        yield
-        return
-    Path(path).write_text(f"{os.getpid()}\n")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if Path(path).read_text().strip() == str(os.getpid()):
-                os.unlink(path)
+def check_picklable(config: Config) -> None:
+    """Each option must reach a process that starts afresh.
+
+    Raises:
+        ConfigError: with the option that cannot.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        try:
+            pickle.dumps(value)
+        except (pickle.PicklingError, TypeError, AttributeError) as exc:
+            reason = f"{value!r:.100} cannot be sent to a worker: {exc}"
+            raise ConfigError(field.name, reason) from exc

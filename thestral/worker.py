@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
 from thestral.logging import error_logger
-from thestral.server import Server
+from thestral.server import Server, leave
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -26,6 +25,13 @@ READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
 
 STARTUP_FAILURE = 3
+# Which the supervisor takes. It holds those back from a worker until they mean to it what they
+# should; a spawned one may be terminated all the time.
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
+    if hasattr(signal, name)
+]
 # Makes faulthandler write the stacks of all threads, without the GIL.
 STACKS_SIGNAL = getattr(signal, "SIGABRT", None)
 
@@ -53,12 +59,11 @@ def run_worker(
     set_title(f"worker {number}")
     # After a fork the supervisor's handlers are here, too.
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Ctrl-C reaches the whole group; the supervisor says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("SIGHUP", "SIGTTIN", "SIGTTOU"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in SIGNALS:
+        # Ctrl-C reaches the whole group; the supervisor says when to stop.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable(all_threads=True)
     server = WorkerServer(config, pipe, app)
     try:
@@ -68,8 +73,20 @@ def run_worker(
     except ThestralError as error:
         error_logger.error("%s", error)
         sys.exit(1 if server.started else STARTUP_FAILURE)
-    if server.left_behind:
-        os._exit(0)
+    leave(server)
+
+
+@contextlib.contextmanager
+def held_back(signals: Iterable[int]) -> Generator[None]:
+    """Have signals wait, here and in a process that is started here."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def set_title(text: str) -> None:
@@ -77,7 +94,7 @@ def set_title(text: str) -> None:
     thread.
     """
     try:
-        from setproctitle import setproctitle
+        from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text(f"thestral {text}"[:15])
@@ -88,6 +105,8 @@ def set_title(text: str) -> None:
 class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
+    signals = (signal.SIGTERM,)
+
     def __init__(self, config: Config, pipe: Connection, app: ASGIApplication | None) -> None:
         super().__init__(config, loaded=app)
         self._pipe = pipe
@@ -95,10 +114,18 @@ class WorkerServer(Server):
     def announce(self) -> None:
         assert self._loop is not None
         self._loop.add_reader(self._pipe.fileno(), self._supervisor_gone)
-        self._pipe.send(READY)
+        self._tell(READY)
 
     def retire(self) -> None:
-        self._pipe.send(RETIRE)
+        self._tell(RETIRE)
+
+    def _tell(self, message: str) -> None:
+        with contextlib.suppress(OSError):  # it is gone, as we are about to be told
+            self._pipe.send(message)
+
+    def _pid_file(self) -> contextlib.AbstractContextManager[None]:
+        """The file names the supervisor."""
+        return contextlib.nullcontext()
 
     def say_stopping(self) -> None:
         """It is the supervisor who talks to systemd."""
