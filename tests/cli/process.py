@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from support import PATIENCE, wait_until
 
@@ -44,22 +47,37 @@ def create_app():
 """
 
 
-class Command:
-    """`python -m thestral ARGUMENTS`; output is collected as it comes."""
+# Variables that would reach into a test from outside.
+FOREIGN = ("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET")
+MARK = "TESTED_PROCESS"  # environment variable by which a command's whole family is known
 
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("THESTRAL_", "UVICORN_"))
-        }
+
+class Command:
+    """`python -m thestral ARGUMENTS`; output is collected as it comes.
+
+    Leave the `with` block and no process of its family lives any more, or the test has failed.
+
+    Args:
+        arguments: of the command.
+        cwd: working directory.
+        env: further environment variables.
+        popen: further arguments of subprocess.Popen.
+    """
+
+    def __init__(
+        self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, **popen: Any
+    ) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        self._mark = f"{MARK}={secrets.token_hex(8)}"
+        name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "thestral", *arguments],
             cwd=cwd,
-            env={**clean, **(env or {})},
+            env={**clean, **(env or {}), name: value},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **popen,
         )
         self.out: list[str] = []
         self.err: list[str] = []
@@ -84,7 +102,25 @@ class Command:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.wait()
+        self.process.wait(PATIENCE)
+        try:
+            if kind is None:
+                wait_until(lambda: not self.family())
+        finally:
+            for pid in self.family():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.wait()
+
+    def family(self) -> set[int]:
+        """PIDs of the process and of all that came from it, also of those whose parent is gone."""
+        mark = self._mark.encode()
+        found = set()
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (directory / "environ").read_bytes().split(b"\0"):
+                    found.add(int(directory.name))
+        return found
 
     @property
     def stdout(self) -> str:
@@ -104,9 +140,9 @@ class Command:
 
         return wait_until(running)[1]
 
-    def saw(self, text: str) -> None:
-        """Wait until a text has been printed."""
-        wait_until(lambda: text in self.stdout or text in self.stderr)
+    def saw(self, text: str, times: int = 1) -> None:
+        """Wait until a text has been printed, so often."""
+        wait_until(lambda: max(self.stdout.count(text), self.stderr.count(text)) >= times)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

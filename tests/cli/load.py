@@ -1,0 +1,171 @@
+"""An application that says which process answered, and clients that ask without a pause."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections import Counter
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from process import Command
+from support import PATIENCE, wait_until
+
+# Its import is counted in the file "imports"; "gate" is a FIFO that some paths wait for.
+APP = """
+import asyncio, os, sys, threading, time
+
+VERSION = 1
+
+def say(*words):  # at once, or the lines of several workers mix
+    os.write(1, " ".join([*words, f"{os.getpid()}\\n"]).encode())
+
+with open("imports", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+
+first, second = threading.Lock(), threading.Lock()
+
+def cross(mine, other, barrier):
+    with mine:
+        barrier.wait()
+        with other:
+            pass
+
+def deadlock():
+    barrier = threading.Barrier(2)
+    threading.Thread(target=cross, args=(first, second, barrier), daemon=True).start()
+    cross(second, first, barrier)
+
+def compute():
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        pass
+
+def wait_for_gate():
+    with open("gate") as file:
+        file.read()
+
+kept = []
+BLOCKING = {
+    "/deadlock": deadlock,
+    "/compute": compute,
+    "/block": wait_for_gate,
+    "/grow": lambda: kept.append(b"x" * 200_000_000),
+}
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            say(message["type"])
+            await send({"type": message["type"] + ".complete"})
+    path = scope["path"]
+    if path in BLOCKING:
+        say(path)
+        BLOCKING[path]()
+    elif path == "/thread":
+        await asyncio.to_thread(say, path)
+        await asyncio.to_thread(wait_for_gate)
+    elif path == "/wait":
+        say(path)
+        while not os.path.exists("release"):
+            await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if path == "/stream":
+        for _ in range(5):
+            await send({"type": "http.response.body", "body": b"0", "more_body": True})
+            await asyncio.sleep(0.01)
+    await send({"type": "http.response.body", "body": b"%d %d" % (os.getpid(), VERSION)})
+"""
+
+
+class Load:
+    """Clients that ask for "/" and "/stream" without a pause; half of them keep their connection.
+
+    Leave the `with` block and every request has been answered with 200, or the test has failed.
+
+    Attributes:
+        seen: answers by (PID, version).
+    """
+
+    def __init__(self, url: str, clients: int = 4) -> None:
+        self._host = urlsplit(url).netloc
+        self.seen: Counter[tuple[int, int]] = Counter()
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(number % 2 == 0, number % 4 < 2))
+            for number in range(clients)
+        ]
+
+    def _ask(self, keep: bool, plain: bool) -> None:
+        connection = http.client.HTTPConnection(self._host, timeout=PATIENCE)
+        headers = {} if keep else {"Connection": "close"}
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", "/" if plain else "/stream", headers=headers)
+                response = connection.getresponse()
+                body = response.read().decode().lstrip("0")
+                assert response.status == 200
+                pid, version = body.split()
+                self.seen[int(pid), int(version)] += 1
+            except Exception as exc:
+                self.failures.append(f"keep={keep} plain={plain}: {exc!r}")
+                connection.close()
+        connection.close()
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        if kind is None and self.failures:
+            raise AssertionError(f"of {self.seen.total()}: " + "; ".join(self.failures))
+
+    @property
+    def pids(self) -> set[int]:
+        return {pid for pid, _ in self.seen}
+
+    def forget(self) -> None:
+        """Only what is answered from now on counts as seen."""
+        self.seen.clear()
+
+
+def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
+    """PID of the process that answers, on a connection of its own."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"Connection": "close"})
+        return int(connection.getresponse().read().split()[0])
+
+
+def ask_aside(url: str, path: str) -> threading.Thread:
+    """Ask in a thread, whose attribute `pid` will be the answer; None if there is none."""
+
+    def run() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, IndexError):
+            thread.pid = ask(url, path)  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=run)
+    thread.pid = None  # type: ignore[attr-defined]
+    thread.start()
+    return thread
+
+
+def workers(command: Command, count: int) -> list[int]:
+    """PIDs of all workers that ever announced their application's startup, once there are `count`;
+    oldest first.
+    """
+
+    def started() -> list[int]:
+        lines = command.stdout.splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("lifespan.startup ")]
+
+    return wait_until(lambda: started() if len(started()) >= count else None)  # type: ignore[no-any-return]

@@ -1,0 +1,217 @@
+"""Workers that are replaced: dead, stuck, used up, or with new code; and no request is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+import pytest
+from load import APP, Load, ask, ask_aside, workers
+from process import Command
+from support import wait_until
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, **popen):
+        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def stop(command):
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
+def test_dead_worker_is_replaced(start, arguments):
+    command = start("--workers", "2", *arguments)
+    url = command.url()
+    first, second = workers(command, 2)
+    os.kill(first, signal.SIGKILL)
+    third = workers(command, 3)[2]
+    assert f"Worker 1 [{first}] died (killed by SIGKILL)" in command.stderr
+    with Load(url) as load:
+        wait_until(lambda: len(load.pids) == 2)
+    assert load.pids == {second, third}
+    stop(command)
+
+
+def test_worker_that_dies_at_a_later_start(start, folder):
+    command = start("--workers", "2")
+    url = command.url()
+    first, second = workers(command, 2)
+    (folder / "main.py").write_text("raise ZeroDivisionError('broken')\n")
+    os.kill(first, signal.SIGKILL)
+    command.saw("ZeroDivisionError: broken", times=2)
+    assert command.stderr.count("died (exit 3)") >= 1
+    assert ask(url) == second
+    (folder / "main.py").write_text(APP)
+    third = workers(command, 3)[2]
+    with Load(url) as load:
+        wait_until(lambda: len(load.pids) == 2)
+    assert load.pids == {second, third}
+    stop(command)
+
+
+def test_no_worker_can_start_any_more(start, folder):
+    command = start("--workers", "1", "--limit-max-requests", "1000000")
+    command.url()
+    (first,) = workers(command, 1)
+    (folder / "main.py").write_text("import os\nos._exit(7)\n")
+    os.kill(first, signal.SIGKILL)
+    command.saw("died (exit 7)")
+    stop(command)  # also while it pauses before the next attempt
+
+
+def test_descriptors_that_run_out(start):
+    command = start("--workers", "2")
+    url = command.url()
+    first, second = workers(command, 2)
+    supervisor = command.process.pid
+    descriptors = len(os.listdir(f"/proc/{supervisor}/fd"))
+    before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    # Room for what the dead worker had, and not for what its successor needs meanwhile.
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors, before[1]))
+    os.kill(first, signal.SIGKILL)
+    command.saw("Cannot start a worker: [Errno 24] Too many open files", times=2)
+    assert len(os.listdir(f"/proc/{supervisor}/fd")) < descriptors  # those of the dead one
+    assert ask(url) == second
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+    workers(command, 3)
+    wait_until(lambda: len(os.listdir(f"/proc/{supervisor}/fd")) == descriptors)
+    stop(command)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_rolling_restart_loses_no_request(start, folder, loop):
+    command = start("--workers", "2", "--loop", loop, "--no-access-log")
+    url = command.url()
+    old = workers(command, 2)
+    with Load(url, clients=8) as load:
+        wait_until(lambda: load.pids == set(old))
+        (folder / "main.py").write_text(APP.replace("VERSION = 1", "VERSION = 2"))
+        command.signal(signal.SIGHUP)
+        new = workers(command, 4)[2:]
+        for pid in old:
+            command.saw(f"lifespan.shutdown {pid}")
+        load.forget()
+        wait_until(lambda: load.pids >= set(new))
+    assert set(load.seen) == {(pid, 2) for pid in new}
+    stop(command)
+
+
+def test_rolling_restart_with_broken_code_is_given_up(start, folder):
+    command = start("--workers", "2")
+    url = command.url()
+    old = workers(command, 2)
+    (folder / "main.py").write_text("raise ZeroDivisionError('broken')\n")
+    command.signal(signal.SIGHUP)
+    command.saw("Rolling restart given up: the old workers go on")
+    assert command.stderr.count("ZeroDivisionError: broken") == 1
+    assert ask(url) in old
+    # The same once more: the pause after a failure is not for who asks for new workers.
+    (folder / "main.py").write_text(APP)
+    command.signal(signal.SIGHUP)
+    for pid in old:
+        command.saw(f"lifespan.shutdown {pid}")
+    new = workers(command, 4)[2:]
+    assert ask(url) in new
+    stop(command)
+
+
+def test_worker_that_dies_while_its_successor_starts(start, folder):
+    command = start("--workers", "2")
+    url = command.url()
+    first, second = workers(command, 2)
+    (folder / "main.py").write_text("open('gate').read()\n" + APP)
+    command.signal(signal.SIGHUP)
+    with (folder / "gate").open("w"):  # the successor of the first is in its import
+        os.kill(first, signal.SIGKILL)
+        command.saw(f"[{first}] died")
+        (folder / "main.py").write_text(APP)  # the next one does not wait
+    command.saw(f"lifespan.shutdown {second}")
+    assert ask(url) in workers(command, 4)[2:]
+    stop(command)
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_limit_of_requests_under_load(start, count):
+    limits = ["--limit-max-requests", "50", "--limit-max-requests-jitter", "10"]
+    command = start("--workers", count, *limits, "--no-access-log")
+    with Load(command.url()) as load:
+        pids = workers(command, 2 * int(count) + 1)
+        wait_until(lambda: pids[-1] in load.pids)
+    command.saw(f"lifespan.shutdown {pids[0]}")
+    assert "died" not in command.stderr
+    stop(command)
+
+
+def test_limit_of_memory(start):
+    command = start("--workers", "2", "--limit-max-rss", "150000000")
+    url = command.url()
+    pids = workers(command, 2)
+    asking = ask_aside(url, "/grow")
+    asking.join()
+    command.saw(f"lifespan.shutdown {asking.pid}")
+    assert asking.pid in pids
+    assert len(workers(command, 3)) == 3
+    assert " bytes" in command.stderr
+    assert "died" not in command.stderr
+    stop(command)
+
+
+def test_limit_of_lifetime(start):
+    command = start("--workers", "1", "--limit-worker-lifetime", "0.2", "--preload")
+    command.url()
+    first, second = workers(command, 2)[:2]
+    command.saw(f"lifespan.shutdown {first}")
+    assert first != second
+    stop(command)
+
+
+def test_only_a_stuck_worker_is_killed(start, folder):
+    command = start("--workers", "4", "--timeout-worker-healthcheck", "1", "--preload")
+    url = command.url()
+    pids = workers(command, 4)
+    asked = {}
+    # Each takes one worker for itself, so that the next request finds another.
+    for path in ("/compute", "/block", "/deadlock"):
+        asked[path] = ask_aside(url, path)
+        command.saw(path)
+    command.saw("has been stuck for 1 s: killing it")
+    fifth = workers(command, 5)[4]
+    # The stacks of both threads, and where they wait.
+    assert command.stderr.count("in cross") == 2
+    assert "in deadlock" in command.stderr
+    (line,) = [line for line in command.stdout.splitlines() if line.startswith("/deadlock")]
+    stuck = int(line.split()[1])
+    assert stuck in pids
+    assert f"[{stuck}] died (killed by SIGABRT)" in command.stderr
+    asked["/compute"].join()
+    with (folder / "gate").open("w"):
+        pass
+    asked["/block"].join()
+    asked["/deadlock"].join()
+    assert asked["/compute"].pid is not None
+    assert asked["/block"].pid is not None
+    assert asked["/deadlock"].pid is None
+    assert command.stderr.count("killing it") == 1
+    assert fifth not in pids
+    stop(command)

@@ -1,0 +1,237 @@
+"""Worker processes: their start, the signals they and their supervisor take, their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from load import APP, Load, ask, ask_aside, workers
+from process import Command
+from support import wait_until
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, **popen):
+        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def stopped(command, pids):
+    """The command has ended well, and each worker's lifespan before it."""
+    assert command.wait() == 0
+    for pid in pids:
+        assert f"lifespan.shutdown {pid}\n" in command.stdout
+    assert "Traceback" not in command.stderr
+    assert "Stopped parent process" in command.stderr
+
+
+def only_two_processors():
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+@pytest.mark.parametrize(
+    ("arguments", "popen"),
+    [
+        (["--workers", "2", "--pid-file", "pid", "--loop", "asyncio"], {}),
+        (["--workers", "auto"], {"preexec_fn": only_two_processors}),
+        ([], {"env": {"WEB_CONCURRENCY": "2"}}),
+        (["--workers", "2", "--preload", "--pid-file", "pid"], {}),
+        (["--workers", "2", "--reuse-port"], {}),
+    ],
+    ids=["two", "auto", "WEB_CONCURRENCY", "preload", "reuse-port"],
+)
+def test_requests_reach_both_workers(start, folder, arguments, popen):
+    command = start(*arguments, **popen)
+    url = command.url()
+    pids = workers(command, 2)
+    with Load(url) as load:
+        wait_until(lambda: len(load.pids) == 2)
+    assert load.pids == set(pids[:2])
+    assert len(pids) == 2
+    supervisor = command.process.pid
+    assert supervisor not in pids
+    assert Path(f"/proc/{supervisor}/comm").read_text().startswith("thestral s")
+    for pid in pids:
+        assert Path(f"/proc/{pid}/comm").read_text().startswith("thestral w")
+    imports = [int(line) for line in (folder / "imports").read_text().split()]
+    assert sorted(imports) == ([supervisor] if "--preload" in arguments else sorted(pids))
+    if "--pid-file" in arguments:
+        assert (folder / "pid").read_text() == f"{supervisor}\n"
+    command.signal(signal.SIGTERM)
+    stopped(command, pids)
+    assert not (folder / "pid").exists()
+    assert command.stderr.count("Thestral running") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
+def test_broken_application_is_told_once(start, folder, arguments):
+    (folder / "main.py").write_text("raise ZeroDivisionError('broken')\n")
+    command = start("--workers", "2", *arguments)
+    assert command.wait() == 3
+    assert command.stderr.count("ZeroDivisionError: broken") == 1
+    assert "Thestral running" not in command.stderr
+
+
+def test_port_in_use_imports_nothing(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with Command("main:app", "--workers", "2", "--port", port, cwd=folder) as command:
+            assert command.wait() == 3
+    assert f"Port {port} is in use" in command.stderr
+    assert not (folder / "imports").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_pid_file_that_cannot_be_written(start, folder, arguments):
+    command = start("--pid-file", "/dev/full", *arguments)
+    assert command.wait() == 2
+    assert "Invalid value for '--pid-file': '/dev/full' cannot be written: No space" in (
+        command.stderr
+    )
+    assert not (folder / "imports").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_pid_file_of_a_running_server_stays(start, folder, arguments):
+    first = start("--pid-file", "pid", *arguments)
+    port = first.url().rpartition(":")[2]
+    arguments = ["--pid-file", "pid", "--port", port, *arguments]
+    with Command("main:app", *arguments, cwd=folder) as second:
+        assert second.wait() == 3
+    assert (folder / "pid").read_text() == f"{first.process.pid}\n"
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    assert not (folder / "pid").exists()
+
+
+def test_number_of_workers_follows_signals(start):
+    command = start("--workers", "1", "--limit-max-requests", "1000000")
+    command.url()
+    (first,) = workers(command, 1)
+    command.signal(signal.SIGTTIN)
+    first, second = workers(command, 2)
+    command.signal(signal.SIGTTOU)
+    command.saw(f"lifespan.shutdown {second}")
+    command.signal(signal.SIGTTOU)  # one stays
+    command.saw("Received SIGTTOU", times=2)
+    assert ask(command.url()) == first
+    command.signal(signal.SIGTERM)
+    stopped(command, [first, second])
+    assert f"lifespan.shutdown {first}" in command.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
+def test_stop_waits_for_running_requests(start, folder, number, arguments):
+    # As Ctrl-C does it: each process of the group gets the signal.
+    command = start("--workers", "2", *arguments, start_new_session=True)
+    url = command.url()
+    pids = workers(command, 2)
+    asking = ask_aside(url, "/wait")
+    command.saw("/wait")
+    if number == signal.SIGINT:
+        os.killpg(command.process.pid, number)
+    else:
+        command.signal(number)
+    command.saw("Waiting for running requests to finish: 1")
+    (folder / "release").touch()
+    asking.join()
+    assert asking.pid in pids
+    stopped(command, pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_does_not_wait(start, number):
+    command = start("--workers", "2", start_new_session=True)
+    url = command.url()
+    pids = workers(command, 2)
+    asking = ask_aside(url, "/wait")
+    command.saw("/wait")
+    os.killpg(command.process.pid, number)
+    command.saw("Waiting for running requests to finish: 1")
+    os.killpg(command.process.pid, number)
+    assert command.wait() == 0
+    asking.join()
+    assert asking.pid is None
+    assert "Cancelled at shutdown: GET /wait" in command.stderr
+    for pid in pids:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
+def test_ctrl_c_while_workers_start(start, folder, arguments):
+    (folder / "main.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = start("--workers", "2", *arguments, start_new_session=True)
+    command.saw("importing")
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.wait() in (0, 130)
+    assert "Traceback" not in command.stderr
+
+
+def test_ctrl_c_while_an_interpreter_starts(start, folder):
+    # Long before a worker could say what SIGINT means to it.
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nif '--multiprocessing-fork' in sys.orig_argv:\n    open('gate').read()\n"
+    )
+    command = start("--workers", "2", env={"PYTHONPATH": str(folder)}, start_new_session=True)
+    with (folder / "gate").open("w"):
+        os.killpg(command.process.pid, signal.SIGINT)
+        assert command.wait() == 0
+    assert "Traceback" not in command.stderr
+    assert "KeyboardInterrupt" not in command.stderr
+
+
+def test_workers_stop_without_their_supervisor(start):
+    command = start("--workers", "2")
+    command.url()
+    pids = workers(command, 2)
+    command.signal(signal.SIGKILL)
+    for pid in pids:
+        command.saw(f"lifespan.shutdown {pid}")
+    wait_until(lambda: not command.family())
+    assert "Traceback" not in command.stderr
+
+
+def test_worker_that_starts_stops_without_its_supervisor(start, folder):
+    (folder / "main.py").write_text("open('gate').read()\n" + APP)
+    command = start("--workers", "2")
+    wait_until(lambda: len(command.family()) > 1)
+    command.saw("Started parent process")
+    with (folder / "gate").open("w"):  # opens once the worker imports the application
+        command.signal(signal.SIGKILL)
+        command.process.wait()
+    command.saw("lifespan.shutdown")
+    wait_until(lambda: not command.family())
+    assert "Traceback" not in command.stderr
+
+
+def test_thread_that_does_not_end_is_left_behind(start):
+    command = start("--workers", "2", "--timeout-graceful-shutdown", "0.1")
+    asking = ask_aside(command.url(), "/thread")
+    command.saw("/thread")
+    workers(command, 2)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+    asking.join()
+    assert "Leaving tasks or threads of the application behind" in command.stderr
+    assert "Killing worker" not in command.stderr
