@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +39,8 @@ class Reloader:
             ) from None
         self._watchfiles = watchfiles
         self._default_filter = watchfiles.DefaultFilter()
-        self._includes = (*DEFAULT_INCLUDES, *config.reload_includes)
-        self._excludes = (*DEFAULT_EXCLUDES, *config.reload_excludes)
+        self._asked_for = tuple(config.reload_includes)
+        self._excludes = tuple(config.reload_excludes)
         self._directories = [Path(name).resolve() for name in config.reload_dirs or [os.getcwd()]]
         for directory in self._directories:
             if not directory.is_dir():
@@ -72,9 +72,12 @@ class Reloader:
                 break
         if not self._default_filter(change, str(name)):  # type: ignore[arg-type]
             return False
-        if any(is_like(name, pattern) for pattern in self._excludes):
+        names = (str(name), *name.parts)
+        if is_like(names, self._excludes) or is_like(name.parts[:-1], DEFAULT_EXCLUDES):
             return False
-        return any(is_like(name, pattern) for pattern in self._includes)
+        if is_like(names, self._asked_for):
+            return True  # also ".env", which the defaults leave out
+        return is_like(names, DEFAULT_INCLUDES) and not is_like(names, DEFAULT_EXCLUDES)
 
     def _watch(self) -> None:
         for changes in self._watchfiles.watch(
@@ -88,6 +91,6 @@ class Reloader:
             self._wake()
 
 
-def is_like(path: Path, pattern: str) -> bool:
-    """Whether the path, its name, or one of its directories has the pattern."""
-    return fnmatch(str(path), pattern) or any(fnmatch(part, pattern) for part in path.parts)
+def is_like(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether one of the names, a path or parts of it, has one of the patterns."""
+    return any(fnmatch(name, pattern) for name in names for pattern in patterns)

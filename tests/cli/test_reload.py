@@ -1,0 +1,163 @@
+"""--reload: new code after each save, and no connection refused meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from load import APP, Load, ask, ask_aside, workers
+from process import Command
+from support import wait_until
+
+pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
+
+
+def version(number):
+    return APP.replace("VERSION = 1", f"VERSION = {number}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    for name in (".venv", "node_modules", ".git", "__pycache__", "templates", "static"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, **popen):
+        command = Command("main:app", "--reload", "--port", "0", *arguments, cwd=folder, **popen)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def reloads(command):
+    """Files that it has named, one list for each time."""
+    lines = [line for line in command.stderr.splitlines() if "Detected changes in" in line]
+    return [line.partition("in ")[2].removesuffix(". Reloading...") for line in lines]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_new_code_and_no_refused_connection(start, folder, count):
+    command = start("--workers", str(count), "--no-access-log", start_new_session=True)
+    url = command.url()
+    old = workers(command, count)
+    with Load(url) as load:
+        wait_until(lambda: load.pids == set(old))
+        (folder / "main.py").write_text(version(2))
+        new = workers(command, 2 * count)[count:]
+        for pid in old:
+            command.saw(f"lifespan.shutdown {pid}")
+        load.forget()
+        wait_until(lambda: load.pids >= set(new))
+    assert set(load.seen) == {(pid, 2) for pid in new}
+    assert reloads(command) == ["'main.py'"]
+    assert command.stderr.count("Thestral running") == 1
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.wait() == 0
+    assert "Traceback" not in command.stderr
+
+
+def test_syntax_error_is_survived(start, folder):
+    (folder / "main.py").write_text("def app(:\n")
+    command = start()  # already broken when it starts
+    for number in (1, 2):
+        command.saw("SyntaxError: invalid syntax", times=number)
+        command.saw("ended (exit 3). Waiting for a change...", times=number)
+        (folder / "main.py").write_text(version(number))
+        workers(command, number)
+        command.url()
+        (folder / "main.py").write_text("def app(:\n")
+    command.saw("Waiting for a change...", times=3)
+    assert command.stderr.count("SyntaxError") == 3
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_what_matters_and_what_does_not(start, folder):
+    (folder / ".env").write_text("")
+    command = start(
+        *("--reload-include", "*.html", "--reload-include", ".env"),
+        *("--reload-exclude", "static", "--reload-exclude", "test_*.py"),
+        "--reload-delay",
+        "0.05",
+    )
+    command.url()
+    pids = workers(command, 1)
+    for name in (
+        *(".venv/a.py", "node_modules/a.py", ".git/a.py", "__pycache__/a.py", ".hidden.py"),
+        *(".venv/a.html", "a.txt", "a.pyc", "static/a.py", "test_a.py"),
+    ):
+        (folder / name).write_text("")
+    # A change that counts comes behind all that must not: it is the only one that is named.
+    for number, name in enumerate(["a.py", "templates/a.html", ".env", "templates/b.py"]):
+        (folder / name).write_text(" ")
+        workers(command, number + 2)
+        assert reloads(command)[number:] == [repr(name)]
+    assert len(workers(command, 5)) == 5
+    assert pids[0] != workers(command, 5)[4]
+
+
+def test_directories(start, folder):
+    command = start("--reload-dir", "static", "--reload-dir", "templates")
+    command.url()
+    workers(command, 1)
+    (folder / "main.py").write_text(version(2))
+    (folder / "a.py").write_text("")
+    (folder / "static" / "b.py").write_text("")
+    workers(command, 2)
+    assert reloads(command) == ["'static/b.py'"]
+    (folder / "templates" / "c.py").write_text("")
+    workers(command, 3)
+    assert reloads(command)[1:] == ["'templates/c.py'"]
+
+
+def test_running_request_does_not_hold_up_new_code(start, folder):
+    command = start()
+    url = command.url()
+    (old,) = workers(command, 1)
+    asking = ask_aside(url, "/wait")
+    command.saw("/wait")
+    (folder / "main.py").write_text(version(2))
+    new = workers(command, 2)[1]
+    assert ask(url) == new
+    (folder / "release").touch()
+    asking.join()
+    assert asking.pid == old
+    wait_until(lambda: not Path(f"/proc/{old}").exists())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--reload-dir", "nowhere"], "Invalid value for '--reload-dir': "),
+        (["--preload"], "Invalid value for '--preload': not with --reload"),
+    ],
+)
+def test_bad_options(start, arguments, said):
+    command = start(*arguments)
+    assert command.wait() == 2
+    assert said in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+def test_without_watchfiles(start, folder, tmp_path_factory):
+    stub = tmp_path_factory.mktemp("stub")
+    (stub / "watchfiles.py").write_text("raise ImportError('not here')\n")
+    command = start(env={"PYTHONPATH": str(stub)})
+    assert command.wait() == 2
+    assert "'--reload': needs the package watchfiles: pip install 'thestral[standard]'" in (
+        command.stderr
+    )
+    assert "Traceback" not in command.stderr
+    assert not (folder / "imports").exists()
