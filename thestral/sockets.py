@@ -218,7 +218,8 @@ def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool
     """
     sock = None
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sets TCP_NODELAY where it sees the protocol's number.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:

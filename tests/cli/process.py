@@ -64,6 +64,8 @@ class Command:
         popen: further arguments of subprocess.Popen.
     """
 
+    program = ("-m", "thestral")  # of the interpreter
+
     def __init__(
         self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, **popen: Any
     ) -> None:
@@ -71,7 +73,7 @@ class Command:
         self._mark = f"{MARK}={secrets.token_hex(8)}"
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "thestral", *arguments],
+            [sys.executable, *self.program, *arguments],
             cwd=cwd,
             env={**clean, **(env or {}), name: value},
             stdout=subprocess.PIPE,

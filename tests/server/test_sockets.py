@@ -1,0 +1,336 @@
+"""Listening sockets: addresses, Unix sockets, inherited ones, and what accepted ones inherit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import struct
+import sys
+
+import httpx
+import pytest
+from load import APP, Load, workers
+from process import PLAIN, Command
+from support import Running, read_response, wait_until
+
+from thestral import Config, sockets
+from thestral.errors import BindError
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into Linux's /proc")
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    sock = scope["server"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr(sock).encode()})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(PLAIN)
+    return tmp_path
+
+
+def opened(**options):
+    """Addresses that open_all() binds for these options; what is open is closed again."""
+    found = sockets.open_all(Config("a:b", **options))
+    try:
+        return [sock.getsockname()[:2] for sock in found], [sockets.url(sock) for sock in found]
+    finally:
+        sockets.close_all(found)
+
+
+def answers(host, port):
+    with socket.create_connection((host, port), 10) as sock:
+        sock.sendall(REQUEST)
+        return read_response(sock)[0].startswith(b"HTTP/1.1 200")
+
+
+# --- Addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reachable"),
+    [
+        (["127.0.0.1", "127.0.0.2"], ["127.0.0.1", "127.0.0.2"]),
+        (["::"], ["127.0.0.1", "::1"]),
+        ([""], ["127.0.0.1", "::1"]),
+        (["0.0.0.0", "::"], ["127.0.0.1", "::1"]),
+        (["::", "0.0.0.0"], ["127.0.0.1", "::1"]),
+        (["[::1]"], ["::1"]),
+        (["::1"], ["::1"]),
+        (["0.0.0.0"], ["127.0.0.1"]),
+    ],
+    ids=repr,
+)
+def test_hosts(serve, hosts, reachable):
+    with Running(app, host=hosts) as server:
+        ports = {sock.getsockname()[1] for sock in server.server.sockets}
+        assert ports == {server.port}
+        for host in reachable:
+            assert answers(host, server.port)
+        for host in {"127.0.0.1", "127.0.0.2", "::1"} - set(reachable) - {"127.0.0.2"}:
+            with pytest.raises(ConnectionRefusedError):
+                answers(host, server.port)
+
+
+def resolver(*addresses):
+    def getaddrinfo(host, port, **hints):
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, port))
+            for family, address in zip(families, addresses, strict=True)
+        ]
+
+    return getaddrinfo
+
+
+def test_localhost_is_both_loopbacks_on_one_port(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", resolver("::1", "127.0.0.1"))
+    (first, second), urls = opened(host="localhost", port=0)
+    assert (first[0], second[0]) == ("::1", "127.0.0.1")
+    assert first[1] == second[1] > 0
+    assert urls == [f"http://[::1]:{first[1]}", f"http://127.0.0.1:{first[1]}"]
+
+
+def test_address_that_the_machine_lacks(monkeypatch):
+    # As ::1 is where IPv6 is switched off.
+    monkeypatch.setattr(socket, "getaddrinfo", resolver("2001:db8::1", "127.0.0.1"))
+    addresses, _ = opened(host="localhost", port=0)
+    assert [host for host, _ in addresses] == ["127.0.0.1"]
+    monkeypatch.setattr(socket, "getaddrinfo", resolver("2001:db8::1"))
+    with pytest.raises(BindError, match=r"Cannot listen on \[2001:db8::1\]:0: Cannot assign"):
+        opened(host="localhost", port=0)
+
+
+def test_machine_without_ipv6(monkeypatch):
+    class OnlyIPv4(socket.socket):
+        def __init__(self, family=socket.AF_INET, *arguments, **settings):
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, *arguments, **settings)
+
+    monkeypatch.setattr(socket, "socket", OnlyIPv4)
+    assert opened(host="", port=0)[0][0][0] == "0.0.0.0"
+    with pytest.raises(BindError, match="Address family not supported"):
+        opened(host="::1", port=0)
+
+
+def test_name_that_nobody_knows():
+    with pytest.raises(BindError, match=r"Cannot listen on 'no\.such\.invalid'"):
+        opened(host="no.such.invalid")
+
+
+def test_several_hosts_are_printed_with_their_port(folder):
+    with Command("main:app", "--host", "::1", "--host", "127.0.0.1", "--port=0", cwd=folder) as it:
+        port = httpx.URL(it.url()).port
+        it.saw(f"Thestral running on http://127.0.0.1:{port} (Press CTRL+C to quit)")
+        it.saw(f"Thestral running on http://[::1]:{port} (Press CTRL+C to quit)")
+        for host in ("[::1]", "127.0.0.1"):
+            assert httpx.get(f"http://{host}:{port}/").text == " /"
+
+
+# --- Unix sockets -------------------------------------------------------------------------------
+
+
+def over(path):
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://a")
+
+
+@pytest.mark.parametrize("arguments", [["--loop=uvloop"], ["--loop=asyncio"], ["--workers=2"]])
+def test_unix_socket(folder, arguments):
+    path = folder / "s"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))  # and left behind
+    (folder / "main.py").write_text(APP)
+    # A queue for each worker is nothing for a Unix socket.
+    arguments = ["main:app", "--uds", "s", "--uds-permissions", "640", "--reuse-port", *arguments]
+    with Command(*arguments, cwd=folder) as command:
+        command.saw("Thestral running on unix:s")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        pids = workers(command, 2 if "--workers=2" in arguments else 1)
+        with over(path) as client:
+            assert int(client.get("/").text.split()[0]) in pids
+        with Command(*arguments, cwd=folder) as second:
+            assert second.wait() == 3
+        assert "s is in use by another server" in second.stderr
+        if "--workers=2" in arguments:
+            os.kill(pids[0], signal.SIGTERM)  # a worker does not take the path with it
+            workers(command, 3)
+            command.saw(f"lifespan.shutdown {pids[0]}")
+        with over(path) as client:
+            assert client.get("/").status_code == 200
+        command.signal(signal.SIGTERM)
+        assert command.wait() == 0
+    assert not path.exists()
+
+
+def test_unix_socket_taken_over_is_not_removed(folder):
+    path = folder / "s"
+    with Command("main:app", "--uds", str(path), cwd=folder) as command:
+        command.saw(f"Thestral running on unix:{path}")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            command.signal(signal.SIGTERM)
+            assert command.wait() == 0
+            assert path.is_socket()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("main.py", "main.py exists and is no socket"), ("no/s", "Cannot listen on no/s: No such")],
+)
+def test_unix_socket_that_cannot_be(folder, path, said):
+    with Command("main:app", "--uds", path, cwd=folder) as command:
+        assert command.wait() == 3
+    assert said in command.stderr
+    assert (folder / "main.py").read_text() == PLAIN
+
+
+# --- Sockets that were given --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_descriptor(folder, family, listens, count):
+    (folder / "main.py").write_text(APP)
+    with socket.socket(family) as given:
+        given.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(folder / "s"))
+        if listens:
+            given.listen()
+        arguments = ["--fd", str(given.fileno()), "--workers", count, "--reuse-port"]
+        with Command("main:app", *arguments, cwd=folder, pass_fds=[given.fileno()]) as command:
+            command.saw("Thestral running on")
+            pids = workers(command, int(count))
+            if family == socket.AF_INET:
+                with Load(command.url()) as load:
+                    wait_until(lambda: len(load.pids) == int(count))
+                assert load.pids == set(pids)
+            else:
+                with over(folder / "s") as client:
+                    assert int(client.get("/").text.split()[0]) in pids
+            command.signal(signal.SIGTERM)
+            assert command.wait() == 0
+    assert (folder / "s").exists() == (family == socket.AF_UNIX)  # who made it takes it away
+
+
+def test_descriptor_that_cannot_be(folder):
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        (folder / "main.py").open() as file,
+    ):
+        for descriptor, said in [
+            (datagrams.fileno(), "is no stream socket"),
+            (file.fileno(), "Socket operation on non-socket"),
+            (999, "Bad file descriptor"),
+        ]:
+            given = [] if descriptor == 999 else [descriptor]
+            with Command("main:app", "--fd", str(descriptor), cwd=folder, pass_fds=given) as it:
+                assert it.wait() == 3
+            assert re.search(f"File descriptor {descriptor}:? {said}", it.stderr)
+            assert "Traceback" not in it.stderr
+
+
+ACTIVATED = """
+import os, sys
+os.environ["LISTEN_PID"] = str(os.getpid() + int(sys.argv.pop(1)))
+from thestral.cli import main
+main()
+"""
+
+
+def test_sockets_from_systemd(folder):
+    (folder / "main.py").write_text(
+        PLAIN + "print({name for name in os.environ if 'LISTEN' in name}, flush=True)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(folder / "s"))
+
+        def place():  # descriptors from 3 on, as systemd gives them
+            os.dup2(tcp.fileno(), 103)
+            os.dup2(unix.fileno(), 104)
+            os.dup2(103, 3)
+            os.dup2(104, 4)
+
+        env = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+        popen = {"env": env, "preexec_fn": place, "close_fds": False}
+        with Started(ACTIVATED, "0", "main:app", cwd=folder, **popen) as command:
+            command.saw("Listening on 2 sockets given by systemd")
+            command.saw("Thestral running on unix:")
+            url = command.url()
+            assert httpx.URL(url).port == tcp.getsockname()[1]
+            assert httpx.get(url).text == " /"
+            with over(folder / "s") as client:
+                assert client.get("/").text == " /"
+            assert command.stdout.startswith("set()\n")
+        # Meant for another process.
+        with Started(ACTIVATED, "1", "main:app", "--port=0", cwd=folder, **popen) as command:
+            assert httpx.URL(command.url()).port != tcp.getsockname()[1]
+            assert command.stdout.startswith("set()\n")
+
+
+class Started(Command):
+    """A Command by way of a program."""
+
+    def __init__(self, program, *arguments, **settings):
+        self.program = ["-c", program]
+        super().__init__(*arguments, **settings)
+
+
+# --- Options of sockets -------------------------------------------------------------------------
+
+
+def accepted_socket(server):
+    (connection,) = server.context.connections
+    return connection.transport.get_extra_info("socket")
+
+
+@pytest.mark.parametrize(("idle", "seen"), [(60.0, 60), (0.4, 1), (7.0, 7), (0.0, None)])
+def test_keepalive_and_nodelay(serve, idle, seen):
+    server = serve(app, tcp_keepalive=idle)
+    with server.connect() as sock:
+        sock.sendall(REQUEST)
+        read_response(sock)
+        theirs = accepted_socket(server)
+        assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (seen is not None)
+        if seen is not None:
+            assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == seen
+
+
+def test_keepalive_of_given_and_of_twin_sockets():
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        (taken,) = sockets.open_all(Config("a:b", fd=os.dup(given.fileno()), tcp_keepalive=9.0))
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 9
+            assert sockets.own_queue(taken, 9.0) is None
+    (sock,) = sockets.open_all(Config("a:b", port=0, reuse_port=True))
+    with sock, sockets.own_queue(sock, 9.0) as twin:
+        assert twin.getsockname() == sock.getsockname()
+        assert twin.proto == socket.IPPROTO_TCP  # or asyncio would not set TCP_NODELAY
+        assert twin.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 9
+
+
+def test_reuse_port_lets_another_in(serve):
+    server = serve(app, reuse_port=True)
+    (other,) = sockets.bind("127.0.0.1", server.port, reuse_port=True)
+    other.close()
+    with pytest.raises(BindError, match=f"Port {server.port} is in use"):
+        opened(port=server.port)
+
+
+def test_backlog(serve):
+    server = serve(app, backlog=37)
+    # Of a socket that listens, Linux shows the backlog as tcpi_sacked.
+    known = server.server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+    assert struct.unpack_from("=8B6I", known)[-1] == 37
