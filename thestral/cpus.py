@@ -7,26 +7,47 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")  # cgroups(7): a line "number:controllers:path" for each hierarchy
 
 
-def available(root: Path = CGROUP) -> int:
+def available(root: Path = CGROUP, own: Path = OWN) -> int:
     """At least 1. A container with a quota of half the machine gets half the workers."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    limit = quota(root)
+    limit = quota(root, own)
     return count if limit is None else max(1, min(count, math.ceil(limit)))
 
 
-def quota(root: Path) -> float | None:
-    """Processors that the control group may use, version 2 or 1; None for no limit."""
+def quota(root: Path = CGROUP, own: Path = OWN) -> float | None:
+    """Processors that the control group and those above it may use, version 2 or 1; None for no
+    limit.
+    """
     try:
-        allowed, period = (root / "cpu.max").read_text().split()
+        lines = own.read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        group = top / path.lstrip("/")  # there may be less to see from within a container
+        above = [parent for parent in group.parents if parent.is_relative_to(top)]
+        limits += [limit_of(directory) for directory in (group, *above)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def limit_of(directory: Path) -> float | None:
+    """The quota of one control group, by itself."""
+    try:
+        allowed, period = (directory / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            allowed = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            allowed = (directory / "cpu.cfs_quota_us").read_text().strip()
+            period = (directory / "cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
     if allowed in ("max", "-1"):

@@ -42,4 +42,4 @@ def watchdog_interval() -> float | None:
         os.getpid()
     ):
         return None
-    return int(allowed) / 2_000_000
+    return int(allowed) / 2_000_000 or None

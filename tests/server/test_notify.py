@@ -1,0 +1,122 @@
+"""What systemd hears (sd_notify(3)), from one process and from a supervisor."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import time
+
+import pytest
+from load import APP, workers
+from process import Command
+from support import PATIENCE
+
+from thestral import notify
+
+WATCHDOG = "WATCHDOG=1"
+
+
+class Manager:
+    """A service manager's socket; `heard` is all that came, with the sender's PID.
+
+    Args:
+        path: a file's path, or "@" and a name in the abstract namespace.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.heard = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.settimeout(PATIENCE)
+        self._socket.bind("\0" + self.path[1:] if self.path.startswith("@") else self.path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._socket.close()
+
+    def hear(self):
+        data, ancillary, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12))
+        pid = int.from_bytes(ancillary[0][2][:4], "little")
+        self.heard.append((pid, data.decode()))
+        return data.decode()
+
+    def next(self):
+        """The next message that is no sign of life."""
+        while (text := self.hear()) == WATCHDOG:
+            pass
+        return text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path):
+    abstract = f"@thestral-{secrets.token_hex(8)}"
+    with Manager(tmp_path / "notify" if request.param == "path" else abstract) as manager:
+        yield manager
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="needs Linux")
+@pytest.mark.parametrize("count", [1, 2])
+def test_ready_watchdog_and_stopping(folder, manager, count):
+    env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "100000"}
+    arguments = ["main:app", "--port", "0", "--workers", str(count)]
+    with Command(*arguments, cwd=folder, env=env) as command:
+        pid = command.process.pid
+        assert manager.next() == f"READY=1\nMAINPID={pid}"
+        assert len(workers(command, count)) == count  # it was ready when all were
+        assert [manager.hear() for _ in range(3)] == [WATCHDOG] * 3
+        if count == 2:
+            before = time.monotonic_ns() // 1000
+            command.signal(signal.SIGHUP)
+            lines = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", manager.next())
+            assert before <= int(lines[1]) <= time.monotonic_ns() // 1000
+            assert manager.next() == f"READY=1\nMAINPID={pid}"
+            assert len(workers(command, 4)) == 4
+            # A roll that fails is over, too: else systemd would wait for its end.
+            (folder / "main.py").write_text("broken")
+            command.signal(signal.SIGHUP)
+            assert manager.next().startswith("RELOADING=1")
+            assert manager.next() == f"READY=1\nMAINPID={pid}"
+            assert "Rolling restart given up" in command.stderr
+        command.signal(signal.SIGTERM)
+        assert manager.next() == "STOPPING=1"
+        assert command.wait() == 0
+    # Of workers it hears nothing.
+    assert {sender for sender, _ in manager.heard} == {pid}
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/no/such/socket", "@none", "/" + "x" * 200])
+def test_nobody_there_is_no_error(monkeypatch, address):
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify.ready()
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "interval"),
+    [
+        ("30000000", None, 15.0),
+        ("30000000", str(os.getpid()), 15.0),
+        ("30000000", "1", None),
+        ("0", None, None),
+        ("soon", None, None),
+        ("", None, None),
+    ],
+)
+def test_watchdog_interval(monkeypatch, usec, pid, interval):
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    if pid is None:
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    else:
+        monkeypatch.setenv("WATCHDOG_PID", pid)
+    assert notify.watchdog_interval() == interval
