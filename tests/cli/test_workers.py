@@ -12,6 +12,10 @@ from load import APP, Load, ask, ask_aside, workers
 from process import Command
 from support import wait_until
 
+from thestral import Config
+from thestral.errors import ConfigError
+from thestral.supervisor import Supervisor
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -111,17 +115,26 @@ def test_pid_file_that_cannot_be_written(start, folder, arguments):
     assert not (folder / "imports").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
-def test_pid_file_of_a_running_server_stays(start, folder, arguments):
-    first = start("--pid-file", "pid", *arguments)
+def test_pid_file_of_a_running_server_stays(start, folder):
+    first = start("--pid-file", "pid")
     port = first.url().rpartition(":")[2]
-    arguments = ["--pid-file", "pid", "--port", port, *arguments]
-    with Command("main:app", *arguments, cwd=folder) as second:
+    with Command("main:app", "--pid-file", "pid", "--port", port, cwd=folder) as second:
         assert second.wait() == 3
     assert (folder / "pid").read_text() == f"{first.process.pid}\n"
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
     assert not (folder / "pid").exists()
+
+
+def test_option_that_cannot_reach_a_worker():
+    class Local(str):
+        __slots__ = ()
+
+    config = Config("main:app", workers=2, app_dir=Local("src"))
+    with pytest.raises(ConfigError, match=r"app_dir: 'src' cannot be sent to a worker: .*Local"):
+        Supervisor(config)
+    with pytest.raises(ConfigError, match="app: with workers or reload expected"):
+        Supervisor(Config(print, workers=2))
 
 
 def test_number_of_workers_follows_signals(start):
@@ -140,8 +153,11 @@ def test_number_of_workers_follows_signals(start):
     assert f"lifespan.shutdown {first}" in command.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGINT, ["--preload"])],
+    ids=["SIGTERM", "SIGINT", "SIGINT-preload"],
+)
 def test_stop_waits_for_running_requests(start, folder, number, arguments):
     # As Ctrl-C does it: each process of the group gets the signal.
     command = start("--workers", "2", *arguments, start_new_session=True)
@@ -162,7 +178,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_does_not_wait(start, number):
-    command = start("--workers", "2", start_new_session=True)
+    command = start("--workers", "2", "--preload", start_new_session=True)
     url = command.url()
     pids = workers(command, 2)
     asking = ask_aside(url, "/wait")
