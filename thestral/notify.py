@@ -7,30 +7,38 @@ import socket
 import time
 
 
-def notify(*lines: str) -> None:
-    """Send "NAME=VALUE" lines to the service manager; nobody there is no error."""
+# For a manager that does not read, with what it must not miss.
+PATIENCE = 1.0  # seconds
+
+
+def notify(*lines: str, patience: float = 0.0) -> None:
+    """Send "NAME=VALUE" lines to the service manager; nobody there is no error, nor is one that
+    takes none of it for `patience` seconds.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(patience)
         try:
             sock.connect("\0" + address[1:] if address.startswith("@") else address)
             sock.sendall("\n".join(lines).encode())
         except OSError:
-            pass  # the manager is gone: it will not miss us
+            pass  # the manager is gone, or has enough to read: it will not miss us
 
 
 def ready() -> None:
-    notify("READY=1", f"MAINPID={os.getpid()}")
+    notify("READY=1", f"MAINPID={os.getpid()}", patience=PATIENCE)
 
 
 def reloading() -> None:
     """To be followed by ready(); systemd compares the time with its own."""
-    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    usec = time.monotonic_ns() // 1000
+    notify("RELOADING=1", f"MONOTONIC_USEC={usec}", patience=PATIENCE)
 
 
 def stopping() -> None:
-    notify("STOPPING=1")
+    notify("STOPPING=1", patience=PATIENCE)
 
 
 def watchdog_interval() -> float | None:

@@ -88,12 +88,22 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
             command.signal(signal.SIGHUP)
             assert manager.next().startswith("RELOADING=1")
             assert manager.next() == f"READY=1\nMAINPID={pid}"
-            assert "Rolling restart given up" in command.stderr
+            command.saw("Rolling restart given up")
         command.signal(signal.SIGTERM)
         assert manager.next() == "STOPPING=1"
         assert command.wait() == 0
     # Of workers it hears nothing.
     assert {sender for sender, _ in manager.heard} == {pid}
+
+
+@pytest.mark.timeout(10)
+def test_manager_that_does_not_read_holds_nobody_up(tmp_path, monkeypatch):
+    with Manager(tmp_path / "notify") as manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", manager.path)
+        for _ in range(1000):  # more than any queue of datagrams takes
+            notify.notify(WATCHDOG)
+        notify.stopping()
+        assert manager.hear() == WATCHDOG
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/no/such/socket", "@none", "/" + "x" * 200])
