@@ -6,7 +6,6 @@ import os
 import socket
 import time
 
-
 # For a manager that does not read, with what it must not miss.
 PATIENCE = 1.0  # seconds
 
