@@ -1,0 +1,726 @@
+"""Other people's WebSocket clients: websockets (both of its faces), aiohttp, picows (both)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import aiohttp
+import picows
+import picows.websockets.asyncio.client
+import pytest
+import websockets.asyncio.client
+import websockets.exceptions
+import websockets.extensions.permessage_deflate
+import websockets.sync.client
+from support import PATIENCE, Running, wait_until
+
+MEBIBYTE = 2**20
+RANDOM = random.Random(6455)
+NOISE = RANDOM.randbytes(MEBIBYTE)
+TEXT = ("Grüße, 世界 🐴 " * 60_000)[:MEBIBYTE]  # more than 1 MiB of UTF-8
+MESSAGES = ["héllo ☃ 🐴", bytes(range(256)), "", b"", "x" * 127, b"y" * 65536, NOISE, TEXT, "end"]
+
+
+class Site:
+    """An application with a path for each way a WebSocket goes; it remembers how they ended."""
+
+    def __init__(self) -> None:
+        self.scopes: list[dict[str, Any]] = []
+        self.ends: list[tuple[int, str]] = []  # what websocket.disconnect said
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "websocket":
+            raise NotImplementedError(scope["type"])
+        self.scopes.append(scope)
+        assert (await receive())["type"] == "websocket.connect"
+        answer = getattr(self, scope["path"].strip("/"))
+        options = dict(parse_qsl(scope["query_string"].decode()))
+        await answer(scope, receive, send, **options)
+
+    async def accept(self, scope, send) -> None:
+        chosen = "chosen" if "chosen" in scope["subprotocols"] else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+
+    async def drain(self, receive, send=None) -> None:
+        """Receive until the end; send back what comes, if `send` is given."""
+        while (message := await receive())["type"] == "websocket.receive":
+            if send is not None:
+                await send({**message, "type": "websocket.send"})
+        assert message["type"] == "websocket.disconnect"
+        self.ends.append((message["code"], message["reason"]))
+
+    async def echo(self, scope, receive, send) -> None:
+        await self.accept(scope, send)
+        await self.drain(receive, send)
+
+    async def burst(self, scope, receive, send, count) -> None:
+        await self.accept(scope, send)
+        for number in range(int(count)):
+            await send({"type": "websocket.send", "text": f"{number} " * (number % 90)})
+        await self.drain(receive)
+
+    async def close(self, scope, receive, send, code="1000", reason="") -> None:
+        await self.accept(scope, send)
+        await send({"type": "websocket.send", "text": "last"})
+        await send({"type": "websocket.close", "code": int(code), "reason": reason})
+        await self.drain(receive)
+
+    async def leave(self, scope, receive, send) -> None:
+        await self.accept(scope, send)
+
+    async def fail(self, scope, receive, send) -> None:
+        await self.accept(scope, send)
+        raise RuntimeError("on purpose")
+
+    async def fail_early(self, scope, receive, send) -> None:
+        raise RuntimeError("on purpose")
+
+    async def deny(self, scope, receive, send) -> None:
+        await send({"type": "websocket.close", "code": 4000, "reason": "a client never sees it"})
+        await self.drain(receive)
+
+    async def respond(self, scope, receive, send) -> None:
+        headers = [(b"x-why", b"no token"), (b"content-length", b"10")]
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"token", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b", pls"})
+
+
+# --- The clients, made alike ----------------------------------------------------------------------
+
+
+class ClosedError(Exception):
+    """The server has closed, with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.end = (code, reason)
+
+
+class RefusedError(Exception):
+    """Not 101. The body is None where the client does not read it to its end."""
+
+    def __init__(self, status: int, fields: Any, body: bytes | None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.fields = fields
+        self.body = body
+
+
+class OfWebsockets:
+    """websockets.asyncio, and picows.websockets, which has its interface."""
+
+    connect = staticmethod(websockets.asyncio.client.connect)
+    errors: ModuleType = websockets.exceptions
+
+    def __init__(self, ws: Any) -> None:
+        self.ws = ws
+        self.subprotocol = ws.subprotocol
+        fields = ws.response.headers
+        self.compressed = "permessage-deflate" in fields.get("Sec-WebSocket-Extensions", "")
+
+    @classmethod
+    async def open(cls, url, subprotocols, deflate, **options):
+        try:
+            ws = await cls.connect(
+                url,
+                subprotocols=subprotocols or None,
+                compression="deflate" if deflate else None,
+                max_size=None,
+                proxy=None,
+                **options,
+            )
+        except cls.errors.InvalidStatus as exc:
+            reply = exc.response
+            raise RefusedError(reply.status_code, reply.headers, reply.body) from None
+        return cls(ws)
+
+    async def send(self, data) -> None:
+        await self.ws.send(data)
+
+    async def receive(self):
+        try:
+            return await self.ws.recv()
+        except self.errors.ConnectionClosed as exc:
+            raise ClosedError(exc.rcvd.code, exc.rcvd.reason or "") from None
+
+    async def close(self, code, reason):
+        await self.ws.close(code, reason)
+        return self.ws.close_code
+
+    async def abort(self) -> None:
+        self.ws.transport.abort()
+
+
+class OfPicowsWebsockets(OfWebsockets):
+    connect = staticmethod(picows.websockets.asyncio.client.connect)
+    errors = picows.websockets.exceptions
+
+    @classmethod
+    async def open(cls, url, subprotocols, deflate):
+        address = urlsplit(url)
+        sock = socket.create_connection((address.hostname, address.port))
+        sock.setblocking(False)
+        try:
+            self = await super().open(url, subprotocols, deflate, sock=sock)
+        except RefusedError as exc:
+            raise RefusedError(exc.status, exc.fields, None) from None
+        self.sock = sock  # the client itself gives nobody its transport
+        return self
+
+    async def abort(self) -> None:
+        self.sock.shutdown(socket.SHUT_RDWR)
+        await self.ws.wait_closed()
+
+
+class OfWebsocketsSync(OfWebsockets):
+    """websockets.sync, in threads."""
+
+    @staticmethod
+    async def connect(*args, **kwargs):
+        manager = await asyncio.to_thread(websockets.sync.client.connect, *args, **kwargs)
+        return await asyncio.to_thread(manager.__enter__)
+
+    async def send(self, data) -> None:
+        await asyncio.to_thread(self.ws.send, data)
+
+    async def receive(self):
+        try:
+            return await asyncio.to_thread(self.ws.recv)
+        except self.errors.ConnectionClosed as exc:
+            raise ClosedError(exc.rcvd.code, exc.rcvd.reason) from None
+
+    async def close(self, code, reason):
+        await asyncio.to_thread(self.ws.close, code, reason)
+        return self.ws.close_code
+
+    async def abort(self) -> None:
+        self.ws.socket.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(self.ws.recv_events_thread.join)
+
+
+class OfAiohttp:
+    def __init__(self, session: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self.session = session
+        self.ws = ws
+        self.subprotocol = ws.protocol
+        self.compressed = bool(ws.compress)
+
+    @classmethod
+    async def open(cls, url, subprotocols, deflate):
+        session = aiohttp.ClientSession()
+        try:
+            ws = await session.ws_connect(
+                url, protocols=subprotocols, compress=15 if deflate else 0, max_msg_size=0
+            )
+        except aiohttp.WSServerHandshakeError as exc:
+            await session.close()
+            raise RefusedError(exc.status, exc.headers, None) from None
+        return cls(session, ws)
+
+    async def send(self, data) -> None:
+        await (self.ws.send_str(data) if isinstance(data, str) else self.ws.send_bytes(data))
+
+    async def receive(self):
+        message = await self.ws.receive()
+        if message.type is aiohttp.WSMsgType.CLOSE:
+            await self.session.close()
+            raise ClosedError(message.data, message.extra)
+        assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
+        return message.data
+
+    async def close(self, code, reason):
+        await self.ws.close(code=code, message=reason.encode())
+        await self.session.close()
+        return self.ws.close_code
+
+    async def abort(self) -> None:
+        self.ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        await self.ws.receive()
+        await self.session.close()
+
+
+class OfPicows(picows.WSListener):
+    """picows as it comes; it has no compression."""
+
+    compressed = False
+
+    @classmethod
+    async def open(cls, url, subprotocols, deflate):
+        assert not deflate
+        headers = {"Sec-WebSocket-Protocol": ", ".join(subprotocols)} if subprotocols else None
+        try:
+            _, self = await picows.ws_connect(cls, url, extra_headers=headers, max_frame_size=2**26)
+        except picows.WSHandshakeError as exc:
+            raise RefusedError(exc.response.status, exc.response.headers, None) from None
+        return self
+
+    def on_ws_connected(self, transport) -> None:
+        self.transport = transport
+        self.subprotocol = transport.response.headers.get("Sec-WebSocket-Protocol")
+        self.arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    def on_ws_frame(self, transport, frame) -> None:
+        assert frame.fin
+        if frame.msg_type == picows.WSMsgType.TEXT:
+            self.arrived.put_nowait(frame.get_payload_as_utf8_text())
+        elif frame.msg_type == picows.WSMsgType.BINARY:
+            self.arrived.put_nowait(frame.get_payload_as_bytes())
+        elif frame.msg_type == picows.WSMsgType.CLOSE:
+            code = int(frame.get_close_code())
+            self.arrived.put_nowait(ClosedError(code, frame.get_close_reason() or ""))
+            transport.send_close(frame.get_close_code())
+            # RFC 6455 section 7.1.1: the server is who closes the TCP connection.
+
+    async def send(self, data) -> None:
+        kind = picows.WSMsgType.TEXT if isinstance(data, str) else picows.WSMsgType.BINARY
+        self.transport.send(kind, data.encode() if isinstance(data, str) else data)
+
+    async def receive(self):
+        message = await self.arrived.get()
+        if isinstance(message, ClosedError):
+            await self.transport.wait_disconnected()
+            raise message
+        return message
+
+    async def close(self, code, reason):
+        self.transport.send_close(code, reason.encode())
+        with pytest.raises(ClosedError) as closed:
+            while True:
+                await self.receive()
+        return closed.value.end[0]
+
+    async def abort(self) -> None:
+        self.transport.disconnect(graceful=False)
+        await self.transport.wait_disconnected()
+
+
+CLIENTS = {
+    "websockets": (OfWebsockets, False),
+    "websockets-deflate": (OfWebsockets, True),
+    "websockets.sync": (OfWebsocketsSync, False),
+    "websockets.sync-deflate": (OfWebsocketsSync, True),
+    "aiohttp": (OfAiohttp, False),
+    "aiohttp-deflate": (OfAiohttp, True),
+    "picows": (OfPicows, False),
+    "picows.websockets-deflate": (OfPicowsWebsockets, True),
+}
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request):
+    """Coroutine function (url, subprotocols=()) that gives a connection."""
+    kind, deflate = CLIENTS[request.param]
+
+    async def open_connection(url, subprotocols=()):
+        connection = await kind.open(url, subprotocols, deflate)
+        assert connection.compressed == deflate
+        return connection
+
+    return open_connection
+
+
+def run(main) -> Any:
+    """Run a coroutine; nothing in these tests may take longer than what support waits for."""
+    return asyncio.run(asyncio.wait_for(main, PATIENCE))
+
+
+def ws_url(running, path="/echo") -> str:
+    return f"ws://127.0.0.1:{running.port}{path}"
+
+
+def ended(running, site, *ends) -> None:
+    """The application has been told of these ends, and the server has kept nothing."""
+    wait_until(lambda: len(site.ends) == len(ends) and not running.context.cycles)
+    wait_until(lambda: not running.context.connections)
+    assert site.ends == list(ends)
+
+
+# --- What each of them does -----------------------------------------------------------------------
+
+
+def test_messages_of_every_size(serve, client):
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        connection = await client(ws_url(running))
+        for data in MESSAGES:
+            await connection.send(data)
+            assert await connection.receive() == data
+        assert await connection.close(1000, "") == 1000
+
+    run(main())
+    ended(running, site, (1000, ""))
+
+
+def test_many_messages_in_a_row(serve, client):
+    """Both ways: 200 that are all sent before the first echo is read, and 200 unasked."""
+    site = Site()
+    running = serve(site)
+    sent = [f"{number} " * (number % 90) for number in range(200)]
+
+    async def main():
+        connection = await client(ws_url(running))
+        for data in sent:
+            await connection.send(data)
+            await connection.send(data.encode())
+        for data in sent:
+            assert await connection.receive() == data
+            assert await connection.receive() == data.encode()
+        await connection.close(1000, "")
+        connection = await client(ws_url(running, "/burst?count=200"))
+        for data in sent:
+            assert await connection.receive() == data
+        await connection.close(1000, "")
+
+    run(main())
+    ended(running, site, (1000, ""), (1000, ""))
+
+
+def test_concurrent_connections(serve, client):
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        connections = await asyncio.gather(*[client(ws_url(running)) for _ in range(100)])
+        assert len(running.context.connections) == 100
+
+        async def talk(number, connection):
+            for turn in range(3):
+                data = f"{number}.{turn} " * 50
+                await connection.send(data)
+                assert await connection.receive() == data
+            await connection.close(1000, str(number))
+
+        await asyncio.gather(*[talk(*each) for each in enumerate(connections)])
+
+    run(main())
+    wait_until(lambda: len(site.ends) == 100)
+    assert sorted(site.ends) == sorted((1000, str(number)) for number in range(100))
+    wait_until(lambda: not running.context.connections)
+
+
+def test_client_closes(serve, client):
+    site = Site()
+    running = serve(site)
+    ends = [(1000, ""), (1001, "going"), (3000, "ü" * 61), (4999, "x" * 123)]
+
+    async def main():
+        for code, reason in ends:
+            connection = await client(ws_url(running))
+            await connection.send("before")
+            assert await connection.receive() == "before"
+            assert await connection.close(code, reason) == code
+            await asyncio.to_thread(wait_until, lambda end=(code, reason): end in site.ends)
+
+    run(main())
+    ended(running, site, *ends)
+
+
+def test_application_closes(serve, client):
+    site = Site()
+    running = serve(site)
+    ends = [(1000, ""), (1013, "later"), (3000, "ü" * 61), (4999, "x" * 123)]
+
+    async def main():
+        for code, reason in ends:
+            query = urlencode({"code": code, "reason": reason})
+            connection = await client(ws_url(running, f"/close?{query}"))
+            assert await connection.receive() == "last"
+            with pytest.raises(ClosedError) as closed:
+                await connection.receive()
+            assert closed.value.end == (code, reason)
+
+    run(main())
+    ended(running, site, *ends)
+
+
+def test_application_ends_without_closing(serve, client):
+    running = serve(Site(), log_level="critical")
+
+    async def main():
+        for path, code in [("/leave", 1000), ("/fail", 1011)]:
+            connection = await client(ws_url(running, path))
+            with pytest.raises(ClosedError) as closed:
+                await connection.receive()
+            assert closed.value.end == (code, "")
+
+    run(main())
+    wait_until(lambda: not running.context.connections)
+
+
+def test_client_vanishes(serve, client):
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        connection = await client(ws_url(running))
+        await connection.send("before")
+        assert await connection.receive() == "before"
+        await connection.abort()
+
+    run(main())
+    ended(running, site, (1006, ""))
+
+
+def test_server_stops(serve, client):
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        connection = await client(ws_url(running))
+        await connection.send("before")
+        assert await connection.receive() == "before"
+        running.server.should_exit = True
+        with pytest.raises(ClosedError) as closed:
+            await connection.receive()
+        assert closed.value.end[0] == 1012
+
+    run(main())
+    wait_until(lambda: site.ends)
+    assert site.ends[0][0] == 1012
+
+
+def test_refused(serve, client):
+    site = Site()
+    running = serve(site, log_level="critical")
+
+    async def main():
+        cases = [("/deny", 403, b""), ("/respond", 401, b"token, pls"), ("/fail_early", 500, None)]
+        for path, status, body in cases:
+            with pytest.raises(RefusedError) as refused:
+                await client(ws_url(running, path))
+            assert refused.value.status == status
+            if status == 401:
+                assert refused.value.fields["x-why"] == "no token"
+            if body is not None and refused.value.body is not None:
+                assert refused.value.body == body
+
+    run(main())
+    ended(running, site, (1006, ""))  # /deny asks how it ends
+
+
+def test_subprotocols(serve, client):
+    site = Site()
+    running = serve(site)
+    cases = [(["other", "chosen"], "chosen"), (["other"], None), ([], None)]
+
+    async def main():
+        for offered, chosen in cases:
+            connection = await client(ws_url(running), offered)
+            assert connection.subprotocol == chosen
+            await connection.send("x")
+            assert await connection.receive() == "x"
+            await connection.close(1000, "")
+
+    run(main())
+    assert [scope["subprotocols"] for scope in site.scopes] == [offered for offered, _ in cases]
+    wait_until(lambda: len(site.ends) == len(cases))
+
+
+# --- What only some of them can -------------------------------------------------------------------
+
+
+def websockets_connect(url, **options):
+    return websockets.asyncio.client.connect(url, proxy=None, **options)
+
+
+@pytest.mark.parametrize("deflate", [None, "deflate"])
+def test_fragments_and_pings(serve, deflate):
+    """A message in fragments, some of them empty, and a Ping between two of them."""
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        async with websockets_connect(ws_url(running), compression=deflate) as ws:
+            pongs = []
+
+            async def parts(*data):
+                for part in data:
+                    yield part
+                    pongs.append(await (await ws.ping(f"{len(pongs)}")))  # answered mid-message
+
+            await ws.send(parts("", "Gr", "", "üße", ""))
+            assert await ws.recv() == "Grüße"
+            await ws.send(parts(b"\0" * 70_000, b"", NOISE[:70_000]))
+            assert await ws.recv() == b"\0" * 70_000 + NOISE[:70_000]
+            assert len(pongs) == 8
+            assert await (await ws.ping(b"\xff" * 125)) >= 0
+            await ws.pong(b"unasked")
+            await ws.send(["a"] * 1000)
+            assert await ws.recv() == "a" * 1000
+
+    run(main())
+    ended(running, site, (1000, ""))
+
+
+def test_server_sends_pings_and_takes_pongs(serve):
+    site = Site()
+    running = serve(site, ws_ping_interval=0.02, ws_ping_timeout=5.0)
+
+    async def main():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(ws_url(running), autoping=False) as ws,
+        ):
+            for _ in range(5):
+                message = await ws.receive()
+                assert message.type is aiohttp.WSMsgType.PING
+                await ws.pong(message.data)
+            await ws.send_str("still there")
+            while (message := await ws.receive()).type is aiohttp.WSMsgType.PING:
+                pass
+            assert message.data == "still there"
+
+    run(main())
+    ended(running, site, (1000, ""))
+
+
+def test_client_that_answers_no_ping(serve):
+    site = Site()
+    running = serve(site, ws_ping_interval=0.02, ws_ping_timeout=0.1)
+
+    async def main():
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(ws_url(running), autoping=False) as ws,
+        ):
+            while (message := await ws.receive()).type is aiohttp.WSMsgType.PING:
+                pass
+            assert (message.data, message.extra) == (1011, "keepalive ping timeout")
+
+    run(main())
+    wait_until(lambda: site.ends)
+    assert site.ends[0][0] == 1011
+
+
+@pytest.mark.parametrize("deflate", [None, "deflate"])
+def test_message_too_big_for_the_server(serve, deflate):
+    site = Site()
+    running = serve(site, ws_max_size=100_000)
+
+    async def main():
+        async with websockets_connect(ws_url(running), compression=deflate) as ws:
+            await ws.send("x" * 100_000)
+            assert await ws.recv() == "x" * 100_000
+            await ws.send("x" * 100_001)
+            with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
+                await ws.recv()
+        assert closed.value.rcvd.code == 1009
+
+    run(main())
+    wait_until(lambda: site.ends)
+    assert site.ends[0][0] == 1009
+
+
+def test_message_too_big_for_the_client(serve):
+    site = Site()
+    running = serve(site)
+
+    async def main():
+        async with websockets_connect(ws_url(running), max_size=1000) as ws:
+            await ws.send("x" * 1001)
+            with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
+                await ws.recv()
+        assert closed.value.sent.code == 1009
+
+    run(main())
+    wait_until(lambda: site.ends)
+    assert site.ends[0][0] == 1009
+
+
+@pytest.mark.parametrize("deflate", [None, "deflate"])
+def test_largest_message(serve, deflate):
+    running = serve(Site())
+    data = NOISE + bytes(15 * MEBIBYTE)
+
+    async def main():
+        options = {"compression": deflate, "max_size": None}
+        async with websockets_connect(ws_url(running), **options) as ws:
+            await ws.send(data)
+            assert await ws.recv() == data
+
+    run(main())
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("bits", [9, 12, 15])
+@pytest.mark.parametrize(
+    "offer",
+    [
+        {},
+        {"client_max_window_bits": True},
+        {"client_max_window_bits": 9, "server_max_window_bits": 9},
+        {"client_max_window_bits": 15, "server_max_window_bits": 15},
+        {"server_no_context_takeover": True, "client_no_context_takeover": True},
+    ],
+    ids=lambda offer: ",".join(f"{name}={value}" for name, value in offer.items()) or "plain",
+)
+def test_parameters_of_deflate(takeover, bits, offer):
+    """Whatever was agreed on, both sides keep to it; the far repetitions would tell."""
+    options = {
+        "ws_deflate_context_takeover": takeover,
+        "ws_deflate_server_window_bits": bits,
+        "ws_deflate_client_window_bits": bits,
+    }
+    factory = websockets.extensions.permessage_deflate.ClientPerMessageDeflateFactory(**offer)
+
+    async def main(url):
+        async with websockets_connect(url, compression=None, extensions=[factory]) as ws:
+            assert len(ws.protocol.extensions) == 1
+            for size in (10, 200, 400, 3000, 40_000):
+                for data in (NOISE[:size] * 3, "äb" * size, NOISE[:size]):
+                    await ws.send(data)
+                    assert await ws.recv() == data
+
+    with Running(Site(), **options) as running:
+        run(main(ws_url(running)))
+
+
+@pytest.mark.parametrize("kind", [OfWebsockets, OfAiohttp, OfPicowsWebsockets])
+def test_server_without_deflate(serve, kind):
+    running = serve(Site(), ws_per_message_deflate=False)
+
+    async def main():
+        connection = await kind.open(ws_url(running), [], True)
+        assert not connection.compressed
+        for data in MESSAGES:
+            await connection.send(data)
+            assert await connection.receive() == data
+        await connection.close(1000, "")
+
+    run(main())
+
+
+def test_slow_reader_gets_everything(serve):
+    """The client reads nothing until the application can send no more."""
+    sent = []
+    total = 200
+
+    async def app(scope, receive, send):
+        if scope["type"] != "websocket":
+            raise NotImplementedError
+        await send({"type": "websocket.accept"})
+        for number in range(total):
+            await send({"type": "websocket.send", "bytes": bytes([number]) * 65536})
+            sent.append(number)
+        await send({"type": "websocket.close"})
+
+    running = serve(app)
+
+    async def main():
+        options = {"compression": None, "max_queue": 1}
+        async with websockets_connect(ws_url(running), **options) as ws:
+            await asyncio.to_thread(wait_until, lambda: sent)
+            assert len(sent) < total
+            received = [data[0] async for data in ws]
+        assert received == list(range(total))
+
+    run(main())
+    wait_until(lambda: not running.context.connections)
