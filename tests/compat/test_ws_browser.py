@@ -1,0 +1,370 @@
+"""A real browser, Chromium without a window, driven over its DevTools protocol."""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from support import PATIENCE, wait_until
+from websockets.sync.client import connect
+
+SWITCHES = [
+    "--headless",
+    "--remote-debugging-port=0",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",  # it is small in a container
+    "--disable-features=BackForwardCache",  # it keeps the WebSocket of a page that is left
+    "--disable-extensions",
+    "--disable-gpu",
+    "--disable-sync",
+    "--no-default-browser-check",
+    "--no-first-run",
+    "--no-proxy-server",
+]
+
+# What the tests say in the page: a WebSocket whose events can be awaited one by one.
+PAGE = """<!doctype html><title>thestral</title><script>
+function open(path, protocols) {
+  const ws = new WebSocket(`ws://${location.host}${path}`, protocols ?? []);
+  const arrived = [], waiting = [];
+  const put = (event) => waiting.length ? waiting.shift()(event) : arrived.push(event);
+  for (const kind of ["open", "message", "error", "close"]) ws.addEventListener(kind, put);
+  ws.next = () =>
+    new Promise((done) => arrived.length ? done(arrived.shift()) : waiting.push(done));
+  return ws;
+}
+const ended = (event) => [event.type, event.code, event.reason, event.wasClean];
+</script>"""
+
+LOADED = "document.title === 'thestral' && document.readyState === 'complete'"
+
+
+class Browser:
+    """Chromium; each page is a target with a DevTools connection of its own."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        self.log = profile.with_suffix(".log")
+        command = [program, *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
+        if os.geteuid() == 0:
+            command.insert(1, "--no-sandbox")  # it refuses to start as root with one
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.port, path = wait_until(lambda: self._address(profile / "DevToolsActivePort"))
+        self.devtools = Session(self.port, path)
+
+    def _address(self, file: Path) -> list[str] | None:
+        if self.process.poll() is not None:
+            pytest.fail(f"Chromium does not start:\n{self.log.read_text(errors='replace')}")
+        lines = file.read_text().splitlines() if file.exists() else []
+        return lines if len(lines) == 2 else None
+
+    def open(self, url: str) -> "Session":
+        target = self.devtools.call("Target.createTarget", url=url)["targetId"]
+        page = Session(self.port, f"/devtools/page/{target}")
+        page.target = target
+        wait_until(lambda: page.evaluate(LOADED))
+        return page
+
+    def close(self) -> None:
+        self.devtools.send("Browser.close")
+        self.devtools.close()
+        self.process.wait(PATIENCE)
+
+
+class Session:
+    """A DevTools connection: commands, and their results."""
+
+    target = ""
+
+    def __init__(self, port: str, path: str) -> None:
+        self._ws = connect(f"ws://127.0.0.1:{port}{path}", proxy=None, max_size=None)
+        self._ws.__enter__()
+        self._numbers = itertools.count()
+
+    def send(self, method: str, **params) -> int:
+        number = next(self._numbers)
+        self._ws.send(json.dumps({"id": number, "method": method, "params": params}))
+        return number
+
+    def call(self, method: str, **params):
+        number = self.send(method, **params)
+        while (answer := json.loads(self._ws.recv(timeout=PATIENCE))).get("id") != number:
+            pass  # an event
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def evaluate(self, expression: str):
+        """The value of an expression in the page; a promise is awaited."""
+        result = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def run(self, body: str):
+        """What the body of an async function returns."""
+        return self.evaluate(f"(async () => {{ {body} }})()")
+
+    def close(self) -> None:
+        self._ws.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.fail("no Chromium: apt-get install --no-install-recommends chromium")
+    browser = Browser(program, tmp_path_factory.mktemp("chromium") / "profile")
+    yield browser
+    browser.close()
+
+
+class Site:
+    """The page and what it talks to."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[int, str]] = []
+        self.streams_ended = 0
+        self.app = Starlette(
+            routes=[
+                Route("/", self.page),
+                Route("/echo", self.post, methods=["POST"]),
+                Route("/numbers", self.numbers),
+                Route("/events", self.events),
+                WebSocketRoute("/ws", self.echo),
+                WebSocketRoute("/close", self.close),
+                WebSocketRoute("/fail", self.fail),
+                WebSocketRoute("/deny", self.deny),
+            ]
+        )
+
+    async def page(self, request: Request):
+        response = HTMLResponse(PAGE)
+        response.set_cookie("who", "luna")
+        return response
+
+    async def post(self, request: Request):
+        return Response(await request.body(), media_type=request.headers["content-type"])
+
+    async def numbers(self, request: Request):
+        async def parts():
+            for number in range(1000):
+                yield f"{number}\n"
+                await asyncio.sleep(0)
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    async def events(self, request: Request):
+        last = int(request.headers.get("last-event-id", "0"))
+
+        async def parts():
+            try:
+                yield "retry: 1\n\n"
+                for number in range(last + 1, last + 4):
+                    yield f"id: {number}\ndata: {number}\ndata: ü\n\n"
+                while last:  # Starlette learns from a yield that nobody listens any more
+                    yield ": still here\n\n"
+                    await asyncio.sleep(0.01)
+            finally:
+                self.streams_ended += 1
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def echo(self, websocket: WebSocket):
+        offered = websocket.scope["subprotocols"]
+        await websocket.accept("chosen" if "chosen" in offered else None)
+        await websocket.send_json([offered, websocket.cookies, websocket.headers["origin"]])
+        while (message := await websocket.receive())["type"] == "websocket.receive":
+            await websocket.send({**message, "type": "websocket.send"})
+        self.ends.append((message["code"], message["reason"]))
+
+    async def close(self, websocket: WebSocket):
+        await websocket.accept()
+        await websocket.close(int(websocket.query_params["code"]), "ü" * 61)
+
+    async def fail(self, websocket: WebSocket):
+        await websocket.accept()
+        raise RuntimeError("on purpose")
+
+    async def deny(self, websocket: WebSocket):
+        await websocket.send_denial_response(JSONResponse({"why": "token"}, status_code=401))
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+@pytest.fixture
+def visit(serve, site, browser):
+    """Function (**options) that gives the running server and a page of it in the browser."""
+    pages = []
+
+    def open_page(**options):
+        # The browser holds idle connections open; the server would wait a moment for them.
+        running = serve(site.app, timeout_graceful_shutdown=0.1, **options)
+        pages.append(browser.open(running.url))
+        return running, pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()
+        browser.devtools.send("Target.closeTarget", targetId=page.target)
+
+
+def test_echo_of_every_kind(visit, site):
+    running, page = visit()
+    hello = json.dumps([[], {"who": "luna"}, running.url], separators=(",", ":"))
+    got = page.run("""
+        const ws = open("/ws"), seen = [(await ws.next()).type, (await ws.next()).data];
+        const octets = (size) => Uint8Array.from({length: size}, (_, i) => (i * i) >> 4);
+        const same = (left, right) => left.byteLength === right.length
+            && new Uint8Array(left).every((octet, i) => octet === right[i]);
+        const texts = ["Grüße 🐴", "", "x".repeat(125), "ü".repeat(1 << 20)];
+        for (const text of texts) {
+            ws.send(text);
+            seen.push((await ws.next()).data === text);
+        }
+        for (const kind of ["arraybuffer", "blob"]) {
+            ws.binaryType = kind;
+            for (const size of [0, 1, 126, 65536, 1 << 20]) {
+                const sent = octets(size);
+                for (const message of [sent.buffer, sent, new Blob([sent])]) {
+                    ws.send(message);
+                    const {data} = await ws.next();
+                    seen.push(same(data instanceof Blob ? await data.arrayBuffer() : data, sent));
+                }
+            }
+        }
+        for (let i = 0; i < 200; i++) ws.send(`${i}`);
+        for (let i = 0; i < 200; i++) seen.push((await ws.next()).data === `${i}`);
+        seen.push(ws.extensions.split(";")[0], ws.protocol);
+        ws.close(4001, "bye");
+        const {code, wasClean} = await ws.next();
+        return [...seen, code, wasClean];
+    """)
+    checks = [True] * (4 + 2 * 5 * 3 + 200)
+    assert got == ["open", hello, *checks, "permessage-deflate", "", 4001, True]
+    wait_until(lambda: site.ends)
+    assert site.ends == [(4001, "bye")]
+
+
+def test_without_deflate(visit):
+    _, page = visit(ws_per_message_deflate=False)
+    got = page.run("""
+        const ws = open("/ws"), text = "ü".repeat(1 << 20);
+        await ws.next(), await ws.next();
+        ws.send(text);
+        return [(await ws.next()).data === text, ws.extensions];
+    """)
+    assert got == [True, ""]
+
+
+def test_subprotocol(visit, site):
+    _, page = visit()
+    got = page.run("""
+        const ws = open("/ws", ["other", "chosen"]);
+        await ws.next();
+        const hello = JSON.parse((await ws.next()).data);
+        ws.close();
+        return [ws.protocol, hello[0], ended(await ws.next())];
+    """)
+    assert got == ["chosen", ["other", "chosen"], ["close", 1005, "", True]]
+    wait_until(lambda: site.ends)
+    assert site.ends == [(1005, "")]
+
+
+def test_endings_by_the_server(visit):
+    running, page = visit(log_level="critical")
+    ended = """
+        const ws = open(%r), seen = [];
+        do seen.push(await ws.next()); while (seen.at(-1).type !== "close");
+        return [seen[0].type, ...ended(seen.at(-1))];
+    """
+    for code in (1000, 1001, 1011, 3000, 4999):
+        assert page.run(ended % f"/close?code={code}") == ["open", "close", code, "ü" * 61, True]
+    assert page.run(ended % "/fail") == ["open", "close", 1011, "", True]
+    for path in ("/deny", "/nowhere"):
+        assert page.run(ended % path) == ["error", "close", 1006, "", False]
+    page.evaluate("window.ws = open('/ws'); ws.next().then(() => ws.next())")
+    running.server.should_exit = True
+    assert page.evaluate("ws.next().then(ended)")[:2] == ["close", 1012]
+
+
+def test_many_websockets_of_one_page(visit, site):
+    _, page = visit()
+    got = page.run("""
+        // Ten: of many more that open at once, Chromium makes each wait for seconds.
+        const talk = async (_, number) => {
+            const ws = open("/ws");
+            await ws.next(), await ws.next();
+            for (let turn = 0; turn < 10; turn++) {
+                ws.send(`${number} ${turn} ${"x".repeat(1000)}`);
+                if (!(await ws.next()).data.startsWith(`${number} ${turn} x`)) return false;
+            }
+            ws.close(3000, `${number}`);
+            return (await ws.next()).code === 3000;
+        };
+        return await Promise.all(Array.from({length: 10}, talk));
+    """)
+    assert got == [True] * 10
+    wait_until(lambda: len(site.ends) == 10)
+    assert sorted(site.ends) == sorted((3000, str(number)) for number in range(10))
+
+
+def test_page_leaves(visit, site, browser):
+    """It reloads, goes elsewhere, is closed: each time its WebSocket goes away (1001)."""
+    running, page = visit()
+    wait = "window.ws = open('/ws'); ws.next().then(() => ws.next()).then((event) => event.type)"
+    assert page.evaluate(wait) == "message"
+    page.call("Page.reload")
+    wait_until(lambda: len(site.ends) == 1)
+    wait_until(lambda: page.evaluate(f"{LOADED} && !window.ws"))
+    assert page.evaluate(wait) == "message"
+    page.call("Page.navigate", url="about:blank")
+    wait_until(lambda: len(site.ends) == 2)
+    page.call("Page.navigate", url=running.url)
+    wait_until(lambda: page.evaluate(LOADED))
+    assert page.evaluate(wait) == "message"
+    page.call("Page.close")
+    wait_until(lambda: len(site.ends) == 3)
+    assert site.ends == [(1001, "")] * 3
+
+
+def test_fetch_and_event_source(visit, site):
+    """Beside an open WebSocket, from the same page."""
+    running, page = visit()
+    got = page.run("""
+        const ws = open("/ws");
+        await ws.next(), await ws.next();
+        const body = new Blob(["ü".repeat(1 << 19)], {type: "text/plain"});
+        const reply = await fetch("/echo", {method: "POST", body});
+        const echoed = await reply.text();
+        const reader = (await fetch("/numbers")).body.getReader();
+        let size = 0;
+        for (let part; !(part = await reader.read()).done;) size += part.value.length;
+        const source = new EventSource("/events"), events = [];
+        await new Promise((done) => source.onmessage = (event) => {
+            events.push([event.lastEventId, event.data]);
+            if (events.length === 6) done();  // three, and after a reconnect the next three
+        });
+        source.close();
+        ws.send("still there");
+        return [reply.status, echoed === await body.text(), size, events, (await ws.next()).data];
+    """)
+    events = [[str(number), f"{number}\nü"] for number in range(1, 7)]
+    assert got == [200, True, sum(len(f"{n}\n") for n in range(1000)), events, "still there"]
+    wait_until(lambda: site.streams_ended == 2)
+    page.call("Page.navigate", url="about:blank")
+    wait_until(lambda: not running.context.cycles)
+    assert site.ends == [(1001, "")]
