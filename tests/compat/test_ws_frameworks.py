@@ -711,4 +711,6 @@ def test_socketio_refused_then_ended_by_the_client(serve, socketio_application, 
 
     run(main())
     wait_until(lambda: len(events) == 2)
-    assert events == ["connect", "client disconnect"]
+    # The client does not wait for its last packet to leave: on Python 3.11 only the Close does.
+    assert events[0] == "connect"
+    assert events[1] in ("client disconnect", "transport close")
