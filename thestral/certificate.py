@@ -1,0 +1,198 @@
+"""What thestral needs to know of an X.509 certificate: its subject as a text, and the host names it
+is for.
+
+The ssl module tells neither of a certificate that we present, and of a client's only a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Tags of DER (X.690 section 8), with the class bits as they stand in the encoding.
+VERSION = 0xA0  # of TBSCertificate: [0], and it may be missing
+EXTENSIONS = 0xA3  # of TBSCertificate: [3]
+DNS_NAME = 0x82  # of GeneralName: [2]
+LONG_LENGTH = 0x80
+
+SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
+COMMON_NAME = "2.5.4.3"
+
+# How texts of a name are encoded, by tag.
+CHARACTER_SETS = {
+    0x0C: "utf-8",
+    0x12: "ascii",  # NumericString
+    0x13: "ascii",  # PrintableString
+    0x14: "latin-1",  # TeletexString, as everybody reads it
+    0x16: "ascii",  # IA5String
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
+
+# RFC 4514 section 3.
+SHORT_NAMES = {
+    COMMON_NAME: "CN",
+    "2.5.4.6": "C",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.9": "STREET",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "0.9.2342.19200300.100.1.25": "DC",
+}
+SPECIAL = frozenset('"+,;<>\\')
+
+
+class Certificate(NamedTuple):
+    """A part of what a certificate says.
+
+    Attributes:
+        subject: the distinguished name of its owner as RFC 4514 writes it.
+        names: host names in lower case, "*.example.org" among them; the common name where there is
+            no subjectAltName.
+    """
+
+    subject: str
+    names: tuple[str, ...]
+
+
+class Element(NamedTuple):
+    """One value of DER: its tag, its content, and both with the length between them."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+    def parts(self) -> list[Element]:
+        return list(elements(self.content))
+
+
+# An object identifier and its value.
+Attribute = tuple[str, Element]
+
+
+def elements(data: bytes) -> Iterator[Element]:
+    """The values that stand in `data` one behind the other.
+
+    Raises:
+        ValueError: the last one is cut short.
+    """
+    position = 0
+    while position < len(data):
+        start = position
+        header = data[position : position + 2]
+        if len(header) < 2:
+            raise ValueError("a certificate is cut short")
+        tag, length = header
+        position += 2
+        if length & LONG_LENGTH:
+            count = length & ~LONG_LENGTH
+            length = int.from_bytes(data[position : position + count], "big")
+            position += count
+        end = position + length
+        if end > len(data):
+            raise ValueError("a certificate is cut short")
+        yield Element(tag, data[position:end], data[start:end])
+        position = end
+
+
+def read_certificate(der: bytes) -> Certificate:
+    """Read a certificate (RFC 5280 section 4.1).
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        (certificate,) = elements(der)
+        fields = certificate.parts()[0].parts()
+        if fields[0].tag == VERSION:
+            del fields[0]
+        subject = [attributes(relative) for relative in fields[4].parts()]
+        names = alternative_names(fields[6:])
+        return Certificate(name_text(subject), names or common_names(subject))
+    except (IndexError, ValueError) as exc:
+        raise ValueError(f"not a certificate: {exc}") from exc
+
+
+def alternative_names(fields: list[Element]) -> tuple[str, ...]:
+    """The dNSNames of subjectAltName (RFC 5280 section 4.2.1.6)."""
+    for field in fields:
+        if field.tag != EXTENSIONS:
+            continue
+        for extension in field.parts()[0].parts():
+            identifier, *_, value = extension.parts()
+            if identifier.content == SUBJECT_ALT_NAME:
+                (names,) = elements(value.content)
+                return tuple(
+                    name.content.decode("latin-1").lower()
+                    for name in names.parts()
+                    if name.tag == DNS_NAME
+                )
+    return ()
+
+
+def attributes(relative: Element) -> list[Attribute]:
+    """The parts of a relative distinguished name: mostly one."""
+    found = []
+    for attribute in relative.parts():
+        kind, value = attribute.parts()
+        found.append((dotted(kind.content), value))
+    return found
+
+
+def common_names(subject: list[list[Attribute]]) -> tuple[str, ...]:
+    found = []
+    for relative in subject:
+        for kind, value in relative:
+            text = text_of(value)
+            if text is not None and kind == COMMON_NAME:
+                found.append(text.lower())
+    return tuple(found)
+
+
+def name_text(subject: list[list[Attribute]]) -> str:
+    """A distinguished name, its last part first (RFC 4514 section 2.1)."""
+    return ",".join(
+        "+".join(attribute_text(kind, value) for kind, value in relative)
+        for relative in reversed(subject)
+    )
+
+
+def attribute_text(kind: str, value: Element) -> str:
+    """RFC 4514 sections 2.3 and 2.4: a kind without short name shows its value in hexadecimal."""
+    name = SHORT_NAMES.get(kind)
+    text = text_of(value)
+    if name is None or text is None:
+        return f"{name or kind}=#{value.whole.hex()}"
+    return f"{name}={escaped(text)}"
+
+
+def text_of(value: Element) -> str | None:
+    """None if it is no text."""
+    try:
+        return value.content.decode(CHARACTER_SETS[value.tag])
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+def escaped(text: str) -> str:
+    out = "".join(f"\\{c}" if c in SPECIAL else "\\00" if c == "\0" else c for c in text)
+    if out.startswith((" ", "#")):
+        out = "\\" + out
+    if text.endswith(" ") and len(text) > 1:
+        out = out[:-1] + "\\ "
+    return out
+
+
+def dotted(content: bytes) -> str:
+    """An object identifier as numbers (X.690 section 8.19)."""
+    numbers = []
+    number = 0
+    for byte in content:
+        number = number << 7 | byte & 0x7F
+        if not byte & 0x80:
+            numbers.append(number)
+            number = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(str(part) for part in [first, numbers[0] - 40 * first, *numbers[1:]])
