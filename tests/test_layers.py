@@ -28,7 +28,7 @@ ORDER = [
 ]
 LEAVES = {
     *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
-    *("cpus", "health", "notify", "reloader", "settings"),
+    *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}

@@ -211,9 +211,12 @@ def show(config: Config) -> None:
         ParameterSource.DEFAULT_MAP: context.meta[FILE],
     }
     click.echo(f"app = {config.app!r}")
-    for name, _ in options():
+    for name, spec in options():
         source = context.get_parameter_source(name)
-        click.echo(f"{name} = {getattr(config, name)!r}  ({words.get(source, 'default')})")
+        value = getattr(config, name)
+        if spec.secret and value is not None:
+            value = "***"
+        click.echo(f"{name} = {value!r}  ({words.get(source, 'default')})")
 
 
 def refuse(error: ConfigError) -> NoReturn:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from thestral.errors import ConfigError
 from thestral.logging import LOG_LEVELS
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from thestral.types import ASGIApplication
 
 LARGEST_PORT = 65535
@@ -23,6 +26,7 @@ LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core cou
 LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
 LARGEST_BACKLOG = 2**31 - 1
 LARGEST_COUNT = 4096  # processes
+LARGEST_SSL_VERSION = 17  # ssl.PROTOCOL_TLS_SERVER
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Option:
         flag: name on the command line if it is not the field's.
         item: what one value of a list is, for --help.
         words: texts that may stand in place of a number.
+        secret: repr() of a Config and `thestral check` do not show it.
     """
 
     help: str
@@ -55,13 +60,15 @@ class Option:
     flag: str = ""
     item: str = ""
     words: tuple[str, ...] = ()
+    secret: bool = False
 
 
 def option(default: Any, **settings: Any) -> Any:
-    metadata = {"option": Option(**settings)}
+    spec = Option(**settings)
+    metadata = {"option": spec}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not spec.secret)
 
 
 @dataclass(kw_only=True)
@@ -527,6 +534,74 @@ class Config:
         unit="seconds",
     )
 
+    ssl_certfile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = option(
+        [],
+        help="Certificate with its chain, PEM: speak TLS. Repeatable: the client's server name"
+        " (SNI) chooses, and the first is for all other names.",
+        group="TLS",
+        kind=list,
+        item="PATH",
+    )
+    ssl_keyfile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = option(
+        [],
+        help="Key of the certificate, PEM, if it is not in the same file; repeated in the order of"
+        " the certificates.",
+        group="TLS",
+        kind=list,
+        item="PATH",
+    )
+    ssl_keyfile_password: str | None = option(
+        None,
+        help="Password of the keys; better in the environment.",
+        group="TLS",
+        kind=str,
+        optional=True,
+        secret=True,
+    )
+    ssl_version: int = option(
+        17,
+        help="Number of ssl.PROTOCOL_* in Python: 17 and 2 choose the version by themselves, 5 is"
+        " TLS 1.2 alone.",
+        group="TLS",
+        kind=int,
+        highest=LARGEST_SSL_VERSION,
+    )
+    ssl_min_version: str = option(
+        "1.2", help="Oldest version of TLS.", group="TLS", kind=str, choices=("1.2", "1.3")
+    )
+    ssl_cert_reqs: int | str = option(
+        0,
+        help="Whether clients show a certificate: 0 or none, 1 or optional, 2 or required.",
+        group="TLS",
+        kind=int,
+        words=("none", "optional", "required"),
+        highest=2,
+    )
+    ssl_ca_certs: str | os.PathLike[str] | None = option(
+        None,
+        help="Certificates that clients' certificates are verified by, PEM.",
+        group="TLS",
+        kind=str,
+        optional=True,
+    )
+    ssl_ciphers: str | None = option(
+        None,
+        help="Ciphers of TLS 1.2 in OpenSSL's words [default: Python's choice].",
+        group="TLS",
+        kind=str,
+        optional=True,
+    )
+    timeout_tls_handshake: float = option(
+        10.0,
+        help="Time for a TLS handshake, from the connection's start.",
+        group="TLS",
+        kind=float,
+        unit="seconds",
+        positive=True,
+    )
+    # Makes the context in place of the options above, or on top of what the second argument gives.
+    ssl_context_factory: Callable[[Config, Callable[[], SSLContext]], SSLContext] | None = None
+
     log_level: str | None = option(
         None,
         help="Least level that is logged [default: info].",
@@ -539,6 +614,9 @@ class Config:
 
     def __post_init__(self) -> None:
         self.host = self.hosts
+        self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
+        if isinstance(self.ssl_ca_certs, os.PathLike):
+            self.ssl_ca_certs = os.fspath(self.ssl_ca_certs)
         for name, spec in options():
             setattr(self, name, checked(name, spec, getattr(self, name)))
         if self.root_path and not (
@@ -560,6 +638,19 @@ class Config:
     @property
     def hosts(self) -> list[str]:
         return [self.host] if isinstance(self.host, str) else self.host
+
+    @property
+    def certificate_files(self) -> list[str]:
+        return paths("ssl_certfile", self.ssl_certfile)
+
+    @property
+    def key_files(self) -> list[str]:
+        """In the order of certificate_files; empty if each holds its own."""
+        return paths("ssl_keyfile", self.ssl_keyfile)
+
+    @property
+    def is_ssl(self) -> bool:
+        return bool(self.ssl_certfile or self.ssl_context_factory)
 
     @property
     def encoded_headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -631,6 +722,23 @@ def describe(spec: Option) -> str:
     most = "" if math.isinf(spec.highest) else f" and at most {spec.highest}"
     words = "".join(f", or {word!r}" for word in spec.words)
     return f"{kind}{unit} {least}{most}{words}"
+
+
+def paths(name: str, value: Any) -> list[str]:
+    """One path, or several, as texts.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is None:
+        return []
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    if isinstance(value, Iterable):
+        found = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in value]
+        if all(isinstance(path, str) and path for path in found):
+            return found
+    raise ConfigError(name, f"{value!r} given, expected a path or several")
 
 
 def checked_header(header: Any) -> tuple[str, str]:

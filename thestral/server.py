@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from thestral import notify
+from thestral import notify, tls
 from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import ConfigError, Terminated
@@ -27,6 +27,7 @@ from thestral.logging import configure, error_logger
 from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.tls import TLSHandshake
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
@@ -56,6 +57,7 @@ class Server:
         force_exit: set it as well to stop without waiting.
         sockets: what it listens on.
         on_started: called in the loop once requests are accepted.
+        certificates: of its TLS port, once it serves; reload() reads their files again.
         left_behind: after run(), whether a task would not be cancelled.
     """
 
@@ -69,6 +71,7 @@ class Server:
         self.started = StartedEvent()
         self.sockets: list[socket.socket] = []
         self.context: WorkerContext | None = None
+        self.certificates: tls.Certificates | None = None
         self.left_behind = False
         self.on_started: Callable[[], None] = lambda: None
         self._install_signal_handlers = install_signal_handlers
@@ -112,7 +115,8 @@ class Server:
             sockets: as serve().
 
         Raises:
-            ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError.
+            ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError;
+                ConfigError for a certificate.
         """
         configure(self.config.log_level_number, self.config.access_log)
         self._run(self.serve(sockets))
@@ -127,6 +131,7 @@ class Server:
         self._run(self._check())
 
     async def _check(self) -> None:
+        tls.load(self.config)
         app = load_configured(self.config)
         lifespan = Lifespan(app, self.config.lifespan)
         await lifespan.startup()
@@ -160,6 +165,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
+        self.certificates = tls.load(self.config)
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
@@ -180,7 +186,9 @@ class Server:
             await lifespan.cancel()
             return
         assert self._loop is not None
-        context = WorkerContext(self.config, app, self._loop, lifespan.state, lifespan.context)
+        context = WorkerContext(
+            self.config, app, self._loop, lifespan.state, lifespan.context, self.certificates
+        )
         context.on_limit = self.retire
         self.context = context
         try:
@@ -224,7 +232,8 @@ class Server:
     def announce(self) -> None:
         """Requests are accepted: say so, to people and to systemd."""
         for sock in self.sockets:
-            error_logger.info("Thestral running on %s (Press CTRL+C to quit)", listening.url(sock))
+            url = listening.url(sock, self.config.is_ssl)
+            error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
         notify.ready()
         self._watch_over()
 
@@ -245,7 +254,7 @@ class Server:
 
     async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
         def connection() -> Any:
-            return HTTP1Connection(context)
+            return HTTP1Connection(context) if self.certificates is None else TLSHandshake(context)
 
         assert self._loop is not None
         backlog = self.config.backlog

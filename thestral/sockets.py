@@ -332,9 +332,9 @@ def url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, tls: bool = False) -> str:
     """The address as a user types it into a browser, or a Unix socket's path."""
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return f"unix:{os.fsdecode(name)}"
-    return f"http://{url_host(name[0])}:{name[1]}"
+    return f"{'https' if tls else 'http'}://{url_host(name[0])}:{name[1]}"

@@ -23,7 +23,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from thestral import cpus, notify
+from thestral import cpus, notify, tls
 from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import BindError, ConfigError, WorkerError
@@ -119,6 +119,7 @@ class Supervisor:
             ThestralError: it could not start, or no worker can.
         """
         configure(self.config.log_level_number, self.config.access_log)
+        tls.load(self.config)  # what is wrong is said once, and not by each worker
         self._sockets = listening.open_all(self.config)
         try:
             with pid_file(self.config.pid_file):
@@ -309,9 +310,8 @@ class Supervisor:
         if not self._was_ready:
             self._was_ready = True
             for sock in self._sockets:
-                error_logger.info(
-                    "Thestral running on %s (Press CTRL+C to quit)", listening.url(sock)
-                )
+                url = listening.url(sock, self.config.is_ssl)
+                error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
         serving = [other for other in self._workers if other.ready and not other.stopping]
         if len(serving) >= self._target and not self._roll:
             self._rolling = False

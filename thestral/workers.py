@@ -19,8 +19,8 @@ BEAT = 1.0  # seconds between signs of life for the arbiter
 class ThestralWorker(Worker):  # type: ignore[misc]
     """Serves gunicorn's application on gunicorn's sockets.
 
-    gunicorn's keepalive, graceful_timeout, max_requests and access-log switch hold; options without
-    a counterpart stand in CONFIG_KWARGS of a subclass.
+    gunicorn's keepalive, graceful_timeout, max_requests, access-log switch and TLS files hold;
+    options without a counterpart stand in CONFIG_KWARGS of a subclass.
     """
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
@@ -43,6 +43,14 @@ class ThestralWorker(Worker):  # type: ignore[misc]
             "access_log": bool(self.cfg.accesslog),
             "backlog": self.cfg.backlog,
         }
+        if self.cfg.is_ssl:
+            options |= {
+                "ssl_certfile": self.cfg.certfile,
+                "ssl_keyfile": self.cfg.keyfile,
+                "ssl_ca_certs": self.cfg.ca_certs,
+                "ssl_cert_reqs": int(self.cfg.cert_reqs),
+                "ssl_ciphers": self.cfg.ciphers,
+            }
         config = Config(self.wsgi, **(options | self.CONFIG_KWARGS))
         server = GunicornServer(config, self)
         server.run([duplicate(listener.sock) for listener in self.sockets])

@@ -138,7 +138,7 @@ class Command:
         def running() -> re.Match[str] | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
-            return re.search(r"Thestral running on (http://\S+) \(Press", self.stderr)
+            return re.search(r"Thestral running on (https?://\S+) \(Press", self.stderr)
 
         return wait_until(running)[1]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,7 @@ TIMEOUTS = [
     "timeout_write",
     "ws_close_timeout",
     "timeout_worker_healthcheck",
+    "timeout_tls_handshake",
 ]
 MAY_BE_ZERO = [
     "timeout_graceful_shutdown",
@@ -43,6 +46,7 @@ UNSET = [
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
     *("timeout_request", "h11_max_incomplete_event_size"),
+    *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
@@ -56,6 +60,8 @@ NUMBERS = {
     **dict.fromkeys(ZLIB_LEVELS, (1, 9)),
     "ws_deflate_min_size": (0, GIB),
     "fd": (0, 2**31 - 1),
+    "ssl_version": (0, 17),
+    "ssl_cert_reqs": (0, 2),
     "workers": (1, 4096),
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
@@ -187,7 +193,9 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert (config.limit_request_line, config.limit_header_size) == (64 * 1024, 64 * 1024)
     assert config.limit_header_count == 100
     assert config.limit_request_body is None
-    assert [getattr(config, name) for name in TIMEOUTS] == [10.0, 30.0, 75.0, 60.0, 10.0, 5.0]
+    assert [getattr(config, name) for name in TIMEOUTS] == [
+        10.0, 30.0, 75.0, 60.0, 10.0, 5.0, 10.0,
+    ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
         30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
     ]  # fmt: skip
@@ -197,8 +205,9 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert (config.access_log, config.server_header, config.date_header) == (True, True, True)
 
 
-def test_every_field_but_the_app_is_an_option():
+def test_every_field_is_an_option_but_what_has_no_text():
     fields = [field.name for field in dataclasses.fields(Config)]
+    fields.remove("ssl_context_factory")
     assert fields == ["app", *(name for name, _ in options())]
 
 
@@ -227,6 +236,40 @@ def test_root_path_that_is_a_path(path):
 @pytest.mark.parametrize("path", ["api", "/a b", "/é", "/a\r\nb", "/\x7f", "/\x00", b"/api", 1])
 def test_root_path_that_is_none(path):
     refused("root_path", path)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ssl_certfile", "ssl_keyfile"])
+def test_files_of_certificates_are_one_or_several(name):
+    assert taken(name, "a.pem") == taken(name, Path("a.pem")) == ["a.pem"]
+    assert taken(name, ("a.pem", Path("b.pem"))) == ["a.pem", "b.pem"]
+    assert taken(name, None) == taken(name, []) == []
+    for value in (1, b"a.pem", [1], [None], "", [""]):
+        assert refused(name, value).endswith("expected a path or several")
+
+
+def test_oldest_version_is_one_of_two():
+    for version in ("1.2", "1.3"):
+        assert taken("ssl_min_version", version) == version
+    for value in ("1.1", "TLSv1.2", ""):
+        assert refused("ssl_min_version", value) == f"{value!r} given, expected one of 1.2, 1.3"
+
+
+def test_client_certificates_may_be_named():
+    for word in ("none", "optional", "required"):
+        assert taken("ssl_cert_reqs", word) == word
+    assert taken("ssl_cert_reqs", ssl.CERT_REQUIRED) == 2
+    refused("ssl_cert_reqs", "maybe")
+
+
+def test_path_of_authorities_is_a_text():
+    assert taken("ssl_ca_certs", Path("ca.pem")) == "ca.pem"
+
+
+def test_password_is_not_shown():
+    assert "hunter2" not in repr(Config("a:b", ssl_keyfile_password="hunter2"))
 
 
 # --- Headers --------------------------------------------------------------------------------------

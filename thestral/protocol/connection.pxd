@@ -7,6 +7,7 @@ cdef class Connection:
     cdef public object client
     cdef public object server
     cdef public object scheme
+    cdef public dict tls
     cdef public dict scope_template
     cdef public double deadline
     cdef public double write_deadline

@@ -41,6 +41,7 @@ class Connection:
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
         self.scheme = "http"
+        self.tls: dict[str, Any] | None = None  # ASGI's extension of that name
         self.scope_template: dict[str, Any] = {}
         self.deadline = 0.0
         self.write_deadline = 0.0
@@ -62,7 +63,8 @@ class Connection:
             self.server = (str(own[0]), int(own[1]))
         elif own:
             self.server = (own.decode() if isinstance(own, bytes) else str(own), None)
-        if transport.get_extra_info("sslcontext"):
+        self.tls = transport.get_extra_info("tls")
+        if self.tls is not None:
             self.scheme = "https"
         self.context.add(self)
 

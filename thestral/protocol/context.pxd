@@ -7,6 +7,7 @@ cdef class WorkerContext:
     cdef public object base_context
     cdef public object limits
     cdef public object websocket
+    cdef public object certificates
     cdef public dict state
     cdef public set connections
     cdef public set cycles
@@ -28,6 +29,7 @@ cdef class WorkerContext:
     cdef public double timeout_body
     cdef public double timeout_keep_alive
     cdef public double timeout_write
+    cdef public double timeout_tls_handshake
     cdef public Py_ssize_t total_requests
     cdef public Py_ssize_t max_requests
     cdef public object on_limit

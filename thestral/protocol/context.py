@@ -21,6 +21,7 @@ from thestral.protocol.handshake import DeflateSettings
 if TYPE_CHECKING:
     from thestral.config import Config
     from thestral.protocol.connection import Connection, Cycle
+    from thestral.tls import Certificates
     from thestral.types import ASGIApplication
 
 # Deadlines are looked at this often, in seconds, or eight times within the shortest one.
@@ -58,6 +59,7 @@ class WorkerContext:
         loop: the running loop; kept, because asking asyncio for it costs a system call on 3.11.
         state: what the lifespan put into its scope; each request gets a shallow copy.
         base_context: contextvars as the lifespan left them; each request runs in a copy.
+        certificates: of a TLS port; None for plain HTTP.
     """
 
     def __init__(
@@ -67,11 +69,13 @@ class WorkerContext:
         loop: asyncio.AbstractEventLoop,
         state: dict[str, Any],
         base_context: contextvars.Context,
+        certificates: Certificates | None = None,
     ) -> None:
         self.app = app
         self.loop = loop
         self.state = state
         self.base_context = base_context
+        self.certificates = certificates
         self.limits = ParserLimits(
             config.limit_request_line,
             config.limit_header_size,
@@ -89,6 +93,7 @@ class WorkerContext:
             config.timeout_write,
             config.timeout_request or math.inf,
             config.ws_close_timeout,
+            config.timeout_tls_handshake,
             ping_interval or math.inf,
             ping_timeout or math.inf,
         )
@@ -98,6 +103,7 @@ class WorkerContext:
         self.timeout_body = config.timeout_body + self.interval
         self.timeout_keep_alive = config.timeout_keep_alive + self.interval
         self.timeout_write = config.timeout_write + self.interval
+        self.timeout_tls_handshake = config.timeout_tls_handshake + self.interval
         self.websocket: WebSocketSettings | None = None
         if config.ws != "none":
             deflate = DeflateSettings(

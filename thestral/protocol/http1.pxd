@@ -48,6 +48,7 @@ cdef class HTTP1Connection(Connection):
     cdef object _take_body(self)
     cdef object _next(self)
     cdef object _respond_refused(self, object error, bint head_only)
+    cpdef object refuse(self, object error)
     cdef object _refuse(self, object error)
     cdef object _idle(self)
     cdef object _linger(self)

@@ -104,7 +104,7 @@ class HTTP1Connection(Connection):
         self._advance()
 
     def eof_received(self) -> bool:
-        """The client sends no more, but may still read: a response goes on (not over TLS)."""
+        """The client sends no more, but may still read: a response goes on."""
         self._eof = True
         stream = self._stream
         if self._lingering or (stream is not None and stream.tunnel):
@@ -115,7 +115,7 @@ class HTTP1Connection(Connection):
         elif self._parser.left() == 0:
             self._starve()
             return False
-        return self.scheme == "http"
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -305,6 +305,11 @@ class HTTP1Connection(Connection):
             self.context.loop.call_soon(self.advance, context=self.context.base_context)
 
     # --- Refusing -----------------------------------------------------------------------------
+
+    def refuse(self, error: RemoteProtocolError) -> None:
+        """Answer bytes that are not HTTP at all: whoever accepted the connection has seen them."""
+        if not self._lingering:  # as one connection too many
+            self._refuse(error)
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer bad input if that is still possible; the connection ends."""

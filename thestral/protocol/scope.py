@@ -44,7 +44,7 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     if context.root_path:
         mount(scope, context)
     scope["state"] = context.state.copy()
-    scope["extensions"] = {}
+    scope["extensions"] = {} if connection.tls is None else {"tls": connection.tls.copy()}
     return scope
 
 
@@ -58,7 +58,7 @@ def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
     scope["type"] = "websocket"
     scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
     scope["subprotocols"] = offered_subprotocols(scope["headers"])
-    scope["extensions"] = {"websocket.http.response": {}}
+    scope["extensions"]["websocket.http.response"] = {}
     return scope
 
 

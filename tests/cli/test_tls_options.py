@@ -1,0 +1,226 @@
+"""--ssl-* on the running command, and what its user reads when a file cannot be used."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+
+import httpx
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from process import PLAIN, Command
+from support import PATIENCE, wait_until
+
+PASSWORD = "open sesame"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A directory with an application, certificates, keys, and files that are neither."""
+    folder = tmp_path_factory.mktemp("made")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    for stem in ("server", "other"):
+        issued = authority.issue_cert(f"{stem}.example", "127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(folder / f"{stem}.pem")
+        issued.private_key_pem.write_to_path(folder / f"{stem}.key")
+    key = load_pem_private_key((folder / "server.key").read_bytes(), None)
+    (folder / "locked.key").write_bytes(
+        key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PASSWORD.encode())
+        )
+    )
+    (folder / "text.pem").write_text("nothing of the kind\n")
+    (folder / "bad.pem").write_text(
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    )
+    (folder / "main.py").write_text(PLAIN)
+    return folder
+
+
+@pytest.fixture
+def start(made):
+    """Function (*arguments, env=None) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, env=None):
+        commands.append(Command("main:app", *arguments, "--port", "0", cwd=made, env=env))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+SERVER = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+
+
+def ask(made, command):
+    url = command.url()
+    assert url.startswith("https://127.0.0.1:")
+    trust = ssl.create_default_context(cafile=made / "ca.pem")
+    return httpx.get(url + "/x", verify=trust, timeout=10)
+
+
+def test_https(made, start):
+    command = start(*SERVER)
+    assert ask(made, command).text == " /x"
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_https_in_workers(made, start):
+    command = start(*SERVER, "--workers", "2")
+    assert ask(made, command).text == " /x"
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_environment(made, start):
+    command = start(
+        env={"UVICORN_SSL_CERTFILE": "server.pem", "THESTRAL_SSL_KEYFILE": "server.key"}
+    )
+    assert ask(made, command).text == " /x"
+
+
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_password_opens_the_key(made, start, how):
+    flags, env = (), {"THESTRAL_SSL_KEYFILE_PASSWORD": PASSWORD}
+    if how == "flag":
+        flags, env = ("--ssl-keyfile-password", PASSWORD), {}
+    command = start("--ssl-certfile", "server.pem", "--ssl-keyfile", "locked.key", *flags, env=env)
+    assert ask(made, command).text == " /x"
+    assert PASSWORD not in command.stderr
+
+
+def test_several_certificates(made, start):
+    command = start(*SERVER, "--ssl-certfile", "other.pem", "--ssl-keyfile", "other.key")
+    port = command.url().rpartition(":")[2]
+    for name in ("server.example", "other.example"):
+        shown = subprocess.run(
+            [
+                *("openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", name),
+                *("-verify_hostname", name, "-CAfile", str(made / "ca.pem")),
+            ],
+            input="",
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout
+        assert "Verify return code: 0 (ok)" in shown
+
+
+def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
+    for kind in ("pem", "key"):
+        (tmp_path / f"live.{kind}").write_bytes((made / f"server.{kind}").read_bytes())
+    command = start("--ssl-certfile", str(tmp_path / "live.pem"))
+    assert "holds no private key" in failed(command)
+    paths = [str(tmp_path / f"live.{kind}") for kind in ("pem", "key")]
+    command = start("--ssl-certfile", paths[0], "--ssl-keyfile", paths[1])
+    port = int(command.url().rpartition(":")[2])
+    before = ssl.get_server_certificate(("127.0.0.1", port))
+    for kind in ("pem", "key"):
+        (tmp_path / "new").write_bytes((made / f"other.{kind}").read_bytes())
+        os.replace(tmp_path / "new", tmp_path / f"live.{kind}")
+    wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
+    command.saw("TLS certificates reloaded")
+
+
+# --- What cannot be used: one line, and 2 --------------------------------------------------------
+
+
+def failed(command) -> str:
+    """The last line, before which there is but click's usage."""
+    assert command.wait() == 2
+    assert "Traceback" not in command.stderr
+    assert "Thestral running" not in command.stderr
+    return command.stderr.splitlines()[-1]
+
+
+CERT = ("--ssl-certfile", "server.pem")
+KEY = ("--ssl-keyfile", "server.key")
+CLIENTS = ("--ssl-cert-reqs", "required")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ssl-certfile", "no.pem", *KEY), "--ssl-certfile': 'no.pem' cannot be read: No such"),
+        (("--ssl-certfile", ".", *KEY), "--ssl-certfile': '.' cannot be read: Is a directory"),
+        (("--ssl-certfile", "text.pem", *KEY), "'text.pem' holds no certificate in PEM"),
+        (("--ssl-certfile", "bad.pem", *KEY), "--ssl-certfile': 'bad.pem' with key 'server.key'"),
+        (CERT, "--ssl-certfile': 'server.pem' holds no private key in PEM"),
+        ((*CERT, "--ssl-keyfile", "no.key"), "--ssl-keyfile': 'no.key' cannot be read: No such"),
+        ((*CERT, "--ssl-keyfile", "text.pem"), "'text.pem' holds no private key in PEM"),
+        (
+            (*CERT, "--ssl-keyfile", "other.key"),
+            "--ssl-keyfile': 'other.key' is not the key of the certificate in 'server.pem'",
+        ),
+        (
+            (*CERT, "--ssl-keyfile", "locked.key"),
+            "--ssl-keyfile': 'locked.key' is encrypted: give --ssl-keyfile-password",
+        ),
+        (
+            (*CERT, "--ssl-keyfile", "locked.key", "--ssl-keyfile-password", "wrong"),
+            "--ssl-keyfile-password': does not open 'locked.key'",
+        ),
+        (KEY, "--ssl-keyfile': given without --ssl-certfile"),
+        (CLIENTS, "--ssl-cert-reqs': given without --ssl-certfile"),
+        ((*SERVER, *CERT), "--ssl-keyfile': 1 given for 2 of --ssl-certfile, expected one for"),
+        ((*SERVER, *CLIENTS), "--ssl-cert-reqs': given without --ssl-ca-certs"),
+        ((*SERVER, *CLIENTS, "--ssl-ca-certs", "no.pem"), "--ssl-ca-certs': 'no.pem' cannot be"),
+        ((*SERVER, *CLIENTS, "--ssl-ca-certs", "text.pem"), "'text.pem' holds no certificate"),
+        ((*SERVER, *CLIENTS, "--ssl-ca-certs", "bad.pem"), "--ssl-ca-certs': 'bad.pem': "),
+        ((*SERVER, "--ssl-ciphers", "NONSENSE"), "--ssl-ciphers': 'NONSENSE' given, which is no"),
+        ((*SERVER, "--ssl-version", "3"), "--ssl-version': 3 given, expected 17, or 5 for TLS 1.2"),
+        ((*SERVER, "--ssl-version", "5", "--ssl-min-version", "1.3"), "but --ssl-version is TLS"),
+        ((*SERVER, "--ssl-min-version", "1.1"), "'1.1' is not one of '1.2', '1.3'"),
+        ((*SERVER, "--timeout-tls-handshake", "0"), "'--timeout-tls-handshake': 0.0 given"),
+        (("--ssl-certfile", "no.pem", "--workers", "2"), "'no.pem' cannot be read: No such"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(start, arguments, said):
+    line = failed(start(*arguments))
+    assert said in line, line
+
+
+def test_check_looks_at_the_files_and_keeps_the_password(made):
+    arguments = (*CERT, "--ssl-keyfile", "locked.key", "--ssl-keyfile-password")
+    with Command("check", "main:app", *arguments, PASSWORD, cwd=made) as command:
+        assert command.wait() == 0
+        assert PASSWORD not in command.stdout + command.stderr
+        assert "ssl_keyfile_password = '***'" in command.stdout
+    with Command("check", "main:app", *arguments, "wrong", cwd=made) as command:
+        assert "does not open 'locked.key'" in failed(command)
+
+
+def test_gunicorns_own_options_hold_in_its_worker(made, tmp_path):
+    command = [
+        *(sys.executable, "-m", "gunicorn", "main:app", "-k", "thestral.workers.ThestralWorker"),
+        *("-b", "127.0.0.1:0", "--no-control-socket", "--keyfile", "server.key"),
+        *("--certfile", "server.pem", "--ca-certs", "ca.pem", "--cert-reqs", "2"),
+    ]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=made, stderr=file, stdout=file)
+    try:
+        url = wait_until(lambda: re.search(r"Listening at: (https://\S+)", log.read_text()))[1]
+        trust = ssl.create_default_context(cafile=made / "ca.pem")
+        trust.load_cert_chain(made / "other.pem", made / "other.key")
+        assert httpx.get(url + "/x", verify=trust, timeout=10).text == " /x"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -1,0 +1,315 @@
+"""TLS on a connection: the handshake, then a transport that encrypts (RFC 8446).
+
+The loop knows plain sockets alone. TLS of its own, asyncio's or uvloop's, has no half-close, hides
+what the kernel has not taken, and cannot tell plain HTTP from a bad handshake; here one code does
+all three on every loop, and the deadlines are those of the worker's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from thestral.errors import RemoteProtocolError
+from thestral.logging import client_address, error_logger
+from thestral.protocol.connection import Connection
+from thestral.protocol.http1 import DRAIN_GRACE, LINGER_TIMEOUT, HTTP1Connection
+
+if TYPE_CHECKING:
+    from thestral.protocol.context import WorkerContext
+
+# Most plain text of a record (RFC 8446 section 5.1): one read takes a record whole, so that OpenSSL
+# keeps nothing back.
+RECORD_MAX = 16 * 1024  # bytes
+# Encrypted bytes that are gathered before the transport gets them: what a large write costs in
+# memory beside itself.
+GATHER_MAX = 256 * 1024  # bytes
+# How a handshake begins (RFC 8446 section 5.1); HTTP begins with a letter.
+HANDSHAKE_RECORD = 22
+
+
+class TLSHandshake(Connection):
+    """A connection until its handshake is complete; then a TLSTransport takes its place.
+
+    Made in place of an HTTP1Connection, which comes into being when the client has shown that it
+    speaks TLS.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        assert context.certificates is not None
+        self._contexts = context.certificates.current()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._secure = self._contexts.front.wrap_bio(
+            self._incoming, self._outgoing, server_side=True
+        )
+        self._begun = False
+        self._failed = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.open(transport)
+        self.deadline = self.context.now + self.context.timeout_tls_handshake
+
+    def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
+        if not self._begun:
+            self._begun = True
+            if data[0] != HANDSHAKE_RECORD:
+                self._refuse_plain(data)
+                return
+        self._incoming.write(data)
+        try:
+            self._secure.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError as exc:
+            self._fail(exc)
+        else:
+            self._complete()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self.write(self._outgoing.read())
+
+    def _complete(self) -> None:
+        """Put the transport that encrypts between ours and a connection of the protocol that was
+        agreed on.
+        """
+        self._flush()  # with the session's tickets
+        self.context.discard(self)
+        transport = TLSTransport(self.transport, self._secure, self._incoming, self._outgoing)
+        transport.tls = self._contexts.extension(self._secure)
+        self.transport.set_protocol(transport)
+        transport.begin(HTTP1Connection(self.context))
+        self.lost = True  # for us
+
+    def _refuse_plain(self, data: bytes) -> None:
+        """The client speaks another protocol: answer what may be HTTP, in plain, as HTTP does."""
+        self.context.discard(self)
+        self.lost = True
+        connection = HTTP1Connection(self.context)
+        self.transport.set_protocol(connection)
+        connection.connection_made(self.transport)
+        connection.refuse(RemoteProtocolError(400, "plain HTTP on a TLS port; use https://", data))
+
+    def _fail(self, error: ssl.SSLError) -> None:
+        """The client has been told by an alert; it may still be sending, and must read it first."""
+        client = client_address(self) or "a client"
+        reason = error.reason or error.strerror
+        error_logger.info("TLS handshake with %s failed: %s", client, reason)
+        self._failed = True
+        self._flush()
+        if not self.is_broken():
+            self.deadline = self.context.now + LINGER_TIMEOUT
+            self.transport.write_eof()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.context.discard(self)
+
+    def drain(self) -> None:
+        self.deadline = min(self.deadline, self.context.now + DRAIN_GRACE)
+
+    def on_deadline(self) -> None:
+        if self._failed:
+            self.close_flushing()
+            return
+        if self._begun:
+            client = client_address(self) or "a client"
+            error_logger.info("TLS handshake with %s not completed in time", client)
+        self.abort()
+
+
+class TLSTransport:
+    """A transport for the connection above it, a protocol for the transport below.
+
+    What is written is encrypted at once and handed down, so that the transport below has the only
+    buffer, with its limits. Closing our side sends close_notify and closes the socket's side, too;
+    either end may do so and still read (RFC 8446 section 6.1). A client that ends without
+    close_notify is taken as one that has sent it: HTTP knows by its own framing what is incomplete.
+    """
+
+    def __init__(
+        self,
+        below: Any,
+        secure: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+    ) -> None:
+        self.tls: dict[str, Any] | None = None
+        self._below = below
+        self._above: HTTP1Connection | None = None
+        self._secure = secure
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._ended = False  # the client's side
+        self._closed = False  # ours
+
+    def begin(self, above: HTTP1Connection) -> None:
+        """Join a connection, and give it what came with the handshake's end."""
+        self._above = above
+        above.connection_made(self)  # type: ignore[arg-type]
+        if above.context.draining:
+            above.drain()
+        self._decrypt()
+
+    # --- The transport below calls ------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._closed or self._ended:
+            return  # nobody would read it
+        self._incoming.write(data)
+        self._decrypt()
+
+    def eof_received(self) -> bool:
+        self._end()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        above = self._above
+        self._above = None
+        self._closed = True
+        if above is not None:
+            above.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._above is not None:
+            self._above.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._above is not None:
+            self._above.resume_writing()
+
+    def _decrypt(self) -> None:
+        """Hand up all that is complete, in one piece."""
+        incoming = self._incoming
+        secure = self._secure
+        pieces = []
+        ended = False
+        try:
+            while incoming.pending:
+                piece = secure.read(RECORD_MAX)
+                if not piece:
+                    ended = True  # close_notify
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self._fail(exc)
+            return
+        above = self._above
+        assert above is not None
+        if pieces:
+            above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._outgoing.pending:
+            self._flush()  # a new key was asked for
+        if ended:
+            self._end()
+
+    def _end(self) -> None:
+        """The client sends no more."""
+        above = self._above
+        if self._ended or above is None:
+            return
+        self._ended = True
+        if not above.eof_received():
+            self.close()
+
+    def _fail(self, error: ssl.SSLError) -> None:
+        """Bytes that are no TLS: OpenSSL has made an alert of it, and nothing more can be read."""
+        above = self._above
+        assert above is not None
+        client = client_address(above) or "a client"
+        error_logger.info("TLS with %s failed: %s", client, error.reason or error.strerror)
+        self._flush()
+        self._closed = True
+        self._below.close()
+        above.is_broken()
+
+    def _flush(self) -> None:
+        """Hand down what is encrypted."""
+        above = self._above
+        data = self._outgoing.read()
+        if above is not None and not self._below.is_closing():
+            # The connection compares what it has written with what the transport below still has.
+            above.written += len(data)
+            self._below.write(data)
+
+    # --- The connection above calls -----------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self.writelines((data,))
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        above = self._above
+        if self._closed or above is None:
+            return
+        for data in parts:
+            size = len(data)
+            above.written -= size  # counted as it goes down, encrypted
+            taken = self._secure.write(data) if size else 0
+            if taken < size:
+                view = memoryview(data)
+                while taken < size:
+                    if self._outgoing.pending >= GATHER_MAX:
+                        self._flush()
+                    taken += self._secure.write(view[taken:])
+        self._flush()
+
+    def write_eof(self) -> None:
+        if not self._closed:
+            self._say_goodbye()
+            self._below.write_eof()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self._closed:
+            self._say_goodbye()
+        self._below.close()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._below.abort()
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify; what comes from now on is not read."""
+        self._closed = True
+        with contextlib.suppress(ssl.SSLError):  # it would also wait for the client's
+            self._secure.unwrap()
+        self._flush()
+
+    def is_closing(self) -> bool:
+        closing: bool = self._below.is_closing()
+        return closing
+
+    def pause_reading(self) -> None:
+        self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._below.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._below.set_write_buffer_limits(high=high, low=low)
+
+    def get_write_buffer_size(self) -> int:
+        size: int = self._below.get_write_buffer_size()
+        return size
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As asyncio's transports; "tls" is ASGI's extension."""
+        if name == "tls":
+            return self.tls
+        if name == "ssl_object":
+            return self._secure
+        return self._below.get_extra_info(name, default)

@@ -1,0 +1,346 @@
+"""TLS: contexts from the options, the certificate that a host name asks for, and their renewal when
+files change.
+
+No connection is known here; thestral.protocol.tls has those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from thestral.certificate import read_certificate
+from thestral.errors import ConfigError
+from thestral.logging import error_logger
+
+if TYPE_CHECKING:
+    from thestral.config import Config
+
+# Newest first: what a client is offered by ALPN (RFC 7301).
+ALPN_PROTOCOLS = ("http/1.1",)
+# Files are looked at by a handshake, and at most this often.
+LOOK_INTERVAL = 1.0  # seconds
+
+MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+# The stdlib's numbers: those that choose the version by themselves, and the one for TLS 1.2 alone.
+ANY_VERSION = (int(ssl.PROTOCOL_TLS), int(ssl.PROTOCOL_TLS_SERVER))
+ONLY_TLS12 = int(ssl.PROTOCOL_TLSv1_2)
+CLIENT_CERTIFICATES = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+# By SSLObject.version(), as the protocol itself writes it (RFC 8446 section 4.2.1).
+VERSION_NUMBERS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+END_CERTIFICATE = "-----END CERTIFICATE-----"
+
+# What tells one state of a file from another; None for one that cannot be seen.
+Signature = tuple[int, int, int, int] | None
+
+
+class Contexts(NamedTuple):
+    """What one loading of the files gives.
+
+    Attributes:
+        front: every handshake begins with it; SNI may choose another.
+        certificates: the PEM of each context's own certificate.
+        suites: number of a cipher suite by OpenSSL's name.
+    """
+
+    front: ssl.SSLContext
+    certificates: dict[ssl.SSLContext, str]
+    suites: dict[str, int]
+
+    def extension(self, connection: ssl.SSLObject) -> dict[str, Any]:
+        """ASGI's tls extension (its TLS specification 0.2) for a handshake that is complete.
+
+        client_cert_error is None at all times: a certificate that fails ends the handshake.
+        """
+        chain = client_chain(connection)
+        name = None
+        if chain:
+            # An authority may sign what OpenSSL reads and we do not; its owner goes unnamed.
+            with contextlib.suppress(ValueError):
+                name = read_certificate(ssl.PEM_cert_to_DER_cert(chain[0])).subject
+        cipher = connection.cipher()
+        return {
+            "server_cert": self.certificates.get(connection.context),
+            "client_cert_chain": chain,
+            "client_cert_name": name,
+            "client_cert_error": None,
+            "tls_version": VERSION_NUMBERS.get(connection.version() or ""),
+            "cipher_suite": self.suites.get(cipher[0]) if cipher else None,
+        }
+
+
+class Certificates:
+    """The contexts of a worker, renewed when a file that the options name has changed.
+
+    Connections that run keep the context they began with. A file that cannot be used leaves the old
+    contexts in place, and one line in the log.
+
+    Raises:
+        ConfigError: a file or an option cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._next_look = time.monotonic() + LOOK_INTERVAL
+        self._seen = self._look()
+        self._contexts = make_contexts(config)
+
+    def current(self) -> Contexts:
+        """What a new handshake begins with."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            if self._look() != self._seen:
+                self.reload()
+        return self._contexts
+
+    def reload(self) -> bool:
+        """Load the files again, changed or not; False if that failed and all stays as it was."""
+        self._seen = self._look()  # before they are read: a change in between is not missed
+        try:
+            self._contexts = make_contexts(self._config)
+        except Exception as exc:  # a user's factory may raise anything
+            error_logger.error("TLS certificates not reloaded, the old ones stay: %s", exc)
+            return False
+        error_logger.info("TLS certificates reloaded")
+        return True
+
+    def _look(self) -> list[Signature]:
+        config = self._config
+        named = [*config.certificate_files, *config.key_files]
+        if config.ssl_ca_certs is not None:
+            named.append(os.fspath(config.ssl_ca_certs))
+        return [signature(path) for path in named]
+
+
+def load(config: Config) -> Certificates | None:
+    """The contexts that the options ask for; None for plain HTTP.
+
+    Raises:
+        ConfigError: they cannot be had.
+    """
+    if config.is_ssl:
+        return Certificates(config)
+    for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
+        if getattr(config, name):
+            raise ConfigError(name, "given without --ssl-certfile")
+    if client_certificates(config) != ssl.CERT_NONE:
+        raise ConfigError("ssl_cert_reqs", "given without --ssl-certfile")
+    return None
+
+
+def make_contexts(config: Config) -> Contexts:
+    """Load every file.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    certificates: dict[ssl.SSLContext, str] = {}
+
+    def default_factory() -> ssl.SSLContext:
+        return default_context(config, certificates)
+
+    if config.ssl_context_factory is None:
+        front = default_factory()
+    else:
+        front = config.ssl_context_factory(config, default_factory)
+        if not isinstance(front, ssl.SSLContext):
+            raise ConfigError(
+                "ssl_context_factory", f"{type(front).__name__} returned, expected ssl.SSLContext"
+            )
+    # OpenSSL numbers a suite as the protocol does, with its own mark in the upper half.
+    suites = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in front.get_ciphers()}
+    return Contexts(front, certificates, suites)
+
+
+def default_context(config: Config, certificates: dict[ssl.SSLContext, str]) -> ssl.SSLContext:
+    """A context for each certificate, and the first of them, which leads to the others.
+
+    Raises:
+        ConfigError: a file or an option cannot be used.
+    """
+    if not config.certificate_files:
+        raise ConfigError("ssl_certfile", "missing: there is no default context without it")
+    keys = config.key_files or config.certificate_files
+    if len(keys) != len(config.certificate_files):
+        raise ConfigError(
+            "ssl_keyfile",
+            f"{len(keys)} given for {len(config.certificate_files)} of --ssl-certfile, expected one"
+            " for each, in the same order",
+        )
+    by_name: dict[str, ssl.SSLContext] = {}
+    first: ssl.SSLContext | None = None
+    for path, key in zip(config.certificate_files, keys, strict=True):
+        context = empty_context(config)
+        pem = load_chain(context, path, key, config.ssl_keyfile_password)
+        certificates[context] = pem
+        try:
+            names = read_certificate(ssl.PEM_cert_to_DER_cert(pem)).names
+        except ValueError as exc:
+            raise ConfigError("ssl_certfile", f"{path!r}: {exc}") from exc
+        for name in names:
+            by_name.setdefault(name, context)
+        first = first or context
+    assert first is not None
+    if len(keys) > 1:
+        choose_by_name(first, by_name)
+    return first
+
+
+def choose_by_name(front: ssl.SSLContext, by_name: dict[str, ssl.SSLContext]) -> None:
+    """Let SNI (RFC 6066 section 3) choose: the name itself, then a wildcard for its first label
+    (RFC 9525 section 6.3), else the first certificate.
+    """
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        name = (name or "").lower()
+        found = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+        if found is not None:
+            connection.context = found
+
+    front.sni_callback = choose
+
+
+def empty_context(config: Config) -> ssl.SSLContext:
+    """A context with all the options but the certificate.
+
+    Raises:
+        ConfigError: an option cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = MINIMUM_VERSIONS[config.ssl_min_version]
+    if config.ssl_version == ONLY_TLS12:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if config.ssl_min_version != "1.2":
+            raise ConfigError(
+                "ssl_min_version", f"{config.ssl_min_version!r} given, but --ssl-version is TLS 1.2"
+            )
+    elif config.ssl_version not in ANY_VERSION:
+        raise ConfigError(
+            "ssl_version",
+            f"{config.ssl_version} given, expected {int(ssl.PROTOCOL_TLS_SERVER)}, or"
+            f" {ONLY_TLS12} for TLS 1.2 alone; older versions are out of use (RFC 8996)",
+        )
+    # A client that makes the server renegotiate costs it much for little, and TLS 1.3 has none.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    if config.ssl_ciphers:
+        try:
+            context.set_ciphers(config.ssl_ciphers)
+        except ssl.SSLError as exc:
+            raise ConfigError(
+                "ssl_ciphers", f"{config.ssl_ciphers!r} given, which is no cipher that OpenSSL has"
+            ) from exc
+    if config.ssl_ca_certs is not None:
+        load_authorities(context, os.fspath(config.ssl_ca_certs))
+    context.verify_mode = client_certificates(config)
+    if context.verify_mode != ssl.CERT_NONE and config.ssl_ca_certs is None:
+        raise ConfigError(
+            "ssl_cert_reqs", "given without --ssl-ca-certs: no client could be verified"
+        )
+    return context
+
+
+def client_certificates(config: Config) -> ssl.VerifyMode:
+    value = config.ssl_cert_reqs
+    return CLIENT_CERTIFICATES[value] if isinstance(value, str) else ssl.VerifyMode(value)
+
+
+def load_chain(context: ssl.SSLContext, path: str, key: str, password: str | None) -> str:
+    """Load a certificate with its chain and key; returns the PEM of the certificate itself.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    text = read_pem("ssl_certfile", path, BEGIN_CERTIFICATE, "certificate")
+    # Without --ssl-keyfile the key stands behind the certificate.
+    key_option = "ssl_certfile" if key == path else "ssl_keyfile"
+    read_pem(key_option, key, "PRIVATE KEY-----", "private key")
+    asked = False
+
+    def tell() -> str:
+        nonlocal asked
+        asked = True
+        return password or ""
+
+    try:
+        context.load_cert_chain(path, key, password=tell)
+    except (ssl.SSLError, ValueError) as exc:
+        if asked and password is None:
+            raise ConfigError(
+                key_option, f"{key!r} is encrypted: give --ssl-keyfile-password"
+            ) from exc
+        if asked:
+            raise ConfigError("ssl_keyfile_password", f"does not open {key!r}") from exc
+        if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                key_option, f"{key!r} is not the key of the certificate in {path!r}"
+            ) from exc
+        raise ConfigError("ssl_certfile", f"{path!r} with key {key!r}: {explain(exc)}") from exc
+    start = text.index(BEGIN_CERTIFICATE)
+    return text[start : text.index(END_CERTIFICATE, start)] + END_CERTIFICATE + "\n"
+
+
+def load_authorities(context: ssl.SSLContext, path: str) -> None:
+    """Load the certificates that clients' certificates are verified by.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    read_pem("ssl_ca_certs", path, BEGIN_CERTIFICATE, "certificate")
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as exc:
+        raise ConfigError("ssl_ca_certs", f"{path!r}: {explain(exc)}") from exc
+
+
+def read_pem(option: str, path: str, mark: str, what: str) -> str:
+    """The text of a file, which must hold `mark`.
+
+    Raises:
+        ConfigError: it does not, or cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="latin-1")
+    except OSError as exc:
+        raise ConfigError(option, f"{path!r} cannot be read: {exc.strerror}") from exc
+    if mark not in text:
+        raise ConfigError(option, f"{path!r} holds no {what} in PEM")
+    return text
+
+
+def explain(exc: Exception) -> str:
+    """OpenSSL's reason in words, without its source lines."""
+    reason = getattr(exc, "reason", None)
+    return reason.lower().replace("_", " ") if reason else "OpenSSL cannot read it"
+
+
+def client_chain(connection: ssl.SSLObject) -> Sequence[str]:
+    """What the client has sent, as PEM: its own certificate first; () if it has sent none."""
+    if connection.getpeercert(binary_form=True) is None:
+        return ()
+    if hasattr(connection, "get_unverified_chain"):  # 3.13
+        chain = connection.get_unverified_chain()
+        return tuple(ssl.DER_cert_to_PEM_cert(certificate) for certificate in chain)
+    # Private, but all there is before 3.13, and what the public method calls.
+    found = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return tuple(certificate.public_bytes() for certificate in found)
+
+
+def signature(path: str) -> Signature:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
