@@ -205,14 +205,19 @@ def test_ctrl_c_while_workers_start(start, folder, arguments):
 
 
 def test_ctrl_c_while_an_interpreter_starts(start, folder):
-    # Long before a worker could say what SIGINT means to it.
+    # Long before a worker could say what SIGINT means to it. It is not the one to end for that.
     (folder / "sitecustomize.py").write_text(
-        "import sys\nif '--multiprocessing-fork' in sys.orig_argv:\n    open('gate').read()\n"
+        "import os, sys\n"
+        "if '--multiprocessing-fork' in sys.orig_argv:\n"
+        "    with open('gate') as gate:\n"
+        "        os.write(1, b'%d here\\n' % os.getpid())\n"
+        "        gate.read()\n"
     )
-    command = start("--workers", "2", env={"PYTHONPATH": str(folder)}, start_new_session=True)
+    command = start("--workers", "1", "--limit-max-requests", "9", env={"PYTHONPATH": str(folder)})
     with (folder / "gate").open("w"):
-        os.killpg(command.process.pid, signal.SIGINT)
-        assert command.wait() == 0
+        command.saw(" here\n")
+        os.kill(int(command.stdout.split()[0]), signal.SIGINT)
+    command.url()
     assert "Traceback" not in command.stderr
     assert "KeyboardInterrupt" not in command.stderr
 

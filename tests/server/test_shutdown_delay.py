@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -175,6 +176,23 @@ def test_idle_connection_is_closed_at_once(serve, app):
         assert sock.recv(1) == b""
         assert silent.recv(1) == b""
         assert time.monotonic() - asked < 0.5 * GRACE
+
+
+def test_connection_accepted_with_the_last_breath(serve, app):
+    server = serve(app)
+    with contextlib.ExitStack() as stack:
+        clients = []
+
+        def connect_and_stop():  # in the loop: it can accept none of them before
+            for _ in range(5):
+                clients.append(stack.enter_context(server.connect()))
+                clients[-1].sendall(REQUEST)
+            server.server.should_exit = True
+
+        server.call(connect_and_stop)
+        for sock in clients:
+            head, body = read_response(sock)
+            assert (closes(head), body) == (True, b"ok")
 
 
 def test_stream_is_told_and_may_finish(serve, app):

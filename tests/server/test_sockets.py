@@ -315,7 +315,7 @@ def test_keepalive_and_nodelay(serve, idle, seen):
 
 
 def test_keepalive_of_given_and_of_twin_sockets():
-    with socket.create_server(("127.0.0.1", 0)) as given:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as given:
         (taken,) = sockets.open_all(Config("a:b", fd=os.dup(given.fileno()), tcp_keepalive=9.0))
         with taken:
             assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 9
