@@ -202,7 +202,7 @@ class Server:
             self.say_stopping()
             if self.config.shutdown_delay and not self._force_exit:
                 await self._linger(context)
-            await self._refrain()
+            await self._refrain(context)
             await self._drain(context)
             context.stop()
             if not await self._unless(self._forced, lifespan.shutdown()):
@@ -267,9 +267,10 @@ class Server:
             connection, sock=sock, backlog=backlog, **options
         )
 
-    async def _refrain(self) -> None:
+    async def _refrain(self, context: WorkerContext) -> None:
         """Accept no more, and lose nothing that has been accepted."""
         assert self._loop is not None
+        context.draining = True
         if isinstance(self._loop, asyncio.SelectorEventLoop):
             # It makes a connection some turns after accept(), and drops it if its server has been
             # closed meanwhile.
@@ -294,7 +295,6 @@ class Server:
         was.
         """
         assert self._loop is not None
-        context.draining = True
         for connection in list(context.connections):
             connection.drain()
         deadline = self._loop.time() + self.config.timeout_graceful_shutdown
