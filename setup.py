@@ -38,10 +38,11 @@ else:
     DEBUG = ["-g0"]
     LINK = ["-Wl,-s"] if sys.platform == "linux" else []
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
-OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "deflate", "websocket"]
+OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
+OURS += ["deflate", "websocket"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["connection", "context", "cycle", "http1", "runner", "scope", "tls", "websocket"]
-CORE = ["errors", "head", "http1", "websocket"]
+CORE = ["errors", "head", "http1", "log", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
 LIBRARIES = [

@@ -13,7 +13,8 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
-OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "deflate", "websocket"]
+OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
+OURS += ["deflate", "websocket"]
 
 
 def declarations(header: Path) -> str:

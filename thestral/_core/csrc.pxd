@@ -36,6 +36,11 @@ cdef extern from "buffer.h" nogil:
     int th_buffer_append_decimal(th_buffer *buffer, uint64_t value)
 
 
+cdef extern from "escape.h" nogil:
+    int th_append_escaped(th_buffer *buffer, const char *src, size_t n)
+    int th_append_json(th_buffer *buffer, const char *src, size_t n)
+
+
 cdef extern from "head.h" nogil:
     enum th_field_id:
         TH_FIELD_OTHER

@@ -230,6 +230,9 @@ cdef class ResponseWriter:
     cpdef object truncate(self, Py_ssize_t mark):
         self._buffer.length = mark
 
+    cpdef bytes peek(self, Py_ssize_t mark):
+        return PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
+
     cpdef bytes take(self, Py_ssize_t mark):
         cdef bytes data = PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
         self._buffer.length = mark

@@ -1,0 +1,24 @@
+from libc.stdint cimport int64_t
+
+from thestral._core.csrc cimport th_buffer
+
+
+cpdef double monotonic() noexcept
+cpdef double wall_clock() noexcept
+cpdef str escaped(bytes data)
+cpdef bytes find_field(object headers, bytes name)
+
+
+cdef class LineBuffer:
+    cdef th_buffer _buffer
+    cdef readonly bint json
+
+    cpdef object append(self, bytes data)
+    cpdef object append_value(self, bytes data)
+    cpdef object append_text(self, str text)
+    cpdef object append_decimal(self, int64_t value)
+    cpdef object append_fraction(self, int64_t value, int64_t scale)
+    cdef object _append_escaped(self, const char *src, Py_ssize_t n)
+    cpdef Py_ssize_t size(self)
+    cpdef object truncate(self, Py_ssize_t size)
+    cpdef str take(self, Py_ssize_t size)
