@@ -41,7 +41,8 @@ CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
-PROTOCOL = ["connection", "context", "cycle", "http1", "runner", "scope", "tls", "websocket"]
+PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
+PROTOCOL += ["websocket"]
 CORE = ["errors", "head", "http1", "log", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

@@ -18,12 +18,12 @@ def flag(name: str, spec: Option) -> str:
 
 def default(name: str, spec: Option) -> str:
     value = default_of(name)
+    if value in (None, ""):
+        return ""
     if spec.kind is bool:
         return "on" if value else "off"
     if spec.kind is list:
         return ", ".join(value)
-    if value in (None, ""):
-        return ""
     return f"{value:g} {spec.unit}".rstrip() if isinstance(value, float) else f"{value} {spec.unit}"
 
 

@@ -29,6 +29,7 @@ ORDER = [
 LEAVES = {
     *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
     *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
+    *("logconfig", "logformat"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import lib
 from thestral.errors import ConfigError
+from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Option:
         item: what one value of a list is, for --help.
         words: texts that may stand in place of a number.
         secret: repr() of a Config and `thestral check` do not show it.
+        also: types that a value given from Python may have, too.
     """
 
     help: str
@@ -61,6 +63,7 @@ class Option:
     item: str = ""
     words: tuple[str, ...] = ()
     secret: bool = False
+    also: tuple[type, ...] = ()
 
 
 def option(default: Any, **settings: Any) -> Any:
@@ -602,6 +605,29 @@ class Config:
     # Makes the context in place of the options above, or on top of what the second argument gives.
     ssl_context_factory: Callable[[Config, Callable[[], SSLContext]], SSLContext] | None = None
 
+    access_log_format: str = option(
+        DEFAULT,
+        help="Line of the access log: uvicorn, combined, json, or a text with Apache's and"
+        " gunicorn's atoms.",
+        group="Logging",
+        kind=str,
+    )
+    log_config: str | dict[str, Any] | None = option(
+        "",
+        help="File that configures logging: .json, .yaml, .toml, else ini. From Python also a dict"
+        " for logging.config.dictConfig, or None to leave logging alone.",
+        group="Logging",
+        kind=str,
+        also=(dict,),
+        optional=True,
+    )
+    use_colors: bool | None = option(
+        None,
+        help="Colours in the log [default: on a terminal, unless NO_COLOR is set].",
+        group="Logging",
+        kind=bool,
+        optional=True,
+    )
     log_level: str | None = option(
         None,
         help="Least level that is logged [default: info].",
@@ -628,6 +654,7 @@ class Config:
         if self.h11_max_incomplete_event_size is not None:
             self.limit_header_size = self.h11_max_incomplete_event_size
         self.headers = [checked_header(header) for header in self.headers]
+        read_format(self.access_log_format)
         if not self.host or not all(isinstance(host, str) for host in self.host):
             raise ConfigError("host", f"{self.host!r} given, expected one address or more")
         if not re.fullmatch("0?[0-7]{1,3}", self.uds_permissions):
@@ -692,7 +719,7 @@ def checked(name: str, spec: Option, value: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ConfigError(name, f"{value!r} given, expected a list")
         return list(value)
-    if value in spec.words:
+    if isinstance(value, spec.also) or value in spec.words:
         return value
     wrong = ConfigError(name, f"{value!r} given, expected {describe(spec)}")
     if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):

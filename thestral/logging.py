@@ -1,4 +1,4 @@
-"""Logging: the loggers, their default configuration, and formatters with colours on a terminal.
+"""Logging: the loggers, their configuration, and formatters with colours on a terminal.
 
 Names and shapes are uvicorn's under `thestral`: `thestral` for all, `thestral.error`,
 `thestral.access`. An access record carries args (client_addr, method, full_path, http_version,
@@ -12,13 +12,19 @@ import http
 import logging
 import logging.config
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import click
 
+from thestral._core.log import escaped, find_field
+from thestral.logconfig import apply_log_config, read_log_config
+from thestral.logformat import DEFAULT
+
 if TYPE_CHECKING:
-    from thestral.protocol.connection import Connection, Stream
+    from thestral.config import Config
+    from thestral.protocol.connection import Connection
 
 TRACE_LOG_LEVEL = 5
 LOG_LEVELS = {
@@ -34,6 +40,17 @@ logging.addLevelName(TRACE_LOG_LEVEL, "TRACE")
 error_logger = logging.getLogger("thestral.error")
 access_logger = logging.getLogger("thestral.access")
 
+# What our handler of the access logger shows of a record: by whether the format is the default.
+LINE_FORMATS = {
+    True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+    False: "%(message)s",
+}
+# At most so many refusals are told in so many seconds; of the rest only how many.
+REFUSALS_TOLD = 10
+REFUSALS_TIME = 10.0  # seconds
+# An X-Request-ID of visible ASCII and no more than this is shown.
+REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -45,7 +62,7 @@ LOGGING_CONFIG: dict[str, Any] = {
         },
         "access": {
             "()": "thestral.logging.AccessFormatter",
-            "fmt": '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+            "fmt": LINE_FORMATS[True],
             "use_colors": None,
         },
     },
@@ -69,20 +86,30 @@ LOGGING_CONFIG: dict[str, Any] = {
 }
 
 
-def configure(level: int | None, access_log: bool) -> None:
-    """Install LOGGING_CONFIG.
+def configure(config: Config) -> None:
+    """Set logging up as the options say.
 
-    Args:
-        level: of logging, for all three loggers; None leaves INFO.
-        access_log: False takes the access logger's handlers away.
+    Raises:
+        ConfigError: log_config cannot be used.
     """
-    logging.config.dictConfig(LOGGING_CONFIG)
+    given = config.log_config
+    if given is not None:
+        content = read_log_config(given) if given else own_config(config)
+        shown = repr(given) if isinstance(given, str) else "the dict given"
+        apply_log_config(content, config.use_colors, shown)
+    level = config.log_level_number
     if level is not None:
-        for name in ("thestral.error", "thestral.access", "thestral"):
-            logging.getLogger(name).setLevel(level)
-    if not access_log:
+        for logger in (error_logger, access_logger, logging.getLogger("thestral")):
+            logger.setLevel(level)
+    if not config.access_log:
         access_logger.handlers = []
         access_logger.propagate = False
+
+
+def own_config(config: Config) -> dict[str, Any]:
+    own = copy.deepcopy(LOGGING_CONFIG)
+    own["formatters"]["access"]["fmt"] = LINE_FORMATS[config.access_log_format == DEFAULT]
+    return own
 
 
 def client_address(connection: Connection) -> str:
@@ -91,19 +118,54 @@ def client_address(connection: Connection) -> str:
     return f"{client[0]}:{client[1]}" if client else ""
 
 
-def log_access(stream: Stream) -> None:
-    """One line for a complete response."""
-    scope = stream.cycle.scope
-    target = scope["raw_path"].decode("latin-1")
-    query = scope["query_string"]
-    access_logger.info(
-        '%s - "%s %s HTTP/%s" %d',
-        client_address(stream.connection),
-        scope.get("method", "GET"),  # a WebSocket's scope has none
-        f"{target}?{query.decode('latin-1')}" if query else target,
-        stream.http_version,
-        stream.status,
-    )
+def request_id(scope: dict[str, Any] | None) -> bytes | None:
+    """X-Request-ID of a request, if it is fit to be shown."""
+    try:
+        value = find_field(scope["headers"], b"x-request-id") if scope else None
+    except (KeyError, TypeError, ValueError):  # the application has changed its scope
+        return None
+    return value if value and REQUEST_ID.fullmatch(value) else None
+
+
+def title_of(scope: dict[str, Any]) -> str:
+    """What the log calls a request: in one line, whatever the client has sent."""
+    # Not the path, whose escapes are resolved: it may hold the end of a line.
+    path = scope.get("raw_path")
+    title = f"{scope.get('method', 'WebSocket')} {escaped(path) if path else '?'}"
+    identity = request_id(scope)
+    return f"{title}, request id {escaped(identity)}" if identity else title
+
+
+class Refusals:
+    """Lines about clients that break the protocol, of one worker: no flood of them floods the log.
+
+    Times are those of the worker's clock.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._until = 0.0
+
+    def info(self, now: float, message: str, *arguments: object) -> None:
+        """Log a line, or count it."""
+        self.tick(now)
+        if self._count == 0:
+            self._until = now + REFUSALS_TIME
+        self._count += 1
+        if self._count <= REFUSALS_TOLD:
+            error_logger.info(message, *arguments)
+
+    def tick(self, now: float) -> bool:
+        """Say what was only counted once its time is over; whether there is still something."""
+        if self._count and now >= self._until:
+            self.sum_up()
+        return self._count > REFUSALS_TOLD
+
+    def sum_up(self) -> None:
+        untold = self._count - REFUSALS_TOLD
+        if untold > 0:
+            error_logger.info("Refused %d more within %g seconds", untold, REFUSALS_TIME)
+        self._count = 0
 
 
 class ColourizedFormatter(logging.Formatter):

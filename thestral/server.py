@@ -118,7 +118,7 @@ class Server:
             ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError;
                 ConfigError for a certificate.
         """
-        configure(self.config.log_level_number, self.config.access_log)
+        configure(self.config)
         self._run(self.serve(sockets))
 
     def check(self) -> None:
@@ -127,7 +127,7 @@ class Server:
         Raises:
             ThestralError: as run().
         """
-        configure(self.config.log_level_number, self.config.access_log)
+        configure(self.config)
         self._run(self._check())
 
     async def _check(self) -> None:

@@ -118,7 +118,7 @@ class Supervisor:
         Raises:
             ThestralError: it could not start, or no worker can.
         """
-        configure(self.config.log_level_number, self.config.access_log)
+        configure(self.config)
         tls.load(self.config)  # what is wrong is said once, and not by each worker
         self._sockets = listening.open_all(self.config)
         try:

@@ -53,7 +53,7 @@ MARK = "TESTED_PROCESS"  # environment variable by which a command's whole famil
 
 
 class Command:
-    """`python -m thestral ARGUMENTS`; output is collected as it comes.
+    """`python -m thestral ARGUMENTS`; output to pipes is collected as it comes.
 
     Leave the `with` block and no process of its family lives any more, or the test has failed.
 
@@ -76,16 +76,15 @@ class Command:
             [sys.executable, *self.program, *arguments],
             cwd=cwd,
             env={**clean, **(env or {}), name: value},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
-            **popen,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
         )
         self.out: list[str] = []
         self.err: list[str] = []
         self._readers = [
-            threading.Thread(target=self._read, args=(self.process.stdout, self.out)),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.err)),
+            threading.Thread(target=self._read, args=(pipe, lines))
+            for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+            if pipe is not None
         ]
         for reader in self._readers:
             reader.start()

@@ -37,6 +37,7 @@ cdef class Stream:
     cdef public Cycle cycle
     cdef public str http_version
     cdef public int status
+    cdef public dict scope
 
     cpdef object respond(self, int status, object headers, bytes body, bint end)
     cpdef object write(self, bytes data, bint end)

@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ClientDisconnected
-from thestral.logging import error_logger
+from thestral.logging import error_logger, title_of
 from thestral.types import Headers
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Connection:
 class Stream:
     """One exchange: what a Cycle may ask of the protocol below it.
 
-    status is that of the final response once it has begun, else 0.
+    status is that of the final response once it has begun, else 0; scope is for the access log.
     """
 
     def __init__(self, connection: Connection, http_version: str) -> None:
@@ -173,6 +173,7 @@ class Stream:
         self.http_version = http_version
         self.cycle: Cycle = None  # type: ignore[assignment]  # the connection sets it at once
         self.status = 0
+        self.scope: dict[str, Any] | None = None
 
     def respond(self, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """Send the head with the first part of the body.
@@ -302,7 +303,7 @@ class Cycle:
 
     def title(self) -> str:
         """What the log calls it."""
-        return f"{self.scope.get('method', 'WebSocket')} {self.scope['path']}"
+        return title_of(self.scope)
 
     def until_readable(self) -> asyncio.Future[None]:
         """To be awaited: ends when receive() may have something."""

@@ -1,4 +1,5 @@
 from thestral._core.http1 cimport RequestParser, ResponseWriter
+from thestral.protocol.access cimport AccessLog
 
 
 cdef class WorkerContext:
@@ -21,7 +22,8 @@ cdef class WorkerContext:
     cdef public bint send_date
     cdef public bint eager
     cdef public bint gathers
-    cdef public bint access_log
+    cdef public AccessLog access_log
+    cdef public object refusals
     cdef public bint draining
     cdef public double now
     cdef public double interval

@@ -15,7 +15,8 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral._core.http1 import ResponseWriter
-from thestral.logging import access_logger
+from thestral.logging import Refusals
+from thestral.protocol.access import AccessLog
 from thestral.protocol.handshake import DeflateSettings
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ class WorkerContext:
         # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
         # so that an application could fill the memory; uvloop's does.
         self.gathers = type(loop).__module__.startswith("uvloop")
-        self.access_log = config.access_log and access_logger.isEnabledFor(20)
+        self.access_log = AccessLog(config.access_log_format, config.access_log)
+        self.refusals = Refusals()
         self.draining = False
         self.connections: set[Connection] = set()
         self.cycles: set[Cycle] = set()
@@ -168,7 +170,7 @@ class WorkerContext:
         self.connections.discard(connection)
 
     def tick(self) -> None:
-        """Advance the clock and look at every deadline; without connections there is no timer."""
+        """Advance the clock and look at every deadline; there is no timer for nothing."""
         self.refresh()
         now = self.now
         for connection in list(self.connections):
@@ -180,13 +182,17 @@ class WorkerContext:
         if 0 < self.max_requests <= self.total_requests and self.on_limit is not None:
             self.max_requests = 0
             self.on_limit()
-        if self.connections:
+        self.access_log.flush()
+        refusals_wait = self.refusals.tick(now)
+        if self.connections or refusals_wait:
             self._ticker = self.loop.call_later(self.interval, self.tick)
         else:
             self._ticker = None
 
     def stop(self) -> None:
-        """Cancel the clock."""
+        """Cancel the clock, and write what the logs still hold."""
+        self.access_log.close()
+        self.refusals.sum_up()
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None

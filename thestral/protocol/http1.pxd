@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
+from thestral._core.log cimport monotonic
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
@@ -25,6 +26,7 @@ cdef int BODY_REST
 cdef int NEXT_REQUEST
 cdef int HANGUP
 cdef int NOTHING_KNOWN
+cdef int CLIENT_CLOSED_REQUEST
 
 
 cdef class HTTP1Connection(Connection):
@@ -47,7 +49,7 @@ cdef class HTTP1Connection(Connection):
     cdef object _schedule(self)
     cdef object _take_body(self)
     cdef object _next(self)
-    cdef object _respond_refused(self, object error, bint head_only)
+    cdef Py_ssize_t _respond_refused(self, object error, bint head_only) except -1
     cpdef object refuse(self, object error)
     cdef object _refuse(self, object error)
     cdef object _idle(self)
@@ -72,6 +74,10 @@ cdef class HTTP1Stream(Stream):
     cdef bytes accept
     cdef bint owes_continue
     cdef bint discarding
+    cdef bint logged
+    cdef double began
+    cdef int64_t sent
+    cdef bytes head
     cdef int64_t left
     cdef int64_t request_left
     cdef Py_ssize_t unconsumed
@@ -82,3 +88,4 @@ cdef class HTTP1Stream(Stream):
     cdef object _write_defaults(self, ResponseWriter writer)
     cdef object _write_body(self, Py_ssize_t mark, bytes body, bint end)
     cdef object _complete(self)
+    cdef object log(self, bint aborted)

@@ -8,8 +8,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
+from thestral._core.log import monotonic
 from thestral.errors import LocalProtocolError, RemoteProtocolError
-from thestral.logging import client_address, error_logger, log_access
+from thestral.logging import client_address
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.handshake import accept_token, agree_on_deflate
@@ -54,6 +55,8 @@ HANGUP = 5
 NOTHING_KNOWN = 6  # a tunnel: what is owed, its cycle knows
 LAST_REQUEST = 7  # none has to come any more
 
+# nginx's status for a request whose client was gone before there was a response.
+CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
@@ -245,6 +248,9 @@ class HTTP1Connection(Connection):
         stream.persistent = parser.keep_alive
         stream.owes_continue = parser.expect_continue
         stream.head_only = scope["method"] == "HEAD"
+        stream.scope = scope
+        if context.access_log.timed:
+            stream.began = monotonic()
         self._stream = stream
         if parser.websocket and context.websocket is not None:
             self._begin_websocket(stream, scope)
@@ -316,24 +322,37 @@ class HTTP1Connection(Connection):
         stream = self._stream
         shown = f", in {error.excerpt!r}" if error.excerpt else ""
         client = client_address(self) or "a client"
-        error_logger.info("Refused %s with %d: %s%s", client, error.status, error.reason, shown)
+        context = self.context
+        context.refusals.info(
+            context.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
+        )
         if stream is None:
-            self._respond_refused(error, False)
+            sent = self._respond_refused(error, False)
+            if context.access_log.enabled:
+                context.access_log.record(
+                    None, self.client, "1.1", error.status, sent, 0.0, False, None
+                )
             return
         cycle = stream.cycle
+        answered = stream.status != 0
+        stream.logged = stream.logged or not answered  # not yet: when it is answered
         self.release(stream)
         if stream.response_complete:
             self._linger()
-        elif stream.status:
+        elif answered:
             self.abort()
         else:
             stream.status = error.status
-            self._respond_refused(error, stream.head_only)
+            stream.sent = self._respond_refused(error, stream.head_only)
+            if context.access_log.enabled:
+                stream.log(False)
         if cycle is not None:  # None if the head itself was refused
             cycle.on_closed()
 
-    def _respond_refused(self, error: RemoteProtocolError, head_only: bool) -> None:
-        """A short plain-text answer in place of the application's, then a lingering close."""
+    def _respond_refused(self, error: RemoteProtocolError, head_only: bool) -> int:
+        """A short plain-text answer in place of the application's, then a lingering close; returns
+        the size of its content.
+        """
         body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
         writer = self.context.writer
         mark = writer.begin(error.status)
@@ -347,6 +366,7 @@ class HTTP1Connection(Connection):
             writer.write(body)
         self.emit(mark)
         self._linger()
+        return 0 if head_only else len(body)
 
     def _linger(self) -> None:
         """Close our side, and read on for a moment without keeping anything."""
@@ -404,6 +424,8 @@ class HTTP1Connection(Connection):
         """
         self._stream = None
         stream.cycle = None  # type: ignore[assignment]
+        if not stream.logged and self.context.access_log.enabled:
+            stream.log(True)
 
     def finish(self, stream: HTTP1Stream) -> None:
         """End an exchange that is complete in both directions, and see what comes next."""
@@ -472,6 +494,11 @@ class HTTP1Stream(Stream):
         self.accept = b""  # Sec-WebSocket-Accept of the handshake
         self.owes_continue = False
         self.discarding = False  # nobody takes the rest of the body
+        self.logged = False
+        self.scope = None
+        self.began = 0.0  # monotonic() at the head, if the access log wants to know
+        self.sent = 0  # bytes of content
+        self.head: bytes | None = None  # of the response, if the access log wants to know
         self.left = -1  # bytes of content still to send; -1 if not announced
         self.request_left = 0  # bytes of body still to come; -1 if chunked
         self.unconsumed = 0  # bytes of body, or of a tunnel, that nobody has taken
@@ -483,6 +510,8 @@ class HTTP1Stream(Stream):
         size = len(body)
         mark = self._write_head(status, headers, size, end)
         self.status = status
+        if self.connection.context.access_log.keeps_head:
+            self.head = self.connection.context.writer.peek(mark)
         self.owes_continue = False
         self._write_body(mark, body, end)
 
@@ -509,14 +538,16 @@ class HTTP1Stream(Stream):
             raise
         self._write_defaults(writer)
         writer.write(b"\r\n")
+        if connection.context.access_log.keeps_head:
+            self.head = writer.peek(mark)
         connection.emit(mark)
         connection.flush()  # frames are not corked: none may overtake the head
         self.status = 101
         self.tunnel = True
         self.high_water = 0
         connection._owes = NOTHING_KNOWN
-        if connection.context.access_log:
-            log_access(self)
+        if connection.context.access_log.enabled:
+            self.log(False)
         if connection._parser.left():
             connection._schedule()
         else:
@@ -646,6 +677,7 @@ class HTTP1Stream(Stream):
                 size = self.left
                 body = body[:size]
             self.left -= size
+        self.sent += size
         if self.chunked and size > 0:
             writer.write_chunk_head(size)
         if size >= GATHER_MIN:
@@ -680,8 +712,8 @@ class HTTP1Stream(Stream):
         """The response is complete; the exchange is when the request is, too."""
         self.response_complete = True
         connection = self.wire
-        if connection.context.access_log:
-            log_access(self)
+        if connection.context.access_log.enabled:
+            self.log(False)
         if self.request_complete:
             connection.finish(self)
         elif not self.persistent or self.request_left > DISCARD_MAX:
@@ -692,6 +724,21 @@ class HTTP1Stream(Stream):
             self.unconsumed = 0
             connection.resume_reading()
             connection.deadline = connection.context.now + connection.context.timeout_body
+
+    def log(self, aborted: bool) -> None:
+        """A line for the access log: one for each request whose head was read."""
+        self.logged = True
+        connection = self.connection
+        connection.context.access_log.record(
+            self.scope,
+            connection.client,
+            self.http_version,
+            self.status or CLIENT_CLOSED_REQUEST,
+            self.sent,
+            self.began,
+            aborted,
+            self.head,
+        )
 
 
 def overloaded() -> RemoteProtocolError:

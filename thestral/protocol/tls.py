@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import RemoteProtocolError
-from thestral.logging import client_address, error_logger
+from thestral.logging import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import DRAIN_GRACE, LINGER_TIMEOUT, HTTP1Connection
 
@@ -101,7 +101,9 @@ class TLSHandshake(Connection):
         """The client has been told by an alert; it may still be sending, and must read it first."""
         client = client_address(self) or "a client"
         reason = error.reason or error.strerror
-        error_logger.info("TLS handshake with %s failed: %s", client, reason)
+        self.context.refusals.info(
+            self.context.now, "TLS handshake with %s failed: %s", client, reason
+        )
         self._failed = True
         self._flush()
         if not self.is_broken():
@@ -124,7 +126,9 @@ class TLSHandshake(Connection):
             return
         if self._begun:
             client = client_address(self) or "a client"
-            error_logger.info("TLS handshake with %s not completed in time", client)
+            self.context.refusals.info(
+                self.context.now, "TLS handshake with %s not completed in time", client
+            )
         self.abort()
 
 
@@ -229,7 +233,9 @@ class TLSTransport:
         above = self._above
         assert above is not None
         client = client_address(above) or "a client"
-        error_logger.info("TLS with %s failed: %s", client, error.reason or error.strerror)
+        context = above.context
+        reason = error.reason or error.strerror
+        context.refusals.info(context.now, "TLS with %s failed: %s", client, reason)
         self._flush()
         self._closed = True
         self._below.close()

@@ -355,8 +355,12 @@ class WebSocketCycle(Cycle):
         except RemoteProtocolError as error:
             if self._state == OPEN:
                 client = client_address(self.stream.connection) or "a client"
-                error_logger.info(
-                    "Closed the WebSocket of %s with %d: %s", client, error.status, error.reason
+                self.context.refusals.info(
+                    self.context.now,
+                    "Closed the WebSocket of %s with %d: %s",
+                    client,
+                    error.status,
+                    error.reason,
                 )
             self._fail(error.status, error.reason)
         taken = self._held - parser.left()

@@ -1,0 +1,452 @@
+"""The access log of a server: what a line says, when it is written, and that both ways of writing
+it agree.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+from support import read_all, read_response, wait_until
+
+from thestral.logging import LINE_FORMATS, AccessFormatter, access_logger
+
+HOST = b"Host: a\r\n"
+CLOSE = HOST + b"Connection: close\r\n"
+CHUNKED = b"POST /p HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Stream(io.StringIO):
+    """Text as it was written: one item for each write."""
+
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def write(self, text):
+        self.writes.append(text)
+        return super().write(text)
+
+
+class Log:
+    """The access logger with one plain handler, as thestral.logging.configure() leaves it."""
+
+    def __init__(self, line_format):
+        self.stream = Stream()
+        self.handler = logging.StreamHandler(self.stream)
+        self.handler.setFormatter(AccessFormatter(line_format, use_colors=False))
+
+    @property
+    def lines(self):
+        return self.stream.getvalue().splitlines()
+
+    def has(self, count):
+        """The lines, once there are so many."""
+        wait_until(lambda: len(self.lines) >= count)
+        assert len(self.lines) == count
+        return self.lines
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Function (line_format) that puts a Log in place."""
+
+    def install(line_format=LINE_FORMATS[True]):
+        made = Log(line_format)
+        monkeypatch.setattr(access_logger, "handlers", [made.handler])
+        return made
+
+    monkeypatch.setattr(access_logger, "filters", [])
+    monkeypatch.setattr(access_logger, "propagate", False)
+    level = access_logger.level
+    access_logger.setLevel(logging.INFO)
+    yield install
+    access_logger.setLevel(level)
+
+
+class Recorder(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+def start(status=200, headers=()):
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(data=b"", more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def app(scope, receive, send):
+    path = scope["path"]
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if path == "/crash":
+        raise RuntimeError("meant")
+    if path == "/cut":
+        await send(start(headers=[(b"content-length", b"10")]))
+        await send(body(b"1234", more=True))
+        raise RuntimeError("meant")
+    if path == "/wait":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    if path == "/ruin":
+        scope.clear()
+    if path == "/big":
+        await send(start())
+        for _ in range(5):
+            await send(body(b"x" * 50_000, more=True))
+        await send(body())
+        return
+    await send(start(headers=[(b"X-Made-By", b'the "app"'), (b"content-type", b"a/b")]))
+    await send(body(b"hello"))
+
+
+def ask(running, *requests):
+    """Requests on one connection, each answered before the next; returns the client's port."""
+    with running.connect() as sock:
+        for request in requests:
+            sock.sendall(request + b"\r\n")
+            read_response(sock)
+        return sock.getsockname()[1]
+
+
+# --- What a line says -----------------------------------------------------------------------------
+
+
+def test_default_line_is_uvicorns(serve, log):
+    made = log()
+    running = serve(app, access_log=True)
+    port = ask(running, b"GET /a%0Ab?q=1 HTTP/1.1\r\n" + HOST, b"POST / HTTP/1.0\r\n")
+    assert made.has(2) == [
+        f'INFO:     127.0.0.1:{port} - "GET /a%0Ab?q=1 HTTP/1.1" 200 OK',
+        f'INFO:     127.0.0.1:{port} - "POST / HTTP/1.0" 200 OK',
+    ]
+
+
+def test_combined_line(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="combined")
+    fields = b"Authorization: Basic Ym9iOnNlY3JldA==\r\nReferer: http://r/\r\nUser-Agent: a b\r\n"
+    ask(running, b"GET /x?y HTTP/1.1\r\n" + HOST + fields, b"GET / HTTP/1.1\r\n" + HOST)
+    first, second = made.has(2)
+    time = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
+    assert re.fullmatch(
+        rf'127\.0\.0\.1 - bob {time} "GET /x\?y HTTP/1\.1" 200 5 "http://r/" "a b"', first
+    )
+    assert re.fullmatch(rf'127\.0\.0\.1 - - {time} "GET / HTTP/1\.1" 200 5 "-" "-"', second)
+
+
+def test_json_line(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="json")
+    fields = b'User-Agent: \xff"\\\tA\r\nReferer: \xc3\xa9\r\nX-Request-ID: id/1=\r\n'
+    ask(running, b'GET /x"?y"=\\ HTTP/1.1\r\n' + HOST + fields, b"GET / HTTP/1.1\r\n" + HOST)
+    first, second = map(json.loads, made.has(2))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", first.pop("time"))
+    assert 0 <= first.pop("duration") < 15
+    assert first == {
+        "client": "127.0.0.1",
+        "method": "GET",
+        "path": '/x"',
+        "query": 'y"=\\',
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "bytes": 5,
+        "aborted": False,
+        "referer": "é",
+        "user_agent": '\xff"\\\tA',
+        "request_id": "id/1=",
+        "pid": os.getpid(),
+    }
+    assert (second["query"], second["referer"], second["request_id"]) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%h %l %u", "127.0.0.1 - -"),
+        ("%m %U %q %H", "GET /p q=1 HTTP/1.1"),
+        ("%r", "GET /p?q=1 HTTP/1.1"),
+        ("%s %>s %b %B", "200 200 5 5"),
+        ("%f %a", "http://r/ agent"),
+        ("%p", str(os.getpid())),
+        ("%T %M", "0 0"),
+        ("%{x-field}i %{X-FIELD}i %{absent}i", r"v\"1 v\"1 -"),
+        ("%{x-made-by}o %{Content-Length}o %{absent}o", r"the \"app\" 5 -"),
+        ("%{THESTRAL_TEST}e %{THESTRAL_ABSENT}e", r"a\x0ab -"),
+        ("%{status}x %{aborted}x %{request_id}x", "200 OK false -"),
+        ("%(h)s %({X-Field}i)s 100%%é", r"127.0.0.1 v\"1 100%é"),
+        ('{"m":"%m","f":"%{X-Field}i","n":"%f%u"}', '{"m":"GET","f":"v\\"1","n":"http://r/"}'),
+    ],
+)  # fmt: skip
+def test_atoms(serve, log, monkeypatch, text, expected):
+    monkeypatch.setenv("THESTRAL_TEST", "a\nb")
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format=text)
+    fields = b'X-Field: v"1\r\nUser-Agent: agent\r\nReferer: http://r/\r\n'
+    ask(running, b"GET /p?q=1 HTTP/1.1\r\n" + HOST + fields)
+    line = made.has(1)[0]
+    assert line == expected or (text == "%T %M" and re.fullmatch(r"\d+ \d+", line))
+
+
+def test_durations_agree(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%T %M %D %L")
+    ask(running, b"GET / HTTP/1.1\r\n" + HOST)
+    seconds, milliseconds, microseconds, decimal = made.has(1)[0].split()
+    assert int(microseconds) > 0
+    assert int(milliseconds) == int(microseconds) // 1000
+    assert int(seconds) == int(microseconds) // 1_000_000
+    assert float(decimal) == int(microseconds) / 1_000_000
+    assert re.fullmatch(r"\d+\.\d{6}", decimal)
+
+
+def test_bytes_are_those_of_the_content(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%m %U %b %B")
+    running.raw(b"GET /big HTTP/1.1\r\n" + CLOSE + b"\r\n")  # chunked
+    running.raw(b"HEAD / HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    assert made.has(2) == ["GET /big 250000 250000", "HEAD / - 0"]
+
+
+# --- Responses that do not end as they should -----------------------------------------------------
+
+
+def test_response_cut_by_a_crash(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%U %s %B %{aborted}x")
+    running.raw(b"GET /crash HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    with running.connect() as sock, pytest.raises(ConnectionResetError):
+        sock.sendall(b"GET /cut HTTP/1.1\r\n" + HOST + b"\r\n")
+        read_all(sock)
+    assert made.has(2) == ["/crash 500 21 false", "/cut 200 4 true"]
+
+
+def test_client_that_goes_before_the_response_is_499_as_in_nginx(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%U %s %B %{aborted}x")
+    with running.connect() as sock:
+        sock.sendall(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_until(lambda: running.context.cycles)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
+    assert made.has(1) == ["/wait 499 0 true"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "- - HTTP/1.1 400"),
+        (b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", "- - HTTP/1.1 400"),
+        (CHUNKED + b"x\r\n", "POST /p HTTP/1.1 400"),
+        (CHUNKED + b"b\r\n" + b"x" * 11 + b"\r\n", "POST /p HTTP/1.1 413"),
+    ],
+)  # fmt: skip
+def test_refused_request_has_its_line_as_in_nginx(serve, log, request_bytes, expected):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%r %s %B", limit_request_body=10)
+    reply = running.raw(request_bytes)
+    content = reply.partition(b"\r\n\r\n")[2]
+    assert made.has(1) == [f"{expected} {len(content)}"]
+
+
+def test_request_refused_for_too_many_is_named(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(app, access_log=True, access_log_format="%U %s", limit_concurrency=1)
+    with running.connect() as sock:
+        sock.sendall(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_until(lambda: running.context.cycles)
+        running.raw(b"GET /other HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert made.has(2)[0] == "/other 503"
+
+
+def test_scope_that_the_application_has_ruined_costs_only_the_line(serve, log):
+    made = log()
+    running = serve(app, access_log=True)
+    ask(running, b"GET /ruin HTTP/1.1\r\n" + HOST, b"GET /next HTTP/1.1\r\n" + HOST)
+    assert "/next" in made.has(1)[0]
+
+
+# --- Through logging, or not ----------------------------------------------------------------------
+
+REQUESTS = [
+    b"GET / HTTP/1.1\r\n" + HOST,
+    b'GET /"\\%0A?"%s%% HTTP/1.1\r\n' + HOST + b"User-Agent: %d \xff\r\n",
+    b"DELETE /crash HTTP/1.0\r\nConnection: keep-alive\r\n",
+]
+
+
+@pytest.mark.parametrize("text", ["uvicorn", "combined", "json", "%r %s %{content-type}o 5%%"])
+def test_both_ways_give_the_same_bytes(serve, log, text):
+    """A filter on the logger makes records necessary; every line is written the same."""
+    made = log(LINE_FORMATS[text == "uvicorn"])
+    running = serve(app, access_log=True, access_log_format=text)
+    records = []
+
+    def bare(lines):
+        return [re.sub(r"\[.*?\]|\d{4}-.*?\+|:\d+ -|duration\":[\d.]+", "", line) for line in lines]
+
+    ask(running, *REQUESTS)
+    direct = made.has(3)
+    running.call(lambda: access_logger.addFilter(lambda record: records.append(record) or True))
+    ask(running, *REQUESTS)
+    through = made.has(6)[3:]
+    assert len(records) == 3
+    assert bare(direct) == bare(through)
+    if text != "uvicorn":
+        assert [record.getMessage() for record in records] == through
+
+
+def test_record_has_uvicorns_arguments_whatever_the_format(serve, log, monkeypatch):
+    log()
+    recorder = Recorder()
+    running = serve(app, access_log=True, access_log_format="json")
+    monkeypatch.setattr(access_logger, "handlers", [recorder])
+    port = ask(running, b"GET /health?x HTTP/1.1\r\n" + HOST)
+    wait_until(lambda: recorder.records)
+    (record,) = recorder.records
+    assert record.args == (f"127.0.0.1:{port}", "GET", "/health?x", "1.1", 200)
+    assert json.loads(record.getMessage())["path"] == "/health"
+
+
+@pytest.mark.parametrize("where", ["logger", "handler", "propagate", "level", "added", "disabled"])
+def test_what_somebody_sets_up_later_holds_from_the_next_line_on(serve, log, monkeypatch, where):
+    made = log()
+    running = serve(app, access_log=True)
+    ask(running, b"GET /before HTTP/1.1\r\n" + HOST)
+
+    def unhealthy(record):
+        return record.args[2] != "/health"
+
+    recorder = Recorder()
+
+    def change():
+        if where == "logger":
+            access_logger.addFilter(unhealthy)
+        elif where == "handler":
+            made.handler.addFilter(unhealthy)
+        elif where == "level":
+            access_logger.setLevel(logging.WARNING)
+        elif where == "disabled":
+            monkeypatch.setattr(access_logger, "disabled", True)
+        elif where == "added":
+            access_logger.addHandler(recorder)
+        else:
+            access_logger.propagate = True
+            monkeypatch.setattr(access_logger.parent, "handlers", [recorder])
+
+    running.call(change)
+    ask(running, b"GET /health HTTP/1.1\r\n" + HOST, b"GET /last HTTP/1.1\r\n" + HOST)
+    paths = [
+        line.split()[4]
+        for line in made.has({"level": 1, "disabled": 1}.get(where, 3 if recorder.records else 2))
+    ]
+    if recorder.records:
+        assert [record.args[2] for record in recorder.records] == ["/health", "/last"]
+        assert paths == ["/before", "/health", "/last"]  # in order: what waited came first
+    elif where in ("level", "disabled"):
+        assert paths == ["/before"]
+    else:
+        assert paths == ["/before", "/last"]
+
+
+# --- When it is written ---------------------------------------------------------------------------
+
+
+def test_lines_are_written_in_batches_that_a_pipe_takes_in_one_piece(serve, log):
+    made = log()
+    running = serve(app, access_log=True)
+    request = b"GET /%03d HTTP/1.1\r\n" + HOST
+    ask(running, *[request % number for number in range(300)])
+    lines = made.has(300)
+    assert [line.split()[4] for line in lines] == [f"/{number:03}" for number in range(300)]
+    writes = [text for text in made.stream.writes if text]
+    assert all(len(text) <= 4096 and text.endswith("\n") for text in writes)
+    assert len(writes) < 100
+
+
+def test_line_longer_than_a_batch_comes_whole_and_in_order(serve, log):
+    made = log()
+    running = serve(app, access_log=True)
+    long = b"GET /" + b'"' * 20_000 + b" HTTP/1.1\r\n" + HOST
+    ask(running, b"GET /1 HTTP/1.1\r\n" + HOST, long, b"GET /2 HTTP/1.1\r\n" + HOST)
+    first, middle, last = made.has(3)
+    assert "/1 " in first
+    assert middle.count('\\"') == 20_000
+    assert "/2 " in last
+
+
+def test_nothing_waits_when_the_server_has_stopped(serve, log):
+    made = log()
+    running = serve(app, access_log=True, timeout_keep_alive=60.0)
+    with running.connect() as sock:
+        sock.sendall(b"GET /last HTTP/1.1\r\n" + CLOSE + b"\r\n")
+        read_all(sock)
+        running.__exit__()
+        assert len(made.lines) == 1
+
+
+def test_lines_are_written_before_a_fork(serve, log, tmp_path):
+    """Or the child would write them a second time."""
+    made = log()
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        made.handler.setStream(file)
+        running = serve(app, access_log=True, timeout_keep_alive=60.0)
+        with running.connect() as sock:
+            sock.sendall(b"GET /one HTTP/1.1\r\n" + HOST + b"\r\n")
+            read_response(sock)
+
+            def fork():
+                child = os.fork()
+                if child == 0:
+                    running.context.access_log.flush()
+                    os._exit(0)
+                os.waitpid(child, 0)
+
+            running.call(fork)
+            assert Path(path).read_text().count("/one") == 1
+
+
+def test_stream_that_fails_costs_lines_and_one_complaint(serve, log, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    made = log()
+
+    def fail(text):
+        made.stream.writes.append("")
+        raise OSError(28, "No space left on device")
+
+    running = serve(app, access_log=True)
+    monkeypatch.setattr(made.stream, "write", fail)
+    ask(running, *[b"GET / HTTP/1.1\r\n" + HOST] * 300)
+    wait_until(lambda: len(made.stream.writes) > 2)
+    complaints = [r.getMessage() for r in caplog.records if "access log" in r.getMessage()]
+    assert complaints == ["The access log cannot be written: [Errno 28] No space left on device"]
+
+
+def test_unix_client_has_no_address(log, tmp_path):
+    from support import Running
+
+    made = log()
+    path = tmp_path / "s"
+    with (
+        Running(app, access_log=True, uds=str(path)) as running,
+        socket.socket(socket.AF_UNIX) as sock,
+    ):
+        del running
+        sock.connect(str(path))
+        sock.sendall(b"GET / HTTP/1.1\r\n" + CLOSE + b"\r\n")
+        read_all(sock)
+    assert made.has(1) == ['INFO:      - "GET / HTTP/1.1" 200 OK']

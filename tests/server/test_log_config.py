@@ -1,0 +1,187 @@
+"""What thestral.logging and thestral.logconfig do to logging, in this process."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+
+import pytest
+
+from thestral import Config
+from thestral.errors import ConfigError
+from thestral.logconfig import read_log_config
+from thestral.logging import (
+    LOGGING_CONFIG,
+    AccessFormatter,
+    DefaultFormatter,
+    Refusals,
+    access_logger,
+    configure,
+    error_logger,
+    request_id,
+    title_of,
+)
+
+NAMES = ["thestral", "thestral.error", "thestral.access"]
+ALIASES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    loggers = [logging.getLogger(name) for name in NAMES]
+    known = logging.Logger.manager.loggerDict
+    held = {name: known.pop(name) for name in ALIASES if name in known}
+    states = [copy.copy(logger.__dict__) for logger in loggers]
+    lists = [(logger.handlers[:], logger.filters[:]) for logger in loggers]
+    yield
+    for name in ALIASES:
+        known.pop(name, None)
+    known.update(held)
+    for logger, state, (handlers, filters) in zip(loggers, states, lists, strict=True):
+        logger.__dict__.update(state, handlers=handlers, filters=filters)
+        logger.setLevel(state["level"])  # forgets what was remembered of levels
+
+
+def test_uvicorns_names_are_other_names_of_our_loggers():
+    configure(Config("a:b"))
+    for name, alias in zip(NAMES, ALIASES, strict=True):
+        assert logging.getLogger(alias) is logging.getLogger(name)
+    assert logging.getLogger("uvicorn.more").parent is logging.getLogger("thestral")
+
+
+def test_logger_that_somebody_holds_already_is_shown_and_its_filters_hold():
+    held = logging.getLogger("uvicorn.access")
+    condition = logging.Filter("x")
+    held.addFilter(condition)
+    configure(Config("a:b"))
+    assert logging.getLogger("uvicorn.access") is held
+    assert access_logger.filters == [condition]
+    assert held.parent is access_logger
+
+
+def test_logger_that_somebody_has_set_up_is_left_alone():
+    held = logging.getLogger("uvicorn.error")
+    parent = held.parent
+    held.addHandler(logging.NullHandler())
+    configure(Config("a:b"))
+    assert held.parent is parent
+    held.handlers.clear()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_configuring_again_disables_nothing(times):
+    given = {"version": 1, "loggers": {"uvicorn": {"level": "INFO"}, "uvicorn.access": {}}}
+    for _ in range(times):
+        configure(Config("a:b", log_config=given))
+    assert not access_logger.disabled
+    assert not logging.getLogger("thestral").disabled
+
+
+def test_none_leaves_logging_alone():
+    handler = logging.NullHandler()
+    access_logger.handlers = [handler]
+    configure(Config("a:b", log_config=None))
+    assert access_logger.handlers == [handler]
+    configure(Config("a:b", log_config=None, access_log=False))
+    assert access_logger.handlers == []
+
+
+def test_dict_is_not_changed():
+    given = copy.deepcopy(LOGGING_CONFIG)
+    configure(Config("a:b", log_config=given, use_colors=True))
+    assert given == LOGGING_CONFIG
+    formatter = access_logger.handlers[0].formatter
+    assert isinstance(formatter, AccessFormatter)
+    assert formatter.use_colors
+
+
+@pytest.mark.parametrize("use_colors", [None, True, False])
+def test_use_colors_reaches_both_formatters(use_colors):
+    configure(Config("a:b", use_colors=use_colors))
+    (shown,) = logging.getLogger("thestral").handlers
+    assert isinstance(shown.formatter, DefaultFormatter)
+    for handler in (shown, access_logger.handlers[0]):
+        assert handler.formatter.use_colors is bool(use_colors)  # no terminal here
+
+
+def test_ours_wins_over_uvicorns_in_one_config():
+    given = {"loggers": {"uvicorn.access": {"level": 1}, "thestral.access": {"level": 2}}}
+    assert read_log_config(given) == {"loggers": {"thestral.access": {"level": 2}}}
+
+
+def test_yaml_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    path = tmp_path / "log.yaml"
+    path.write_text("version: 1")
+    with pytest.raises(ConfigError, match=r"needs the package PyYAML: pip install"):
+        configure(Config("a:b", log_config=str(path)))
+
+
+def test_dict_that_logging_does_not_take():
+    with pytest.raises(ConfigError, match="the dict given cannot be used: ") as caught:
+        configure(Config("a:b", log_config={"version": 2}))
+    assert caught.value.option == "log_config"
+
+
+@pytest.mark.parametrize("value", [1, b"x", ["a"]])
+def test_log_config_of_another_type(value):
+    with pytest.raises(ConfigError, match="expected a text"):
+        Config("a:b", log_config=value)
+
+
+# --- What a line calls a request ------------------------------------------------------------------
+
+
+def scope(*headers, **more):
+    return {"method": "GET", "raw_path": b"/a", "headers": list(headers), **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"abc", b"abc"),
+        (b"Root=1-67-ab;x/y+z:1", b"Root=1-67-ab;x/y+z:1"),
+        (b"x" * 128, b"x" * 128),
+        (b"x" * 129, None),
+        (b"", None),
+        (b"a b", None),
+        (b"a\tb", None),
+        (b"\xff", None),
+        (b"a\n", None),
+    ],
+)
+def test_request_id_is_shown_if_it_is_sane(value, shown):
+    assert request_id(scope((b"x-request-id", value))) == shown
+
+
+def test_title():
+    assert title_of(scope()) == "GET /a"
+    assert title_of(scope((b"x-request-id", b'a"'))) == r"GET /a, request id a\""
+    assert title_of({"raw_path": b"/a\n", "headers": []}) == r"WebSocket /a\x0a"
+    assert title_of({}) == "WebSocket ?"
+    assert title_of({"raw_path": b"/", "headers": 5}) == "WebSocket /"
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+def test_refusals_are_told_ten_times_in_ten_seconds_and_then_counted(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    caplog.set_level(logging.INFO, error_logger.name)
+    refusals = Refusals()
+    for number in range(10):
+        refusals.info(100.0, "no %d", number)
+    assert not refusals.tick(105.0)
+    refusals.info(106.0, "no 10")
+    refusals.info(107.0, "no 11")
+    assert refusals.tick(109.9)  # something is still to be said
+    assert [record.getMessage() for record in caplog.records] == [f"no {n}" for n in range(10)]
+    caplog.clear()
+    assert not refusals.tick(110.0)
+    assert not refusals.tick(111.0)
+    refusals.info(112.0, "again")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Refused 2 more within 10 seconds",
+        "again",
+    ]

@@ -1,0 +1,99 @@
+"""The access log's format: Apache's and gunicorn's atoms, read from a text."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from thestral.errors import ConfigError
+
+DEFAULT = "uvicorn"
+PRESETS = {
+    "uvicorn": 'INFO:     %{client}x - "%r" %{status}x',
+    "combined": '%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"',
+    "json": '{"time":"%{time}x","client":"%h","method":"%m","path":"%U","query":"%q",'
+    '"protocol":"%H","status":%s,"bytes":%B,"duration":%L,"aborted":%{aborted}x,'
+    '"referer":"%f","user_agent":"%a","request_id":"%{request_id}x","pid":%p}',
+}
+PLAIN = "hlutrsmUqHbBfaTDMLp"
+NAMED = "ioe"
+# %{name}x, where Apache's modules put what they add.
+EXTENSIONS = ("client", "status", "time", "aborted", "request_id")
+
+# gunicorn's %(h)s and %({name}i)s, Apache's %h, %>s and %{name}i.
+ATOM = re.compile(
+    r"%(?:\((?P<gunicorn>(?:\{[^}]+\})?[A-Za-z])\)s|[<>]?(?P<apache>(?:\{[^}]+\})?[A-Za-z]|%))"
+)
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
+
+
+class Atom(NamedTuple):
+    """A piece of a format.
+
+    Attributes:
+        letter: what to write; "" for `name` as it is.
+        name: between the braces; "" for none.
+    """
+
+    letter: str
+    name: str
+
+
+def read_format(text: str) -> list[Atom]:
+    """The pieces of a format in order.
+
+    Args:
+        text: the name of a preset, or atoms between literal text.
+
+    Raises:
+        ConfigError: it is empty, or holds an atom that there is not.
+    """
+    text = PRESETS.get(text, text)
+    if not text:
+        raise ConfigError("access_log_format", "'' given, expected a format")
+    atoms: list[Atom] = []
+    position = 0
+    for found in ATOM.finditer(text):
+        atoms.append(literal(text[position : found.start()]))
+        position = found.end()
+        body = found["gunicorn"] or found["apache"]
+        atoms.append(literal("%%") if body == "%" else atom(body))
+    atoms.append(literal(text[position:]))
+    return [piece for piece in atoms if piece.letter or piece.name]
+
+
+def literal(text: str) -> Atom:
+    at = text.replace("%%", "").find("%")
+    if at >= 0:
+        raise unknown(text[text.index("%") :][:20])
+    return Atom("", text.replace("%%", "%"))
+
+
+def atom(body: str) -> Atom:
+    letter = body[-1]
+    name = body[1:-2]
+    known = (
+        letter in PLAIN
+        if not name
+        else name in EXTENSIONS
+        if letter == "x"
+        else letter in NAMED and (letter == "e" or FIELD_NAME.fullmatch(name))
+    )
+    if not known:
+        raise unknown(f"%{body}")
+    return Atom(letter, name)
+
+
+def unknown(shown: str) -> ConfigError:
+    names = ", ".join(f"%{{{name}}}x" for name in EXTENSIONS)
+    return ConfigError(
+        "access_log_format",
+        f"{shown!r} given, expected one of {', '.join(PRESETS)}, or a text with"
+        f" {', '.join('%' + letter for letter in PLAIN)}, %{{Field}}i, %{{Field}}o, %{{VARIABLE}}e,"
+        f" {names}; %% is a percent sign",
+    )
+
+
+def is_json(text: str) -> bool:
+    """Whether values are escaped as JSON strings: the format is one JSON object."""
+    return PRESETS.get(text, text).lstrip().startswith("{")

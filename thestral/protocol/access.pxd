@@ -1,0 +1,68 @@
+cimport cython
+from libc.stdint cimport int64_t
+
+from thestral._core.log cimport LineBuffer, escaped, find_field, monotonic, wall_clock
+
+cdef int LITERAL
+cdef int CLIENT_HOST
+cdef int USER
+cdef int TIME
+cdef int REQUEST
+cdef int STATUS
+cdef int METHOD
+cdef int PATH
+cdef int QUERY
+cdef int PROTOCOL
+cdef int BYTES_OR_NONE
+cdef int BYTES
+cdef int SECONDS
+cdef int MICROSECONDS
+cdef int MILLISECONDS
+cdef int DECIMAL_SECONDS
+cdef int REQUEST_FIELD
+cdef int RESPONSE_FIELD
+cdef int CLIENT
+cdef int STATUS_LINE
+cdef int ISO_TIME
+cdef int ABORTED
+cdef int REQUEST_ID
+cdef Py_ssize_t BATCH
+cdef int INFO
+
+
+cdef class Part:
+    cdef readonly int kind
+    cdef readonly bytes text
+
+
+cdef class AccessLog:
+    cdef object __weakref__
+    cdef public bint enabled
+    cdef public bint timed
+    cdef public bint keeps_head
+    cdef bint _default
+    cdef bint _dated
+    cdef list _parts
+    cdef LineBuffer _lines
+    cdef dict _status_lines
+    cdef object _logger
+    cdef object _handler
+    cdef object _formatter
+    cdef int64_t _second
+    cdef bytes _clf_time
+    cdef bytes _iso_time
+    cdef bytes _zone
+    cdef bint _failed
+
+    cpdef object record(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
+    cdef bint is_direct(self)
+    @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t)
+    cdef object _format(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
+    cdef object _log(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
+    cdef object _value(self, bytes value)
+    cdef object _absent(self)
+    cdef object _target(self, dict scope)
+    cdef object _read_clock(self, int64_t second)
+    cpdef object flush(self)
+    cdef object _write(self, Py_ssize_t size)
+    cpdef object close(self)

@@ -1,0 +1,459 @@
+"""AccessLog: one line for each response of a worker.
+
+While nobody has touched the access logger, lines are made here and written in batches; else each is
+a LogRecord and goes through logging. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import binascii
+import http
+import logging
+import os
+import time
+import weakref
+from typing import Any
+
+from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
+from thestral.logformat import DEFAULT, Atom, is_json, read_format
+from thestral.logging import LINE_FORMATS, AccessFormatter, access_logger, error_logger, request_id
+
+# What a part of a line is.
+LITERAL = 0
+CLIENT_HOST = 1
+USER = 2
+TIME = 3
+REQUEST = 4
+STATUS = 5
+METHOD = 6
+PATH = 7
+QUERY = 8
+PROTOCOL = 9
+BYTES_OR_NONE = 10
+BYTES = 11
+SECONDS = 12
+MICROSECONDS = 13
+MILLISECONDS = 14
+DECIMAL_SECONDS = 15
+REQUEST_FIELD = 16
+RESPONSE_FIELD = 17
+CLIENT = 18
+STATUS_LINE = 19
+ISO_TIME = 20
+ABORTED = 21
+REQUEST_ID = 22
+
+KINDS = {
+    "h": CLIENT_HOST,
+    "u": USER,
+    "t": TIME,
+    "r": REQUEST,
+    "s": STATUS,
+    "m": METHOD,
+    "U": PATH,
+    "q": QUERY,
+    "H": PROTOCOL,
+    "b": BYTES_OR_NONE,
+    "B": BYTES,
+    "T": SECONDS,
+    "D": MICROSECONDS,
+    "M": MILLISECONDS,
+    "L": DECIMAL_SECONDS,
+    "i": REQUEST_FIELD,
+    "o": RESPONSE_FIELD,
+}
+EXTENSION_KINDS = {
+    "client": CLIENT,
+    "status": STATUS_LINE,
+    "time": ISO_TIME,
+    "aborted": ABORTED,
+    "request_id": REQUEST_ID,
+}
+DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
+INFO = logging.INFO
+# Written at once. A pipe takes so much in one piece (PIPE_BUF), so that lines of several workers do
+# not mix.
+BATCH = 4096  # bytes
+# What a record's text begins with when the line is not made of its arguments: it uses them up, and
+# filters and handlers that look into them find what they find with uvicorn.
+NO_ARGUMENTS = "%.0s" * 5
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Part:
+    """A piece of a line: what it is, and the literal or the field's name."""
+
+    def __init__(self, kind: int, text: bytes) -> None:
+        self.kind = kind
+        self.text = text
+
+
+class AccessLog:
+    """The access log of one worker.
+
+    Args:
+        text: the format, as read_format() takes it.
+        enabled: whether to log at all.
+
+    Attributes:
+        enabled: false also if the access logger does not take INFO.
+        timed: whether record() needs to know when a request began.
+        keeps_head: whether record() needs the response's head.
+    """
+
+    def __init__(self, text: str, enabled: bool) -> None:
+        self.enabled = enabled and access_logger.isEnabledFor(INFO)
+        json = is_json(text)
+        parts = [make_part(atom, json) for atom in read_format(text)]
+        kinds = {part.kind for part in parts}
+        self._parts = parts
+        self._default = text == DEFAULT
+        self._dated = not kinds.isdisjoint((TIME, ISO_TIME))
+        self.timed = self.enabled and not kinds.isdisjoint(DURATIONS)
+        self.keeps_head = self.enabled and RESPONSE_FIELD in kinds
+        self._lines = LineBuffer(json)
+        self._status_lines: dict[int, bytes] = {}
+        self._logger = access_logger
+        self._handler: Any = None
+        self._formatter: Any = None
+        self._second = -1
+        self._clf_time = b""
+        self._iso_time = b""
+        self._zone = b""
+        self._failed = False
+        if self.enabled:
+            self._find_handler(LINE_FORMATS[self._default])
+            LOGS.add(self)
+
+    def _find_handler(self, line_format: str) -> None:
+        """Remember the handler that lines may go to without a LogRecord: a plain one that writes
+        what we would, without colours, and to no terminal, where each line is to be seen at once.
+        """
+        if len(self._logger.handlers) != 1:
+            return
+        handler = self._logger.handlers[0]
+        formatter = handler.formatter
+        if (
+            type(handler) is logging.StreamHandler
+            and type(formatter) is AccessFormatter
+            and formatter._fmt == line_format
+            and not formatter.use_colors
+            and handler.terminator == "\n"
+            and not getattr(handler.stream, "isatty", bool)()
+        ):
+            self._handler = handler
+            self._formatter = formatter
+
+    def record(
+        self,
+        scope: dict[str, Any] | None,
+        client: tuple[str, int] | None,
+        http_version: str,
+        status: int,
+        sent: int,
+        began: float,
+        aborted: bool,
+        head: bytes | None,
+    ) -> None:
+        """Log a response.
+
+        Args:
+            scope: of the request; None if there was none to be read.
+            client: who sent it, if the scope does not say.
+            http_version: "1.1".
+            status: of the final response.
+            sent: bytes of content.
+            began: monotonic() at the request's head, if `timed`.
+            aborted: the response is not complete.
+            head: the response's, as sent, if `keeps_head`.
+        """
+        lines = self._lines
+        mark = lines.size()
+        try:
+            if scope is not None:
+                client = scope.get("client")
+            if not self.is_direct():
+                if mark > 0:
+                    self._write(mark)  # what came first is written first
+                    mark = 0
+                self._log(scope, client, http_version, status, sent, began, aborted, head)
+                return
+            self._format(scope, client, http_version, status, sent, began, aborted, head)
+            lines.append(b"\n")
+        except Exception:
+            # A scope that the application has changed beyond recognition must not cost a
+            # connection.
+            if lines.size() > mark:
+                lines.truncate(mark)
+            error_logger.exception("A line of the access log could not be written")
+            return
+        if lines.size() > BATCH:
+            self._write(mark if mark > 0 else lines.size())
+
+    def is_direct(self) -> bool:
+        """Whether the access logger is as it was set up, and nobody waits for records."""
+        handler = self._handler
+        if handler is None:
+            return False
+        logger = self._logger
+        handlers = logger.handlers
+        return bool(
+            len(handlers) == 1
+            and handlers[0] is handler
+            and handler.formatter is self._formatter
+            and not logger.filters
+            and not handler.filters
+            and not logger.propagate
+            and handler.level <= INFO
+            and logger.isEnabledFor(INFO)
+        )
+
+    def _log(
+        self,
+        scope: dict[str, Any] | None,
+        client: Any,
+        http_version: str,
+        status: int,
+        sent: int,
+        began: float,
+        aborted: bool,
+        head: bytes | None,
+    ) -> None:
+        """The same as a LogRecord, with uvicorn's arguments."""
+        address = f"{client[0]}:{client[1]}" if client else ""
+        method = "-"
+        target = "-"
+        if scope is not None:
+            method = scope.get("method", "GET")  # a WebSocket's scope has none
+            query = scope["query_string"]
+            target = escaped(scope["raw_path"] + b"?" + query if query else scope["raw_path"])
+        text = '%s - "%s %s HTTP/%s" %d'
+        if not self._default:
+            lines = self._lines
+            self._format(scope, client, http_version, status, sent, began, aborted, head)
+            text = NO_ARGUMENTS + lines.take(lines.size()).replace("%", "%%")
+        self._logger.info(text, address, method, target, http_version, status)
+
+    def _format(
+        self,
+        scope: dict[str, Any] | None,
+        client: Any,
+        http_version: str,
+        status: int,
+        sent: int,
+        began: float,
+        aborted: bool,
+        head: bytes | None,
+    ) -> None:
+        """Append a line, without its end."""
+        lines = self._lines
+        microseconds = 0
+        now = 0.0
+        if self._dated:
+            now = wall_clock()
+            if int(now) != self._second:
+                self._read_clock(int(now))
+        if self.timed and began > 0.0:
+            microseconds = int((monotonic() - began) * 1e6)
+        for part in self._parts:
+            kind = part.kind
+            if kind == LITERAL:
+                lines.append(part.text)
+            elif kind == CLIENT:
+                if client:
+                    host, port = client
+                    lines.append_text(host)
+                    lines.append(b":")
+                    lines.append_decimal(port)
+            elif kind == REQUEST:
+                lines.append_text("-" if scope is None else scope.get("method", "GET"))
+                lines.append(b" ")
+                self._target(scope)
+                lines.append(b" HTTP/")
+                lines.append_text(http_version)
+            elif kind == STATUS_LINE:
+                if status not in self._status_lines:
+                    self._status_lines[status] = status_line(status)
+                lines.append(self._status_lines[status])
+            elif kind == CLIENT_HOST:
+                if client:
+                    lines.append_text(client[0])
+                else:
+                    self._absent()
+            elif kind == TIME:
+                lines.append(self._clf_time)
+            elif kind == STATUS:
+                lines.append_decimal(status)
+            elif kind == BYTES or (kind == BYTES_OR_NONE and (sent > 0 or lines.json)):
+                lines.append_decimal(sent)
+            elif kind == REQUEST_FIELD:
+                self._value(None if scope is None else find_field(scope["headers"], part.text))
+            elif kind == DECIMAL_SECONDS:
+                lines.append_decimal(microseconds // 1000000)
+                lines.append_fraction(microseconds % 1000000, 1000000)
+            elif kind == MICROSECONDS:
+                lines.append_decimal(microseconds)
+            elif kind == MILLISECONDS:
+                lines.append_decimal(microseconds // 1000)
+            elif kind == SECONDS:
+                lines.append_decimal(microseconds // 1000000)
+            elif kind == METHOD:
+                if scope is None:
+                    self._absent()
+                else:
+                    lines.append_text(scope.get("method", "GET"))
+            elif kind == PATH:
+                self._value(None if scope is None else scope["raw_path"])
+            elif kind == QUERY:
+                if scope is not None:
+                    lines.append_value(scope["query_string"])
+            elif kind == PROTOCOL:
+                lines.append(b"HTTP/")
+                lines.append_text(http_version)
+            elif kind == ISO_TIME:
+                lines.append(self._iso_time)
+                lines.append_fraction(int((now - self._second) * 1000), 1000)
+                lines.append(self._zone)
+            elif kind == ABORTED:
+                lines.append(b"true" if aborted else b"false")
+            elif kind == REQUEST_ID:
+                self._value(request_id(scope))
+            elif kind == USER:
+                self._value(user_of(scope))
+            elif kind == RESPONSE_FIELD:
+                self._value(field_of(head, part.text))
+            else:  # BYTES_OR_NONE of nothing
+                self._absent()
+
+    def _target(self, scope: dict[str, Any] | None) -> None:
+        lines = self._lines
+        if scope is None:
+            lines.append(b"-")
+            return
+        lines.append_value(scope["raw_path"])
+        query = scope["query_string"]
+        if query:
+            lines.append(b"?")
+            lines.append_value(query)
+
+    def _value(self, value: bytes | None) -> None:
+        if value:
+            self._lines.append_value(value)
+        else:
+            self._absent()
+
+    def _absent(self) -> None:
+        """What stands for no value: Apache's hyphen, or nothing between JSON's quotes."""
+        if not self._lines.json:
+            self._lines.append(b"-")
+
+    def _read_clock(self, second: int) -> None:
+        """Spell the time anew, once a second."""
+        self._second = second
+        local = time.localtime(second)
+        minutes = local.tm_gmtoff // 60
+        sign = "-" if minutes < 0 else "+"
+        hours, minutes = divmod(abs(minutes), 60)
+        clock = f"{local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02}"
+        date = f"{local.tm_mday:02}/{MONTHS[local.tm_mon - 1]}/{local.tm_year}"
+        self._clf_time = f"[{date}:{clock} {sign}{hours:02}{minutes:02}]".encode()
+        day = f"{local.tm_year:04}-{local.tm_mon:02}-{local.tm_mday:02}"
+        self._iso_time = f"{day}T{clock}".encode()
+        self._zone = f"{sign}{hours:02}:{minutes:02}".encode()
+
+    # --- Writing ------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        size = self._lines.size()
+        if size > 0:
+            self._write(size)
+
+    def _write(self, size: int) -> None:
+        """Write the first `size` bytes, in the handler's turn."""
+        text = self._lines.take(size)
+        handler = self._handler
+        handler.acquire()
+        try:
+            handler.stream.write(text)
+            handler.stream.flush()
+            self._failed = False
+        except Exception as error:
+            # A full disk or a closed pipe: said once, not for each batch.
+            if not self._failed:
+                self._failed = True
+                error_logger.error("The access log cannot be written: %s", error)
+        finally:
+            handler.release()
+
+    def close(self) -> None:
+        """Write what waits; what still comes is written at once."""
+        self.flush()
+        self._handler = None
+
+
+def make_part(atom: Atom, json: bool) -> Part:
+    """A part of a line; what is the same in all lines is literal."""
+    letter, name = atom
+    if letter == "":
+        return Part(LITERAL, name.encode())
+    if letter == "l":
+        return Part(LITERAL, b"" if json else b"-")
+    if letter == "p":
+        return Part(LITERAL, str(os.getpid()).encode())
+    if letter == "e":
+        constant = LineBuffer(json)
+        constant.append_value(os.environ.get(name, "" if json else "-").encode(errors="replace"))
+        return Part(LITERAL, constant.take(constant.size()).encode())
+    if letter == "x":
+        return Part(EXTENSION_KINDS[name], b"")
+    if letter == "f":
+        return Part(REQUEST_FIELD, b"referer")
+    if letter == "a":
+        return Part(REQUEST_FIELD, b"user-agent")
+    return Part(KINDS[letter], name.lower().encode())
+
+
+def status_line(status: int) -> bytes:
+    """Status and phrase, as AccessFormatter has it."""
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"{status} {phrase}".rstrip().encode()
+
+
+def user_of(scope: dict[str, Any] | None) -> bytes | None:
+    """The name of Basic authentication (RFC 7617 section 2)."""
+    value = None if scope is None else find_field(scope["headers"], b"authorization")
+    if not value or value[:6].lower() != b"basic ":
+        return None
+    try:
+        return base64.b64decode(value[6:].strip()).partition(b":")[0]
+    except binascii.Error:
+        return None
+
+
+def field_of(head: bytes | None, name: bytes) -> bytes | None:
+    """Value of the first field of that lower-case name in a response head, as sent."""
+    if head is None:
+        return None
+    at = head.lower().find(b"\r\n" + name + b": ")
+    if at < 0:
+        return None
+    start = at + len(name) + 4
+    return head[start : head.index(b"\r\n", start)]
+
+
+def flush_all() -> None:
+    for log in list(LOGS):
+        log.flush()
+
+
+# Lines are written before the process ends, whoever ends it, and before it is doubled.
+LOGS: weakref.WeakSet[AccessLog] = weakref.WeakSet()
+atexit.register(flush_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=flush_all)
