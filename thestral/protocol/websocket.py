@@ -348,8 +348,8 @@ class WebSocketCycle(Cycle):
                     self._answer(parser.read_control())
                 elif event == CLOSE:
                     code = parser.close_code
-                    reason = parser.read_control().decode()
-                    self._end(code, reason, self._writer.close(code, b""))
+                    reason = parser.read_control()
+                    self._end(code, reason.decode(), self._writer.close(code, reason))
                 else:
                     break
         except RemoteProtocolError as error:
