@@ -383,11 +383,10 @@ def test_many_messages_in_a_row(serve, client):
     ended(running, site, (1000, ""), (1000, ""))
 
 
-def test_concurrent_connections(serve, client):
+def test_concurrent_connections(client):
     site = Site()
-    running = serve(site)
 
-    async def main():
+    async def main(running):
         connections = await asyncio.gather(*[client(ws_url(running)) for _ in range(100)])
         assert len(running.context.connections) == 100
 
@@ -400,10 +399,11 @@ def test_concurrent_connections(serve, client):
 
         await asyncio.gather(*[talk(*each) for each in enumerate(connections)])
 
-    run(main())
-    wait_until(lambda: len(site.ends) == 100)
+    with Running(site) as running:
+        run(main(running))
+        wait_until(lambda: len(site.ends) == 100)
+        wait_until(lambda: not running.context.connections)
     assert sorted(site.ends) == sorted((1000, str(number)) for number in range(100))
-    wait_until(lambda: not running.context.connections)
 
 
 def test_client_closes(serve, client):
