@@ -629,7 +629,7 @@ def socketio_application():
     @server.event
     async def connect(sid, environ, auth):
         if auth == {"token": "wrong"}:
-            raise ConnectionRefusedError("no")
+            raise socketio.exceptions.ConnectionRefusedError("no")
         events.append("connect")
 
     @server.event
