@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from typing import Annotated, Any
 
 import anyio
@@ -269,11 +270,11 @@ def test_starlette_disconnect_exceptions(starlette, caplog):
         ws.close(4321, "bye")
     wait_until(lambda: len(seen) == 1)
     with connect(running, "/receiver") as ws:
-        ws.socket.close()
+        ws.socket.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: len(seen) == 2)
     with connect(running, "/sender", compression=None) as ws:
         ws.recv()
-        ws.socket.close()
+        ws.socket.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: len(seen) == 3)
     assert seen == [(4321, "bye"), (1006, ""), (1006, "")]
     wait_until(lambda: not running.context.cycles)
