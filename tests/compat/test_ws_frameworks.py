@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from typing import Annotated, Any
 
 import anyio
@@ -269,12 +268,16 @@ def test_starlette_disconnect_exceptions(starlette, caplog):
     with connect(running, "/receiver") as ws:
         ws.close(4321, "bye")
     wait_until(lambda: len(seen) == 1)
-    with connect(running, "/receiver") as ws:
-        ws.socket.shutdown(socket.SHUT_RDWR)
+
+    async def vanish(path):
+        async with connect_async(running, path, compression=None) as ws:
+            if path == "/sender":
+                await ws.recv()
+            ws.transport.abort()
+
+    run(vanish("/receiver"))
     wait_until(lambda: len(seen) == 2)
-    with connect(running, "/sender", compression=None) as ws:
-        ws.recv()
-        ws.socket.shutdown(socket.SHUT_RDWR)
+    run(vanish("/sender"))
     wait_until(lambda: len(seen) == 3)
     assert seen == [(4321, "bye"), (1006, ""), (1006, "")]
     wait_until(lambda: not running.context.cycles)
