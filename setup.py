@@ -39,10 +39,10 @@ else:
     LINK = ["-Wl,-s"] if sys.platform == "linux" else []
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
-OURS += ["deflate", "websocket"]
+OURS += ["deflate", "websocket", "proxy"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
-PROTOCOL += ["websocket"]
+PROTOCOL += ["proxy", "websocket"]
 CORE = ["errors", "head", "http1", "log", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

@@ -101,8 +101,7 @@ int th_percent_decode(const char *src, size_t n, char *dst) {
   return (int)written;
 }
 
-/* Length of an IPv4 address at src[0..n) that ends with it, or -1. */
-static int is_ipv4(const char *src, size_t n) {
+int th_is_ipv4(const char *src, size_t n) {
   int parts = 0;
   size_t i = 0;
   for (;;) {
@@ -116,8 +115,7 @@ static int is_ipv4(const char *src, size_t n) {
   }
 }
 
-/* RFC 3986 section 3.2.2: eight groups of hexadecimal digits, one run of zeros as "::", the last two as IPv4. */
-static int is_ipv6(const char *src, size_t n) {
+int th_is_ipv6(const char *src, size_t n) {
   int groups = 0;
   int elided = 0;
   size_t i = 0;
@@ -130,7 +128,7 @@ static int is_ipv6(const char *src, size_t n) {
     while (i < n && (class_of(src[i]) & HEX)) i++;
     if (i < n && src[i] == '.') {
       groups += 2;
-      return is_ipv4(src + start, n - start) && (elided ? groups < 8 : groups == 8);
+      return th_is_ipv4(src + start, n - start) && (elided ? groups < 8 : groups == 8);
     }
     if (i == start || i - start > 4) return 0;
     groups++;
@@ -165,7 +163,7 @@ int th_is_host(const char *src, size_t n) {
     const char *close = memchr(src, ']', n);
     if (close == NULL) return 0;
     size_t inner = (size_t)(close - src) - 1;
-    if (!is_ipv6(src + 1, inner) && !is_ip_future(src + 1, inner)) return 0;
+    if (!th_is_ipv6(src + 1, inner) && !is_ip_future(src + 1, inner)) return 0;
     i = inner + 2;
   } else {
     for (; i < n && src[i] != ':'; i++) {

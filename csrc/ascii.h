@@ -24,6 +24,13 @@ int th_equals_lower(const char *a, const char *b, size_t n);
  * Returns the decoded length, or TH_ETARGET at a % without two hexadecimal digits. */
 int th_percent_decode(const char *src, size_t n, char *dst);
 
+/* 1 if src[0..n) is an IPv4 address: four numbers up to 255 without leading zeros (RFC 3986 section 3.2.2). */
+int th_is_ipv4(const char *src, size_t n);
+
+/* 1 if src[0..n) is an IPv6 address: eight groups of hexadecimal digits, one run of zeros as "::", the last two may be
+ * an IPv4 address (RFC 3986 section 3.2.2); without brackets or zone. */
+int th_is_ipv6(const char *src, size_t n);
+
 /* 1 if src[0..n) is `uri-host [ ":" port ]` with a host that is not empty and a port of 0 to 65535 or none
  * (RFC 9110 section 7.2, RFC 3986 section 3.2); no userinfo. */
 int th_is_host(const char *src, size_t n);

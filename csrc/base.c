@@ -83,6 +83,8 @@ const char *th_status_text(int status) {
     case TH_EUTF8: return "text is not UTF-8";
     case TH_EDEFLATE: return "invalid compressed data";
     case TH_EMESSAGE_SIZE: return "message too big";
+    case TH_EPROXY: return "not a PROXY protocol head";
+    case TH_EPROXY_SIZE: return "PROXY protocol head too long";
     default: return "unknown status";
   }
 }

@@ -43,7 +43,9 @@ enum th_status {
   TH_ECLOSE = -31,           /* section 7.4: a close code that may not be sent, or half of one */
   TH_EUTF8 = -32,            /* section 8.1 */
   TH_EDEFLATE = -33,         /* RFC 7692 section 7.2.2: not DEFLATE data */
-  TH_EMESSAGE_SIZE = -34     /* message over its limit */
+  TH_EMESSAGE_SIZE = -34,    /* message over its limit */
+  TH_EPROXY = -35,           /* PROXY protocol: not a head of version 1 or 2 */
+  TH_EPROXY_SIZE = -36       /* the same, over its limit */
 };
 
 /* HTTP status code to refuse a request with (500 where the cause is not the peer's), or close code to fail a WebSocket

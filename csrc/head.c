@@ -22,7 +22,7 @@ static const char *const FIELDS[] = {
     /* 15 */ "accept-encoding", "accept-language", "x-forwarded-for",
     /* 16 */ "sec-ch-ua-mobile", "x-forwarded-host", "x-forwarded-port", "x-requested-with",
     /* 17 */ "if-modified-since", "sec-websocket-key", "transfer-encoding", "x-forwarded-proto",
-    /* 18 */ "sec-ch-ua-platform",
+    /* 18 */ "sec-ch-ua-platform", "x-forwarded-prefix",
     /* 21 */ "sec-websocket-version",
     /* 22 */ "sec-websocket-protocol",
     /* 24 */ "sec-websocket-extensions",
@@ -31,7 +31,7 @@ static const char *const FIELDS[] = {
 enum { FIELD_COUNT = sizeof FIELDS / sizeof FIELDS[0], LONGEST_FIELD = 25, FIELDS_KEPT = 32 };
 /* START[n] is the first of length n. */
 static const uint8_t START[LONGEST_FIELD + 2] = {
-    0, 0, 0, 0, 2, 4, 5, 11, 13, 14, 17, 20, 21, 23, 26, 32, 35, 39, 43, 44, 44, 44, 45, 46, 46, 47, 48,
+    0, 0, 0, 0, 2, 4, 5, 11, 13, 14, 17, 20, 21, 23, 26, 32, 35, 39, 43, 45, 45, 45, 46, 47, 47, 48, 49,
 };
 
 int th_field_count(void) { return FIELD_COUNT; }
@@ -226,6 +226,14 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
       return TH_OK;
     case TH_FIELD_SEC_WEBSOCKET_KEY:
       seen->websocket_key = 1;
+      return TH_OK;
+    case TH_FIELD_FORWARDED:
+    case TH_FIELD_X_FORWARDED_FOR:
+    case TH_FIELD_X_FORWARDED_HOST:
+    case TH_FIELD_X_FORWARDED_PORT:
+    case TH_FIELD_X_FORWARDED_PREFIX:
+    case TH_FIELD_X_FORWARDED_PROTO:
+      head->forwarded = 1;
       return TH_OK;
     default:
       return TH_OK;

@@ -17,6 +17,12 @@ enum th_field_id {
   TH_FIELD_EXPECT = 7,
   TH_FIELD_UPGRADE = 12,
   TH_FIELD_SEC_WEBSOCKET_KEY = 40,
+  TH_FIELD_FORWARDED = 14,
+  TH_FIELD_X_FORWARDED_FOR = 34,
+  TH_FIELD_X_FORWARDED_HOST = 36,
+  TH_FIELD_X_FORWARDED_PORT = 37,
+  TH_FIELD_X_FORWARDED_PREFIX = 44,
+  TH_FIELD_X_FORWARDED_PROTO = 42,
   TH_FIELD_DATE = 2,
   TH_FIELD_SERVER = 10
 };
@@ -48,6 +54,7 @@ typedef struct {
   uint8_t expect_continue;
   uint8_t upgrade;     /* to websocket, asked for rightly: RFC 9110 section 7.8; other protocols are passed over */
   uint8_t websocket;   /* a WebSocket is asked for, rightly or not: upgrade, or a Sec-WebSocket-Key */
+  uint8_t forwarded;   /* a proxy's field is there: Forwarded, or one of X-Forwarded-* */
   uint8_t path_escaped; /* path holds a %, so it must be decoded */
   uint64_t content_length;
   th_slice target;

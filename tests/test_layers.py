@@ -29,7 +29,7 @@ ORDER = [
 LEAVES = {
     *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
     *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
-    *("logconfig", "logformat"),
+    *("forwarded", "logconfig", "logformat"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}
@@ -148,7 +148,7 @@ def test_c_knows_no_python_and_allocates_in_one_place():
 
 def test_c_includes_go_one_way():
     order = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
-    order += ["deflate", "websocket"]
+    order += ["deflate", "websocket", "proxy"]
     for position, name in enumerate(order):
         for suffix in (".h", ".c"):
             text = (ROOT / "csrc" / (name + suffix)).read_text()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import lib
 from thestral.errors import ConfigError
+from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
 from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
 
@@ -605,6 +606,36 @@ class Config:
     # Makes the context in place of the options above, or on top of what the second argument gives.
     ssl_context_factory: Callable[[Config, Callable[[], SSLContext]], SSLContext] | None = None
 
+    proxy_headers: bool = option(
+        True,
+        help="Take a request's client and scheme from the fields of trusted proxies.",
+        group="Proxies",
+        kind=bool,
+    )
+    forwarded_allow_ips: str | list[str] | None = option(
+        None,
+        help="Trusted proxies, comma-separated: addresses, networks, * for all, unix for all Unix"
+        " sockets, or a socket's path [default: FORWARDED_ALLOW_IPS, else 127.0.0.1,::1,unix].",
+        group="Proxies",
+        kind=str,
+        also=(list, tuple),
+        optional=True,
+    )
+    forwarded_fields: str | list[str] = option(
+        "x-forwarded-for,x-forwarded-proto",
+        help="Fields that are read, comma-separated: x-forwarded-for, -proto, -host, -port and"
+        " -prefix, or forwarded (RFC 7239). Name only what your proxy sets itself.",
+        group="Proxies",
+        kind=str,
+        also=(list, tuple),
+    )
+    proxy_protocol: bool = option(
+        False,
+        help="Trusted proxies begin each connection with the PROXY protocol, version 1 or 2.",
+        group="Proxies",
+        kind=bool,
+    )
+
     access_log_format: str = option(
         DEFAULT,
         help="Line of the access log: uvicorn, combined, json, or a text with Apache's and"
@@ -654,6 +685,8 @@ class Config:
         if self.h11_max_incomplete_event_size is not None:
             self.limit_header_size = self.h11_max_incomplete_event_size
         self.headers = [checked_header(header) for header in self.headers]
+        TrustedPeers(self.trusted_proxies)
+        self.proxy_fields  # noqa: B018  (it checks them)
         read_format(self.access_log_format)
         if not self.host or not all(isinstance(host, str) for host in self.host):
             raise ConfigError("host", f"{self.host!r} given, expected one address or more")
@@ -674,6 +707,20 @@ class Config:
     def key_files(self) -> list[str]:
         """In the order of certificate_files; empty if each holds its own."""
         return paths("ssl_keyfile", self.ssl_keyfile)
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """Entries of forwarded_allow_ips."""
+        given = self.forwarded_allow_ips
+        if given is None:
+            given = os.environ.get("FORWARDED_ALLOW_IPS", TRUSTED_BY_DEFAULT)
+        return words("forwarded_allow_ips", given)
+
+    @property
+    def proxy_fields(self) -> list[bytes]:
+        """Names in forwarded_fields, lower-case."""
+        names = words("forwarded_fields", self.forwarded_fields)
+        return checked_fields([name.lower() for name in names])
 
     @property
     def is_ssl(self) -> bool:
@@ -766,6 +813,18 @@ def paths(name: str, value: Any) -> list[str]:
         if all(isinstance(path, str) and path for path in found):
             return found
     raise ConfigError(name, f"{value!r} given, expected a path or several")
+
+
+def words(name: str, value: Any) -> list[str]:
+    """A comma-separated text, or a list, as texts without blanks around them.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not all(isinstance(part, str) for part in parts):
+        raise ConfigError(name, f"{value!r} given, expected texts")
+    return [word for part in parts if (word := part.strip())]
 
 
 def checked_header(header: Any) -> tuple[str, str]:

@@ -26,8 +26,7 @@ from thestral.lifespan import Lifespan
 from thestral.logging import configure, error_logger
 from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
-from thestral.protocol.http1 import HTTP1Connection
-from thestral.protocol.tls import TLSHandshake
+from thestral.protocol.proxy import new_connection
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
@@ -254,7 +253,7 @@ class Server:
 
     async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
         def connection() -> Any:
-            return HTTP1Connection(context) if self.certificates is None else TLSHandshake(context)
+            return new_connection(context)
 
         assert self._loop is not None
         backlog = self.config.backlog

@@ -42,6 +42,7 @@ class ThestralWorker(Worker):  # type: ignore[misc]
             "limit_max_requests_jitter": 0,  # gunicorn has added its own
             "access_log": bool(self.cfg.accesslog),
             "backlog": self.cfg.backlog,
+            "forwarded_allow_ips": self.cfg.forwarded_allow_ips,
         }
         if self.cfg.is_ssl:
             options |= {

@@ -47,7 +47,7 @@ UNSET = [
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
     *("timeout_request", "h11_max_incomplete_event_size"),
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
-    *("log_config", "use_colors"),
+    *("log_config", "use_colors", "forwarded_allow_ips"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]

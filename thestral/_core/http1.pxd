@@ -21,6 +21,7 @@ cdef class RequestParser:
     cdef readonly bint expect_continue
     cdef readonly bint upgrade
     cdef readonly bint websocket
+    cdef readonly bint forwarded
     cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)

@@ -85,6 +85,7 @@ cdef class RequestParser:
             self.expect_continue = self._http1.head.expect_continue
             self.upgrade = self._http1.head.upgrade
             self.websocket = self._http1.head.websocket
+            self.forwarded = self._http1.head.forwarded
         return event
 
     cdef object _let_go(self):

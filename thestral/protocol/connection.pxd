@@ -6,6 +6,7 @@ cdef class Connection:
     cdef public object transport
     cdef public object client
     cdef public object server
+    cdef public tuple ends
     cdef public object scheme
     cdef public dict tls
     cdef public dict scope_template

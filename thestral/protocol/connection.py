@@ -40,6 +40,8 @@ class Connection:
         self.transport: Any = None
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
+        # Client and server as a proxy says; else they are the transport's.
+        self.ends: tuple[Any, Any] | None = None
         self.scheme = "http"
         self.tls: dict[str, Any] | None = None  # ASGI's extension of that name
         self.scope_template: dict[str, Any] = {}
@@ -55,14 +57,17 @@ class Connection:
         """Take the transport and read from it who is at either end."""
         self.transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        peer = transport.get_extra_info("peername")
-        own = transport.get_extra_info("sockname")
-        if isinstance(peer, tuple):
-            self.client = (str(peer[0]), int(peer[1]))
-        if isinstance(own, tuple):
-            self.server = (str(own[0]), int(own[1]))
-        elif own:
-            self.server = (own.decode() if isinstance(own, bytes) else str(own), None)
+        if self.ends is not None:
+            self.client, self.server = self.ends
+        else:
+            peer = transport.get_extra_info("peername")
+            own = transport.get_extra_info("sockname")
+            if isinstance(peer, tuple):
+                self.client = (str(peer[0]), int(peer[1]))
+            if isinstance(own, tuple):
+                self.server = (str(own[0]), int(own[1]))
+            elif own:
+                self.server = (own.decode() if isinstance(own, bytes) else str(own), None)
         self.tls = transport.get_extra_info("tls")
         if self.tls is not None:
             self.scheme = "https"

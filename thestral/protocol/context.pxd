@@ -9,6 +9,9 @@ cdef class WorkerContext:
     cdef public object limits
     cdef public object websocket
     cdef public object certificates
+    cdef public object trusted
+    cdef public object forwarding
+    cdef public bint proxy_protocol
     cdef public dict state
     cdef public set connections
     cdef public set cycles
@@ -18,7 +21,6 @@ cdef class WorkerContext:
     cdef public bytes server_head
     cdef public bytes extra_head
     cdef public str root_path
-    cdef public bytes raw_root_path
     cdef public bint send_date
     cdef public bint eager
     cdef public bint gathers

@@ -15,6 +15,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral._core.http1 import ResponseWriter
+from thestral.forwarded import Forwarding, TrustedPeers
 from thestral.logging import Refusals
 from thestral.protocol.access import AccessLog
 from thestral.protocol.handshake import DeflateSettings
@@ -84,7 +85,11 @@ class WorkerContext:
             config.limit_request_body or 0,
         )
         self.root_path = config.root_path.rstrip("/")
-        self.raw_root_path = self.root_path.encode()
+        self.trusted = TrustedPeers(config.trusted_proxies)
+        self.proxy_protocol = config.proxy_protocol
+        self.forwarding: Forwarding | None = None
+        if config.proxy_headers:
+            self.forwarding = Forwarding(self.trusted, config.proxy_fields)
         ping_interval = config.ws_ping_interval or 0.0
         ping_timeout = config.ws_ping_timeout or 0.0
         shortest = min(

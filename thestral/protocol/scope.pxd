@@ -6,4 +6,4 @@ from thestral.protocol.context cimport WorkerContext
 cpdef dict http_scope(RequestParser parser, Connection connection)
 cpdef dict scope_template(Connection connection)
 cpdef dict websocket_scope(dict scope)
-cdef object mount(dict scope, WorkerContext context)
+cdef object mount(dict scope, str root_path)

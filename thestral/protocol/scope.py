@@ -9,7 +9,6 @@ from thestral.protocol.handshake import offered_subprotocols
 if TYPE_CHECKING:
     from thestral._core.http1 import RequestParser
     from thestral.protocol.connection import Connection
-    from thestral.protocol.context import WorkerContext
 
 ASGI_VERSION = "3.0"
 SPEC_VERSION = "2.5"
@@ -41,8 +40,11 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     scope = connection.scope_template.copy()
     context = connection.context
     parser.read_head(scope)
-    if context.root_path:
-        mount(scope, context)
+    if parser.forwarded and context.forwarding is not None:
+        context.forwarding.apply(scope, connection.client, connection.server)
+    root_path = scope["root_path"]
+    if root_path:
+        mount(scope, root_path)
     scope["state"] = context.state.copy()
     scope["extensions"] = {} if connection.tls is None else {"tls": connection.tls.copy()}
     return scope
@@ -62,13 +64,12 @@ def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
     return scope
 
 
-def mount(scope: dict[str, Any], context: WorkerContext) -> None:
+def mount(scope: dict[str, Any], root_path: str) -> None:
     """Put root_path in front of the path, unless a proxy has left it there already.
 
     "*" is no path: it is the server as a whole (RFC 9112 section 3.2.4).
     """
     path: str = scope["path"]
-    root_path = context.root_path
     if path != "*" and path != root_path and not path.startswith(root_path + "/"):
         scope["path"] = root_path + path
-        scope["raw_path"] = context.raw_root_path + scope["raw_path"]
+        scope["raw_path"] = root_path.encode() + scope["raw_path"]

@@ -85,7 +85,9 @@ class TLSHandshake(Connection):
         transport = TLSTransport(self.transport, self._secure, self._incoming, self._outgoing)
         transport.tls = self._contexts.extension(self._secure)
         self.transport.set_protocol(transport)
-        transport.begin(HTTP1Connection(self.context))
+        connection = HTTP1Connection(self.context)
+        connection.ends = self.ends
+        transport.begin(connection)
         self.lost = True  # for us
 
     def _refuse_plain(self, data: bytes) -> None:
@@ -93,6 +95,7 @@ class TLSHandshake(Connection):
         self.context.discard(self)
         self.lost = True
         connection = HTTP1Connection(self.context)
+        connection.ends = self.ends
         self.transport.set_protocol(connection)
         connection.connection_made(self.transport)
         connection.refuse(RemoteProtocolError(400, "plain HTTP on a TLS port; use https://", data))

@@ -1,0 +1,145 @@
+#include "proxy.h"
+
+#include <string.h>
+
+/* Section 2.2: chosen so that it begins neither a line of version 1 nor a request of any protocol. */
+static const char SIGNATURE[] = "\r\n\r\n\0\r\nQUIT\n";
+enum {
+  SIGNATURE_SIZE = sizeof SIGNATURE - 1,
+  FIXED_SIZE = SIGNATURE_SIZE + 4, /* version and command, family, length */
+  IPV4_SIZE = 12,
+  IPV6_SIZE = 36,
+  UNIX_PATH_SIZE = 108,
+  UNIX_SIZE = 2 * UNIX_PATH_SIZE
+};
+
+/* --- Version 1, section 2.1 ------------------------------------------------------------------------------------ */
+
+static const char LINE_START[] = "PROXY ";
+enum { LINE_START_SIZE = sizeof LINE_START - 1 };
+
+/* Takes the word up to the next blank, or to the line's end; exactly one blank stands between two words. Returns 1, or
+ * 0 if there is none. */
+static int next_word(const char *src, size_t end, size_t *pos, th_slice *word) {
+  size_t i = *pos;
+  while (i < end && src[i] != ' ') i++;
+  word->offset = (uint32_t)*pos;
+  word->length = (uint32_t)(i - *pos);
+  *pos = i < end ? i + 1 : i;
+  return word->length > 0;
+}
+
+/* A decimal number up to 65535 without leading zeros. */
+static int read_port(const char *src, th_slice word, uint16_t *port) {
+  uint32_t value = 0;
+  if (word.length > 5 || (word.length > 1 && src[word.offset] == '0')) return 0;
+  for (uint32_t i = 0; i < word.length; i++) {
+    char c = src[word.offset + i];
+    if (c < '0' || c > '9') return 0;
+    value = value * 10 + (uint32_t)(c - '0');
+  }
+  *port = (uint16_t)value;
+  return value <= UINT16_MAX;
+}
+
+static int is_word(const char *src, th_slice word, const char *text) {
+  return word.length == strlen(text) && memcmp(src + word.offset, text, word.length) == 0;
+}
+
+/* The line at src[0..end), without CRLF; 1 if it is right. */
+static int read_words(const char *src, size_t end, th_proxy *out) {
+  size_t pos = LINE_START_SIZE;
+  th_slice family, source_port, destination_port;
+  if (!next_word(src, end, &pos, &family)) return 0;
+  if (is_word(src, family, "UNKNOWN")) return 1; /* what follows is to be passed over */
+  int (*is_address)(const char *, size_t);
+  if (is_word(src, family, "TCP4")) {
+    out->family = TH_PROXY_IPV4;
+    is_address = th_is_ipv4;
+  } else if (is_word(src, family, "TCP6")) {
+    out->family = TH_PROXY_IPV6;
+    is_address = th_is_ipv6;
+  } else {
+    return 0;
+  }
+  return next_word(src, end, &pos, &out->source) && is_address(src + out->source.offset, out->source.length) &&
+         next_word(src, end, &pos, &out->destination) &&
+         is_address(src + out->destination.offset, out->destination.length) &&
+         next_word(src, end, &pos, &source_port) && read_port(src, source_port, &out->source_port) &&
+         next_word(src, end, &pos, &destination_port) && read_port(src, destination_port, &out->destination_port) &&
+         pos == end && src[end - 1] != ' ';
+}
+
+static int read_line(const char *src, size_t n, th_proxy *out) {
+  size_t seen = n < TH_PROXY_LINE_MAX ? n : TH_PROXY_LINE_MAX;
+  if (memcmp(src, LINE_START, seen < LINE_START_SIZE ? seen : LINE_START_SIZE) != 0) return TH_EPROXY;
+  const char *newline = memchr(src, '\n', seen);
+  if (newline == NULL) return seen < TH_PROXY_LINE_MAX ? 0 : TH_EPROXY_SIZE;
+  size_t end = (size_t)(newline - src);
+  if (src[end - 1] != '\r') return TH_EPROXY; /* the start of the line has no newline, so it is behind that */
+  out->version = 1;
+  return read_words(src, end - 1, out) ? (int)end + 1 : TH_EPROXY;
+}
+
+/* --- Version 2, section 2.2 ------------------------------------------------------------------------------------ */
+
+static uint16_t read_u16(const char *src) {
+  return (uint16_t)((unsigned char)src[0] << 8 | (unsigned char)src[1]);
+}
+
+static void take_addresses(const char *src, uint32_t size, th_proxy *out) {
+  out->source.offset = FIXED_SIZE;
+  out->source.length = size;
+  out->destination.offset = FIXED_SIZE + size;
+  out->destination.length = size;
+  out->source_port = read_u16(src + FIXED_SIZE + 2 * size);
+  out->destination_port = read_u16(src + FIXED_SIZE + 2 * size + 2);
+}
+
+/* A path padded with NUL; an abstract socket's begins with one, and is none for us. */
+static th_slice path_at(const char *src, uint32_t offset) {
+  const char *nul = memchr(src + offset, '\0', UNIX_PATH_SIZE);
+  th_slice path = {offset, nul == NULL ? UNIX_PATH_SIZE : (uint32_t)(nul - src) - offset};
+  return path;
+}
+
+static int read_binary(const char *src, size_t n, th_proxy *out) {
+  if (memcmp(src, SIGNATURE, n < SIGNATURE_SIZE ? n : SIGNATURE_SIZE) != 0) return TH_EPROXY;
+  if (n < FIXED_SIZE) return 0;
+  unsigned command = (unsigned char)src[SIGNATURE_SIZE];
+  unsigned family = (unsigned char)src[SIGNATURE_SIZE + 1];
+  size_t length = read_u16(src + SIGNATURE_SIZE + 2);
+  size_t least;
+  if (command == 0x20) { /* LOCAL: whatever family it names */
+    family = 0x00;
+  } else if (command != 0x21) {
+    return TH_EPROXY;
+  }
+  switch (family) { /* the lower half says stream or datagram, which is no matter here */
+    case 0x00: least = 0; break;
+    case 0x11: case 0x12: least = IPV4_SIZE; break;
+    case 0x21: case 0x22: least = IPV6_SIZE; break;
+    case 0x31: case 0x32: least = UNIX_SIZE; break;
+    default: return TH_EPROXY; /* "must be rejected as invalid by receivers" */
+  }
+  if (length < least) return TH_EPROXY;
+  if (length > TH_PROXY_HEAD_MAX - FIXED_SIZE) return TH_EPROXY_SIZE;
+  if (n < FIXED_SIZE + length) return 0;
+  out->version = 2;
+  out->family = (uint8_t)(family >> 4);
+  if (out->family == TH_PROXY_IPV4) {
+    take_addresses(src, 4, out);
+  } else if (out->family == TH_PROXY_IPV6) {
+    take_addresses(src, 16, out);
+  } else if (out->family == TH_PROXY_UNIX) {
+    out->source = path_at(src, FIXED_SIZE);
+    out->destination = path_at(src, FIXED_SIZE + UNIX_PATH_SIZE);
+  }
+  return (int)(FIXED_SIZE + length); /* TLVs are passed over */
+}
+
+int th_proxy_read(const char *src, size_t n, th_proxy *out) {
+  memset(out, 0, sizeof *out);
+  if (n == 0) return 0;
+  return src[0] == SIGNATURE[0] ? read_binary(src, n, out) : read_line(src, n, out);
+}

@@ -1,0 +1,286 @@
+"""Requests that come through proxies: --proxy-headers and its kin, --proxy-protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import struct
+
+import pytest
+from apps import get, respond
+from support import PATIENCE, Running, read_head, read_response, wait_until
+
+from thestral import Config, Server
+
+V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"
+V2 = (
+    b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
+    + bytes([192, 0, 2, 1, 198, 51, 100, 7])
+    + struct.pack(">HH", 56324, 443)
+)
+ENDS = {"client": ["192.0.2.1", 56324], "server": ["198.51.100.7", 443]}
+
+
+async def mirror(scope, receive, send):
+    """Answers with its scope; a WebSocket's in a denial."""
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    keys = ("client", "server", "scheme", "root_path", "path")
+    seen = {key: scope[key] for key in keys}
+    seen["raw_path"] = scope["raw_path"].decode()
+    seen["host"] = dict(scope["headers"])[b"host"].decode()
+    body = json.dumps(seen).encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    if scope["type"] == "http":
+        await respond(send, body, headers=headers)
+        return
+    prefix = "websocket.http.response"
+    await send({"type": f"{prefix}.start", "status": 200, "headers": headers})
+    await send({"type": f"{prefix}.body", "body": body})
+
+
+def ask(sock: socket.socket, *fields: str, path: str = "/") -> dict:
+    sock.sendall(get(path, *fields))
+    return json.loads(read_response(sock)[1])
+
+
+WEBSOCKET = [
+    *("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+]
+
+
+# --- Fields ---------------------------------------------------------------------------------------
+
+
+def test_client_and_scheme_come_from_a_trusted_proxy(serve):
+    running = serve(mirror)
+    with running.connect() as sock:
+        plain = ask(sock)
+        assert plain["client"][0] == "127.0.0.1"
+        assert plain["scheme"] == "http"
+        seen = ask(sock, "X-Forwarded-For: 6.6.6.6, 1.2.3.4", "X-Forwarded-Proto: https")
+        assert seen == plain | {"client": ["1.2.3.4", 0], "scheme": "https"}
+        assert ask(sock) == plain  # the next request is another client's
+
+
+def test_a_websocket_has_the_scheme_of_the_client(serve):
+    running = serve(mirror)
+    for proto, scheme in (("https", "wss"), ("wss", "wss"), ("http", "ws"), ("ws", "ws")):
+        with running.connect() as sock:
+            seen = ask(sock, *WEBSOCKET, f"X-Forwarded-Proto: {proto}", "X-Forwarded-For: 1.2.3.4")
+            assert (seen["scheme"], seen["client"]) == (scheme, ["1.2.3.4", 0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"proxy_headers": False},
+        {"forwarded_allow_ips": "10.0.0.0/8"},
+        {"forwarded_allow_ips": ""},
+        {"forwarded_fields": ""},
+    ],
+)
+def test_from_nobody_else(serve, options):
+    running = serve(mirror, **options)
+    fields = ["Forwarded: for=1.2.3.4;proto=https;host=evil.example"]
+    fields += [f"X-Forwarded-{name}" for name in ("For: 1.2.3.4", "Proto: https", "Port: 81")]
+    fields += ["X-Forwarded-Host: evil.example", "X-Forwarded-Prefix: /evil"]
+    with running.connect() as sock:
+        plain = ask(sock)
+        assert ask(sock, *fields) == plain
+        assert plain["client"] == ["127.0.0.1", sock.getsockname()[1]]
+
+
+def test_host_port_and_prefix_where_they_are_named(serve):
+    fields = ["X-Forwarded-Host: a.example", "X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /api/"]
+    with serve(mirror).connect() as sock:
+        assert ask(sock, *fields) == ask(sock)
+    names = "x-forwarded-host,X-Forwarded-Port,x-forwarded-prefix"
+    with serve(mirror, forwarded_fields=names).connect() as sock:
+        seen = ask(sock, *fields, path="/items%20?q")
+        assert seen["host"] == "a.example:8443"
+        assert seen["root_path"] == "/api"
+        assert (seen["path"], seen["raw_path"]) == ("/api/items ", "/api/items%20")
+        assert ask(sock, *fields, path="/api/x")["path"] == "/api/x"  # the proxy has left it there
+
+
+def test_a_prefix_takes_the_place_of_root_path(serve):
+    running = serve(mirror, root_path="/v1", forwarded_fields="x-forwarded-prefix")
+    with running.connect() as sock:
+        assert ask(sock, path="/x")["path"] == "/v1/x"
+        assert ask(sock, "X-Forwarded-Prefix: /api", path="/x")["path"] == "/api/x"
+
+
+def test_forwarded_in_place_of_the_older_fields(serve):
+    running = serve(mirror, forwarded_fields="forwarded")
+    with running.connect() as sock:
+        field = 'Forwarded: for="[2001:db8::1]:99";proto=https;host=a.example, for=127.0.0.1'
+        seen = ask(sock, field, "X-Forwarded-For: 6.6.6.6")
+        assert seen["client"] == ["2001:db8::1", 99]
+        assert (seen["scheme"], seen["host"]) == ("https", "a.example")
+
+
+def test_a_unix_socket_is_trusted_as_the_loopback_is(tmp_path):
+    class AtPath(Running):
+        def connect(self, receive_buffer=None):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(PATIENCE)
+            sock.connect(str(path))
+            return sock
+
+    path = tmp_path / "s"
+    for trusted, expected in [
+        (None, ["1.2.3.4", 0]),
+        ("127.0.0.1", None),
+        (str(path), ["1.2.3.4", 0]),
+        ("/other", None),
+    ]:
+        with contextlib.ExitStack() as stack:
+            running = AtPath(mirror, uds=str(path), forwarded_allow_ips=trusted)
+            running.port = 0
+            stack.enter_context(running)
+            with running.connect() as sock:
+                assert ask(sock, "X-Forwarded-For: 1.2.3.4")["client"] == expected
+
+
+def test_the_access_log_names_the_client(serve, caplog):
+    caplog.set_level(logging.INFO, "thestral.access")
+    with serve(mirror, access_log=True).connect() as sock:
+        ask(sock, "X-Forwarded-For: 1.2.3.4")
+        wait_until(lambda: "GET / HTTP/1.1" in caplog.text)
+    assert '1.2.3.4:0 - "GET / HTTP/1.1" 200' in caplog.text
+
+
+def test_liars_are_told_of_once(serve, caplog):
+    running = serve(mirror, forwarded_allow_ips="10.0.0.1")
+    for _ in range(2):
+        with running.connect() as sock:
+            ask(sock, "X-Forwarded-For: 1.2.3.4")
+    assert caplog.text.count("X-Forwarded-For from 127.0.0.1 is not read") == 1
+
+
+# --- The PROXY protocol ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [V1, V2], ids=["v1", "v2"])
+def test_the_head_names_both_ends(serve, head):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(head + get("/"))
+        seen = json.loads(read_response(sock)[1])
+        assert seen == seen | ENDS
+        assert ask(sock) == seen  # for each request of the connection
+
+
+@pytest.mark.parametrize("head", [V1, V2], ids=["v1", "v2"])
+def test_the_head_in_pieces(serve, head):
+    running = serve(mirror, proxy_protocol=True)
+    for cut in range(1, len(head)):
+        with running.connect() as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(head[:cut])
+            wait_until(lambda: running.context.connections)
+            sock.sendall(head[cut:] + get("/"))
+            seen = json.loads(read_response(sock)[1])
+            assert seen == seen | ENDS
+        wait_until(lambda: not running.context.connections)
+
+
+@pytest.mark.parametrize(
+    "head", [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"], ids=["v1", "v2"]
+)
+def test_a_proxy_that_speaks_for_itself(serve, head):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(head)
+        assert ask(sock)["client"] == ["127.0.0.1", sock.getsockname()[1]]
+
+
+def test_who_is_named_has_to_be_trusted_for_fields(serve):
+    """The proxy is trusted; the client behind it is not by that."""
+    fields = ["X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https"]
+    for trusted, expected in [
+        ("127.0.0.1", (["192.0.2.1", 56324], "http")),
+        ("127.0.0.1,192.0.2.0/24", (["6.6.6.6", 0], "https")),
+    ]:
+        running = serve(mirror, proxy_protocol=True, forwarded_allow_ips=trusted)
+        with running.connect() as sock:
+            sock.sendall(V1)
+            seen = ask(sock, *fields)
+            assert (seen["client"], seen["scheme"]) == expected
+
+
+def test_a_peer_that_is_not_trusted_has_no_head(serve):
+    running = serve(mirror, proxy_protocol=True, forwarded_allow_ips="10.0.0.1")
+    with running.connect() as sock:
+        assert ask(sock)["client"] == ["127.0.0.1", sock.getsockname()[1]]
+    assert running.raw(V1 + get("/")).startswith(b"HTTP/1.1 400 ")
+    assert running.raw(V2 + get("/")).startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.parametrize(
+    "data", [get("/"), b"PROXY TCP4 1.1.1.1\r\n", b"PROXY UNKNOWN" + b" " * 100, b"\x16\x03\x01"]
+)
+def test_a_trusted_peer_without_one_is_told(serve, data):
+    running = serve(mirror, proxy_protocol=True)
+    answer = running.raw(data)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"PROXY protocol head" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_without_the_option_it_is_no_request(serve):
+    running = serve(mirror)
+    assert running.raw(V1 + get("/")).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_that_does_not_come(serve):
+    running = serve(mirror, proxy_protocol=True, timeout_head=0.2)
+    with running.connect() as sock, running.connect() as half:
+        half.sendall(V1[:20])
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+        with pytest.raises(ConnectionResetError):
+            half.recv(1)
+    wait_until(lambda: not running.context.connections)
+
+
+def test_a_client_that_leaves_within_it(serve):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(V1[:20])
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+    wait_until(lambda: not running.context.connections)
+
+
+def test_connections_count_while_their_head_is_awaited(serve):
+    running = serve(mirror, proxy_protocol=True, limit_connections=1)
+    with running.connect() as sock:
+        wait_until(lambda: running.context.connections)
+        assert running.raw(V1 + get("/")).startswith(b"HTTP/1.1 503 ")
+        wait_until(lambda: len(running.context.connections) == 1)
+        sock.sendall(V1)
+        assert ask(sock)["client"] == ENDS["client"]
+
+
+def test_at_a_shutdown_one_that_says_nothing_is_closed(serve):
+    running = serve(mirror, proxy_protocol=True, timeout_head=60.0)
+    with running.connect() as sock, running.connect() as late:
+        wait_until(lambda: len(running.context.connections) == 2)
+        running.server.should_exit = True
+        wait_until(lambda: running.context.draining)
+        late.sendall(V1 + get("/"))
+        head = read_head(late)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in head
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+
+
+def test_in_a_program_too():
+    config = Config(mirror, proxy_protocol=True, forwarded_allow_ips=["127.0.0.1"])
+    assert Server(config).config.trusted_proxies == ["127.0.0.1"]

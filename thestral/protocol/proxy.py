@@ -1,0 +1,125 @@
+"""The PROXY protocol, versions 1 and 2: a proxy that passes bytes on says first who sends them.
+https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from thestral._csrc import ffi, lib
+from thestral.errors import RemoteProtocolError
+from thestral.forwarded import plain_address
+from thestral.logging import client_address
+from thestral.protocol.connection import Connection
+from thestral.protocol.http1 import DRAIN_GRACE, HTTP1Connection
+from thestral.protocol.tls import TLSHandshake
+
+if TYPE_CHECKING:
+    from thestral.forwarded import Address
+    from thestral.protocol.context import WorkerContext
+
+
+def new_connection(context: WorkerContext) -> Connection:
+    """What an accepted connection begins as."""
+    return ProxyHandshake(context) if context.proxy_protocol else behind_proxy(context)
+
+
+def behind_proxy(context: WorkerContext) -> TLSHandshake | HTTP1Connection:
+    """What a connection is once its ends are known."""
+    return HTTP1Connection(context) if context.certificates is None else TLSHandshake(context)
+
+
+class ProxyHandshake(Connection):
+    """A connection until the PROXY head is complete; then one of the next protocol takes its place,
+    with the ends that the head names.
+
+    Trusted peers begin with the head, all others must not: nothing is guessed from the bytes, as
+    section 2 asks.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.open(transport)
+        if self.context.trusted.trusts_peer(self.client, self.server):
+            self.deadline = self.context.now + self.context.timeout_head
+        else:
+            self._hand_over(None, b"")
+
+    def data_received(self, data: bytes) -> None:
+        data = self._received + data  # bounded by TH_PROXY_HEAD_MAX
+        head = ffi.new("th_proxy *")
+        size = lib.th_proxy_read(data, len(data), head)
+        if size > 0:
+            self._hand_over(ends_of(data, head), data[size:])
+        elif size == 0:
+            self._received = data
+        else:
+            self._fail(size, data)
+
+    def _hand_over(self, ends: tuple[Address | None, Address | None] | None, rest: bytes) -> None:
+        connection = behind_proxy(self.context)
+        connection.ends = ends
+        self._make_way(connection)
+        if self.context.draining:
+            connection.drain()
+        if rest:
+            connection.data_received(rest)
+
+    def _make_way(self, connection: TLSHandshake | HTTP1Connection) -> None:
+        self.context.discard(self)
+        self.lost = True  # for us
+        self.transport.set_protocol(connection)
+        connection.connection_made(self.transport)
+
+    def _fail(self, status: int, data: bytes) -> None:
+        """A trusted peer without a head is a mistake in a configuration: say so where it shows."""
+        reason = f"{ffi.string(lib.th_status_text(status)).decode()} from a trusted proxy"
+        if self.context.certificates is None:
+            connection = HTTP1Connection(self.context)
+            self._make_way(connection)
+            connection.refuse(RemoteProtocolError(400, reason, data[:64]))
+        else:
+            client = client_address(self) or "a client"
+            context = self.context
+            context.refusals.info(context.now, "Refused %s: %s", client, reason)
+            self.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.context.discard(self)
+
+    def drain(self) -> None:
+        self.deadline = min(self.deadline, self.context.now + DRAIN_GRACE)
+
+    def on_deadline(self) -> None:
+        self.abort()
+
+
+def ends_of(data: bytes, head: Any) -> tuple[Address | None, Address | None] | None:
+    """Client and server as in a scope, of a th_proxy; None if the proxy speaks for itself."""
+    if head.family == lib.TH_PROXY_NONE:
+        return None
+    source, destination = slice_of(data, head.source), slice_of(data, head.destination)
+    if head.family == lib.TH_PROXY_UNIX:
+        path = destination.decode("utf-8", "replace")
+        return None, (path, None) if path else None
+    return (
+        (address_of(source, head.version), head.source_port),
+        (address_of(destination, head.version), head.destination_port),
+    )
+
+
+def slice_of(data: bytes, where: Any) -> bytes:
+    return data[where.offset : where.offset + where.length]
+
+
+def address_of(data: bytes, version: int) -> str:
+    """An address's text; in version 1 it is one already, checked."""
+    return str(plain_address(data.decode() if version == 1 else data))
