@@ -29,6 +29,12 @@ LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
 LARGEST_BACKLOG = 2**31 - 1
 LARGEST_COUNT = 4096  # processes
 LARGEST_SSL_VERSION = 17  # ssl.PROTOCOL_TLS_SERVER
+POSIX = os.name == "posix"
+# They need Unix sockets, inherited descriptors, or a supervisor with its signals and pipes.
+NEED_POSIX = (
+    *("uds", "fd", "workers", "preload", "reload"),
+    *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime"),
+)
 
 
 @dataclass(frozen=True)
@@ -676,6 +682,9 @@ class Config:
             self.ssl_ca_certs = os.fspath(self.ssl_ca_certs)
         for name, spec in options():
             setattr(self, name, checked(name, spec, getattr(self, name)))
+        for name in () if POSIX else NEED_POSIX:
+            if getattr(self, name):
+                raise ConfigError(name, "needs POSIX, and this system is another")
         if self.root_path and not (
             self.root_path.startswith("/") and wire_accepts(lib.th_is_visible, self.root_path)
         ):

@@ -339,3 +339,13 @@ def test_the_callers_list_is_left_alone():
     headers = ["X-One: 1"]
     Config("a:b", headers=headers)
     assert headers == ["X-One: 1"]
+
+
+@pytest.mark.parametrize("name", ["uds", "workers", "reload", "preload", "limit_max_requests"])
+def test_what_needs_posix_says_so_elsewhere(name, monkeypatch):
+    monkeypatch.setattr("thestral.config.POSIX", False)
+    Config("a:b")
+    value = {"uds": "/run/a", "workers": 2, "limit_max_requests": 5}.get(name, True)
+    with pytest.raises(ConfigError, match="needs POSIX") as caught:
+        Config("a:b", **{name: value})
+    assert caught.value.option == name
