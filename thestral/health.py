@@ -1,21 +1,31 @@
 """Whether a worker is alive, seen from outside: what the kernel says of its threads.
 
 A worker that computes is alive however long it holds the GIL, because its processor time grows. One
-that waits for the network, a file or a clock may go on. One whose every thread waits for a lock
-that only one of them could give is dead: nothing will wake it. None of this needs the worker to run
-a line of code, so a busy one is never taken for a dead one.
+that waits for the network, a file or a clock may go on, also if the clock is a lock's time-out. One
+whose every thread waits for a lock that only one of them could give is dead: nothing will wake it.
+None of this needs the worker to run a line of code, so a busy one is never taken for a dead one.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 # Number of futex(2), by which every lock waits.
 FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine())
-TIMEOUT_ARGUMENT = 4  # of futex, counted with the call's number in front
+# Arguments of futex, counted with the call's number in front, and bits of the operation.
+OPERATION, TIMEOUT = 2, 4
+PRIVATE, REALTIME = 128, 256
+COMMANDS = 127
+WAIT_BITSET = 9  # of the commands the one whose time-out is a point in time
+TIMESPEC = struct.Struct("@ll")  # seconds, nanoseconds
+# A thread that waits for the GIL looks after so many seconds whether it should ask for it
+# (sys.getswitchinterval()). That is no time-out that could change anything.
+GIL_INTERVAL = 0.006
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 # A thread that waits for the GIL wakes 200 times a second to ask for it: no progress.
 LEAST_SHARE = 0.05  # of one processor
@@ -69,7 +79,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def is_deadlocked(pid: int) -> bool:
-    """Whether the main thread waits for a lock without end, and all others for locks."""
+    """Whether every thread waits for a lock of this process, and none of them for a time only."""
     if FUTEX is None:
         return False
     try:
@@ -78,11 +88,31 @@ def is_deadlocked(pid: int) -> bool:
             words = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
             if words[0] != str(FUTEX):
                 return False
-            if thread == str(pid) and int(words[TIMEOUT_ARGUMENT], 16) != 0:
+            operation, timeout = int(words[OPERATION], 16), int(words[TIMEOUT], 16)
+            if not operation & PRIVATE:
+                return False  # another process may give the lock
+            if timeout and (thread == str(pid) or is_long(pid, operation, timeout)):
                 return False
-    except (OSError, IndexError):
+    except (OSError, IndexError, ValueError):
         return False  # it is gone, or we may not look
     return bool(threads)
+
+
+def is_long(pid: int, operation: int, address: int) -> bool:
+    """Whether a time-out of futex is longer than those of threads that wait for the GIL.
+
+    Args:
+        pid: the process.
+        operation: of the call.
+        address: of the time-out in the process's memory.
+    """
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        seconds, nanoseconds = TIMESPEC.unpack(memory.read(TIMESPEC.size))
+    left: float = seconds + nanoseconds / 1e9
+    if operation & COMMANDS == WAIT_BITSET:
+        left -= time.time() if operation & REALTIME else time.monotonic()
+    return left > GIL_INTERVAL
 
 
 def resident_size(pid: int) -> int | None:

@@ -69,6 +69,32 @@ STATES = {
         "cross(second, first)",
         True,
     ),
+    # The thread wakes up one day, and may have the key.
+    "lock beside a thread that waits for a while": (
+        (
+            "import threading\na = threading.Lock(); a.acquire()\n"
+            "threading.Thread(target=lambda: (threading.Event().wait(600), a.release())).start()\n"
+            "a.acquire()"
+        ),
+        False,
+    ),
+    # Its other threads wait for the GIL, a few milliseconds at a time.
+    "lock in C with the GIL held": (
+        (
+            "import ctypes, threading, time\n"
+            "semaphore = ctypes.create_string_buffer(64)\n"
+            "libc = ctypes.PyDLL(None)\n"
+            "libc.sem_init(semaphore, 0, 0)\n"
+            "def loop():\n    while True: time.sleep(0.001)\n"
+            "threading.Thread(target=loop).start()\n"
+            "libc.sem_wait(semaphore)"
+        ),
+        True,
+    ),
+    "lock that another process may give": (
+        "import multiprocessing\na = multiprocessing.Lock(); a.acquire(); a.acquire()",
+        False,
+    ),
     "crossed in threads while the loop runs": (
         LOCKS + "import asyncio\n"
         "for pair in ((first, second), (second, first)):\n"
