@@ -9,7 +9,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ FIRST_PASSED = 3  # sd_listen_fds(3): descriptors that systemd hands over begin 
 # A dead peer is seen after the idle time and this many probes.
 KEEPALIVE_PROBES = 4
 KEEPALIVE_INTERVAL = 15  # seconds between them
+PORT_ATTEMPTS = 10  # until a free port is free for each address
+LOCK_PATIENCE = 1.0  # seconds, for others that bind in the same directory
+LOCK_STEP = 0.01  # seconds
 ANY_IPV4 = "0.0.0.0"  # noqa: S104 (a name for what a user has asked for)
 
 
@@ -70,16 +74,38 @@ def open_all(config: Config) -> list[socket.socket]:
     elif config.uds is not None:
         sockets = [bind_unix(config.uds, int(config.uds_permissions, 8))]
     try:
-        for host in [] if sockets else config.hosts:
-            port = config.port or (sockets[0].getsockname()[1] if sockets else 0)
-            # "::" is both families, unless 0.0.0.0 is asked for beside it.
-            both = ANY_IPV4 not in config.hosts
-            sockets += bind(host, port, both=both, reuse_port=config.reuse_port)
+        sockets = sockets or bind_hosts(config)
         for sock in sockets:
             keep_alive(sock, config.tcp_keepalive)
     except BaseException:
         close_all(sockets)
         raise
+    return sockets
+
+
+def bind_hosts(config: Config) -> list[socket.socket]:
+    """Every address of every host, on one port. One that was free for the first and is taken for
+    another is given up for a new one.
+
+    Raises:
+        BindError: as bind().
+    """
+    for attempt in range(PORT_ATTEMPTS):
+        sockets: list[socket.socket] = []
+        try:
+            for host in config.hosts:
+                port = config.port or (sockets[0].getsockname()[1] if sockets else 0)
+                # "::" is both families, unless 0.0.0.0 is asked for beside it.
+                both = ANY_IPV4 not in config.hosts
+                sockets += bind(host, port, both=both, reuse_port=config.reuse_port)
+        except BaseException as exc:
+            close_all(sockets)
+            cause = exc.__cause__
+            taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+            if config.port or not taken or attempt == PORT_ATTEMPTS - 1:
+                raise
+        else:
+            break
     return sockets
 
 
@@ -91,6 +117,23 @@ def duplicate(sock: socket.socket) -> socket.socket:
 def close_all(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         sock.close()
+
+
+def let_go(sock: socket.socket) -> None:
+    """Give up our descriptor of a socket; a Unix socket's path stays until close()."""
+    socket.socket.close(sock)
+
+
+def take_waiting(sock: socket.socket, most: int) -> list[socket.socket]:
+    """Accept what waits in a socket's queue, at most so many: closing it would reset them."""
+    found: list[socket.socket] = []
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):  # BlockingIOError: no more; or no descriptors are left
+        while len(found) < most:
+            connection, _ = sock.accept()
+            connection.setblocking(False)
+            found.append(connection)
+    return found
 
 
 def passed_by_systemd() -> list[socket.socket]:
@@ -124,21 +167,22 @@ def from_descriptor(descriptor: int) -> socket.socket:
 
 
 def bind_unix(path: str, permissions: int) -> socket.socket:
-    """Bind a Unix socket; one that nobody listens on any more is replaced.
+    """Bind a Unix socket; one that no process has any more is replaced.
 
     Raises:
         BindError: a live server, or a file that is no socket, has the path.
     """
     sock = UnixListener(path)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise BindError(f"{path} exists and is no socket")
-            if is_live(path):
-                raise BindError(f"{path} is in use by another server")
-            os.unlink(path)
-        sock.bind(path)
-        sock.own_path()
+        with locked(os.path.dirname(path) or "."):
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(os.stat(path).st_mode):
+                    raise BindError(f"{path} exists and is no socket")
+                if is_live(path):
+                    raise BindError(f"{path} is in use by another server")
+                os.unlink(path)
+            sock.bind(path)
+            sock.own_path()
         os.chmod(path, permissions)
         sock.setblocking(False)
     except OSError as exc:
@@ -150,16 +194,46 @@ def bind_unix(path: str, permissions: int) -> socket.socket:
     return sock
 
 
+@contextlib.contextmanager
+def locked(directory: str) -> Generator[None]:
+    """Have a directory to ourselves among those that ask: of two servers that start at once and
+    find the same dead socket, the second must not remove what the first has put in its place.
+
+    Nothing is left behind, as a lock file would be. Where it cannot be had in time we go on.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (ImportError, OSError):  # not ours to read
+        yield
+        return
+    try:
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_STEP)
+            except OSError:  # a file system without locks
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_live(path: str) -> bool:
-    """Whether somebody listens on a Unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+    """Whether a process has a stream socket bound to a path, listening already or not yet."""
+    # A socket of another type is told so (EPROTOTYPE, unix(7)), and never becomes a connection.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return False
         except OSError:
-            return True  # its backlog is full, or it is not ours to talk to
+            return True  # EPROTOTYPE, or it is not ours to talk to
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import stat
 import struct
 import sys
+import threading
 
 import httpx
 import pytest
@@ -99,6 +101,39 @@ def test_localhost_is_both_loopbacks_on_one_port(monkeypatch):
     assert urls == [f"http://[::1]:{first[1]}", f"http://127.0.0.1:{first[1]}"]
 
 
+class Taken(socket.socket):
+    """A socket after whose IPv6 address somebody takes the same port of IPv4, so many times."""
+
+    times = 0
+    others: list[socket.socket] = []
+
+    def bind(self, address):
+        super().bind(address)
+        if self.family == socket.AF_INET6 and Taken.times:
+            Taken.times -= 1
+            other = socket.create_server(("127.0.0.1", self.getsockname()[1]))
+            Taken.others.append(other)
+
+
+@pytest.mark.parametrize("options", [{"host": "localhost"}, {"host": ["::1", "127.0.0.1"]}])
+def test_free_port_that_is_taken_for_the_second_address(monkeypatch, options):
+    monkeypatch.setattr(Taken, "others", [])
+    if options["host"] == "localhost":
+        monkeypatch.setattr(socket, "getaddrinfo", resolver("::1", "127.0.0.1"))
+    monkeypatch.setattr(sockets.socket, "socket", Taken)
+    try:
+        monkeypatch.setattr(Taken, "times", 3)
+        (first, second), _ = opened(port=0, **options)
+        assert first[1] == second[1]
+        assert len(Taken.others) == 3
+        monkeypatch.setattr(Taken, "times", 1000)
+        with pytest.raises(BindError, match="is in use"):
+            opened(port=0, **options)
+        assert len(Taken.others) == 13
+    finally:
+        sockets.close_all(Taken.others)
+
+
 def test_address_that_the_machine_lacks(monkeypatch):
     # As ::1 is where IPv6 is switched off.
     monkeypatch.setattr(socket, "getaddrinfo", resolver("2001:db8::1", "127.0.0.1"))
@@ -169,6 +204,54 @@ def test_unix_socket(folder, arguments):
         command.signal(signal.SIGTERM)
         assert command.wait() == 0
     assert not path.exists()
+
+
+def test_servers_that_start_at_once_on_a_dead_unix_socket(folder):
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "s"))
+    # Long after it has bound the path, and before it listens on it.
+    (folder / "main.py").write_text(
+        "import os, time\nwhile not os.path.exists('release'): time.sleep(0.01)\n" + PLAIN
+    )
+    with contextlib.ExitStack() as stack:
+        commands = [
+            stack.enter_context(Command("main:app", "--uds", "s", cwd=folder)) for _ in range(4)
+        ]
+        wait_until(lambda: sum(it.process.poll() == 3 for it in commands) == 3)
+        (folder / "release").touch()
+        (server,) = [it for it in commands if it.process.poll() is None]
+        server.saw("Thestral running on unix:s")
+        with over(folder / "s") as client:
+            assert client.get("/").text == " /"
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    said = "".join(it.stderr for it in commands)
+    assert said.count("s is in use by another server") == 3
+    assert not (folder / "s").exists()
+
+
+def test_only_one_gets_a_dead_unix_socket(tmp_path):
+    path = str(tmp_path / "s")
+    together = threading.Barrier(4)
+    found: list[socket.socket] = []
+
+    def attempt():
+        together.wait()
+        with contextlib.suppress(BindError):
+            found.append(sockets.bind_unix(path, 0o600))
+
+    for _ in range(50):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(path)
+        threads = [threading.Thread(target=attempt) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sockets.close_all(found)
+        assert len(found) == 1
+        assert not os.path.exists(path)
+        found.clear()
 
 
 def test_unix_socket_taken_over_is_not_removed(folder):
