@@ -39,9 +39,13 @@ class Reloader:
             ) from None
         self._watchfiles = watchfiles
         self._default_filter = watchfiles.DefaultFilter()
-        self._asked_for = tuple(config.reload_includes)
-        self._excludes = tuple(config.reload_excludes)
+        self._asked_for = tuple(config.reload_includes or ())
+        self._excludes = tuple(config.reload_excludes or ())
         self._directories = [Path(name).resolve() for name in config.reload_dirs or [os.getcwd()]]
+        application = Path(config.app_dir).resolve()
+        known = any(application.is_relative_to(directory) for directory in self._directories)
+        if not config.reload_dirs and not known:
+            self._directories.append(application)
         for directory in self._directories:
             if not directory.is_dir():
                 raise ConfigError("reload_dirs", f"{str(directory)!r} is no directory")

@@ -122,6 +122,18 @@ def test_directories(start, folder):
     assert reloads(command)[1:] == ["'templates/c.py'"]
 
 
+def test_app_dir_outside_is_watched(start, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "other.py").write_text("")
+    command = start("--app-dir", str(outside))
+    command.url()
+    workers(command, 1)
+    (outside / "other.py").write_text("VERSION = 2\n")
+    workers(command, 2)
+    (changed,) = reloads(command)
+    assert changed.endswith(f"{outside.name}/other.py'")
+
+
 def test_running_request_does_not_hold_up_new_code(start, folder):
     command = start()
     url = command.url()
