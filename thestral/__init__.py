@@ -3,8 +3,9 @@
 from importlib.metadata import version as _version
 
 from thestral.config import Config
+from thestral.lifespan import shutdown_event
 from thestral.server import Server
 from thestral.supervisor import run
 
-__all__ = ["Config", "Server", "__version__", "run"]
+__all__ = ["Config", "Server", "__version__", "run", "shutdown_event"]
 __version__ = _version("thestral")

@@ -8,7 +8,8 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,19 @@ from thestral.errors import ConfigError
 from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
 from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
+from thestral.sockets import close_all, open_all
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from thestral.types import ASGIApplication
 
+LOOPS = ("auto", "uvloop", "asyncio", "none")
+# Where None is uvicorn's "not set" (and for the time-out its "for ever"), it is our default.
+UVICORN_UNSET = (
+    *("reload_dirs", "reload_includes", "reload_excludes", "headers"),
+    "timeout_graceful_shutdown",
+)
 LARGEST_PORT = 65535
 LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core counts in 32 bits
 LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
@@ -166,10 +174,10 @@ class Config:
     )
     loop: str = option(
         "auto",
-        help="Event loop; auto is uvloop where it is installed.",
+        help="Event loop: uvloop, asyncio, or MODULE:FUNCTION that makes one; auto is uvloop where"
+        " it is installed, none is asyncio.",
         group="Application",
         kind=str,
-        choices=("auto", "uvloop", "asyncio"),
     )
     interface: str = option(
         "auto",
@@ -498,6 +506,15 @@ class Config:
         unit="seconds",
         positive=True,
     )
+    timeout_worker_startup: float | None = option(
+        None,
+        help="Kill a worker that is not ready after this time [default: a reminder each minute].",
+        group="Workers",
+        kind=float,
+        unit="seconds",
+        positive=True,
+        optional=True,
+    )
     shutdown_delay: float = option(
         0.0,
         help="After a signal to stop accept for this time, each answer closing its connection.",
@@ -512,15 +529,15 @@ class Config:
     reload: bool = option(
         False, help="Start again when a file changes.", group="Development", kind=bool
     )
-    reload_dirs: list[str] = option(
+    reload_dirs: str | list[str] | None = option(
         [],
-        help="Directory to watch [default: the working directory].",
+        help="Directory to watch [default: the working directory, and the application's].",
         group="Development",
         kind=list,
         flag="reload_dir",
         item="PATH",
     )
-    reload_includes: list[str] = option(
+    reload_includes: str | list[str] | None = option(
         [],
         help="Pattern of files that matter, beside *.py.",
         group="Development",
@@ -528,7 +545,7 @@ class Config:
         flag="reload_include",
         item="PATTERN",
     )
-    reload_excludes: list[str] = option(
+    reload_excludes: str | list[str] | None = option(
         [],
         help="Pattern of files and directories that do not.",
         group="Development",
@@ -665,17 +682,40 @@ class Config:
         kind=bool,
         optional=True,
     )
-    log_level: str | None = option(
+    # Of uvicorn's Config alone: an async function to call every so many seconds while we serve, and
+    # a file of environment variables (--env-file).
+    callback_notify: Callable[[], Awaitable[None]] | None = None
+    timeout_notify: float = 30.0
+    env_file: str | os.PathLike[str] | None = None
+
+    log_level: str | int | None = option(
         None,
         help="Least level that is logged [default: info].",
         group="Logging",
         kind=str,
         choices=tuple(LOG_LEVELS),
+        also=(int,),
         optional=True,
     )
     access_log: bool = option(True, help="Log each request.", group="Logging", kind=bool)
 
     def __post_init__(self) -> None:
+        if self.env_file is not None:
+            from thestral.settings import load_environment  # which needs this module
+
+            load_environment(os.fspath(self.env_file))
+        for name in UVICORN_UNSET:
+            value = getattr(self, name)
+            if value is None:
+                setattr(self, name, default_of(name))
+            elif isinstance(value, str) and name.startswith("reload_"):
+                setattr(self, name, [value])
+        if self.callback_notify is not None and not callable(self.callback_notify):
+            raise ConfigError(
+                "callback_notify", f"{self.callback_notify!r} given, expected an async function"
+            )
+        seconds = Option(help="", group="", kind=float, unit="seconds", positive=True)
+        self.timeout_notify = checked("timeout_notify", seconds, self.timeout_notify)
         self.host = self.hosts
         self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
         if isinstance(self.ssl_ca_certs, os.PathLike):
@@ -696,6 +736,11 @@ class Config:
         self.headers = [checked_header(header) for header in self.headers]
         TrustedPeers(self.trusted_proxies)
         self.proxy_fields  # noqa: B018  (it checks them)
+        if self.loop not in LOOPS and ":" not in self.loop:
+            known = ", ".join(LOOPS)
+            raise ConfigError(
+                "loop", f"{self.loop!r} given, expected one of {known}, module:function"
+            )
         read_format(self.access_log_format)
         if not self.host or not all(isinstance(host, str) for host in self.host):
             raise ConfigError("host", f"{self.host!r} given, expected one address or more")
@@ -742,7 +787,22 @@ class Config:
 
     @property
     def log_level_number(self) -> int | None:
-        return None if self.log_level is None else LOG_LEVELS[self.log_level]
+        if isinstance(self.log_level, str):
+            return LOG_LEVELS[self.log_level]
+        return self.log_level
+
+    def bind_socket(self) -> socket.socket:
+        """A socket bound to the one address that the options name, for Server.run(sockets=[...]).
+
+        Raises:
+            BindError: it cannot be had.
+            ConfigError: the options name several.
+        """
+        found = open_all(self)
+        if len(found) > 1:
+            close_all(found)
+            raise ConfigError("host", f"{self.host!r} is {len(found)} addresses, expected one")
+        return found[0]
 
 
 def options() -> Iterable[tuple[str, Option]]:
@@ -773,7 +833,7 @@ def checked(name: str, spec: Option, value: Any) -> Any:
         raise ConfigError(name, f"None given, expected {describe(spec)}")
     if spec.kind is list:
         if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ConfigError(name, f"{value!r} given, expected a list")
+            raise ConfigError(name, f"{value!r} given, expected {describe(spec)}")
         return list(value)
     if isinstance(value, spec.also) or value in spec.words:
         return value
@@ -795,6 +855,8 @@ def describe(spec: Option) -> str:
     """What an option takes, for an error message."""
     if spec.choices:
         return "one of " + ", ".join(spec.choices)
+    if spec.kind is list:
+        return "a list"
     if spec.kind is bool:
         return "True or False"
     if spec.kind is str:

@@ -12,6 +12,8 @@ from thestral.errors import LifespanError, LocalProtocolError
 from thestral.logging import error_logger
 from thestral.types import ASGIApplication
 
+# Set in the context that requests run in, too.
+SHUTDOWN: contextvars.ContextVar[asyncio.Event] = contextvars.ContextVar("thestral.shutdown")
 # What an application that knows no lifespan raises, looking at its scope.
 UNSUPPORTED = (AssertionError, KeyError, LookupError, NotImplementedError, TypeError, ValueError)
 
@@ -26,11 +28,14 @@ class Lifespan:
     Attributes:
         state: what the application put into its scope's state; requests get shallow copies.
         context: contextvars as the lifespan's task leaves them.
+        shutdown_event: what shutdown_event() gives in that context; for the server to set.
     """
 
     def __init__(self, app: ASGIApplication, mode: str) -> None:
         self.state: dict[str, Any] = {}
         self.context = contextvars.copy_context()
+        self.shutdown_event = asyncio.Event()
+        self.context.run(SHUTDOWN.set, self.shutdown_event)
         self._app = app
         self._mode = mode
         self._task: asyncio.Task[None] | None = None
@@ -152,3 +157,12 @@ class Lifespan:
         if not self._task.done():
             self._task.cancel()
         await asyncio.wait({self._task})
+
+
+def shutdown_event() -> asyncio.Event:
+    """The event that is set as soon as the server begins to stop, before anything else happens.
+
+    For the application, in its lifespan, requests and WebSockets and what they start: `is_set()`
+    from any thread, `await wait()` in the server's loop. Under another server it is never set.
+    """
+    return SHUTDOWN.get(None) or asyncio.Event()

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,6 +44,21 @@ class StartedEvent(asyncio.Event):
         return self.is_set()
 
 
+@dataclass(frozen=True)
+class ServerState:
+    """uvicorn's names for what a server has.
+
+    Attributes:
+        total_requests: how many have begun.
+        connections: those that are open.
+        tasks: of the application, for the requests that run.
+    """
+
+    total_requests: int
+    connections: set[Any]
+    tasks: set[Any]
+
+
 class Server:
     """Serves one application in one event loop.
 
@@ -57,6 +74,8 @@ class Server:
         sockets: what it listens on.
         on_started: called in the loop once requests are accepted.
         certificates: of its TLS port, once it serves; reload() reads their files again.
+        servers: asyncio's, one for each socket.
+        lifespan: the application's, once it serves.
         left_behind: after run(), whether a task would not be cancelled.
     """
 
@@ -80,7 +99,9 @@ class Server:
         self._forced = asyncio.Event()
         self._should_exit = False
         self._force_exit = False
-        self._servers: list[asyncio.Server] = []
+        self.servers: list[asyncio.Server] = []
+        self.lifespan: Lifespan | None = None
+        self._on_terminal = is_terminal()
 
     @property
     def should_exit(self) -> bool:
@@ -99,6 +120,17 @@ class Server:
     def force_exit(self, value: bool) -> None:
         self._force_exit = value
         self._wake()
+
+    @property
+    def server_state(self) -> ServerState:
+        """A look at it now."""
+        if self.context is None:
+            return ServerState(0, set(), set())
+        return ServerState(
+            self.context.total_requests,
+            set(self.context.connections),
+            {cycle.task for cycle in self.context.cycles if cycle.task is not None},
+        )
 
     def _wake(self) -> None:
         if self._loop is not None and self._should_exit:
@@ -138,7 +170,11 @@ class Server:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run the work in a new event loop, and end what is left in that."""
-        loop = loop_factory(self.config.loop)()
+        try:
+            loop = loop_factory(self.config.loop)()
+        except BaseException:
+            work.close()
+            raise
         # Of our own, so that its threads need not be waited for: a request that was given up may
         # still sit in one.
         executor = ThreadPoolExecutor(thread_name_prefix="thestral")
@@ -169,7 +205,7 @@ class Server:
         try:
             with self._pid_file():
                 app = self._loaded or load_configured(self.config)
-                with self._signals():
+                with self.capture_signals():
                     await self._serve(Lifespan(app, self.config.lifespan), app)
         finally:
             listening.close_all(self.sockets)
@@ -190,14 +226,20 @@ class Server:
         )
         context.on_limit = self.retire
         self.context = context
+        self.lifespan = lifespan
+        calling: asyncio.Task[None] | None = None
         try:
             await self._accept(context)
             self.started.set()
             self.announce()
             self.on_started()
+            calling = self._loop.create_task(self._call_back())
             await self._stop.wait()
         finally:
             error_logger.info("Shutting down")
+            lifespan.shutdown_event.set()
+            if calling is not None:
+                calling.cancel()
             self.say_stopping()
             if self.config.shutdown_delay and not self._force_exit:
                 await self._linger(context)
@@ -226,7 +268,16 @@ class Server:
         assert self._loop is not None
         for sock in self.sockets:
             listening.listen(sock, self.config.backlog)
-            self._servers.append(await self._listen(sock, context))
+            self.servers.append(await self._listen(sock, context))
+
+    async def _call_back(self) -> None:
+        """Call callback_notify every timeout_notify seconds."""
+        while self.config.callback_notify is not None:
+            try:
+                await self.config.callback_notify()
+            except Exception:
+                error_logger.exception("Exception in callback_notify")
+            await asyncio.sleep(self.config.timeout_notify)
 
     def announce(self) -> None:
         """Requests are accepted: say so, to people and to systemd."""
@@ -252,9 +303,7 @@ class Server:
         self.should_exit = True
 
     async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
-        def connection() -> Any:
-            return new_connection(context)
-
+        connection = partial(new_connection, context)
         assert self._loop is not None
         backlog = self.config.backlog
         if sock.family != socket.AF_UNIX:
@@ -267,18 +316,28 @@ class Server:
         )
 
     async def _refrain(self, context: WorkerContext) -> None:
-        """Accept no more, and lose nothing that has been accepted."""
+        """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
         assert self._loop is not None
         context.draining = True
+        queues = [listening.duplicate(sock) for sock in self.sockets]
         if isinstance(self._loop, asyncio.SelectorEventLoop):
             # It makes a connection some turns after accept(), and drops it if its server has been
             # closed meanwhile.
             for sock in self.sockets:
                 self._loop.remove_reader(sock.fileno())
             await asyncio.sleep(DRAIN_STEP)
-        for server in self._servers:
+        for server in self.servers:
             server.close()
-        await asyncio.sleep(0)  # connection_made runs
+        await asyncio.sleep(0)  # connection_made runs, and uvloop closes its descriptors
+        waiting = []
+        for queue in queues:
+            waiting += listening.take_waiting(queue, self.config.backlog)
+            queue.close()
+        for sock in waiting:
+            try:
+                await self._loop.connect_accepted_socket(partial(new_connection, context), sock)
+            except OSError:  # the client is gone already
+                sock.close()
 
     async def _linger(self, context: WorkerContext) -> None:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
@@ -316,7 +375,7 @@ class Server:
         await asyncio.sleep(0)  # connection_lost runs
 
     @contextlib.contextmanager
-    def _signals(self) -> Generator[None]:
+    def capture_signals(self) -> Generator[None]:
         """Take the signals; the handler only sets flags, so nothing is interrupted in the middle.
 
         As a bound method of an object with should_exit it is what libraries look for that want to
@@ -326,11 +385,15 @@ class Server:
         if not (self._install_signal_handlers and main) or sys.platform == "win32":
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in self.signals}
+        handlers = dict.fromkeys(self.signals, self.handle_exit)
+        # Whoever has us in a program of theirs may have a use for it.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            handlers[signal.SIGHUP] = self.handle_hangup
+        before = {number: signal.signal(number, handlers[number]) for number in handlers}
         try:
             yield
         finally:
-            for number in self.signals:
+            for number in before:
                 signal.signal(number, before[number])
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
@@ -338,6 +401,27 @@ class Server:
         if self._should_exit:
             self.force_exit = True
         self.should_exit = True
+
+    def handle_hangup(self, number: int, frame: FrameType | None) -> None:
+        """SIGHUP: read certificates again; but stop if it is the terminal that hangs up."""
+        if self._on_terminal and not is_terminal():
+            self.handle_exit(number, frame)
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._read_again)
+
+    def _read_again(self) -> None:
+        error_logger.info("Received SIGHUP")
+        notify.reloading()
+        if self.certificates is not None:
+            self.certificates.reload()
+        else:
+            error_logger.warning("Nothing to reload: without workers only certificates can be")
+        notify.ready()
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that is still there."""
+    return os.isatty(2)
 
 
 def load_configured(config: Config) -> Any:

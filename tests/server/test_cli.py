@@ -301,7 +301,14 @@ def test_lifespan_runs_unless_off(thestral, mode, runs):
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("asyncio", "asyncio.unix_events"), ("uvloop", "uvloop"), ("auto", "uvloop")],
+    [
+        ("asyncio", "asyncio.unix_events"),
+        ("none", "asyncio.unix_events"),
+        ("uvloop", "uvloop"),
+        ("auto", "uvloop"),
+        ("uvloop:new_event_loop", "uvloop"),
+        ("asyncio:new_event_loop", "asyncio.unix_events"),
+    ],
 )
 def test_loop_is_the_one_asked_for(thestral, name, module):
     assert scope_of(thestral("--loop", name, "probe:app"))["loop"] == module

@@ -45,7 +45,7 @@ UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "h11_max_incomplete_event_size"),
+    *("timeout_request", "timeout_worker_startup", "h11_max_incomplete_event_size"),
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
     *("log_config", "use_colors", "forwarded_allow_ips"),
 ]
@@ -67,7 +67,11 @@ NUMBERS = {
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
 }
-UNBOUNDED = ["limit_max_rss", "limit_worker_lifetime", "timeout_request"]
+UNBOUNDED = [
+    *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
+]
+# Whose None is uvicorn's.
+DEFAULT_FOR_NONE = {"timeout_graceful_shutdown": 30.0, "headers": [], "reload_dirs": []}
 
 
 def refused(name, value):
@@ -136,6 +140,8 @@ def test_none_is_for_options_that_may_be_unset():
     for name, spec in options():
         if name in UNSET:
             assert taken(name, None) is None
+        elif name in DEFAULT_FOR_NONE:
+            assert taken(name, None) == DEFAULT_FOR_NONE[name]
         elif spec.kind is not list:
             assert refused(name, None).startswith("None given, expected ")
 
@@ -144,7 +150,7 @@ def test_none_is_for_options_that_may_be_unset():
     ("name", "choices"),
     [
         ("lifespan", ["auto", "on", "off"]),
-        ("loop", ["auto", "uvloop", "asyncio"]),
+        ("loop", ["auto", "uvloop", "asyncio", "none", "module:function"]),
         ("ws", ["auto", "none", "websockets", "websockets-sansio", "wsproto"]),
         ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
     ],
@@ -208,7 +214,8 @@ def test_defaults_are_finite_and_as_the_design_says():
 
 def test_every_field_is_an_option_but_what_has_no_text():
     fields = [field.name for field in dataclasses.fields(Config)]
-    fields.remove("ssl_context_factory")
+    for name in ("ssl_context_factory", "callback_notify", "timeout_notify", "env_file"):
+        fields.remove(name)
     assert fields == ["app", *(name for name, _ in options())]
 
 

@@ -85,7 +85,7 @@ async def stop(server, task):
 
 
 def test_public_names():
-    assert set(thestral.__all__) == {"Config", "Server", "__version__", "run"}
+    assert set(thestral.__all__) == {"Config", "Server", "__version__", "run", "shutdown_event"}
     assert thestral.Server is Server
     assert thestral.Config is Config
 
