@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 import math
 import multiprocessing
 import os
@@ -17,8 +18,9 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,7 +32,7 @@ from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import Server, load_configured, pid_file, terminated_quietly
+from thestral.server import Server, is_terminal, load_configured, pid_file, terminated_quietly
 from thestral.worker import (
     READY,
     RETIRE,
@@ -51,6 +53,8 @@ BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # seconds
 # Without any worker alive so many failures in a row end the server.
 HOPELESS = 5
+# How often a worker is mentioned that is not ready yet.
+REMINDER = 60.0  # seconds
 # For faulthandler to write what it has to.
 STACKS_GRACE = 1.0
 # Who has just saved a file does not wait for the requests of the old code.
@@ -64,6 +68,10 @@ class Worker:
     Attributes:
         replaces: the worker that is stopped once this one is ready.
         stop_by: time.monotonic() at which it is killed; 0.0 while it may live.
+        remind: time.monotonic() at which to say that it is not ready yet.
+        ready: time.monotonic() since when it serves; 0.0 while it starts.
+        base: bytes of memory that it held when it was ready; 0 if unknown.
+        reason: why it could not start, in its own words.
     """
 
     number: int
@@ -71,8 +79,11 @@ class Worker:
     pipe: Connection
     started: float
     watch: Watch
+    remind: float
     replaces: Worker | None = None
-    ready: bool = False
+    ready: float = 0.0
+    base: int = 0
+    reason: str = ""
     retiring: bool = False
     stopping: bool = False
     stop_by: float = 0.0
@@ -101,6 +112,9 @@ class Supervisor:
         self._app: Any = None
         self._workers: list[Worker] = []
         self._sockets: list[socket.socket] = []
+        # With SO_REUSEPORT each worker's number has queues of its own. They outlive the worker, for
+        # the one that comes after it: closing them would reset the connections that wait there.
+        self._queues: dict[int, list[socket.socket]] = {}
         self._selecting = selectors.DefaultSelector()
         self._reloader: Reloader | None = None
         self._target = worker_count(config)
@@ -111,6 +125,8 @@ class Supervisor:
         self._stopping = False
         self._failures = 0  # in a row
         self._next_start = 0.0
+        self._next_for_size = 0.0  # time.monotonic()
+        self._on_terminal = is_terminal()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -134,6 +150,8 @@ class Supervisor:
                     finally:
                         self._end_all()
         finally:
+            for number in list(self._queues):
+                self._drop_queues(number)
             listening.close_all(self._sockets)
         error_logger.info("Stopped parent process [%d]", os.getpid())
 
@@ -193,7 +211,8 @@ class Supervisor:
         while self._signals:
             name = self._signals.pop(0)
             error_logger.info("Received %s", name)
-            if name in ("SIGINT", "SIGTERM"):
+            gone = name == "SIGHUP" and self._on_terminal and not is_terminal()
+            if gone or name in ("SIGINT", "SIGTERM"):
                 self._stop()
             elif self._stopping:
                 continue
@@ -220,22 +239,26 @@ class Supervisor:
     # --- Workers come -------------------------------------------------------------------------
 
     def _grow_and_shrink(self) -> None:
-        """One step towards the number of workers that is wanted; a new one waits for the last to be
-        ready.
+        """A step towards the workers that are wanted: those that are missing start together, those
+        that take another's place one by one.
         """
-        if self._stopping or any(not (one.ready or one.stopping) for one in self._workers):
+        if self._stopping or time.monotonic() < self._next_start:
             return
-        serving = [worker for worker in self._workers if not worker.stopping]
-        retiring = next((worker for worker in serving if worker.retiring), None)
-        self._roll = [worker for worker in self._roll if worker in serving]
-        if time.monotonic() < self._next_start:
-            return
-        if len(serving) < self._target:
-            self._start()
-        elif len(serving) > self._target:
-            self._stop_worker(serving[-1])
-        elif retiring is not None:
-            self._start(replaces=retiring)
+        staying = [worker for worker in self._workers if not worker.stopping]
+        places = [worker for worker in staying if worker.replaces not in staying]
+        retiring = [worker for worker in places if worker.retiring]
+        self._roll = [worker for worker in self._roll if worker in staying]
+        if len(places) > self._target:
+            self._drop_queues(places[-1].number)
+            self._stop_worker(places[-1])
+        elif len(places) < self._target:
+            for _ in range(self._target - len(places)):
+                if time.monotonic() >= self._next_start:
+                    self._start()
+        elif len(staying) > len(places):
+            return  # a successor starts
+        elif retiring:
+            self._start(replaces=retiring[0])
         elif self._roll:
             self._start(replaces=self._roll.pop(0))
 
@@ -251,7 +274,11 @@ class Supervisor:
             self._pause()
 
     def _launch(self, replaces: Worker | None) -> None:
-        taken = {worker.number for worker in self._workers if worker is not replaces}
+        taken = {
+            worker.number
+            for worker in self._workers
+            if worker is not replaces and not worker.stopping
+        }
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as sent:
             ours, theirs = multiprocessing.Pipe()
@@ -259,10 +286,16 @@ class Supervisor:
             sent.callback(theirs.close)
             shared: list[socket.socket] = []
             sent.callback(listening.close_all, shared)
-            for sock in self._sockets:
-                shared.append(self._shared(sock))
-            # A forked worker closes what it has of ours, or nobody would see us end.
-            inherited = [ours, *(one.pipe for one in self._workers)] if self.config.preload else []
+            for sock in self._queues_of(number):
+                shared.append(listening.duplicate(sock))
+            inherited: list[Callable[[], None]] = []
+            if self.config.preload:
+                # A forked worker closes what it has of ours, or nobody would see us end, nor the
+                # port.
+                pipes = [ours, *(one.pipe for one in self._workers)]
+                held = [*self._sockets, *itertools.chain(*self._queues.values())]
+                inherited += [pipe.close for pipe in pipes]
+                inherited += [partial(listening.let_go, sock) for sock in held]
             process = self._context.Process(
                 target=run_worker,
                 args=(self.config, number, shared, theirs, inherited, self._app),
@@ -275,17 +308,33 @@ class Supervisor:
             with held_back(holding):
                 process.start()
             undo.pop_all()
-        worker = Worker(number, process, ours, time.monotonic(), Watch(process.pid), replaces)
+        now = time.monotonic()
+        worker = Worker(number, process, ours, now, Watch(process.pid), now + REMINDER, replaces)
         self._workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._hear(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
 
-    def _shared(self, sock: socket.socket) -> socket.socket:
-        """A socket for a worker: the same, or with SO_REUSEPORT one of its own."""
-        own = None
-        if self.config.reuse_port:
-            own = listening.own_queue(sock, self.config.tcp_keepalive)
-        return own or listening.duplicate(sock)
+    def _queues_of(self, number: int) -> list[socket.socket]:
+        """What a worker listens on: our sockets, or with SO_REUSEPORT those of its number."""
+        if not self.config.reuse_port:
+            return self._sockets
+        if number not in self._queues:
+            idle = self.config.tcp_keepalive
+            queues: list[socket.socket] = []
+            try:
+                for sock in self._sockets:
+                    queues.append(listening.own_queue(sock, idle) or listening.duplicate(sock))
+            except BaseException:
+                listening.close_all(queues)
+                raise
+            self._queues[number] = queues
+        return self._queues[number]
+
+    def _drop_queues(self, number: int) -> None:
+        """Hold the queues of a worker's number no longer: once it has closed them, too, the kernel
+        gives new connections to the others.
+        """
+        listening.close_all(self._queues.pop(number, []))
 
     def _hear(self, worker: Worker) -> None:
         try:
@@ -297,10 +346,15 @@ class Supervisor:
             self._on_ready(worker)
         elif message == RETIRE:
             worker.retiring = True
+        else:
+            worker.reason = message
 
     def _on_ready(self, worker: Worker) -> None:
-        worker.ready = True
+        worker.ready = time.monotonic()
+        if self._stopping:
+            return
         self._failures = 0
+        self._weigh_at_start(worker)
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
             worker.expires = time.monotonic() + lifetime * (1 + worker.number % 10 / 100)
@@ -322,6 +376,9 @@ class Supervisor:
         notify.reloading()
         self._rolling = True
         self._next_start = 0.0  # who asks has mended what was broken
+        for worker in self._workers:
+            if not worker.ready:  # it may have what is to be replaced, or hang in it
+                self._stop_worker(worker)
         self._roll = [worker for worker in self._workers if not worker.stopping]
 
     def _give_up_rolling(self) -> None:
@@ -337,6 +394,10 @@ class Supervisor:
         if not self._stopping:
             notify.stopping()
         self._stopping = True
+        # The last worker that closes them ends the port: who comes later is refused at once, and
+        # does not wait in a queue that nobody will take anything from.
+        for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
+            listening.let_go(sock)
         for worker in self._workers:
             # A second signal makes a worker that drains leave at once.
             worker.process.terminate()
@@ -367,6 +428,9 @@ class Supervisor:
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """A worker has ended that should not have."""
+        waits = math.isinf(self._next_start)  # another has ended, and said the same
+        if worker.reason and not waits:
+            error_logger.error("%s", worker.reason)
         if self._reloader is not None:
             self._next_start = math.inf
             error_logger.error(
@@ -385,6 +449,8 @@ class Supervisor:
         if self._failures >= HOPELESS and not self._workers:
             raise WorkerError(f"No worker lives: {self._failures} in a row died at their start")
         self._pause()
+        if self._next_start > time.monotonic():
+            self._drop_queues(worker.number)  # others take what would wait there
 
     def _pause(self) -> None:
         """Wait before the next start, longer after each failure."""
@@ -398,24 +464,60 @@ class Supervisor:
             if worker.stop_by and now >= worker.stop_by:
                 error_logger.error("Killing worker %d, which does not stop", worker.number)
                 worker.process.kill()
-            elif worker.ready and not worker.stopping:
-                size = self.config.limit_max_rss and resident_size(worker.watch.pid)
-                if size and size > (self.config.limit_max_rss or 0) and not worker.retiring:
-                    error_logger.warning("Worker %d holds %d bytes", worker.number, size)
-                    worker.retiring = True
-                worker.retiring |= now >= worker.expires
+            elif not worker.stopping:
+                if worker.ready:
+                    self._weigh(worker, now)
+                    worker.retiring |= now >= worker.expires
                 self._examine(worker, now)
 
-    def _examine(self, worker: Worker, now: float) -> None:
-        stuck = worker.watch.stuck_for(now)
-        if stuck < self.config.timeout_worker_healthcheck:
+    def _weigh_at_start(self, worker: Worker) -> None:
+        """Note what a worker holds that has served nothing yet; more than it may is told once."""
+        limit = self.config.limit_max_rss
+        worker.base = resident_size(worker.watch.pid) or 0 if limit else 0
+        if limit and worker.base > limit and self._next_for_size < math.inf:
+            self._next_for_size = math.inf
+            error_logger.warning(
+                "Worker %d holds %d bytes at its start, and --limit-max-rss is %d:"
+                " such workers are not replaced for their memory",
+                worker.number,
+                worker.base,
+                limit,
+            )
+
+    def _weigh(self, worker: Worker, now: float) -> None:
+        """Have a worker replaced that holds too much memory, if a new one would hold less. If
+        workers grow as soon as they serve, that is not done all the time.
+        """
+        limit = self.config.limit_max_rss
+        if not limit or worker.retiring or worker.base > limit:
             return
-        error_logger.error(
-            "Worker %d [%d] has been stuck for %.0f s: killing it",
+        size = resident_size(worker.watch.pid) or 0
+        young = now - worker.ready < SETTLED
+        if size <= limit or (young and now < self._next_for_size):
+            return
+        self._next_for_size = max(self._next_for_size, now + SETTLED)
+        error_logger.warning(
+            "Worker %d holds %d bytes, %d at its start: replacing it",
             worker.number,
-            worker.watch.pid,
-            stuck,
+            size,
+            worker.base,
         )
+        worker.retiring = True
+
+    def _examine(self, worker: Worker, now: float) -> None:
+        """Kill a worker in which nothing can happen any more, or that takes too long to start."""
+        stuck = worker.watch.stuck_for(now)
+        starting = 0.0 if worker.ready else now - worker.started
+        name = f"Worker {worker.number} [{worker.watch.pid}]"
+        if stuck >= self.config.timeout_worker_healthcheck:
+            error_logger.error("%s has been stuck for %.0f s: killing it", name, stuck)
+        elif starting >= (self.config.timeout_worker_startup or math.inf):
+            error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
+        else:
+            if starting and now >= worker.remind:
+                worker.remind = now + REMINDER
+                error_logger.warning("%s has been starting for %.0f s", name, starting)
+            return
         if STACKS_SIGNAL is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.watch.pid, STACKS_SIGNAL)  # faulthandler writes, then it dies

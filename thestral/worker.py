@@ -7,7 +7,7 @@ import faulthandler
 import signal
 import socket
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # What a worker tells its supervisor.
 READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
+# Any other text is why it cannot start: the supervisor says it once for all of them.
 
 STARTUP_FAILURE = 3
 # Which the supervisor takes. It holds those back from a worker until they mean to it what they
@@ -41,7 +42,7 @@ def run_worker(
     number: int,
     sockets: Sequence[socket.socket],
     pipe: Connection,
-    inherited: Sequence[Connection],
+    inherited: Sequence[Callable[[], None]],
     app: ASGIApplication | None,
 ) -> None:
     """The whole life of a worker process; ends it.
@@ -51,11 +52,11 @@ def run_worker(
         number: the worker's, from 1.
         sockets: bound ones to listen on.
         pipe: to the supervisor; its end is the supervisor's end.
-        inherited: the supervisor's ends of pipes, to be closed.
+        inherited: what closes the supervisor's pipes and sockets, which a fork has brought here.
         app: the application if the supervisor has loaded it before the fork.
     """
-    for connection in inherited:
-        connection.close()
+    for close in inherited:
+        close()
     set_title(f"worker {number}")
     # After a fork the supervisor's handlers are here, too.
     signal.set_wakeup_fd(-1)
@@ -71,8 +72,11 @@ def run_worker(
     except Terminated:
         sys.exit(0)
     except ThestralError as error:
-        error_logger.error("%s", error)
-        sys.exit(1 if server.started else STARTUP_FAILURE)
+        if server.started:
+            error_logger.error("%s", error)
+            sys.exit(1)
+        server.tell(str(error))
+        sys.exit(STARTUP_FAILURE)
     leave(server)
 
 
@@ -114,12 +118,12 @@ class WorkerServer(Server):
     def announce(self) -> None:
         assert self._loop is not None
         self._loop.add_reader(self._pipe.fileno(), self._supervisor_gone)
-        self._tell(READY)
+        self.tell(READY)
 
     def retire(self) -> None:
-        self._tell(RETIRE)
+        self.tell(RETIRE)
 
-    def _tell(self, message: str) -> None:
+    def tell(self, message: str) -> None:
         with contextlib.suppress(OSError):  # it is gone, as we are about to be told
             self._pipe.send(message)
 

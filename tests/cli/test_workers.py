@@ -235,7 +235,7 @@ def test_workers_stop_without_their_supervisor(start):
 
 def test_worker_that_starts_stops_without_its_supervisor(start, folder):
     (folder / "main.py").write_text("open('gate').read()\n" + APP)
-    command = start("--workers", "2")
+    command = start("--workers", "1", "--limit-max-requests", "9")
     wait_until(lambda: len(command.family()) > 1)
     command.saw("Started parent process")
     with (folder / "gate").open("w"):  # opens once the worker imports the application

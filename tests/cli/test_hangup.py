@@ -1,0 +1,105 @@
+"""SIGHUP: certificates, workers; and a terminal that is gone."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import ssl
+
+import httpx
+import pytest
+import trustme
+from load import APP, ask, workers
+from process import Command
+from support import wait_until
+
+TLS = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, **popen):
+        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def stop(command):
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_one_process_reads_its_certificate_again(start):
+    command = start(*TLS)
+    command.url()
+    command.signal(signal.SIGHUP)
+    command.saw("TLS certificates reloaded")  # no handshake has looked at the files
+    stop(command)
+
+
+def test_one_process_with_nothing_to_read(start):
+    command = start()
+    url = command.url()
+    command.signal(signal.SIGHUP)
+    command.saw("Nothing to reload: without workers only certificates can be")
+    assert ask(url) == command.process.pid
+    stop(command)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_broken_certificate_leaves_what_serves(start, folder, arguments):
+    command = start(*TLS, *arguments)
+    url = command.url()
+    old = workers(command, 2 if arguments else 1)
+    (folder / "server.pem").write_text("nothing of the kind\n")
+    command.signal(signal.SIGHUP)
+    if arguments:
+        command.saw("Rolling restart given up: the old workers go on")
+    else:
+        command.saw("TLS certificates not reloaded, the old ones stay")
+    assert command.stderr.count("'server.pem' holds no certificate in PEM") == 1
+    trust = ssl.create_default_context(cafile=folder / "ca.pem")
+    assert int(httpx.get(url, verify=trust).text.split()[0]) in old
+    stop(command)
+    assert "Traceback" not in command.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_terminal_that_is_gone_ends_the_server(start, count):
+    terminal, theirs = pty.openpty()
+    try:
+        command = start("--workers", str(count), stderr=theirs)
+        os.close(theirs)
+        first = workers(command, count)
+        output = b""
+        command.signal(signal.SIGHUP)  # of somebody who means it
+        while b"Received SIGHUP" not in output:
+            output += os.read(terminal, 4096)
+        if count > 1:
+            workers(command, 2 * count)
+            wait_until(lambda: all(f"lifespan.shutdown {pid}" in command.stdout for pid in first))
+        assert command.process.poll() is None
+    finally:
+        os.close(terminal)
+    command.signal(signal.SIGHUP)
+    assert command.wait() == 0
+    assert command.stdout.count("lifespan.shutdown") == command.stdout.count("lifespan.startup")

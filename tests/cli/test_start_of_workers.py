@@ -1,0 +1,152 @@
+"""Workers that start: together, slowly, never; and what they hold when they have."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from load import APP, ask, ask_aside, workers
+from process import Command
+
+HANG = "print('importing', flush=True)\nopen('gate').read()\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder):
+    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    commands = []
+
+    def start(*arguments, **popen):
+        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.__exit__(None, None, None)
+
+
+def stop(command):
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_all_start_at_once(start, folder):
+    # Each import ends when all three have begun.
+    (folder / "main.py").write_text(
+        APP + "while len(open('imports').readlines()) < 3:\n    time.sleep(0.01)\n"
+    )
+    command = start("--workers", "3")
+    assert len(set(workers(command, 3))) == 3
+    stop(command)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--reload"]])
+def test_broken_import_is_told_once(start, folder, arguments):
+    # They fail together, and so at the same time.
+    (folder / "main.py").write_text(
+        APP + "while len(open('imports').readlines()) < 3:\n    time.sleep(0.01)\n"
+        "raise ZeroDivisionError('broken')\n"
+    )
+    command = start("--workers", "3", *arguments)
+    if arguments:
+        command.saw("Waiting for a change...", times=3)
+        stop(command)
+    assert command.wait() == (0 if arguments else 3)
+    assert command.stderr.count("ZeroDivisionError: broken") == 1
+
+
+def test_start_that_hangs_holds_up_no_other(start, folder):
+    command = start("--workers", "2")
+    url = command.url()
+    first, second = workers(command, 2)
+    (folder / "main.py").write_text(HANG + APP)
+    os.kill(first, signal.SIGKILL)
+    command.saw("importing")
+    (folder / "main.py").write_text(APP)
+    os.kill(second, signal.SIGKILL)
+    third = workers(command, 3)[2]
+    assert ask(url) == third
+    # Who asks for new workers has mended what the hanging one waits for.
+    command.signal(signal.SIGHUP)
+    command.saw(f"lifespan.shutdown {third}")
+    assert ask(url) in workers(command, 5)[3:]
+    assert command.stderr.count(" died ") == 2
+    stop(command)
+
+
+def test_time_out_at_the_first_start(start, folder):
+    (folder / "main.py").write_text(HANG)
+    command = start("--workers", "2", "--timeout-worker-startup", "5")
+    assert command.wait() == 3
+    assert "was not ready within 5 s: killing it" in command.stderr
+    assert 'main.py", line 2 in <module>' in command.stderr  # where it hangs
+    assert "A worker could not start" in command.stderr
+
+
+def test_time_out_of_a_successor(start, folder):
+    command = start("--workers", "2", "--timeout-worker-startup", "6")
+    url = command.url()
+    old = workers(command, 2)
+    (folder / "main.py").write_text(HANG)
+    command.signal(signal.SIGHUP)
+    command.saw("was not ready within 6 s: killing it")
+    command.saw("Rolling restart given up: the old workers go on")
+    assert ask(url) in old
+    stop(command)
+
+
+def test_slow_start_is_mentioned(start, folder):
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if sys.argv[:1] == ['-m']:\n"
+        "    import thestral.supervisor\n"
+        "    thestral.supervisor.REMINDER = 0.1\n"
+    )
+    (folder / "main.py").write_text(HANG + APP)
+    command = start("--workers", "1", "--preload", env={"PYTHONPATH": str(folder)})
+    command.saw("importing")
+    with (folder / "gate").open("w"):
+        pass
+    workers(command, 1)
+    stop(command)
+    assert "has been starting" not in command.stderr  # a fork has imported it already
+    command = start("--workers", "2", env={"PYTHONPATH": str(folder)})
+    command.saw("has been starting for", times=4)
+    (folder / "main.py").write_text(APP)
+    command.signal(signal.SIGHUP)
+    workers(command, 2)
+    stop(command)
+    assert "died" not in command.stderr
+
+
+def test_limit_of_memory_below_what_a_worker_needs(start):
+    command = start("--limit-max-rss", "1000000", "--limit-worker-lifetime", "2.5")
+    command.url()
+    (first,) = workers(command, 1)
+    command.saw(f"lifespan.shutdown {first}")  # of its age, after more than one look at its size
+    stop(command)
+    assert command.stderr.count("bytes at its start, and --limit-max-rss is 1000000: such") == 1
+    assert "replacing it" not in command.stderr
+
+
+def test_limit_of_memory_that_each_worker_exceeds_at_once(start):
+    command = start("--limit-max-rss", "150000000", "--limit-worker-lifetime", "4")
+    url = command.url()
+    (first,) = workers(command, 1)
+    ask_aside(url, "/grow").join()
+    command.saw(" at its start: replacing it")
+    command.saw(f"lifespan.shutdown {first}")
+    second = workers(command, 2)[1]
+    ask_aside(url, "/grow").join()
+    command.saw(f"lifespan.shutdown {second}")  # of its age
+    stop(command)
+    assert command.stderr.count("replacing it") == 1
