@@ -303,7 +303,7 @@ class Server:
         self.should_exit = True
 
     async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
-        connection = partial(new_connection, context)
+        connection: Callable[[], Any] = partial(new_connection, context)
         assert self._loop is not None
         backlog = self.config.backlog
         if sock.family != socket.AF_UNIX:
@@ -329,13 +329,14 @@ class Server:
         for server in self.servers:
             server.close()
         await asyncio.sleep(0)  # connection_made runs, and uvloop closes its descriptors
+        connection: Callable[[], Any] = partial(new_connection, context)
         waiting = []
         for queue in queues:
             waiting += listening.take_waiting(queue, self.config.backlog)
             queue.close()
         for sock in waiting:
             try:
-                await self._loop.connect_accepted_socket(partial(new_connection, context), sock)
+                await self._loop.connect_accepted_socket(connection, sock)
             except OSError:  # the client is gone already
                 sock.close()
 

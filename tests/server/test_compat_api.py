@@ -109,6 +109,8 @@ def test_fields_of_uvicorns_config():
         reload_includes=None,
         reload_excludes=None,
         workers=None,
+        proxy_headers=True,
+        forwarded_allow_ips=None,
         limit_concurrency=None,
         limit_max_requests=None,
         limit_max_requests_jitter=0,

@@ -17,7 +17,8 @@ async def main() -> None:
     task = asyncio.create_task(server.serve())
     await server.started.wait()
     port: int = server.sockets[0].getsockname()[1]
-    print(port, thestral.__version__)
+    print(port, thestral.__version__, server.server_state.total_requests)
+    print(thestral.shutdown_event().is_set())
     server.should_exit = True
     await task
 
