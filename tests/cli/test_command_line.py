@@ -225,7 +225,7 @@ def test_help(folder):
     for text in (
         "Binding:", "Application:", "HTTP:", "Limits:", "Time-outs:", "Logging:",
         "--port INTEGER", "--timeout-head SECONDS", "--limit-header-size BYTES",
-        "THESTRAL_TIMEOUT_HEAD", "[default: 10.0]", "[default: 65536]", "MODULE:FUNCTION that makes one",
+        "THESTRAL_TIMEOUT_HEAD", "[default: 10.0]", "[default: 65536]", "[auto|on|off]",
     ):  # fmt: skip
         assert text in re.sub(r"\s+", " ", out), text
 
