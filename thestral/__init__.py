@@ -1,11 +1,9 @@
 """thestral: an ASGI server for Python whose bytes are read and written in C."""
 
-from importlib.metadata import version as _version
-
 from thestral.config import Config
 from thestral.lifespan import shutdown_event
 from thestral.server import Server
 from thestral.supervisor import run
 
 __all__ = ["Config", "Server", "__version__", "run", "shutdown_event"]
-__version__ = _version("thestral")
+__version__ = "0.1.0"

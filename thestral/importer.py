@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -64,12 +63,18 @@ def missing_module(name: str, missing: str) -> str:
     found = [path.stem for path in folder.glob("*.py")] if folder.is_dir() else []
     if folder.is_dir():
         found += [path.name for path in folder.iterdir() if (path / "__init__.py").is_file()]
-    nearest = difflib.get_close_matches(missing.split(".")[-1], found, n=1)
-    hint = f' Did you mean "{nearest[0]}"?' if nearest else ""
+    hint = did_you_mean(missing.split(".")[-1], found)
     where = f"(looked in {directory}; use --app-dir)"
     if name.endswith(".py"):
         return f'Could not import module "{name}". Name it without ".py", as in "main:app".'
     return f'Could not import module "{missing}".{hint} {where}'
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    import difflib  # not needed where all is well
+
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f' Did you mean "{nearest[0]}"?' if nearest else ""
 
 
 def find(module: ModuleType, attribute: str) -> Any:
@@ -91,8 +96,7 @@ def missing_attribute(module: ModuleType, attribute: str, part: str) -> str:
         and not inspect.isclass(value)
         and getattr(value, "__module__", module.__name__) not in sys.builtin_module_names
     ]
-    nearest = difflib.get_close_matches(part, own, n=1)
-    hint = f' Did you mean "{nearest[0]}"?' if nearest else ""
+    hint = did_you_mean(part, own)
     has = f" It has: {', '.join(sorted(own)[:NAMES_SHOWN])}." if own else ""
     return f'Attribute "{attribute}" not found in module "{module.__name__}".{hint}{has}'
 

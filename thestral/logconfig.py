@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
-import json
 import logging
 import logging.config
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ConfigError
+
+if TYPE_CHECKING:
+    import configparser
 
 # uvicorn's loggers, and ours that stand for them.
 UVICORN_NAMES = {
@@ -37,9 +37,14 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
     path = Path(given)
     try:
         text = path.read_text(encoding="utf-8")
+        # Each parser is imported where it is needed: most servers start without all of them.
         if path.suffix == ".json":
+            import json
+
             content = json.loads(text)
         elif path.suffix == ".toml":
+            import tomllib
+
             content = tomllib.loads(text)
         elif path.suffix in (".yaml", ".yml"):
             content = read_yaml(text)
@@ -65,6 +70,8 @@ def read_yaml(text: str) -> Any:
 
 
 def read_ini(text: str) -> configparser.RawConfigParser:
+    import configparser
+
     parser = configparser.RawConfigParser()
     parser.read_string(text)
     for name in parser.sections():

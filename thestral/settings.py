@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,8 @@ def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
 
 def parse(path: Path) -> dict[str, Any]:
     """A TOML file; a pyproject.toml given by name is read as it is, so its own table counts."""
+    import tomllib  # many have no file
+
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
@@ -54,6 +54,8 @@ def known(table: Any, path: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in names:
+            import difflib  # not needed where all is well
+
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError("config", f"{path} has an unknown option {key!r}{hint}")

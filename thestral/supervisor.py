@@ -11,9 +11,7 @@ import dataclasses
 import gc
 import itertools
 import math
-import multiprocessing
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -21,9 +19,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thestral import cpus, notify, tls
 from thestral import sockets as listening
@@ -42,6 +38,9 @@ from thestral.worker import (
     run_worker,
     set_title,
 )
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 # How often workers are looked at, in seconds.
 PATROL = 1.0
@@ -103,6 +102,8 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         if not isinstance(config.app, str):
             raise ConfigError("app", "with workers or reload expected 'module:attribute', a text")
+        import multiprocessing  # a server on its own starts without
+
         if config.preload and config.reload:
             raise ConfigError("preload", "not with --reload: new workers would have the old code")
         if not config.preload:
@@ -281,7 +282,7 @@ class Supervisor:
         }
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as sent:
-            ours, theirs = multiprocessing.Pipe()
+            ours, theirs = self._context.Pipe()
             undo.callback(ours.close)
             sent.callback(theirs.close)
             shared: list[socket.socket] = []
@@ -304,6 +305,8 @@ class Supervisor:
             holding = set(SIGNALS)
             if not self.config.preload:
                 holding.discard(signal.SIGTERM)  # until run_worker it just ends the process
+                from multiprocessing import resource_tracker
+
                 resource_tracker.ensure_running()  # its first start would let signals through
             with held_back(holding):
                 process.start()
@@ -582,6 +585,8 @@ def check_picklable(config: Config) -> None:
     Raises:
         ConfigError: with the option that cannot.
     """
+    import pickle
+
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         try:

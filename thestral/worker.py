@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from thestral.logging import error_logger
 from thestral.server import Server, leave
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from thestral.config import Config
     from thestral.types import ASGIApplication
 

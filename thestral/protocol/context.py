@@ -11,7 +11,6 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral._core.http1 import ResponseWriter
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from thestral.tls import Certificates
     from thestral.types import ASGIApplication
 
+# Of a Date field, RFC 9110 section 5.6.7, whatever the locale.
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Deadlines are looked at this often, in seconds, or eight times within the shortest one.
 SLOWEST_TICK = 0.5
 FASTEST_TICK = 0.01
@@ -208,6 +210,12 @@ class WorkerContext:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            date = formatdate(second, usegmt=True).encode()
-            self.date_head = b"date: " + date + b"\r\n" if self.send_date else b""
+            self.date_head = b"date: " + date_of(second) + b"\r\n" if self.send_date else b""
             self.default_head = self.date_head + self.server_head + self.extra_head
+
+
+def date_of(second: int) -> bytes:
+    """A Unix time as the value of a Date field (RFC 9110 section 5.6.7)."""
+    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(second)
+    clock = f"{hour:02}:{minute:02}:{second:02}"
+    return f"{DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year} {clock} GMT".encode()
