@@ -1,46 +1,104 @@
-"""Instructions per request, counted by valgrind's callgrind: repeatable where times are not.
+"""Instructions per answer, counted by valgrind's callgrind: repeatable where times are not.
 
-    python bench/instructions.py [--module thestral|uvicorn] [--websocket BYTES]
+    python bench/instructions.py                    # counts, and compares with instructions.json
+    python bench/instructions.py --write            # keeps the counts there
+    python bench/instructions.py --check            # status 1 if one has grown by more than 3 %
+    python bench/instructions.py --module uvicorn --cases "plain GET, 4 headers"
 
 The difference between two runs of different length is divided by the difference of their requests,
-so that start-up falls out. 4 request headers, keep-alive, no pipelining, the plain application;
-or echoes of text messages of so many bytes.
+so that start-up falls out. One connection, one request at a time.
+
+Counts depend on the versions of what is run: those that they were measured with are kept beside
+them. With others --check says "not comparable" and ends with status 3, which is neither a pass nor
+a regression.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
+import json
 import os
+import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ws_load import TEXT, Connection, sample
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: bench\r\nAccept: */*\r\n"
-    b"Accept-Encoding: gzip\r\n\r\n"
+BENCH = Path(__file__).resolve().parent
+KEPT = BENCH / "instructions.json"
+TOLERANCE = 3  # percent; repeated counts differ by less than 1
+REGRESSION, NOT_COMPARABLE = 1, 3  # exit statuses; 2 is argparse's
+START = 600.0  # seconds for a server to start under valgrind
+NO_LOG = ("--no-access-log", "--log-level", "warning")
+PARTS = ("uvloop", "Cython")  # packages that every count depends on
+FASTAPI = ("fastapi", "starlette", "pydantic", "pydantic_core", "anyio")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is counted.
+
+    Attributes:
+        app: "module:attribute".
+        load: sends so many requests to a port.
+        packages: whose versions matter beside PARTS.
+        arguments: of the server.
+        few, many: requests of the two runs.
+    """
+
+    app: str
+    load: Callable[[int, int], None]
+    packages: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = NO_LOG
+    few: int = 500
+    many: int = 1500
+
+
+def head(line: str, *fields: str) -> bytes:
+    return "\r\n".join((f"{line} HTTP/1.1", "Host: 127.0.0.1:8000", *fields, "", "")).encode()
+
+
+FOUR = ("User-Agent: bench", "Accept: */*", "Accept-Encoding: gzip")
+TWELVE = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Referer: https://www.example.com/a/page/before?with=query",
+    "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
+    "Upgrade-Insecure-Requests: 1",
+    "Sec-Fetch-Dest: document",
+    "Sec-Fetch-Mode: navigate",
+    "Sec-Fetch-Site: same-origin",
+    "Priority: u=0, i",
 )
-FEW = 500
-MANY = 1500
 
 
-def get(port: int, requests: int) -> None:
+def exchange(port: int, requests: int, *, request: bytes, end: bytes) -> None:
+    """Send a request when the answer to the one before has come, to its last bytes."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         for _ in range(requests):
-            connection.sendall(REQUEST)
+            connection.sendall(request)
             received = b""
-            while not received.endswith(b"Hello, world!"):
-                received += connection.recv(65536)
+            while not received.endswith(end):
+                data = connection.recv(65536)
+                if not data:
+                    raise SystemExit(f"closed after {received!r}")
+                received += data
 
 
-def echo(port: int, messages: int, size: int) -> None:
+def echo(port: int, messages: int, *, size: int) -> None:
     connection = Connection(port)
     connection.open()
     for _ in range(messages):
@@ -48,26 +106,53 @@ def echo(port: int, messages: int, size: int) -> None:
     connection.close()
 
 
-def count(module: str, app: str, load: Callable[[int, int], None], requests: int) -> int:
+def get(*fields: str) -> Callable[[int, int], None]:
+    return partial(exchange, request=head("GET /", *fields), end=b"\r\n\r\nHello, world!")
+
+
+BODY = b"x" * 1024
+POST = head("POST /", *FOUR, "Content-Type: application/json", f"Content-Length: {len(BODY)}")
+ITEM = head("GET /items/5?q=tea", *FOUR)
+CASES = {
+    "plain GET, 4 headers": Case("applications:plain", get(*FOUR)),
+    "plain GET, 12 headers": Case("applications:plain", get(*TWELVE)),
+    "POST 1 KB": Case(
+        "applications:body", partial(exchange, request=POST + BODY, end=b"\r\n\r\n1024")
+    ),
+    "FastAPI async": Case(
+        "frameworks:fast",
+        partial(exchange, request=ITEM, end=b'\r\n\r\n{"item_id":5,"q":"tea"}'),
+        packages=FASTAPI,
+        few=200,
+        many=600,
+    ),
+    "WebSocket 64 B": Case("applications:echo", partial(echo, size=64)),
+    "access log": Case("applications:plain", get(*FOUR), arguments=()),
+}
+
+
+def count(module: str, case: Case, requests: int) -> int:
     """Instructions of a server's whole life with so many requests."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "w") as log:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
-        command += [sys.executable, "-m", module, f"bench.apps:{app}", "--port", str(port)]
-        command += ["--no-access-log", "--log-level", "warning"]
+        command += [sys.executable, "-m", module, case.app, "--port", str(port), *case.arguments]
         process = subprocess.Popen(
             command,
-            cwd=Path(__file__).parents[1],
+            cwd=BENCH,
             env=os.environ | {"PYTHONHASHSEED": "0"},  # else dictionaries differ from run to run
+            stdout=log,
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait(port)
-        load(port, requests)
-        process.terminate()
-        errors = process.communicate()[1]
+        try:
+            wait(port)
+            case.load(port, requests)
+        finally:
+            process.terminate()
+            errors = process.communicate()[1]
     found = re.search(r"Collected : (\d+)", errors)
     if found is None:
         raise SystemExit(errors)
@@ -75,7 +160,8 @@ def count(module: str, app: str, load: Callable[[int, int], None], requests: int
 
 
 def wait(port: int) -> None:
-    for _ in range(600):
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
         except OSError:
@@ -85,17 +171,98 @@ def wait(port: int) -> None:
     raise SystemExit("the server does not start")
 
 
+def per_request(module: str, case: Case) -> int:
+    few, many = (count(module, case, requests) for requests in (case.few, case.many))
+    return round((many - few) / (case.many - case.few))
+
+
+def versions() -> dict[str, str]:
+    """What counts depend on, and can be told."""
+    found = {
+        "python": platform.python_version(),
+        "python's compiler": platform.python_compiler(),
+        "compiler": compiler(),
+        "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+    }
+    for package in (*PARTS, *FASTAPI):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def compiler() -> str:
+    """What compiled thestral's codec, as the object file says."""
+    spec = importlib.util.find_spec("thestral._core.http1")
+    if spec is None or spec.origin is None:
+        return "none"
+    found = re.search(rb"(GCC: \([^)]*\)|clang version) [\d.]+", Path(spec.origin).read_bytes())
+    return found[0].decode() if found else "unknown"
+
+
+def differences(kept: dict[str, str], now: dict[str, str], packages: tuple[str, ...]) -> list[str]:
+    """What keeps two counts from being comparable."""
+    names = [name for name in now if name not in FASTAPI or name in packages]
+    return [
+        f"{name} {kept.get(name, 'none')}, here {now[name]}"
+        for name in names
+        if kept.get(name) != now[name]
+    ]
+
+
+def verdict(kept: int | None, found: int) -> tuple[int, str]:
+    """Exit status, and what to say of a count beside the kept one."""
+    if kept is None:
+        return 0, "not kept yet"
+    change = 100 * (found - kept)
+    text = f"{change / kept:+.1f}% from {kept}"
+    if change > TOLERANCE * kept:
+        return REGRESSION, f"{text}: more than {TOLERANCE}% worse"
+    if change < -TOLERANCE * kept:
+        return 0, f"{text}: better, keep it with --write"
+    return 0, text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--module", default="thestral")
-    parser.add_argument("--websocket", type=int, metavar="BYTES", help="echo such messages")
+    parser.add_argument("--module", default="thestral", choices=["thestral", "uvicorn"])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true", help=f"keep the counts in {KEPT.name}")
+    what.add_argument("--check", action="store_true", help="fail where a count has grown")
     options = parser.parse_args()
-    module, size = options.module, options.websocket
-    app, load, unit = "plain", get, "request"
-    if size is not None:
-        app, load, unit = "echo", partial(echo, size=size), "message"
-    few, many = (count(module, app, load, requests) for requests in (FEW, MANY))
-    print(f"{module}: {(many - few) / (MANY - FEW):.0f} instructions per {unit}")
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not on the PATH. Install it: apt install valgrind")
+    if options.module != "thestral" and (options.write or options.check):
+        parser.error("only thestral's counts are kept")
+    kept = json.loads(KEPT.read_text())
+    now = versions()
+    if options.write:
+        if kept["measured_with"] != now and set(options.cases) != set(CASES):
+            parser.error("the versions are others than those of the kept counts: count all cases")
+        kept["measured_with"] = now
+    status = 0
+    for name in options.cases:
+        case = CASES[name]
+        other = differences(kept["measured_with"], now, case.packages)
+        if options.check and other:
+            print(f"{name}: not comparable: {'; '.join(other)}", flush=True)
+            status = status or NOT_COMPARABLE
+            continue
+        found = per_request(options.module, case)
+        text = f"{options.module}, {name}: {found} instructions"
+        if options.write:
+            kept["instructions"][name] = found
+            KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        elif options.module == "thestral":
+            failed, said = (0, "") if other else verdict(kept["instructions"].get(name), found)
+            text += f", {said or 'not comparable with the kept one'}"
+            if failed and options.check:
+                status = failed
+        print(text, flush=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -231,6 +231,7 @@ def run(
         "messages_per_second": round(len(latencies) / elapsed),
         "p50_us": round(latencies[len(latencies) // 2] * 1e6),
         "p99_us": round(latencies[len(latencies) * 99 // 100] * 1e6),
+        "p999_us": round(latencies[len(latencies) * 999 // 1000] * 1e6),
         "load_cpu": round(busy / elapsed, 2),
         "compressed": compress,
     }

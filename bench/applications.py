@@ -1,0 +1,96 @@
+"""The plain ASGI applications that are measured; those of frameworks are in frameworks.py, so that
+their imports count only where they are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any
+
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
+LARGE = bytes(range(256)) * 4096  # 1 MiB
+LARGE_HEADERS = [(b"content-type", b"application/octet-stream"), (b"content-length", b"1048576")]
+CHUNK = b"0123456789abcdef" * 64  # 1 KiB
+CHUNKS = 100
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    """A lifespan with nothing to do."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """13 bytes for any request."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": b"Hello, world!"})
+
+
+async def body(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The number of bytes of the request's body; at /crc its CRC-32."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    size = checksum = 0
+    check = scope["path"] == "/crc"
+    more = True
+    while more:
+        message = await receive()
+        data = message.get("body", b"")
+        size += len(data)
+        if check:
+            checksum = zlib.crc32(data, checksum)
+        more = message.get("more_body", False)
+    answer = b"%d" % (checksum if check else size)
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def large(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """1 MiB in one message."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": LARGE_HEADERS})
+    await send({"type": "http.response.body", "body": LARGE})
+
+
+async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """100 messages of 1 KiB, of a length that is not announced."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS[:1]})
+    for _ in range(CHUNKS):
+        await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def sleep(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """13 bytes after 10 ms."""
+    if scope["type"] != "lifespan":
+        await asyncio.sleep(0.01)
+    await plain(scope, receive, send)
+
+
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Each WebSocket message back as it came."""
+    if scope["type"] != "websocket":
+        await plain(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})

@@ -1,0 +1,45 @@
+"""The applications of FastAPI and Starlette that are measured."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from applications import lifespan
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.responses import FileResponse
+
+fast = FastAPI()
+
+
+class Item(BaseModel):
+    name: str
+    price: float
+    tags: list[str] = []
+    description: str | None = None
+
+
+@fast.get("/items/{item_id}")
+async def item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
+    return {"item_id": item_id, "q": q}
+
+
+@fast.get("/sync/{item_id}")
+def sync_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
+    return {"item_id": item_id, "q": q}
+
+
+@fast.post("/items")
+async def create(item: Item) -> dict[str, str | float]:
+    return {"name": item.name, "total": item.price * len(item.tags)}
+
+
+async def file(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The file that BENCH_FILE names: by http.response.pathsend where the server offers it, else in
+    chunks that a thread reads, as Starlette does both.
+    """
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await FileResponse(os.environ["BENCH_FILE"])(scope, receive, send)
