@@ -13,7 +13,9 @@ import resource
 import select
 import time
 
-from peers import COMMANDS, SCENARIOS, Peer
+from environment import CHECKOUT, Environment, prepare
+from scenarios import SCENARIOS
+from servers import SERVERS, Server
 from ws_load import OFFER, TEXT, Connection, sample
 
 BATCH = 100  # handshakes under way at a time: less than any server's backlog
@@ -41,43 +43,46 @@ def hold(connections: list[Connection], seconds: float) -> None:
             connection.echoed(connection.receive(), b"", b"")
 
 
-def measure(server: str, options: argparse.Namespace, offer: str, messages: int) -> str:
+def measure(
+    name: str, environment: Environment, options: argparse.Namespace, offer: str, messages: int
+) -> str:
     """One row of the table."""
-    cores = sorted(os.sched_getaffinity(0))
-    peer = Peer(server, "echo", cores[0])
-    payload = sample(SIZE)
+    scenario = SCENARIOS["WebSocket 64 B"]
+    server = Server(name, scenario.setup, environment, {min(os.sched_getaffinity(0))})
+    tree, payload = server.tree, sample(SIZE)
     try:
-        peer.check(SCENARIOS["WebSocket 64 B"])
-        opened = open_batch(peer.port, offer, BATCH)  # warm
+        server.wait(lambda: scenario.load.check(server))
+        opened = open_batch(server.port, offer, BATCH)  # warm
         time.sleep(SETTLE)
-        before, busy, started = peer.resident(), peer.processor_time(), time.monotonic()
+        before, busy, started = tree.resident(), tree.processor_time(), time.monotonic()
         for _ in range(options.connections // BATCH):
-            opened += open_batch(peer.port, offer, BATCH)
-        elapsed, busy = time.monotonic() - started, peer.processor_time() - busy
+            opened += open_batch(server.port, offer, BATCH)
+        elapsed, busy = time.monotonic() - started, tree.processor_time() - busy
         deflate = b"permessage-deflate" in opened[0].response
         for connection in opened * messages:
             connection.exchange(TEXT, payload, compress=deflate)
         time.sleep(SETTLE)
-        after = peer.resident()
+        after = tree.resident()
         count = len(opened) - BATCH
-        row = [server, "yes" if deflate else "no", str(messages)]
+        row = [name, "yes" if deflate else "no", str(messages)]
         row += [f"{before / 1e6:.1f}", f"{after / 1e6:.1f}", f"{(after - before) / count:.0f}"]
         row += [f"{elapsed:.2f}", f"{busy / count * 1e6:.0f}"]
         if options.hold:
-            busy = peer.processor_time()
+            busy = tree.processor_time()
             hold(opened, options.hold)
-            row += [f"{(peer.resident() - before) / count:.0f}"]
-            row += [f"{(peer.processor_time() - busy) / options.hold:.3f}"]
+            row += [f"{(tree.resident() - before) / count:.0f}"]
+            row += [f"{(tree.processor_time() - busy) / options.hold:.3f}"]
         for connection in opened:
             connection.close()
     finally:
-        peer.stop()
+        server.stop()
+        server.close()
     return f"| {' | '.join(row)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--servers", nargs="+", default=["thestral", "uvicorn"], choices=COMMANDS)
+    parser.add_argument("--servers", nargs="+", default=["thestral", "uvicorn"], choices=SERVERS)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--hold", type=float, default=0, help="seconds idle, then memory again")
     options = parser.parse_args()
@@ -88,10 +93,11 @@ def main() -> None:
     header = ["server", "deflate", "messages", "MB before", "MB after", "bytes each", "accept s"]
     header += ["CPU µs/accept", *held]
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    environment = prepare(CHECKOUT / "build/bench")
     for server in options.servers:
         for offer in ("", OFFER):
             for messages in (0, 1):
-                print(measure(server, options, offer, messages), flush=True)
+                print(measure(server, environment, options, offer, messages), flush=True)
 
 
 if __name__ == "__main__":

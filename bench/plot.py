@@ -1,0 +1,69 @@
+"""A plot of a report: a line for each scenario, a dot for each server, on a logarithmic scale."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+from report import BASE, ratios
+
+# Legible on white and on black, and told apart by those who do not see red or green.
+COLOURS = {
+    "thestral": "#d55e00",
+    "uvicorn": "#808080",
+    "granian": "#0072b2",
+    "hypercorn": "#cc79a7",
+    "gunicorn": "#56b4e9",
+    "fastpysgi": "#009e73",
+    "socketify": "#e69f00",
+}
+LEFT, WIDTH, RIGHT, LINE, TOP = 210, 520, 30, 24, 62  # pixels
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+
+
+def svg(report: dict[str, Any]) -> str:
+    """Ratios to uvicorn; the limits, which are no servers, are left out."""
+    rows = {}
+    for name, result in report["results"].items():
+        found = {server: value for server, value in ratios(result).items() if server in COLOURS}
+        if found:
+            rows[name] = found
+    values = [value for found in rows.values() for value in found.values()] or [1.0]
+    low, high = min(0.5, *values) / 1.1, max(2.0, *values) * 1.1
+    span = math.log(high / low)
+
+    def across(value: float) -> float:
+        return LEFT + WIDTH * math.log(value / low) / span
+
+    bottom = TOP + LINE * len(rows)
+    width, height = LEFT + WIDTH + RIGHT, bottom + 14
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    font = 'font-family="sans-serif" font-size="12" fill="#808080"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>']
+    x = 10.0
+    for server in dict.fromkeys(name for found in rows.values() for name in found):
+        parts.append(f'<circle cx="{x:.0f}" cy="14" r="5" fill="{COLOURS[server]}"/>')
+        parts.append(f'<text x="{x + 9:.0f}" y="18">{escape(server)}</text>')
+        x += 30 + 7 * len(server)
+    parts.append(
+        f'<text x="{LEFT}" y="36">times better than {BASE} (further right is better)</text>'
+    )
+    for tick in TICKS:
+        if low <= tick <= high:
+            at = across(tick)
+            line = f'x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{bottom}"'
+            weight = "1" if tick == 1 else "0.3"
+            parts.append(f'<line {line} stroke="#808080" stroke-width="{weight}"/>')
+            parts.append(f'<text x="{at:.1f}" y="{TOP - 12}" text-anchor="middle">{tick:g}×</text>')
+    for index, (name, found) in enumerate(rows.items()):
+        y = TOP + LINE * index + LINE / 2
+        parts.append(
+            f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(name)}</text>'
+        )
+        # thestral last, so that no other dot hides it.
+        for server, value in sorted(found.items(), key=lambda each: each[0] == "thestral"):
+            title = f"<title>{escape(server)} {value:.2f}</title>"
+            dot = f'cx="{across(value):.1f}" cy="{y:.0f}" r="5" fill="{COLOURS[server]}"'
+            parts.append(f"<circle {dot}>{title}</circle>")
+    return "\n".join([*parts, "</svg>"]) + "\n"

@@ -1,0 +1,116 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from applications import CHUNK, CHUNKS, LARGE
+from loads import Echoes, FixedRate, IdleConnections, Load, Nothing, Requests, Start
+from servers import Setup
+
+KILO = 1024
+MEGA = 1 << 20
+RATE = 5000  # requests/s at which latency is measured: each server can do more
+UPLOAD = 16  # MiB
+JSON = "application/json"
+# As a browser sends them; with Host, which wrk adds, 12.
+BROWSER = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Referer: https://www.example.com/a/page/before?with=query",
+    "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
+    "Upgrade-Insecure-Requests: 1",
+    "Sec-Fetch-Dest: document",
+    "Sec-Fetch-Mode: navigate",
+    "Sec-Fetch-Site: same-origin",
+    "Priority: u=0, i",
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the table.
+
+    Attributes:
+        primary: the figure of report.FIGURES that servers are compared by.
+        unit: what "cpu" is per, and "rate" counts.
+    """
+
+    setup: Setup
+    load: Load
+    primary: str = "cpu"
+    unit: str = "request"
+
+
+def posted(size: int) -> bytes:
+    """JSON of so many bytes."""
+    start = json.dumps({"name": "a body of some size", "numbers": list(range(50)), "text": ""})[:-2]
+    return start.encode() + b"x" * (size - len(start) - 2) + b'"}'
+
+
+def counted(size: int, connections: int = 64, per: float = 1) -> Requests:
+    return Requests(
+        expected=b"%d" % size,
+        body=posted(size),
+        content_type=JSON,
+        connections=connections,
+        per=per,
+    )
+
+
+ITEM = json.dumps(
+    {"name": "tea", "price": 2.5, "tags": ["green", "leaf"], "description": "a cup"}
+).encode()
+PLAIN = Setup("applications:plain", limits=True)
+FAST = Setup("frameworks:fast")
+SCENARIOS: dict[str, Scenario] = {
+    "plain GET, 4 headers": Scenario(PLAIN, Requests()),
+    "plain GET, 12 headers": Scenario(PLAIN, Requests(fields=BROWSER)),
+    "pipelined 16": Scenario(PLAIN, Requests(depth=16)),
+    "connection per request": Scenario(
+        Setup("applications:plain", limits=True, close=True),
+        Requests(fields=("Connection: close",)),
+    ),
+    "POST 1 KB": Scenario(Setup("applications:body"), counted(KILO)),
+    "POST 64 KB": Scenario(Setup("applications:body"), counted(64 * KILO)),
+    "16 MB upload": Scenario(
+        Setup("applications:body"), counted(UPLOAD * MEGA, 4, UPLOAD), primary="rate", unit="MB"
+    ),
+    "1 MB response": Scenario(
+        Setup("applications:large", limits=True, size=MEGA), Requests(expected=LARGE, connections=8)
+    ),
+    "100 × 1 KB stream": Scenario(
+        Setup("applications:stream"), Requests(expected=CHUNK * CHUNKS, connections=32)
+    ),
+    "1 MB file by pathsend": Scenario(
+        Setup("frameworks:file"), Requests(expected=LARGE, connections=8), primary="rate"
+    ),
+    "sleep 10 ms, 256 connections": Scenario(
+        Setup("applications:sleep"), Requests(connections=256)
+    ),
+    "FastAPI async": Scenario(
+        FAST, Requests(path="/items/5?q=tea", expected=b'{"item_id":5,"q":"tea"}')
+    ),
+    "FastAPI sync": Scenario(
+        FAST, Requests(path="/sync/5?q=tea", expected=b'{"item_id":5,"q":"tea"}')
+    ),
+    "FastAPI POST": Scenario(
+        FAST,
+        Requests(
+            path="/items", body=ITEM, content_type=JSON, expected=b'{"name":"tea","total":5.0}'
+        ),
+    ),
+    "TLS plain GET": Scenario(Setup("applications:plain", tls=True), Requests()),
+    "WebSocket 64 B": Scenario(Setup("applications:echo"), Echoes(64), unit="message"),
+    "WebSocket 16 KB": Scenario(Setup("applications:echo"), Echoes(16 * KILO), unit="message"),
+    "access log": Scenario(Setup("applications:plain", access_log=True), Requests()),
+    "latency at 5,000 requests/s": Scenario(PLAIN, FixedRate(RATE), primary="p99"),
+    "5,000 idle connections": Scenario(PLAIN, IdleConnections(), primary="idle"),
+    "start to first answer": Scenario(PLAIN, Start(), primary="start"),
+    "idle server": Scenario(PLAIN, Nothing(), primary="idle_cpu"),
+    "2 workers": Scenario(Setup("applications:plain", workers=2), Requests(connections=128)),
+    "4 workers": Scenario(Setup("applications:plain", workers=4), Requests(connections=256)),
+}
