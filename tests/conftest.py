@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,12 @@ def heap_of_imports() -> None:
     """Frameworks leave a large heap; no collection needs to walk it after each test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_usual() -> None:
+    """Under nohup SIGHUP is ignored, by us and by the servers that are started here."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
