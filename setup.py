@@ -39,11 +39,11 @@ else:
     LINK = ["-Wl,-s"] if sys.platform == "linux" else []
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
-OURS += ["deflate", "websocket", "proxy"]
+OURS += ["deflate", "websocket", "proxy", "socket"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
-PROTOCOL += ["proxy", "websocket"]
-CORE = ["errors", "head", "http1", "log", "websocket"]
+PROTOCOL += ["proxy", "transport", "websocket"]
+CORE = ["errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
 LIBRARIES = [

@@ -27,6 +27,8 @@ int th_status_code(int status) {
     case TH_ENOMEM:
     case TH_EFIELD_NAME:
     case TH_EFIELD_VALUE:
+    case TH_EBLOCKED:
+    case TH_ESYSTEM:
       return 500;
     case TH_EFRAME_RESERVED:
     case TH_EFRAME_OPCODE:
@@ -85,6 +87,8 @@ const char *th_status_text(int status) {
     case TH_EMESSAGE_SIZE: return "message too big";
     case TH_EPROXY: return "not a PROXY protocol head";
     case TH_EPROXY_SIZE: return "PROXY protocol head too long";
+    case TH_EBLOCKED: return "not ready";
+    case TH_ESYSTEM: return "system call failed";
     default: return "unknown status";
   }
 }

@@ -45,7 +45,9 @@ enum th_status {
   TH_EDEFLATE = -33,         /* RFC 7692 section 7.2.2: not DEFLATE data */
   TH_EMESSAGE_SIZE = -34,    /* message over its limit */
   TH_EPROXY = -35,           /* PROXY protocol: not a head of version 1 or 2 */
-  TH_EPROXY_SIZE = -36       /* the same, over its limit */
+  TH_EPROXY_SIZE = -36,      /* the same, over its limit */
+  TH_EBLOCKED = -37,         /* a socket: not now */
+  TH_ESYSTEM = -38           /* a system call failed, errno says why */
 };
 
 /* HTTP status code to refuse a request with (500 where the cause is not the peer's), or close code to fail a WebSocket

@@ -14,7 +14,7 @@ from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
-OURS += ["deflate", "websocket", "proxy"]
+OURS += ["deflate", "websocket", "proxy", "socket"]
 
 
 def declarations(header: Path) -> str:

@@ -9,10 +9,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from thestral import Config, Server
 from thestral.loop import loop_factory
 from thestral.server import finish_loop
 
+# Names of loops whose own transports carry the connections, as they do where there is no epoll.
+BY_LOOP = ["uvloop transports", "asyncio transports"]
+# For a test whose `serve` is to try those, too.
+on_every_transport = pytest.mark.parametrize(
+    "serve", ["uvloop", "asyncio", *BY_LOOP], indirect=True
+)
 PATIENCE = 15.0  # seconds until a fact that does not come true fails a test
 
 
@@ -34,7 +42,8 @@ class Running:
         options.setdefault("timeout_graceful_shutdown", 3.0)
         self.server = Server(Config(app, port=0, **options), install_signal_handlers=False)
         self.error: BaseException | None = None
-        self._loop_name = loop
+        self.server.owns_sockets = loop not in BY_LOOP
+        self._loop_name = loop.removesuffix(" transports")
         self._thread = threading.Thread(target=self._run, name="thestral")
 
     def _run(self) -> None:

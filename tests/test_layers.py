@@ -148,7 +148,7 @@ def test_c_knows_no_python_and_allocates_in_one_place():
 
 def test_c_includes_go_one_way():
     order = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
-    order += ["deflate", "websocket", "proxy"]
+    order += ["deflate", "websocket", "proxy", "socket"]
     for position, name in enumerate(order):
         for suffix in (".h", ".c"):
             text = (ROOT / "csrc" / (name + suffix)).read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = "thestral._core.http1 thestral._core.log thestral._core.websocket"
+CORE = "thestral._core.http1 thestral._core.log thestral._core.socket thestral._core.websocket"
 
 
 @pytest.mark.timeout(240)

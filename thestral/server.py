@@ -29,6 +29,7 @@ from thestral.logging import configure, error_logger
 from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.proxy import new_connection
+from thestral.protocol.transport import Listener, Poller, can_own
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
@@ -81,6 +82,8 @@ class Server:
 
     # What it takes while it serves.
     signals: Sequence[signal.Signals] = SIGNALS
+    # Whether connections are ours where they can be; else the loop's transports carry them.
+    owns_sockets = True
 
     def __init__(
         self, config: Config, *, install_signal_handlers: bool = True, loaded: Any = None
@@ -99,7 +102,8 @@ class Server:
         self._forced = asyncio.Event()
         self._should_exit = False
         self._force_exit = False
-        self.servers: list[asyncio.Server] = []
+        self._poller: Poller | None = None
+        self.servers: list[asyncio.Server | Listener] = []
         self.lifespan: Lifespan | None = None
         self._on_terminal = is_terminal()
 
@@ -245,6 +249,8 @@ class Server:
                 await self._linger(context)
             await self._refrain(context)
             await self._drain(context)
+            if self._poller is not None:
+                self._poller.close()
             context.stop()
             if not await self._unless(self._forced, lifespan.shutdown()):
                 await lifespan.cancel()
@@ -266,6 +272,8 @@ class Server:
 
     async def _accept(self, context: WorkerContext) -> None:
         assert self._loop is not None
+        if self.owns_sockets and can_own(self.sockets):
+            self._poller = Poller(self._loop)
         for sock in self.sockets:
             listening.listen(sock, self.config.backlog)
             self.servers.append(await self._listen(sock, context))
@@ -302,8 +310,12 @@ class Server:
         """limit_max_requests is reached: a server on its own stops."""
         self.should_exit = True
 
-    async def _listen(self, sock: socket.socket, context: WorkerContext) -> asyncio.Server:
+    async def _listen(
+        self, sock: socket.socket, context: WorkerContext
+    ) -> asyncio.Server | Listener:
         connection: Callable[[], Any] = partial(new_connection, context)
+        if self._poller is not None:
+            return self._poller.listen(sock, connection)
         assert self._loop is not None
         backlog = self.config.backlog
         if sock.family != socket.AF_UNIX:
@@ -319,6 +331,11 @@ class Server:
         """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
         assert self._loop is not None
         context.draining = True
+        if self._poller is not None:
+            for listener in self.servers:
+                assert isinstance(listener, Listener)
+                listener.stop(self.config.backlog)
+            return
         queues = [listening.duplicate(sock) for sock in self.sockets]
         if isinstance(self._loop, asyncio.SelectorEventLoop):
             # It makes a connection some turns after accept(), and drops it if its server has been

@@ -356,6 +356,8 @@ STATUS_CODES = {
     "TH_EHTTP2": 505,
     "TH_EFIELD_NAME": 500,
     "TH_EFIELD_VALUE": 500,
+    "TH_EBLOCKED": 500,
+    "TH_ESYSTEM": 500,
     # close codes
     "TH_EFRAME_RESERVED": 1002,
     "TH_EFRAME_OPCODE": 1002,

@@ -22,7 +22,7 @@ from apps import (
     respond,
     take_replies,
 )
-from support import read_all, read_head, read_response, wait_until
+from support import on_every_transport, read_all, read_head, read_response, wait_until
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 PER_EXCHANGE = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle"}
@@ -76,6 +76,7 @@ def waiter(seen):
 # --- Clients that leave ---------------------------------------------------------------------------
 
 
+@on_every_transport
 @pytest.mark.parametrize("leave", [reset, socket.socket.close])
 @pytest.mark.parametrize(
     "sent",
@@ -109,6 +110,7 @@ def test_reset_at_any_point(serve, sent):
     nothing_stays(running)
 
 
+@on_every_transport
 def test_reset_while_the_application_writes(serve):
     @http_only
     async def app(scope, receive, send):
@@ -125,6 +127,7 @@ def test_reset_while_the_application_writes(serve):
     nothing_stays(running)
 
 
+@on_every_transport
 def test_half_close_behind_a_request_still_gets_its_answer(serve):
     gate = Gate()
 
@@ -170,6 +173,7 @@ def test_half_close_behind_pipelined_requests_gets_all_answers(serve, slow):
     nothing_stays(running)
 
 
+@on_every_transport
 @pytest.mark.parametrize(
     "sent",
     [
@@ -199,6 +203,7 @@ def is_paused(running) -> bool:
 # --- Memory ---------------------------------------------------------------------------------------
 
 
+@on_every_transport
 @pytest.mark.parametrize("part", [1000, 65536, 3 * MEGABYTE])
 def test_client_that_does_not_read_stops_the_application(serve, part):
     """512 MB for a stalled client: send() waits, and what waits with it is small."""
@@ -227,6 +232,7 @@ def test_client_that_does_not_read_stops_the_application(serve, part):
     nothing_stays(running)
 
 
+@on_every_transport
 @pytest.mark.parametrize("chunked", [False, True])
 def test_client_is_not_read_from_while_the_application_does_not_receive(serve, chunked):
     gate = Gate()
@@ -500,6 +506,7 @@ def test_time_outs_do_not_fire_for_a_slow_application(serve):
     nothing_stays(running)
 
 
+@on_every_transport
 def test_client_that_does_not_read_is_given_up(serve):
     ended = []
 
@@ -571,6 +578,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@on_every_transport
 def test_churn_leaves_nothing(serve):
     running = serve(hello)
     running.raw(GET_CLOSE)

@@ -24,7 +24,7 @@ from apps import (
     streamer,
     take_replies,
 )
-from support import read_all, read_response, wait_until
+from support import on_every_transport, read_all, read_response, wait_until
 
 from thestral.errors import LocalProtocolError
 
@@ -38,6 +38,7 @@ def only(raw: bytes, *methods: bytes) -> Reply:
 # --- Persistence: RFC 9112 section 9.3 ------------------------------------------------------------
 
 
+@on_every_transport
 def test_keep_alive_is_the_default_in_1_1(serve):
     app = Recorder(echo)
     with serve(app).connect() as sock:
@@ -49,6 +50,7 @@ def test_keep_alive_is_the_default_in_1_1(serve):
     assert len({scope["client"] for scope in app.scopes}) == 1
 
 
+@on_every_transport
 @pytest.mark.parametrize("value", ["close", "Close", "keep-alive, close", "x , CLOSE"])
 def test_close_asked_for_is_announced_and_done(serve, value):
     reply = only(serve(hello).raw(get("/", f"Connection: {value}")))
@@ -125,6 +127,7 @@ def numbered(gate, held):
     return app
 
 
+@on_every_transport
 @pytest.mark.parametrize("count", [2, 64, 65, 300])
 def test_pipelined_requests_are_answered_in_order(serve, count):
     requests = [get(f"/{i}") for i in range(count - 1)]
@@ -295,6 +298,7 @@ def test_205_has_an_empty_body(serve, headers, parts):
 # --- Framing of the response: RFC 9112 section 6 --------------------------------------------------
 
 
+@on_every_transport
 @pytest.mark.parametrize(
     ("parts", "headers", "length", "chunked"),
     [
@@ -323,6 +327,7 @@ def test_framing_is_chosen_by_what_is_known(serve, parts, headers, length, chunk
     assert reply.all(b"transfer-encoding") == chunked
 
 
+@on_every_transport
 def test_bodies_of_all_sizes_arrive_whole(serve):
     """Around the sizes at which writing changes its ways: 16 KiB, 64 KiB."""
     pattern = bytes(range(256)) * 4000
@@ -354,6 +359,7 @@ def test_more_than_content_length_is_cut_and_the_connection_lives(serve, parts):
     assert "content-length" in str(app.raised[0])
 
 
+@on_every_transport
 @pytest.mark.parametrize("parts", [(b"hell",), (b"",), (b"he", b"ll"), (b"he", b"")])
 def test_less_than_content_length_aborts_the_connection(serve, parts):
     app = Recorder(streamer(*parts, headers=[(b"content-length", b"5")]))

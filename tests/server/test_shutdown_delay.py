@@ -11,7 +11,7 @@ import time
 
 import pytest
 from process import PLAIN, Command
-from support import PATIENCE, read_all, read_head, read_response, wait_until
+from support import PATIENCE, on_every_transport, read_all, read_head, read_response, wait_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSES = b"\r\nconnection: close\r\n"
@@ -177,6 +177,7 @@ def test_idle_connection_is_closed_at_once(serve, app):
         assert time.monotonic() - asked < 0.5 * GRACE
 
 
+@on_every_transport
 def test_connection_accepted_with_the_last_breath(serve, app):
     server = serve(app)
     with socket.socket() as sock:

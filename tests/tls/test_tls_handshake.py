@@ -11,7 +11,7 @@ import time
 
 import pytest
 from apps import GET, GET_CLOSE, echo, hello, http_only, is_closed, post, respond, take_reply
-from support import PATIENCE, Running, read_all, read_response, wait_until
+from support import PATIENCE, Running, on_every_transport, read_all, read_response, wait_until
 from tls_client import TLSClient
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -53,6 +53,7 @@ def test_handshake_and_request_in_any_pieces(serve, shared, version):
         assert read_all(sock).endswith(b"x" * 500)
 
 
+@on_every_transport
 def test_requests_that_come_with_the_end_of_the_handshake(serve, shared):
     """TLS 1.3: the client's Finished and its first request are one segment."""
     running = serve(hello)
@@ -226,6 +227,7 @@ def test_handshake_time_out_is_not_that_of_the_request(serve):
 # --- What is no TLS ----------------------------------------------------------------------------
 
 
+@on_every_transport
 @pytest.mark.parametrize("request_", [GET, b"G", post(b"x" * 100_000)])
 def test_plain_http_gets_400_that_says_https(serve, caplog, request_):
     caplog.set_level(logging.INFO, "thestral.error")
@@ -297,6 +299,7 @@ def test_tls_to_a_plain_port_is_refused(shared):
 # --- Ends --------------------------------------------------------------------------------------
 
 
+@on_every_transport
 def test_end_without_close_notify_still_gets_the_answer(serve):
     with serve(hello).connect() as sock:
         sock.sendall(GET)

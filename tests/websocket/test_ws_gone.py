@@ -5,7 +5,7 @@ import gc
 import socket
 
 import pytest
-from support import wait_until
+from support import on_every_transport, wait_until
 from ws_apps import Gate, Sessions, accept, echo, send_bytes, send_text, ws_only
 from ws_client import PING, TEXT, Client, close_frame, connected, frame
 
@@ -140,6 +140,7 @@ def test_send_raises_once_the_client_is_gone(serve, leave, message, errors):
     assert not errors()
 
 
+@on_every_transport
 @LEAVES
 def test_client_gone_while_send_waits(serve, leave, errors):
     async def app(scope, receive, send):

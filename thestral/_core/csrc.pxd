@@ -8,6 +8,8 @@ cdef extern from "base.h" nogil:
         TH_OK
         TH_ENOMEM
         TH_ESYNTAX
+        TH_EBLOCKED
+        TH_ESYSTEM
 
     int th_status_code(int status)
     const char *th_status_text(int status)
@@ -32,6 +34,7 @@ cdef extern from "buffer.h" nogil:
 
     void th_buffer_init(th_buffer *buffer)
     void th_buffer_free(th_buffer *buffer)
+    int th_buffer_reserve(th_buffer *buffer, size_t n)
     int th_buffer_append(th_buffer *buffer, const char *src, size_t n)
     int th_buffer_append_decimal(th_buffer *buffer, uint64_t value)
 
@@ -179,3 +182,52 @@ cdef extern from "websocket.h" nogil:
     size_t th_ws_head_size(uint64_t n)
     void th_ws_write_head(char *dst, int first, uint64_t n)
     int th_ws_is_close_code(int code)
+
+
+cdef extern from "socket.h" nogil:
+    enum th_family:
+        TH_INET
+        TH_INET6
+        TH_UNIX
+
+    ctypedef struct th_address:
+        int32_t family
+        uint32_t port
+        uint32_t flow
+        uint32_t scope
+        uint32_t length
+        char text[108]
+
+    enum th_ready_bit:
+        TH_READABLE
+        TH_WRITABLE
+        TH_HANGUP
+        TH_BROKEN
+        TH_LISTENING
+
+    ctypedef struct th_ready:
+        int32_t fd
+        uint32_t bits
+
+    ctypedef struct th_part:
+        const char *data
+        size_t length
+
+    enum:
+        TH_PARTS_MAX
+        TH_READY_MAX
+
+    int th_accept(int listener, th_address *peer)
+    int th_own_address(int fd, th_address *own)
+    int th_receive(int fd, char *dst, size_t n)
+    int th_send(int fd, const char *src, size_t n)
+    int th_send_parts(int fd, const th_part *parts, int count)
+    int th_socket_error(int fd)
+    int th_end_output(int fd)
+    int th_send_at_once(int fd)
+    int th_close(int fd)
+    int th_poll_open()
+    int th_poll_add(int poll, int fd, int bits)
+    int th_poll_change(int poll, int fd, int bits)
+    int th_poll_remove(int poll, int fd)
+    int th_poll_take(int poll, th_ready *ready)

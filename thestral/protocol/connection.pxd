@@ -1,9 +1,12 @@
+from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.context cimport WorkerContext
+from thestral.protocol.transport cimport Receiver, SocketTransport
 
 
-cdef class Connection:
+cdef class Connection(Receiver):
     cdef public WorkerContext context
     cdef public object transport
+    cdef public SocketTransport owned
     cdef public object client
     cdef public object server
     cdef public tuple ends
@@ -19,6 +22,7 @@ cdef class Connection:
     cdef public bint lost
 
     cdef object open(self, object transport)
+    cdef object receive_from(self, ReadBuffer buffer)
     cdef object write(self, bytes data)
     cdef object write_gathered(self, list parts)
     cpdef object abort(self)

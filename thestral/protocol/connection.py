@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ClientDisconnected
 from thestral.logging import error_logger, title_of
+from thestral.protocol.transport import Receiver, SocketTransport
 from thestral.types import Headers
 
 if TYPE_CHECKING:
+    from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
 # Written and not taken by the kernel: above this, send() waits. The transport wakes it at a
@@ -28,7 +30,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 FRAMEWORK_DISCONNECTS = ("ClientDisconnect", "WebSocketDisconnect")
 
 
-class Connection:
+class Connection(Receiver):
     """One transport: its output, its deadlines, its pauses. An asyncio Protocol by shape.
 
     deadline is what the peer owes us (loop time, 0.0 for nothing); write_deadline is when a peer
@@ -38,6 +40,7 @@ class Connection:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.transport: Any = None
+        self.owned: SocketTransport | None = None  # the same, if it is one of ours
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
         # Client and server as a proxy says; else they are the transport's.
@@ -56,6 +59,7 @@ class Connection:
     def open(self, transport: asyncio.Transport) -> None:
         """Take the transport and read from it who is at either end."""
         self.transport = transport
+        self.owned = transport if isinstance(transport, SocketTransport) else None
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         if self.ends is not None:
             self.client, self.server = self.ends
@@ -73,18 +77,27 @@ class Connection:
             self.scheme = "https"
         self.context.add(self)
 
+    def data_received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def receive_from(self, buffer: ReadBuffer) -> None:
+        self.data_received(buffer.take())
+
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport; from now on the peer has to take them."""
         if not self.is_broken():
             self.written += len(data)
-            self.transport.write(data)
+            if self.owned is not None:
+                self.owned.write(data)
+            else:
+                self.transport.write(data)
 
     def write_gathered(self, parts: list[bytes]) -> None:
         """Hand over several pieces at once, uncopied where the transport does that well."""
         if not self.is_broken():
             for part in parts:
                 self.written += len(part)
-            if self.context.gathers:
+            if self.owned is not None or self.context.gathers:
                 self.transport.writelines(parts)
             else:
                 self.transport.write(b"".join(parts))
@@ -95,10 +108,13 @@ class Connection:
         A transport knows before connection_lost comes round, and an application that only ever
         awaits send() would never let it come.
         """
-        if not self.lost and self.transport.is_closing():
-            self.abandon()
+        if self.lost:
             return True
-        return self.lost
+        owned = self.owned
+        if not (self.transport.is_closing() if owned is None else owned.is_closing()):
+            return False
+        self.abandon()
+        return True
 
     def abandon(self) -> None:
         """The peer is gone: tell who waits for it."""
@@ -147,7 +163,10 @@ class Connection:
         """Called by the clock. Of the bytes that wait, some must leave within timeout_write."""
         if self.lost:
             return
-        unsent = self.transport.get_write_buffer_size()
+        if self.owned is not None:
+            unsent = self.owned.get_write_buffer_size()
+        else:
+            unsent = self.transport.get_write_buffer_size()
         taken = self.written - unsent
         if unsent == 0:
             self.write_deadline = 0.0

@@ -1,0 +1,102 @@
+from thestral._core.socket cimport Poll, ReadBuffer, Ready, SendQueue
+
+cdef int READABLE
+cdef int WRITABLE
+cdef int HANGUP
+cdef int BROKEN
+cdef int LISTENING
+cdef int BLOCKED
+cdef int FAILED
+cdef Py_ssize_t READ_SIZE
+cdef int SENDS_PER_TURN
+cdef int ACCEPTS_PER_TURN
+
+
+cdef class Receiver:
+    cdef object receive_from(self, ReadBuffer buffer)
+
+
+cdef class Watched:
+    cdef Poller _poller
+    cdef int fd
+    cdef int _pending
+    cdef bint _deferred
+
+    cdef object ready(self, int bits)
+    cdef object come_back(self)
+
+
+cdef Watched place(list entries, Py_ssize_t index)
+
+
+cdef class Poller:
+    cdef readonly object loop
+    cdef object _context
+    cdef Poll _poll
+    cdef Ready _ready
+    cdef ReadBuffer _buffer
+    cdef list _watched
+    cdef list _later
+    cdef bint _scheduled
+    cdef readonly Py_ssize_t open
+    cdef readonly Py_ssize_t turns
+
+    cdef object watch(self, Watched entry, int bits)
+    cdef object unwatch(self, Watched entry)
+    cdef object defer(self, Watched entry)
+    cdef ReadBuffer borrow(self)
+    cdef object give_back(self, ReadBuffer buffer)
+
+
+cdef class SocketTransport(Watched):
+    cdef object _protocol
+    cdef Receiver _receiver
+    cdef object _peer
+    cdef object _own
+    cdef object _socket
+    cdef object _lost_by
+    cdef SendQueue _queue
+    cdef Py_ssize_t _high
+    cdef Py_ssize_t _low
+    cdef bint _paused
+    cdef bint _ended
+    cdef bint _eof
+    cdef bint _closing
+    cdef bint _lost
+    cdef bint _writing_paused
+    cdef bint _armed
+
+    cdef object begin(self, object protocol)
+    cdef object _receive(self, int bits)
+    cdef object _end(self)
+    cdef object _flush(self)
+    cdef object _send(self)
+    cdef object _arm(self)
+    cdef object _stall(self)
+    cdef object _lose(self, object exc)
+    cdef object _fail(self, str call, object exc)
+    cdef object _report(self, str call, object exc)
+    cdef object _finish(self)
+    cdef object _open_socket(self)
+    cpdef object write(self, object data)
+    cpdef object writelines(self, object parts)
+    cpdef object write_eof(self)
+    cpdef object close(self)
+    cpdef object abort(self)
+    cpdef bint is_closing(self)
+    cpdef object pause_reading(self)
+    cpdef object resume_reading(self)
+    cpdef Py_ssize_t get_write_buffer_size(self)
+
+
+cdef class Listener(Watched):
+    cdef object _sock
+    cdef object _factory
+    cdef object _own
+    cdef bint _tcp
+    cdef object _timer
+    cdef bint _complained
+
+    cdef bint _accept(self) except -1
+    cdef object _open(self, int fd, object peer)
+    cdef object _rest(self, object exc)
