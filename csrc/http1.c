@@ -429,7 +429,10 @@ static int end_message(th_http1 *http1) {
 
 int th_http1_next(th_http1 *http1) {
   int event;
-  if (http1->failed < 0) return http1->failed;
+  if (http1->failed < 0) {
+    http1->excerpt_length = 0; /* it lies in memory that was lent then */
+    return http1->failed;
+  }
   if (http1->state == BEHIND_BODY) return end_message(http1);
   if (http1->next == http1->end) return TH_NEED_DATA;
   switch (http1->state) {

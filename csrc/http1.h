@@ -60,7 +60,7 @@ void th_http1_feed(th_http1 *http1, const char *data, size_t n);
 size_t th_http1_left(const th_http1 *http1);
 /* 1 between messages: no byte of a next one has come. */
 int th_http1_is_idle(const th_http1 *http1);
-/* Returns an enum th_event, or a th_status that stays. */
+/* Returns an enum th_event, or a th_status that stays; the excerpt does not. */
 int th_http1_next(th_http1 *http1);
 /* Why the request was refused, in llhttp's words or th_status_text()'s; static. */
 const char *th_http1_reason(const th_http1 *http1);

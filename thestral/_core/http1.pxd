@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from thestral._core.csrc cimport th_buffer, th_http1
+from thestral._core.socket cimport ReadBuffer
 
 cpdef enum Event:
     NEED_DATA = 0
@@ -14,7 +15,7 @@ cpdef str reason_phrase(int status)
 
 cdef class RequestParser:
     cdef th_http1 _http1
-    cdef bytes _fed  # what _http1 points into
+    cdef bytes _fed  # what _http1 points into; None if that is borrowed, or nothing
     cdef readonly str http_version
     cdef readonly bint keep_alive
     cdef readonly bint chunked
@@ -25,6 +26,8 @@ cdef class RequestParser:
     cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)
+    cpdef object borrow(self, ReadBuffer buffer)
+    cpdef object keep(self)
     cpdef int next_event(self) except -1
     cpdef object read_head(self, dict scope)
     cpdef bytes read_body(self)

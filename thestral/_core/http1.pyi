@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, final
 
+from thestral._core.socket import ReadBuffer
+
 class Event(IntEnum):
     """What next_event() came to."""
 
@@ -29,6 +31,13 @@ class RequestParser:
     def __new__(cls, request_line: int, head: int, fields: int, body: int) -> RequestParser: ...
     def feed(self, data: bytes) -> None:
         """Hand over bytes as they came; they are kept alive until used up."""
+
+    def borrow(self, buffer: ReadBuffer) -> None:
+        """Hand over what was received, where it is; before its owner needs the place: keep()."""
+
+    def keep(self) -> None:
+        """Copy what was borrowed and is not used up."""
+
     def next_event(self) -> int:
         """Advance to the next Event.
 

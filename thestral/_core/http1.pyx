@@ -71,6 +71,19 @@ cdef class RequestParser:
         self._fed = data
         th_http1_feed(&self._http1, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
+    cpdef object borrow(self, ReadBuffer buffer):
+        if th_http1_left(&self._http1) > 0:
+            self.feed(buffer.take())
+        else:
+            self._fed = None
+            th_http1_feed(&self._http1, buffer.data, buffer.size)
+
+    cpdef object keep(self):
+        cdef Py_ssize_t left = th_http1_left(&self._http1)
+        if self._fed is None and left > 0:
+            self._fed = PyBytes_FromStringAndSize(self._http1.next, left)
+            th_http1_feed(&self._http1, PyBytes_AS_STRING(self._fed), left)
+
     cpdef int next_event(self) except -1:
         cdef int event = th_http1_next(&self._http1)
         if event < 0:
@@ -103,7 +116,8 @@ cdef class RequestParser:
     cpdef bytes read_body(self):
         # A read that is body from end to end is handed over as it is.
         if (
-            self._http1.body == PyBytes_AS_STRING(self._fed)
+            self._fed is not None
+            and self._http1.body == PyBytes_AS_STRING(self._fed)
             and <Py_ssize_t>self._http1.body_length == PyBytes_GET_SIZE(self._fed)
         ):
             return self._fed

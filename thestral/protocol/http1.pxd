@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
 from thestral._core.log cimport monotonic
+from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
@@ -39,6 +40,7 @@ cdef class HTTP1Connection(Connection):
     cdef int _owes
 
     cpdef object advance(self)
+    cdef object _read(self)
     cdef bint has_room(self)
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)

@@ -19,6 +19,7 @@ from thestral.protocol.scope import http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket import WebSocketCycle
 
 if TYPE_CHECKING:
+    from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
     from thestral.types import Headers
 
@@ -93,11 +94,30 @@ class HTTP1Connection(Connection):
         if self._lingering or self.lost:
             return
         stream = self._stream
-        parser = self._parser
         if stream is not None and stream.tunnel:
             self._carry(stream, data)
             return
-        parser.feed(data)
+        self._parser.feed(data)
+        self._read()
+
+    def receive_from(self, buffer: ReadBuffer) -> None:
+        """As data_received(), without a copy of what is used up within the call."""
+        if self._lingering or self.lost:
+            return
+        stream = self._stream
+        if stream is not None and stream.tunnel:
+            self._carry(stream, buffer.take())
+            return
+        parser = self._parser
+        parser.borrow(buffer)
+        try:
+            self._read()
+        finally:
+            parser.keep()
+
+    def _read(self) -> None:
+        """Go on with bytes that have just come."""
+        stream = self._stream
         if self.write_paused if stream is None else stream.request_complete:
             # Requests behind an open response, or one that the client does not read, wait in the
             # parser.
