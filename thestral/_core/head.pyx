@@ -1,10 +1,10 @@
 """th_head to the Python objects that a scope is made of. Each is made once per request, when the head is complete."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 
 from thestral._core.csrc cimport (
@@ -23,10 +23,17 @@ from thestral._core.csrc cimport (
     th_slice,
 )
 from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
 
 # Made once: a request then only counts references to them.
 cdef list METHODS = [th_method_name(method).decode() for method in range(th_method_count())]
 cdef list NAMES = [<bytes>th_field_name(field) for field in range(th_field_count())]
+# The last line of each known field. Clients repeat themselves, and each other: most lines are there already.
+cdef list LINES = [(name, b"") for name in NAMES]
+cdef enum:
+    LONGEST_KEPT = 512  # bytes of a value
+# Whose values are not to stay in memory.
+cdef frozenset SECRETS = frozenset((b"authorization", b"cookie", b"sec-websocket-key"))
 cdef bytes ROOT = b"/"
 cdef bytes ASTERISK = b"*"
 cdef bytes EMPTY = b""
@@ -71,12 +78,38 @@ cdef bytes query_of(const th_head *head):
 
 
 cdef bytes name_of(const th_head *head, const th_field *field):
-    cdef bytes name
-    if field.id >= 0:
-        return <bytes>NAMES[field.id]
-    name = PyBytes_FromStringAndSize(NULL, field.name.length)
+    """The name in lower case, of a field that is not known."""
+    cdef bytes name = PyBytes_FromStringAndSize(NULL, field.name.length)
     th_field_name_lower(head.data + field.name.offset, field.name.length, PyBytes_AS_STRING(name))
     return name
+
+
+cdef tuple make_line(bytes name, const char *value, uint32_t n):
+    cdef tuple line = PyTuple_New(2)
+    cdef bytes copy = PyBytes_FromStringAndSize(value, n)
+    Py_INCREF(name)
+    PyTuple_SET_ITEM(line, 0, name)
+    Py_INCREF(copy)
+    PyTuple_SET_ITEM(line, 1, copy)
+    return line
+
+
+cdef tuple line_of(const th_head *head, const th_field *field):
+    """A field line as (lower-case name, value)."""
+    cdef const char *value = head.data + field.value.offset
+    cdef uint32_t n = field.value.length
+    cdef tuple line
+    cdef bytes last
+    if field.id < 0:
+        return make_line(name_of(head, field), value, n)
+    line = <tuple>PyList_GET_ITEM(LINES, field.id)
+    last = <bytes>PyTuple_GET_ITEM(line, 1)
+    if PyBytes_GET_SIZE(last) == n and memcmp(PyBytes_AS_STRING(last), value, n) == 0:
+        return line
+    line = make_line(<bytes>NAMES[field.id], value, n)
+    if n <= LONGEST_KEPT and NAMES[field.id] not in SECRETS:
+        LINES[field.id] = line
+    return line
 
 
 cdef list headers_of(const th_head *head):
@@ -85,25 +118,17 @@ cdef list headers_of(const th_head *head):
     cdef bint host_seen = False
     cdef list headers = PyList_New(head.field_count)
     cdef const th_field *field
-    cdef bytes name
-    cdef bytes value
-    cdef tuple pair
+    cdef tuple line
     cdef uint32_t i
     for i in range(head.field_count):
         field = th_head_field(head, i)
-        name = name_of(head, field)
         if absolute and field.id == TH_FIELD_HOST:
             host_seen = True
-            value = slice_bytes(head, head.authority)
+            line = (b"host", slice_bytes(head, head.authority))
         else:
-            value = slice_bytes(head, field.value)
-        pair = PyTuple_New(2)
-        Py_INCREF(name)
-        PyTuple_SET_ITEM(pair, 0, name)
-        Py_INCREF(value)
-        PyTuple_SET_ITEM(pair, 1, value)
-        Py_INCREF(pair)
-        PyList_SET_ITEM(headers, i, pair)
+            line = line_of(head, field)
+        Py_INCREF(line)
+        PyList_SET_ITEM(headers, i, line)
     if absolute and not host_seen:  # HTTP/1.0 may leave Host out
         headers.insert(0, (b"host", slice_bytes(head, head.authority)))
     return headers

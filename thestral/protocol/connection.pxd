@@ -1,3 +1,5 @@
+cimport cython
+
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.transport cimport Receiver, SocketTransport
@@ -56,6 +58,9 @@ cdef class Stream:
     cpdef bint is_writable(self)
 
 
+cdef class Sending
+
+
 cdef class Cycle:
     cdef public dict scope
     cdef public Stream stream
@@ -77,6 +82,9 @@ cdef class Cycle:
     cdef object on_deadline(self)
     cdef object on_drain(self)
     cpdef object on_timeout(self)
+    cdef bint take(self, object message) except -1
+    @cython.locals(sending=Sending)
+    cdef object sending(self, object message)
     cdef object on_return(self, object exc)
     cpdef object title(self)
     cdef object until_readable(self)
@@ -86,3 +94,9 @@ cdef class Cycle:
     cdef object wake(self, list waiters)
     cdef bint is_disconnect(self, object exc)
     cdef object log_raised(self, object exc)
+
+
+cdef class Sending:
+    cdef Cycle cycle
+    cdef object message
+    cdef object waiting

@@ -8,8 +8,11 @@ matters to ASGI is a value on Stream; Cycle never asks which protocol it is.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import struct
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ClientDisconnected
@@ -320,7 +323,31 @@ class Cycle:
     async def receive(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    async def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> Sending:
+        """Take a message of the application; to be awaited: ends when another may come.
+
+        Raises:
+            LocalProtocolError: not a message that may come now; it says why.
+            ClientDisconnected: an OSError; the client is gone.
+        """
+        return self.sending(message)
+
+    async def send_as_coroutine(self, message: dict[str, Any]) -> None:
+        """The same, where a function cannot be marked as one that gives coroutines."""
+        await self.sending(message)
+
+    def sending(self, message: Any) -> Sending:
+        sending: Sending = Sending.__new__(Sending)  # __init__ would cost a tuple of arguments
+        sending.cycle = self
+        sending.message = message
+        return sending
+
+    def take(self, message: Any) -> bool:
+        """Do what a message asks for; false if the next one is to wait until the peer reads.
+
+        Raises:
+            as send().
+        """
         raise NotImplementedError
 
     # --- What both kinds of scope need ----------------------------------------------------------
@@ -378,3 +405,68 @@ class Cycle:
         if isinstance(exc, asyncio.CancelledError) and own:
             return  # the server's own doing, which it has logged
         error_logger.error("Exception in ASGI application (%s)", self.title(), exc_info=exc)
+
+
+class Sending:
+    """What send() gives: a coroutine by behaviour, awaited once, at a third of a coroutine's cost.
+
+    Nothing happens before it is awaited, as with a coroutine.
+    """
+
+    def __init__(self) -> None:
+        self.cycle: Cycle | None = None  # until it is through
+        self.message: Any = None  # until it is taken
+        self.waiting: Any = None  # an iterator over a future
+
+    def __await__(self) -> Sending:
+        return self
+
+    def __iter__(self) -> Sending:
+        return self
+
+    def __next__(self) -> Any:
+        """A future to wait for; ends once the message is taken and the peer reads."""
+        cycle = self.cycle
+        if cycle is None:
+            raise RuntimeError("send() was awaited already")
+        if self.waiting is None:
+            message = self.message
+            self.message = None
+            self.cycle = None
+            if cycle.take(message):
+                raise StopIteration
+            self.waiting = cycle.until_writable().__await__()
+            self.cycle = cycle
+        for future in self.waiting:
+            return future
+        self.cycle = None
+        if cycle._gone:
+            raise ClientDisconnected("the client is gone")
+        raise StopIteration
+
+    def send(self, value: Any) -> Any:
+        return next(self)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise within the wait: as a coroutine takes it, an exception or (type, value, tb)."""
+        waiting = self.waiting
+        self.cycle = None
+        self.message = None
+        if waiting is not None:
+            return waiting.throw(*error)
+        raise error[1] if len(error) > 1 and error[1] is not None else error[0]
+
+    def close(self) -> None:
+        self.cycle = None
+        self.message = None
+
+    def __del__(self) -> None:
+        if self.message is not None:
+            warnings.warn("send() was never awaited", RuntimeWarning, stacklevel=1)
+
+
+# Some ask whether send() is a coroutine function, as asgiref's async_to_sync does. Python 3.11 has
+# no mark for one that looks like none.
+MARKS_SEND = sys.version_info >= (3, 12)
+if sys.version_info >= (3, 12):
+    inspect.markcoroutinefunction(Cycle.send)

@@ -1,4 +1,5 @@
 from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.context cimport WorkerContext
 
 cdef int EXPECT_START
 cdef int EXPECT_FIRST_BODY
@@ -16,6 +17,7 @@ cdef class HTTPCycle(Cycle):
     cdef bint _request_complete
     cdef bint _body_delivered
 
+    cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
     cdef object _continue(self, dict message)

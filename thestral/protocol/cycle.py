@@ -27,7 +27,8 @@ PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 class HTTPCycle(Cycle):
     """One request and its response, as the application sees them."""
 
-    def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
+    def begin(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
+        """As HTTP1Stream.begin(): in place of __init__."""
         self.scope = scope
         self.stream = stream
         self.context = context
@@ -70,23 +71,15 @@ class HTTPCycle(Cycle):
                 return {"type": "http.disconnect"}
             await self.until_readable()
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Take http.response.start and http.response.body; wait while the client does not read.
-
-        Raises:
-            LocalProtocolError: not a message that may come now; it says why.
-            ClientDisconnected: an OSError; the client is gone.
-        """
+    def take(self, message: Any) -> bool:
+        """Of http.response.start and http.response.body."""
         if type(message) is not dict:
             message = dict(message)
         if self._state == EXPECT_START:
             self._start(message)
-            return
+            return True
         self._continue(message)
-        if self._state != COMPLETE and not self._gone and not self.stream.is_writable():
-            await self.until_writable()
-            if self._gone:
-                raise ClientDisconnected("the client is gone")
+        return self._state == COMPLETE or self._gone or self.stream.is_writable()
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")

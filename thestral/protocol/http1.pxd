@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
@@ -30,6 +31,9 @@ cdef int NOTHING_KNOWN
 cdef int CLIENT_CLOSED_REQUEST
 
 
+cdef class HTTP1Stream
+
+
 cdef class HTTP1Connection(Connection):
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
@@ -45,6 +49,7 @@ cdef class HTTP1Connection(Connection):
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)
+    @cython.locals(stream=HTTP1Stream, cycle=HTTPCycle)
     cdef object _begin(self)
     cdef object _begin_websocket(self, HTTP1Stream stream, dict scope)
     cdef object _carry(self, HTTP1Stream stream, bytes data)
@@ -85,6 +90,7 @@ cdef class HTTP1Stream(Stream):
     cdef Py_ssize_t unconsumed
     cdef Py_ssize_t high_water
 
+    cdef object begin(self, HTTP1Connection connection, str http_version)
     cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
     cdef object _write_defaults(self, ResponseWriter writer)

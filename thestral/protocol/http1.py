@@ -263,7 +263,8 @@ class HTTP1Connection(Connection):
         """
         context = self.context
         parser = self._parser
-        stream = HTTP1Stream(self, parser.http_version)
+        stream: HTTP1Stream = HTTP1Stream.__new__(HTTP1Stream)
+        stream.begin(self, parser.http_version)
         scope = http_scope(parser, self)
         stream.persistent = parser.keep_alive
         stream.owes_continue = parser.expect_continue
@@ -277,7 +278,9 @@ class HTTP1Connection(Connection):
         else:
             if 0 < context.limit_concurrency <= context.running:
                 raise overloaded()
-            stream.cycle = HTTPCycle(scope, stream, context)
+            cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
+            cycle.begin(scope, stream, context)
+            stream.cycle = cycle
         stream.request_left = -1 if parser.chunked else parser.content_length
         context.total_requests += 1
         self._owes = BODY_REST
@@ -498,7 +501,8 @@ class HTTP1Stream(Stream):
     application.
     """
 
-    def __init__(self, connection: HTTP1Connection, http_version: str) -> None:
+    def begin(self, connection: HTTP1Connection, http_version: str) -> None:
+        """What __init__ would do: that costs a tuple of arguments for each request."""
         self.connection = connection
         self.wire = connection  # the same, by its own type
         self.http_version = http_version

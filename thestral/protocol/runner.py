@@ -8,6 +8,8 @@ from asyncio import Task
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from thestral.protocol.connection import MARKS_SEND
+
 if TYPE_CHECKING:
     from thestral.protocol.connection import Cycle
 
@@ -30,15 +32,17 @@ async def run(cycle: Cycle) -> None:
 
 
 def call(cycle: Cycle) -> Awaitable[None]:
-    return cycle.context.app(cycle.scope, cycle.receive, cycle.send)
+    send = cycle.send if MARKS_SEND else cycle.send_as_coroutine
+    return cycle.context.app(cycle.scope, cycle.receive, send)
 
 
 def ended(cycle: Cycle, exc: BaseException | None) -> None:
-    cycle.context.cycles.discard(cycle)
+    if cycle.task is not None:
+        cycle.context.cycles.discard(cycle)
+        cycle.task = None
     if cycle.counted:
         cycle.context.running -= 1
     cycle.on_return(exc)
-    cycle.task = None
 
 
 def start(cycle: Cycle) -> None:
@@ -48,7 +52,6 @@ def start(cycle: Cycle) -> None:
     another, whoever's step this is called from.
     """
     context = cycle.context
-    context.cycles.add(cycle)
     if cycle.counted:
         context.running += 1
         if context.timeout_request:
@@ -57,7 +60,9 @@ def start(cycle: Cycle) -> None:
     coroutine = run(cycle)
     if context.eager:
         task = Task(coroutine, loop=context.loop, context=own, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-        if not task.done():
-            cycle.task = task
+        if task.done():
+            return
     else:
-        cycle.task = context.loop.create_task(coroutine, context=own)
+        task = context.loop.create_task(coroutine, context=own)
+    cycle.task = task
+    context.cycles.add(cycle)

@@ -117,13 +117,8 @@ class WebSocketCycle(Cycle):
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Take accept, send, close, and the parts of a denial; wait while the client does not read.
-
-        Raises:
-            LocalProtocolError: not a message that may come now; it says why.
-            ClientDisconnected: an OSError; the connection is over.
-        """
+    def take(self, message: Any) -> bool:
+        """Of websocket.accept, send, close, and the parts of a denial."""
         if type(message) is not dict:
             message = dict(message)
         if self._gone:
@@ -145,10 +140,7 @@ class WebSocketCycle(Cycle):
             self._deny(message)
         else:
             raise LocalProtocolError(self._unexpected(kind))
-        if self._state < CLOSING and not self._gone and not self.stream.is_writable():
-            await self.until_writable()
-            if self._gone:
-                raise ClientDisconnected("the client is gone")
+        return self._state >= CLOSING or self._gone or self.stream.is_writable()
 
     def _unexpected(self, kind: Any) -> str:
         if self._state >= CLOSING:
