@@ -108,6 +108,9 @@ def configure(config: Config) -> None:
 
 def own_config(config: Config) -> dict[str, Any]:
     own = copy.deepcopy(LOGGING_CONFIG)
+    for name, stream in (("default", sys.stderr), ("access", sys.stdout)):
+        if stream is None:  # the process was started with it closed
+            own["handlers"][name] = {"class": "logging.NullHandler"}
     own["formatters"]["access"]["fmt"] = LINE_FORMATS[config.access_log_format == DEFAULT]
     return own
 
@@ -197,7 +200,7 @@ class ColourizedFormatter(logging.Formatter):
         self.use_colors = use_colors
 
     def is_terminal(self) -> bool:
-        return sys.stderr.isatty()
+        return sys.stderr is not None and sys.stderr.isatty()
 
     def paint(self, text: str, color: str | None) -> str:
         return click.style(text, fg=color) if self.use_colors and color else text
@@ -219,7 +222,7 @@ class AccessFormatter(ColourizedFormatter):
     """
 
     def is_terminal(self) -> bool:
-        return sys.stdout.isatty()
+        return sys.stdout is not None and sys.stdout.isatty()
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         painted = copy.copy(record)

@@ -8,7 +8,7 @@ from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_
 
 
 def content(buffer: LineBuffer) -> str:
-    return buffer.take(buffer.size())
+    return buffer.take_line()
 
 
 def test_values_are_escaped_and_literals_are_not():
@@ -39,15 +39,54 @@ def test_numbers():
     assert content(lines) == f"0 7 {2**63 - 1} .000.000042.999"
 
 
-def test_take_leaves_what_is_behind():
+def made(*texts: str) -> LineBuffer:
+    """A buffer with lines, and one being made."""
     lines = LineBuffer(False)
-    lines.append(b"one\ntwo\nthree")
-    assert lines.take(4) == "one\n"
-    assert lines.size() == 9
-    lines.truncate(4)
-    assert content(lines) == "two\n"
-    lines.append(b"x" * 1_000_000)  # its memory is given back
-    assert content(lines) == "x" * 1_000_000
+    for text in texts:
+        lines.append(text.encode())
+        lines.end_line()
+    lines.append(b"under way")
+    return lines
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "taken"),
+    [(4, "one\n"), (7, "one\n"), (8, "one\ntwo\n"), (13, "one\ntwo\n"), (14, "one\ntwo\nthree\n")],
+)
+def test_lines_are_taken_whole_as_many_as_fit(limit, taken, whole):
+    lines = made("one", "two", "three")
+    assert lines.size() == 14
+    assert lines.take(limit, whole) == taken
+    assert lines.size() == 14 - len(taken)
+    assert lines.take(100, whole) == "one\ntwo\nthree\n"[len(taken) :]
+    assert lines.take(100, whole) == ""  # not the one being made
+    assert lines.take_line() == "under way"
+
+
+def test_line_longer_than_the_limit():
+    lines = made("long one", "two")
+    assert lines.take(3, True) == "long one\n"
+    assert lines.size() == 4
+    lines = made("aéé", "two")
+    assert lines.take(4, False) == "aé"  # characters are not split
+    assert lines.take(4, False) == "é\n"
+    assert lines.take(4, False) == "two\n"
+
+
+def test_line_being_made_can_be_dropped_or_taken():
+    lines = made("one")
+    lines.drop_line()
+    lines.append(b"two")
+    assert lines.take_line() == "two"
+    assert lines.take_line() == ""
+    assert lines.take(100, False) == "one\n"
+
+
+def test_memory_of_a_large_line_is_given_back_and_the_buffer_goes_on():
+    lines = made("x" * 1_000_000)
+    lines.take_line()
+    assert lines.take(1, True) == "x" * 1_000_000 + "\n"
     lines.append(b"more")
     assert content(lines) == "more"
 

@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 from support import read_all, read_response, wait_until
@@ -363,6 +362,23 @@ def test_what_somebody_sets_up_later_holds_from_the_next_line_on(serve, log, mon
         assert paths == ["/before", "/last"]
 
 
+@pytest.mark.parametrize("where", ["callHandlers", "makeRecord"])
+def test_agent_that_forwards_logs_gets_records(serve, log, monkeypatch, where):
+    """Sentry, New Relic and others put functions of their own into logging's classes."""
+    log()
+    names = []
+    function = getattr(logging.Logger, where)
+
+    def agents(self, *args, **kwargs):
+        names.append(self.name)
+        return function(self, *args, **kwargs)
+
+    monkeypatch.setattr(logging.Logger, where, agents)
+    running = serve(app, access_log=True)
+    ask(running, b"GET / HTTP/1.1\r\n" + HOST)
+    wait_until(lambda: "thestral.access" in names)
+
+
 # --- When it is written ---------------------------------------------------------------------------
 
 
@@ -399,8 +415,7 @@ def test_nothing_waits_when_the_server_has_stopped(serve, log):
         assert len(made.lines) == 1
 
 
-def test_lines_are_written_before_a_fork(serve, log, tmp_path):
-    """Or the child would write them a second time."""
+def test_lines_that_wait_at_a_fork_are_written_once(serve, log, tmp_path):
     made = log()
     path = tmp_path / "log"
     with path.open("w") as file:
@@ -418,7 +433,9 @@ def test_lines_are_written_before_a_fork(serve, log, tmp_path):
                 os.waitpid(child, 0)
 
             running.call(fork)
-            assert Path(path).read_text().count("/one") == 1
+            assert "/one" not in path.read_text()  # it waits
+            running.call(running.context.access_log.flush)
+            assert path.read_text().count("/one") == 1
 
 
 def test_stream_that_fails_costs_lines_and_one_complaint(serve, log, caplog, monkeypatch):

@@ -193,3 +193,17 @@ def test_refusals_are_told_ten_times_in_ten_seconds_and_then_counted(monkeypatch
     assert not refusals.tick(111.0)
     refusals.info(112.0, "again")
     assert kept.messages[10:] == ["Refused 2 more within 10 seconds", "again"]
+
+
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
+def test_stream_that_is_closed_gets_nothing(monkeypatch, capsys, closed):
+    """As in a process that was started with `>&-`."""
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    configure(Config("a:b"))
+    error_logger.info("said")
+    access_logger.info('%s - "%s %s HTTP/%s" %d', "c:1", "GET", "/", "1.1", 200)
+    shown = capsys.readouterr()
+    assert ("GET" in shown.out) == ("stdout" not in closed)
+    assert ("said" in shown.err) == ("stderr" not in closed)
+    assert "GET" not in shown.err

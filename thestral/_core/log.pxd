@@ -11,6 +11,7 @@ cpdef bytes find_field(object headers, bytes name)
 
 cdef class LineBuffer:
     cdef th_buffer _buffer
+    cdef Py_ssize_t _begun
     cdef readonly bint json
 
     cpdef object append(self, bytes data)
@@ -20,5 +21,8 @@ cdef class LineBuffer:
     cpdef object append_fraction(self, int64_t value, int64_t scale)
     cdef object _append_escaped(self, const char *src, Py_ssize_t n)
     cpdef Py_ssize_t size(self)
-    cpdef object truncate(self, Py_ssize_t size)
-    cpdef str take(self, Py_ssize_t size)
+    cpdef object end_line(self)
+    cpdef object drop_line(self)
+    cpdef str take_line(self)
+    cpdef str take(self, Py_ssize_t limit, bint whole)
+    cdef str _cut(self, Py_ssize_t start, Py_ssize_t end)

@@ -17,7 +17,7 @@ def find_field(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | N
 
 @final
 class LineBuffer:
-    """Lines that wait to be written.
+    """Lines that wait to be written, and the one being made.
 
     Args:
         json: escape values as JSON strings, else as Apache does.
@@ -42,10 +42,20 @@ class LineBuffer:
         """value/scale behind the decimal point, ".0042" for 42 of 10000; scale is a power of 10."""
 
     def size(self) -> int:
-        """Bytes held."""
+        """Bytes of the lines that have ended."""
 
-    def truncate(self, size: int) -> None:
-        """Forget what is behind the first `size` bytes."""
+    def end_line(self) -> None:
+        """What was appended is a line."""
 
-    def take(self, size: int) -> str:
-        """The first `size` bytes, which are complete characters; they leave the buffer."""
+    def drop_line(self) -> None:
+        """Forget what was appended since the last line ended."""
+
+    def take_line(self) -> str:
+        """What was appended since the last line ended; it leaves the buffer."""
+
+    def take(self, limit: int, whole: bool) -> str:
+        """The first lines, of at most `limit` bytes together; they leave the buffer.
+
+        Args:
+            whole: whether a first line longer than that comes all the same, or a piece of it does.
+        """

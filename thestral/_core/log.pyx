@@ -1,7 +1,7 @@
 """Lines of a log as bytes: a buffer of them, client data escaped on its way in."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.time cimport monotonic as c_monotonic, time as c_time
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint64_t
@@ -50,7 +50,7 @@ cpdef bytes find_field(object headers, bytes name):
 
 @cython.final
 cdef class LineBuffer:
-    """Lines that wait to be written."""
+    """Lines that wait to be written, and the one being made."""
 
     def __cinit__(self, bint json):
         th_buffer_init(&self._buffer)
@@ -90,16 +90,47 @@ cdef class LineBuffer:
         self._buffer.data[point] = c"."
 
     cpdef Py_ssize_t size(self):
-        return self._buffer.length
+        return self._begun
 
-    cpdef object truncate(self, Py_ssize_t size):
-        self._buffer.length = size
+    cpdef object end_line(self):
+        self.append(b"\n")
+        self._begun = self._buffer.length
 
-    cpdef str take(self, Py_ssize_t size):
-        cdef str text = PyUnicode_DecodeUTF8(self._buffer.data, size, NULL)
-        self._buffer.length -= size
-        if self._buffer.length > 0:
-            memmove(self._buffer.data, self._buffer.data + size, self._buffer.length)
-        elif self._buffer.capacity > CAPACITY_KEPT:
+    cpdef object drop_line(self):
+        self._buffer.length = self._begun
+
+    cpdef str take_line(self):
+        return self._cut(self._begun, self._buffer.length)
+
+    cpdef str take(self, Py_ssize_t limit, bint whole):
+        cdef Py_ssize_t end = self._begun
+        if end > limit:
+            end = self._last_end(limit)
+            if end == 0:
+                end = self._first_end(limit) if whole else self._character_end(limit)
+        self._begun -= end
+        return self._cut(0, end)
+
+    def _last_end(self, Py_ssize_t limit):
+        """Where the last line ends that ends within the first bytes; 0 if none does."""
+        return PyBytes_FromStringAndSize(self._buffer.data, limit).rfind(b"\n") + 1
+
+    def _first_end(self, Py_ssize_t start):
+        """Where the line of a byte ends."""
+        return PyBytes_FromStringAndSize(self._buffer.data, self._begun).index(b"\n", start) + 1
+
+    def _character_end(self, Py_ssize_t limit):
+        """Where the last character ends that ends within the first bytes."""
+        while limit > 0 and self._buffer.data[limit] & 0xC0 == 0x80:
+            limit -= 1
+        return limit
+
+    cdef str _cut(self, Py_ssize_t start, Py_ssize_t end):
+        cdef str text = PyUnicode_DecodeUTF8(self._buffer.data + start, end - start, NULL)
+        cdef Py_ssize_t behind = self._buffer.length - end
+        self._buffer.length = start + behind
+        if behind > 0:
+            memmove(self._buffer.data + start, self._buffer.data + end, behind)
+        elif start == 0 and self._buffer.capacity > CAPACITY_KEPT:
             th_buffer_free(&self._buffer)
         return text

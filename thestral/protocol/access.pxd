@@ -27,6 +27,8 @@ cdef int ISO_TIME
 cdef int ABORTED
 cdef int REQUEST_ID
 cdef Py_ssize_t BATCH
+cdef Py_ssize_t WAITING_MAX
+cdef int READER_PATIENCE
 cdef int INFO
 
 
@@ -53,6 +55,9 @@ cdef class AccessLog:
     cdef bytes _iso_time
     cdef bytes _zone
     cdef bint _failed
+    cdef object _stream
+    cdef object _poll
+    cdef int64_t _lost
 
     cpdef object record(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
     cdef bint is_direct(self)
@@ -63,6 +68,11 @@ cdef class AccessLog:
     cdef object _absent(self)
     cdef object _target(self, dict scope)
     cdef object _read_clock(self, int64_t second)
-    cpdef object flush(self)
-    cdef object _write(self, Py_ssize_t size)
+    cpdef bint flush(self)
+    cdef object _write(self, Py_ssize_t most_left)
+    cdef bint _has_room(self)
+    cdef bint _can_write(self, int patience)
+    cpdef object drain(self)
+    cpdef object forget(self)
+    cdef object _tell_lost(self)
     cpdef object close(self)

@@ -12,8 +12,12 @@ import binascii
 import http
 import logging
 import os
+import select
+import stat
+import sys
 import time
 import weakref
+from types import FunctionType
 from typing import Any
 
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
@@ -74,11 +78,17 @@ EXTENSION_KINDS = {
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
 INFO = logging.INFO
 # Written at once. A pipe takes so much in one piece (PIPE_BUF), so that lines of several workers do
-# not mix.
+# not mix, and if it polls as writable without blocking.
 BATCH = 4096  # bytes
+# What a pipe's reader does not take waits in memory, up to so much; then the server waits for the
+# reader, for so long; then lines are lost until it has read all that waits.
+WAITING_MAX = 1024 * 1024  # bytes
+READER_PATIENCE = 1000  # milliseconds
 # What a record's text begins with when the line is not made of its arguments: it uses them up, and
 # filters and handlers that look into them find what they find with uvicorn.
 NO_ARGUMENTS = "%.0s" * 5
+# What a Logger does with a record.
+ON_THE_WAY = ("info", "_log", "makeRecord", "handle", "callHandlers")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -123,6 +133,9 @@ class AccessLog:
         self._iso_time = b""
         self._zone = b""
         self._failed = False
+        self._stream: Any = None
+        self._poll: select.poll | None = None  # of the stream, if it is a pipe or a socket
+        self._lost = 0  # lines since the reader of a pipe fell behind
         if self.enabled:
             self._find_handler(LINE_FORMATS[self._default])
             LOGS.add(self)
@@ -131,7 +144,7 @@ class AccessLog:
         """Remember the handler that lines may go to without a LogRecord: a plain one that writes
         what we would, without colours, and to no terminal, where each line is to be seen at once.
         """
-        if len(self._logger.handlers) != 1:
+        if len(self._logger.handlers) != 1 or is_watched(self._logger):
             return
         handler = self._logger.handlers[0]
         formatter = handler.formatter
@@ -170,27 +183,26 @@ class AccessLog:
             head: the response's, as sent, if `keeps_head`.
         """
         lines = self._lines
-        mark = lines.size()
+        if lines.size() > WAITING_MAX and not self._has_room():
+            self._lost += 1
+            return
         try:
             if scope is not None:
                 client = scope.get("client")
             if not self.is_direct():
-                if mark > 0:
-                    self._write(mark)  # what came first is written first
-                    mark = 0
+                self.flush()  # what came first is written first
                 self._log(scope, client, http_version, status, sent, began, aborted, head)
                 return
             self._format(scope, client, http_version, status, sent, began, aborted, head)
-            lines.append(b"\n")
+            lines.end_line()
         except Exception:
             # A scope that the application has changed beyond recognition must not cost a
             # connection.
-            if lines.size() > mark:
-                lines.truncate(mark)
+            lines.drop_line()
             error_logger.exception("A line of the access log could not be written")
             return
         if lines.size() > BATCH:
-            self._write(mark if mark > 0 else lines.size())
+            self._write(BATCH)
 
     def is_direct(self) -> bool:
         """Whether the access logger is as it was set up, and nobody waits for records."""
@@ -233,7 +245,7 @@ class AccessLog:
         if not self._default:
             lines = self._lines
             self._format(scope, client, http_version, status, sent, began, aborted, head)
-            text = NO_ARGUMENTS + lines.take(lines.size()).replace("%", "%%")
+            text = NO_ARGUMENTS + lines.take_line().replace("%", "%%")
         self._logger.info(text, address, method, target, http_version, status)
 
     def _format(
@@ -365,33 +377,108 @@ class AccessLog:
 
     # --- Writing ------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Write the lines that wait."""
-        size = self._lines.size()
-        if size > 0:
-            self._write(size)
+    def flush(self) -> bool:
+        """Write the lines that wait; whether some have to wait on, for the reader of a pipe."""
+        self._write(0)
+        return self._lines.size() > 0
 
-    def _write(self, size: int) -> None:
-        """Write the first `size` bytes, in the handler's turn."""
-        text = self._lines.take(size)
+    def _write(self, most_left: int) -> None:
+        """Write lines, in the handler's turn, until no more bytes are left or it would block."""
+        lines = self._lines
         handler = self._handler
-        handler.acquire()
-        try:
-            handler.stream.write(text)
-            handler.stream.flush()
-            self._failed = False
-        except Exception as error:
-            # A full disk or a closed pipe: said once, not for each batch.
-            if not self._failed:
-                self._failed = True
-                error_logger.error("The access log cannot be written: %s", error)
-        finally:
-            handler.release()
+        while lines.size() > most_left and self._can_write(0):
+            text = lines.take(BATCH, self._poll is None)
+            handler.acquire()
+            try:
+                handler.stream.write(text)
+                handler.stream.flush()
+                self._failed = False
+            except Exception as error:
+                # A full disk or a closed pipe: said once, not for each batch.
+                if not self._failed:
+                    self._failed = True
+                    error_logger.error("The access log cannot be written: %s", error)
+            finally:
+                handler.release()
+        if self._lost and lines.size() == 0:
+            self._tell_lost()
+
+    def _can_write(self, patience: int) -> bool:
+        """Whether a batch can be written without blocking, at latest in so many milliseconds."""
+        stream = self._handler.stream
+        if stream is not self._stream:
+            self._stream = stream
+            self._poll = poll_of(stream)
+        return self._poll is None or bool(self._poll.poll(patience))
+
+    def _has_room(self) -> bool:
+        """Whether a line may be added although many wait. A reader that is only slow slows the
+        server down, one that does not read at all must not stop it.
+        """
+        lines = self._lines
+        self._write(WAITING_MAX)
+        if self._lost == 0:
+            while lines.size() > WAITING_MAX and self._can_write(READER_PATIENCE):
+                self._write(WAITING_MAX)
+            if lines.size() > WAITING_MAX and not is_stderr(self._stream):
+                error_logger.error("Nobody reads the access log: lines of it are lost from now on")
+        return lines.size() <= WAITING_MAX
+
+    def drain(self) -> None:
+        """Write the lines that wait, as long as somebody reads."""
+        while self.flush() and self._can_write(READER_PATIENCE):
+            pass
+
+    def forget(self) -> None:
+        """Drop the lines that wait."""
+        while self._lines.size() > 0:
+            self._lost += self._lines.take(BATCH, True).count("\n")
+
+    def _tell_lost(self) -> None:
+        error_logger.error("%d lines of the access log were lost: nobody read it", self._lost)
+        self._lost = 0
 
     def close(self) -> None:
         """Write what waits; what still comes is written at once."""
-        self.flush()
+        self.drain()
+        self.forget()
+        if self._lost and not is_stderr(self._stream):
+            self._tell_lost()
         self._handler = None
+
+
+def is_watched(logger: logging.Logger) -> bool:
+    """Whether records of a logger pass through a function that is not logging's own: agents that
+    forward logs put theirs into its classes.
+    """
+    functions = [getattr(type(logger), name) for name in ON_THE_WAY]
+    functions += [logging.Handler.handle, logging.StreamHandler.emit]
+    return not all(
+        type(function) is FunctionType and function.__globals__ is vars(logging)
+        for function in functions
+    )
+
+
+def poll_of(stream: Any) -> select.poll | None:
+    """A poll for room in a pipe or socket; None for what does not wait for a reader."""
+    try:
+        file = stream.fileno()
+        mode = os.fstat(file).st_mode
+    except (AttributeError, OSError, ValueError):  # no file, or a closed one
+        return None
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return None
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return poll
+
+
+def is_stderr(stream: Any) -> bool:
+    """Whether what the error log says goes the same way."""
+    try:
+        return os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def make_part(atom: Atom, json: bool) -> Part:
@@ -406,7 +493,7 @@ def make_part(atom: Atom, json: bool) -> Part:
     if letter == "e":
         constant = LineBuffer(json)
         constant.append_value(os.environ.get(name, "" if json else "-").encode(errors="replace"))
-        return Part(LITERAL, constant.take(constant.size()).encode())
+        return Part(LITERAL, constant.take_line().encode())
     if letter == "x":
         return Part(EXTENSION_KINDS[name], b"")
     if letter == "f":
@@ -447,13 +534,18 @@ def field_of(head: bytes | None, name: bytes) -> bytes | None:
     return head[start : head.index(b"\r\n", start)]
 
 
-def flush_all() -> None:
+def drain_all() -> None:
     for log in list(LOGS):
-        log.flush()
+        log.drain()
 
 
-# Lines are written before the process ends, whoever ends it, and before it is doubled.
+def forget_all() -> None:
+    for log in list(LOGS):
+        log.forget()
+
+
+# Lines are written before the process ends, whoever ends it; when it is doubled, once.
 LOGS: weakref.WeakSet[AccessLog] = weakref.WeakSet()
-atexit.register(flush_all)
+atexit.register(drain_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=flush_all)
+    os.register_at_fork(after_in_child=forget_all)

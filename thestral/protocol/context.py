@@ -189,9 +189,9 @@ class WorkerContext:
         if 0 < self.max_requests <= self.total_requests and self.on_limit is not None:
             self.max_requests = 0
             self.on_limit()
-        self.access_log.flush()
+        lines_wait = self.access_log.flush()
         refusals_wait = self.refusals.tick(now)
-        if self.connections or refusals_wait:
+        if self.connections or lines_wait or refusals_wait:
             self._ticker = self.loop.call_later(self.interval, self.tick)
         else:
             self._ticker = None
