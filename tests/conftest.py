@@ -11,9 +11,11 @@ import pytest
 from support import Running
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def heap_of_imports() -> None:
-    """Frameworks leave a large heap; no collection needs to walk it after each test."""
+    """Frameworks, also those that tests import, leave a large heap; no collection needs to walk it
+    after each test.
+    """
     gc.collect()
     gc.freeze()
 
