@@ -70,6 +70,12 @@ def log(monkeypatch):
     access_logger.setLevel(level)
 
 
+@pytest.fixture
+def serve(serve):
+    """Servers whose clock ticks every 50 ms: lines that wait come soon."""
+    return lambda app, **options: serve(app, **{"timeout_tls_handshake": 0.4, **options})
+
+
 class Recorder(logging.Handler):
     def __init__(self):
         super().__init__()

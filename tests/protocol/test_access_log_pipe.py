@@ -20,6 +20,12 @@ LONG = b"/" + b"x" * 30_000
 
 
 @pytest.fixture
+def serve(serve):
+    """Servers whose clock ticks every 50 ms: lines that wait come soon."""
+    return lambda app, **options: serve(app, **{"timeout_tls_handshake": 0.4, **options})
+
+
+@pytest.fixture
 def pipe(monkeypatch):
     """Function that lets the access logger write to a pipe, and gives its reading end.
 
