@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from typing import Any, NoReturn
@@ -172,7 +173,22 @@ def make_command() -> click.Command:
     )
 
 
+def take_standard_descriptors() -> None:
+    """Open /dev/null where the process was started without stdin, stdout or stderr.
+
+    Else a socket would take the number: what writes there would write to a client, and libuv aborts
+    when it closes it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(number, True)
+
+
 def serve(app: str | None, **values: Any) -> None:
+    take_standard_descriptors()
     if app is None:
         context = click.get_current_context()
         click.echo(context.get_help(), err=True)

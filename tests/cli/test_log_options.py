@@ -293,6 +293,22 @@ def test_line_appears_by_itself(start):
         wait_until(lambda: "/alone" in command.stdout, 5.0)
 
 
+@pytest.mark.parametrize("arguments", [["--loop=uvloop"], ["--loop=asyncio"], ["--workers=2"]])
+def test_command_started_without_stdout_serves_and_stops(tmp_path, arguments):
+    (tmp_path / "main.py").write_text(APP)
+    command = Command(
+        *("main:app", "--port", "0", *arguments),
+        cwd=tmp_path,
+        stdout=None,
+        preexec_fn=lambda: os.close(1),
+    )
+    with command:
+        assert httpx.get(command.url()).status_code == 200
+        command.signal(signal.SIGTERM)
+        assert command.wait() == 0
+    assert "GET" not in command.stderr
+
+
 # --- Errors and refusals ----------------------------------------------------------------------
 
 

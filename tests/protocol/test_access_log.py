@@ -426,7 +426,7 @@ def test_lines_that_wait_at_a_fork_are_written_once(serve, log, tmp_path):
     path = tmp_path / "log"
     with path.open("w") as file:
         made.handler.setStream(file)
-        running = serve(app, access_log=True, timeout_keep_alive=60.0)
+        running = serve(app, access_log=True, timeout_tls_handshake=10.0)  # a slow clock
         with running.connect() as sock:
             sock.sendall(b"GET /one HTTP/1.1\r\n" + HOST + b"\r\n")
             read_response(sock)
