@@ -6,6 +6,7 @@
 
 /* Sorted by length, then by name; enum th_field_id holds positions. */
 static const char *const FIELDS[] = {
+    /*  2 */ "te",
     /*  3 */ "dnt", "via",
     /*  4 */ "date", "host",
     /*  5 */ "range",
@@ -31,7 +32,7 @@ static const char *const FIELDS[] = {
 enum { FIELD_COUNT = sizeof FIELDS / sizeof FIELDS[0], LONGEST_FIELD = 25, FIELDS_KEPT = 32 };
 /* START[n] is the first of length n. */
 static const uint8_t START[LONGEST_FIELD + 2] = {
-    0, 0, 0, 0, 2, 4, 5, 11, 13, 14, 17, 20, 21, 23, 26, 32, 35, 39, 43, 45, 45, 45, 46, 47, 47, 48, 49,
+    0, 0, 0, 1, 3, 5, 6, 12, 14, 15, 18, 21, 22, 24, 27, 33, 36, 40, 44, 46, 46, 46, 47, 48, 48, 49, 50,
 };
 
 int th_field_count(void) { return FIELD_COUNT; }
@@ -175,6 +176,15 @@ static void read_upgrade(const char *src, size_t n, tally *seen) {
   }
 }
 
+static int has_token(const char *src, size_t n, const char *name, size_t length) {
+  size_t pos = 0;
+  th_slice token;
+  while (th_list_next(src, n, &pos, &token)) {
+    if (token.length == length && th_equals_lower(src + token.offset, name, length)) return 1;
+  }
+  return 0;
+}
+
 /* RFC 9112 section 6.1: the framing of a 1.0 message with this field is faulty. */
 static int read_transfer_encoding(const th_head *head, const char *src, size_t n, tally *seen) {
   if (head->minor == 0) return TH_ETRANSFER_ENCODING;
@@ -226,6 +236,9 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
       return TH_OK;
     case TH_FIELD_SEC_WEBSOCKET_KEY:
       seen->websocket_key = 1;
+      return TH_OK;
+    case TH_FIELD_TE:
+      head->trailers |= head->minor > 0 && has_token(value, n, "trailers", 8);
       return TH_OK;
     case TH_FIELD_FORWARDED:
     case TH_FIELD_X_FORWARDED_FOR:

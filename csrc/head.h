@@ -10,21 +10,22 @@
  * is a position in head.c's table. */
 enum th_field_id {
   TH_FIELD_OTHER = -1,
-  TH_FIELD_HOST = 3,
-  TH_FIELD_CONTENT_LENGTH = 27,
-  TH_FIELD_TRANSFER_ENCODING = 41,
-  TH_FIELD_CONNECTION = 17,
-  TH_FIELD_EXPECT = 7,
-  TH_FIELD_UPGRADE = 12,
-  TH_FIELD_SEC_WEBSOCKET_KEY = 40,
-  TH_FIELD_FORWARDED = 14,
-  TH_FIELD_X_FORWARDED_FOR = 34,
-  TH_FIELD_X_FORWARDED_HOST = 36,
-  TH_FIELD_X_FORWARDED_PORT = 37,
-  TH_FIELD_X_FORWARDED_PREFIX = 44,
-  TH_FIELD_X_FORWARDED_PROTO = 42,
-  TH_FIELD_DATE = 2,
-  TH_FIELD_SERVER = 10
+  TH_FIELD_TE = 0,
+  TH_FIELD_HOST = 4,
+  TH_FIELD_CONTENT_LENGTH = 28,
+  TH_FIELD_TRANSFER_ENCODING = 42,
+  TH_FIELD_CONNECTION = 18,
+  TH_FIELD_EXPECT = 8,
+  TH_FIELD_UPGRADE = 13,
+  TH_FIELD_SEC_WEBSOCKET_KEY = 41,
+  TH_FIELD_FORWARDED = 15,
+  TH_FIELD_X_FORWARDED_FOR = 35,
+  TH_FIELD_X_FORWARDED_HOST = 37,
+  TH_FIELD_X_FORWARDED_PORT = 38,
+  TH_FIELD_X_FORWARDED_PREFIX = 45,
+  TH_FIELD_X_FORWARDED_PROTO = 43,
+  TH_FIELD_DATE = 3,
+  TH_FIELD_SERVER = 11
 };
 
 /* Identity of a field name, in any case: an index below th_field_count(), or TH_FIELD_OTHER. */
@@ -54,6 +55,7 @@ typedef struct {
   uint8_t expect_continue;
   uint8_t upgrade;     /* to websocket, asked for rightly: RFC 9110 section 7.8; other protocols are passed over */
   uint8_t websocket;   /* a WebSocket is asked for, rightly or not: upgrade, or a Sec-WebSocket-Key */
+  uint8_t trailers;    /* the client takes trailer fields: RFC 9110 section 10.1.4 */
   uint8_t forwarded;   /* a proxy's field is there: Forwarded, or one of X-Forwarded-* */
   uint8_t path_escaped; /* path holds a %, so it must be decoded */
   uint64_t content_length;

@@ -82,7 +82,11 @@ def test_scope_has_every_key_with_its_type(serve):
             "client": client,
             "server": ("127.0.0.1", running.port),
             "state": {},
-            "extensions": {},
+            "extensions": {
+                "http.response.pathsend": {},
+                "http.response.early_hint": {},
+                "http.response.trailers": {},
+            },
         }
     ]
     (scope,) = app.scopes

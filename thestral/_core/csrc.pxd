@@ -75,6 +75,7 @@ cdef extern from "head.h" nogil:
         uint8_t expect_continue
         uint8_t upgrade
         uint8_t websocket
+        uint8_t trailers
         uint8_t forwarded
         uint8_t path_escaped
         uint64_t content_length

@@ -23,6 +23,7 @@ cdef class RequestParser:
     cdef readonly bint upgrade
     cdef readonly bint websocket
     cdef readonly bint forwarded
+    cdef readonly bint trailers
     cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)

@@ -64,6 +64,7 @@ class RequestParser:
     """Whether the client asks rightly for an upgrade to WebSocket (RFC 9110 section 7.8)."""
     websocket: bool
     forwarded: bool
+    trailers: bool
     """Whether it asks for a WebSocket, rightly or not: upgrade, or a Sec-WebSocket-Key field."""
 
     def read_body(self) -> bytes: ...

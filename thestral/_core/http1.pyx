@@ -99,6 +99,7 @@ cdef class RequestParser:
             self.upgrade = self._http1.head.upgrade
             self.websocket = self._http1.head.websocket
             self.forwarded = self._http1.head.forwarded
+            self.trailers = self._http1.head.trailers
         return event
 
     cdef object _let_go(self):

@@ -48,6 +48,7 @@ cdef class Stream:
 
     cpdef object respond(self, int status, object headers, bytes body, bint end)
     cpdef object write(self, bytes data, bint end)
+    cpdef object write_trailers(self, object headers)
     cpdef object inform(self, int status, object headers)
     cpdef object open_tunnel(self, object headers)
     cpdef object wake_at(self, double when)
@@ -83,6 +84,7 @@ cdef class Cycle:
     cdef object on_drain(self)
     cpdef object on_timeout(self)
     cdef bint take(self, object message) except -1
+    cdef bint proceed(self) except -1
     @cython.locals(sending=Sending)
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)

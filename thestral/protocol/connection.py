@@ -218,6 +218,15 @@ class Stream:
         """
         raise NotImplementedError
 
+    def write_trailers(self, headers: Headers) -> None:
+        """End the body with trailer fields, if there is a place for them and the peer takes them
+        (RFC 9110 section 6.5).
+
+        Raises:
+            LocalProtocolError: they cannot be sent; the response is not over.
+        """
+        raise NotImplementedError
+
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer reads them."""
         raise NotImplementedError
@@ -343,12 +352,16 @@ class Cycle:
         return sending
 
     def take(self, message: Any) -> bool:
-        """Do what a message asks for; false if the next one is to wait until the peer reads.
+        """Do what a message asks for; false if proceed() is to be called once the peer reads.
 
         Raises:
             as send().
         """
         raise NotImplementedError
+
+    def proceed(self) -> bool:
+        """Go on with what take() has begun; as take()."""
+        return True
 
     # --- What both kinds of scope need ----------------------------------------------------------
 
@@ -429,20 +442,28 @@ class Sending:
         cycle = self.cycle
         if cycle is None:
             raise RuntimeError("send() was awaited already")
-        if self.waiting is None:
+        if self.waiting is not None:
+            for future in self.waiting:
+                return future
+            self.waiting = None
+        self.cycle = None  # whatever is raised now, it is through
+        if self.message is not None:
             message = self.message
             self.message = None
-            self.cycle = None
-            if cycle.take(message):
-                raise StopIteration
-            self.waiting = cycle.until_writable().__await__()
-            self.cycle = cycle
+            done = cycle.take(message)
+        elif cycle._gone:
+            raise ClientDisconnected("the client is gone")
+        else:
+            done = cycle.proceed()
+        if done:
+            raise StopIteration
+        self.cycle = cycle
+        if cycle.stream.is_writable():
+            return None  # there is more, but others have their turn first
+        self.waiting = cycle.until_writable().__await__()
         for future in self.waiting:
             return future
-        self.cycle = None
-        if cycle._gone:
-            raise ClientDisconnected("the client is gone")
-        raise StopIteration
+        return None
 
     def send(self, value: Any) -> Any:
         return next(self)

@@ -5,12 +5,19 @@ cdef int EXPECT_START
 cdef int EXPECT_FIRST_BODY
 cdef int EXPECT_BODY
 cdef int COMPLETE
+cdef int EXPECT_FILE
+cdef int EXPECT_TRAILERS
+cdef int PIECES_PER_TURN
 
 
 cdef class HTTPCycle(Cycle):
     cdef int _state
     cdef int _status
     cdef object _headers
+    cdef list _trailers
+    cdef int _file
+    cdef object _file_at
+    cdef object _file_left
     cdef bytes _body
     cdef list _more_body
     cdef Py_ssize_t _body_size
@@ -22,6 +29,13 @@ cdef class HTTPCycle(Cycle):
     cdef object _start(self, dict message)
     cdef object _continue(self, dict message)
     cdef object _fail(self)
+    cdef bint _extend(self, dict message) except -1
+    cdef object _unexpected(self, object kind)
+    cdef object _is_complete(self)
+    cdef object _end_with_trailers(self, dict message)
+    cdef object _open_file(self, dict message)
+    cdef bint _send_pieces(self) except -1
+    cdef object _close_file(self)
 
 
 cpdef object status_of(dict message)

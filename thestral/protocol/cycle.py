@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ClientDisconnected, LocalProtocolError
@@ -18,7 +21,12 @@ EXPECT_START = 0
 EXPECT_FIRST_BODY = 1  # the head is held: it leaves together with the first part of the body
 EXPECT_BODY = 2
 COMPLETE = 3
+EXPECT_FILE = 4  # nothing: a file is on its way
+EXPECT_TRAILERS = 5
 
+# Of a file so much is read at once, and so often before other connections get their turn.
+PIECE = 256 * 1024  # bytes
+PIECES_PER_TURN = 4
 LOWEST_STATUS = 200  # 1xx is interim: not a response
 HIGHEST_STATUS = 999
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -36,6 +44,10 @@ class HTTPCycle(Cycle):
         self._state = EXPECT_START
         self._status = 0
         self._headers: Any = None
+        self._trailers: list[Any] | None = None  # those that have come, if any are to come
+        self._file = -1  # its descriptor
+        self._file_at = 0
+        self._file_left = 0  # bytes
         self._body: bytes | None = None
         self._more_body: list[bytes] | None = None
         self._body_size = 0
@@ -72,39 +84,74 @@ class HTTPCycle(Cycle):
             await self.until_readable()
 
     def take(self, message: Any) -> bool:
-        """Of http.response.start and http.response.body."""
+        """Of http.response.start and body, and of the extensions' early_hint, pathsend and
+        trailers.
+        """
         if type(message) is not dict:
             message = dict(message)
         if self._state == EXPECT_START:
             self._start(message)
             return True
+        if message.get("type") != "http.response.body":
+            return self._extend(message)
         self._continue(message)
         return self._state == COMPLETE or self._gone or self.stream.is_writable()
 
+    def _extend(self, message: dict[str, Any]) -> bool:
+        """A message of an extension, in place of a body or behind it."""
+        kind = message.get("type")
+        if kind == "http.response.pathsend" and self._state == EXPECT_FIRST_BODY:
+            self._open_file(message)
+            return self.proceed()
+        if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
+            self._end_with_trailers(message)
+            return True
+        raise LocalProtocolError(self._unexpected(kind))
+
+    def _unexpected(self, kind: Any) -> str:
+        if self._state == COMPLETE:
+            return f"got {kind!r:.100} after the response was complete"
+        if self._state == EXPECT_FILE:
+            return f"got {kind!r:.100} while a file is being sent"
+        part = "trailers" if self._state == EXPECT_TRAILERS else "body"
+        return f"expected 'http.response.{part}', got {kind!r:.100}"
+
+    def proceed(self) -> bool:
+        """Send the next pieces of a file."""
+        if self._file < 0:
+            return True
+        done = False
+        try:
+            done = self._send_pieces()
+        finally:
+            if done or self._state == COMPLETE:
+                self._close_file()
+        return done
+
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
-        if kind != "http.response.start":
+        if kind != "http.response.start" and kind != "http.response.early_hint":
             raise LocalProtocolError(f"expected 'http.response.start', got {kind!r:.100}")
         if self._gone:
             raise ClientDisconnected("the client is gone")
+        if kind == "http.response.early_hint":
+            self.stream.inform(103, [(b"link", link) for link in message.get("links", ())])
+            return
         self._status = status_of(message)
+        self._trailers = [] if message.get("trailers", False) else None
         self._headers = headers_of(message)
         self._state = EXPECT_FIRST_BODY
 
     def _continue(self, message: dict[str, Any]) -> None:
-        kind = message.get("type")
-        if kind != "http.response.body":
-            raise LocalProtocolError(
-                f"got {kind!r:.100} after the response was complete"
-                if self._state == COMPLETE
-                else f"expected 'http.response.body', got {kind!r:.100}"
-            )
-        if self._state == COMPLETE:
-            raise LocalProtocolError("got 'http.response.body' after the response was complete")
+        if self._state >= COMPLETE:
+            raise LocalProtocolError(self._unexpected("http.response.body"))
         if self._gone:
             raise ClientDisconnected("the client is gone")
         body = body_of(message)
         end = not message.get("more_body", False)
+        before_trailers = end and self._trailers is not None
+        if before_trailers:
+            end = False
         try:
             if self._state == EXPECT_FIRST_BODY:
                 self.stream.respond(self._status, self._headers, body, end)
@@ -112,6 +159,8 @@ class HTTPCycle(Cycle):
             else:
                 self.stream.write(body, end)
             self._state = COMPLETE if end else EXPECT_BODY
+            if before_trailers:
+                self._state = EXPECT_TRAILERS
         except LocalProtocolError:
             # A head that could not be sent leaves room for a 500; a body of the wrong length does
             # not.
@@ -120,8 +169,86 @@ class HTTPCycle(Cycle):
                 self.wake_readers()
             raise
         if end:
-            self.wake_readers()
-            self.on_writable()  # another task that waited to send
+            self._is_complete()
+
+    def _is_complete(self) -> None:
+        self.wake_readers()
+        self.on_writable()  # another task that waited to send
+
+    def _end_with_trailers(self, message: dict[str, Any]) -> None:
+        """Gather trailer fields; the last message of them ends the response."""
+        if self._gone:
+            raise ClientDisconnected("the client is gone")
+        assert self._trailers is not None
+        trailers = [*self._trailers, *headers_of(message)]
+        if message.get("more_trailers", False):
+            self._trailers = trailers
+            return
+        self.stream.write_trailers(trailers)
+        self._state = COMPLETE
+        self._is_complete()
+
+    # --- A file as the body -------------------------------------------------------------------
+
+    def _open_file(self, message: dict[str, Any]) -> None:
+        """Open what pathsend names, and send the head.
+
+        Raises:
+            OSError: it cannot be opened; nothing has been sent.
+        """
+        if self._gone:
+            raise ClientDisconnected("the client is gone")
+        path = message.get("path")
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise LocalProtocolError(f"{message['type']}: path {path!r:.100} is not absolute")
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            headers = list(self._headers)
+            length = announced(headers)
+            if length < 0:
+                length = found.st_size
+                headers.append((b"content-length", b"%d" % length))
+            self._file_at = 0
+            self._file_left = length
+            # These have the head of a body that does not come (RFC 9110 section 6.4.1).
+            if self.scope["method"] == "HEAD" or self._status in (204, 205, 304):
+                self._file_left = 0
+            self.stream.respond(self._status, headers, b"", self._file_left == 0)
+            self._headers = None
+            self._state = COMPLETE if self._file_left == 0 else EXPECT_FILE
+            if self._state == COMPLETE:
+                self._is_complete()
+        except BaseException:
+            self._close_file()
+            raise
+
+    def _send_pieces(self) -> bool:
+        """Send a part of the file; true if that was all."""
+        pieces = 0
+        while self._file_left > 0:
+            if pieces == PIECES_PER_TURN or not self.stream.is_writable():
+                return False
+            pieces += 1
+            data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
+            self._file_at += len(data)
+            self._file_left -= len(data)
+            end = self._file_left == 0 or not data
+            if end:
+                self._state = COMPLETE
+            self.stream.write(data, end)  # raises if the file has become shorter
+            if end:
+                self._is_complete()
+            elif self._gone:
+                raise ClientDisconnected("the client is gone")
+        return True
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     # --- The stream's side --------------------------------------------------------------------
 
@@ -139,12 +266,17 @@ class HTTPCycle(Cycle):
         self._request_complete = True
         self.wake_readers()
 
+    def on_closed(self) -> None:
+        self._close_file()
+        Cycle.on_closed(self)
+
     def on_drain(self) -> None:
         # A stream may have no end of its own. What it still sends is sent.
         if self._state == EXPECT_BODY:
             self.on_disconnect()
 
     def on_return(self, exc: BaseException | None) -> None:
+        self._close_file()
         if exc is not None:
             self.log_raised(exc)
         if self._state == COMPLETE or self._gone:
@@ -214,6 +346,14 @@ def headers_of(message: dict[str, Any]) -> Any:
     """The headers of a message, unchecked."""
     headers = message.get("headers")
     return () if headers is None else headers
+
+
+def announced(headers: list[Any]) -> int:
+    """The Content-Length among headers; -1 if there is none, or none that can be read."""
+    for name, value in headers:
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return -1
 
 
 def body_of(message: dict[str, Any]) -> bytes:

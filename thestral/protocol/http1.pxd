@@ -76,6 +76,7 @@ cdef class HTTP1Stream(Stream):
     cdef bint chunked
     cdef bint bodiless
     cdef bint head_only
+    cdef bint takes_trailers
     cdef bint persistent
     cdef bint tunnel
     cdef bytes accept

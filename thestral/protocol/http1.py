@@ -59,6 +59,12 @@ LAST_REQUEST = 7  # none has to come any more
 # nginx's status for a request whose client was gone before there was a response.
 CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
+# RFC 9110 section 6.5.1: what frames, routes or guards a message, or says how to read its content.
+NO_TRAILERS = frozenset(
+    b"authorization cache-control connection content-encoding content-length content-range"
+    b" content-type expires host location retry-after set-cookie te trailer transfer-encoding"
+    b" upgrade vary www-authenticate".split()
+)
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
@@ -270,6 +276,7 @@ class HTTP1Connection(Connection):
         stream.owes_continue = parser.expect_continue
         stream.head_only = scope["method"] == "HEAD"
         stream.scope = scope
+        stream.takes_trailers = parser.trailers
         if context.access_log.timed:
             stream.began = monotonic()
         self._stream = stream
@@ -513,6 +520,7 @@ class HTTP1Stream(Stream):
         self.chunked = False
         self.bodiless = False  # RFC 9112 section 6.3: no content whatever the fields say
         self.head_only = False
+        self.takes_trailers = False  # the client has said so: RFC 9110 section 10.1.4
         self.persistent = True
         self.tunnel = False
         self.accept = b""  # Sec-WebSocket-Accept of the handshake
@@ -579,6 +587,27 @@ class HTTP1Stream(Stream):
 
     def wake_at(self, when: float) -> None:
         self.connection.deadline = when
+
+    def write_trailers(self, headers: Headers) -> None:
+        if not (self.chunked and self.takes_trailers):
+            self._write_body(self.connection.context.writer.size(), b"", True)
+            return
+        writer = self.connection.context.writer
+        mark = writer.size()
+        try:
+            writer.write(b"0\r\n")
+            writer.write_headers(headers, False)
+            for name, _ in headers:
+                if name.lower() in NO_TRAILERS:
+                    raise LocalProtocolError(
+                        f"response trailer {name!r:.100} belongs into the head"
+                    )
+        except BaseException:
+            writer.truncate(mark)
+            raise
+        writer.write(b"\r\n")
+        self.wire.emit(mark)
+        self._complete()
 
     def inform(self, status: int, headers: Headers) -> None:
         if self.http_version == "1.0" or self.status:

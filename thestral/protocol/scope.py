@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 ASGI_VERSION = "3.0"
 SPEC_VERSION = "2.5"
+# Interim responses and trailers are of HTTP/1.1.
+EXTENSIONS: dict[str, Any] = {"http.response.pathsend": {}}
+HTTP_1_1_EXTENSIONS: dict[str, Any] = {
+    **EXTENSIONS,
+    "http.response.early_hint": {},
+    "http.response.trailers": {},
+}
 
 
 def scope_template(connection: Connection) -> dict[str, Any]:
@@ -46,7 +53,10 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     if root_path:
         mount(scope, root_path)
     scope["state"] = context.state.copy()
-    scope["extensions"] = {} if connection.tls is None else {"tls": connection.tls.copy()}
+    extensions = (HTTP_1_1_EXTENSIONS if parser.http_version == "1.1" else EXTENSIONS).copy()
+    if connection.tls is not None:
+        extensions["tls"] = connection.tls.copy()
+    scope["extensions"] = extensions
     return scope
 
 
@@ -60,7 +70,10 @@ def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
     scope["type"] = "websocket"
     scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
     scope["subprotocols"] = offered_subprotocols(scope["headers"])
-    scope["extensions"]["websocket.http.response"] = {}
+    tls = scope["extensions"].get("tls")
+    scope["extensions"] = {"websocket.http.response": {}}
+    if tls is not None:
+        scope["extensions"]["tls"] = tls
     return scope
 
 

@@ -1,0 +1,261 @@
+"""ASGI's extensions of http scopes: early_hint, pathsend, trailers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+from apps import GET_CLOSE, get, http_only
+from starlette.applications import Starlette
+from starlette.responses import FileResponse
+from starlette.routing import Route
+from support import read_all, read_head, read_response, wait_until
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+def body(data=b"", more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def send_all(*messages, raised=None):
+    """An application that sends messages; what one raises goes into `raised`."""
+
+    @http_only
+    async def app(scope, receive, send):
+        for message in messages:
+            try:
+                await send(message)
+            except Exception as exc:
+                if raised is None:
+                    raise
+                raised.append(exc)
+
+    return app
+
+
+def test_they_are_announced_where_they_can_be_had(serve):
+    seen = []
+
+    @http_only
+    async def app(scope, receive, send):
+        seen.append(set(scope["extensions"]))
+        scope["extensions"].clear()
+        await send(START)
+        await send(body())
+
+    running = serve(app)
+    running.raw(GET_CLOSE)
+    running.raw(GET_CLOSE.replace(b"1.1", b"1.0"))
+    every = {"early_hint", "pathsend", "trailers"}
+    assert seen == [{f"http.response.{name}" for name in every}, {"http.response.pathsend"}]
+
+
+# --- Early hints ----------------------------------------------------------------------------------
+
+
+def test_early_hints(serve):
+    hint = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b>"]}
+    running = serve(send_all(hint, hint, START, body(b"done")))
+    assert running.raw(GET_CLOSE).startswith(
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b>\r\n\r\n" * 2
+        + b"HTTP/1.1 200 OK\r\n"
+    )
+    assert running.raw(GET_CLOSE.replace(b"1.1", b"1.0")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_hints_that_cannot_be_sent(serve):
+    raised = []
+    bad = {"type": "http.response.early_hint", "links": [b"</a>\r\nx: y"]}
+    running = serve(send_all(bad, START, body(b"done"), raised=raised))
+    assert running.raw(GET_CLOSE).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "link" in str(raised[0])
+
+
+# --- Trailers -------------------------------------------------------------------------------------
+
+WITH_TRAILERS = START | {"trailers": True}
+
+
+def trailers(*headers, more=False):
+    return {"type": "http.response.trailers", "headers": list(headers), "more_trailers": more}
+
+
+def test_trailers(serve):
+    end = [trailers((b"x-a", b"1"), more=True), trailers((b"x-b", b"2"))]
+    running = serve(send_all(WITH_TRAILERS, body(b"abc", True), body(b"d"), *end))
+    with running.connect() as sock:
+        for _ in range(2):  # the connection is kept
+            sock.sendall(get("/", "TE: trailers"))
+            assert b"transfer-encoding: chunked" in read_head(sock)
+            expected = b"3\r\nabc\r\n1\r\nd\r\n0\r\nx-a: 1\r\nx-b: 2\r\n\r\n"
+            assert sock.recv(len(expected), 0x100) == expected  # MSG_WAITALL
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (get("/", "Connection: close"), b"3\r\nabc\r\n0\r\n\r\n"),
+        (get("/", "TE: gzip", "Connection: close"), b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"GET / HTTP/1.0\r\nTE: trailers\r\n\r\n", b"\r\n\r\nabc"),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close\r\n\r\n", b"\r\n\r\n"),
+    ],
+)
+def test_trailers_for_who_does_not_take_them(serve, request_, expected):
+    running = serve(send_all(WITH_TRAILERS, body(b"abc"), trailers((b"x-a", b"1"))))
+    answer = running.raw(request_)
+    assert answer.endswith(expected)
+    assert b"x-a" not in answer
+
+
+def test_trailers_behind_a_counted_body(serve):
+    start = WITH_TRAILERS | {"headers": [(b"content-length", b"3")]}
+    running = serve(send_all(start, body(b"abc"), trailers((b"x-a", b"1"))))
+    with running.connect() as sock:
+        for _ in range(2):
+            sock.sendall(get("/", "TE: trailers"))
+            assert read_response(sock)[1] == b"abc"
+
+
+@pytest.mark.parametrize(
+    "field", [(b"Content-Length", b"5"), (b"transfer-encoding", b"x"), (b"a b", b""), (b"a", b"\n")]
+)
+def test_trailers_that_may_not_be_sent(serve, field):
+    raised = []
+    messages = [WITH_TRAILERS, body(b"abc"), trailers(field), trailers((b"x-a", b"1"))]
+    running = serve(send_all(*messages, raised=raised))
+    answer = running.raw(get("/", "TE: trailers", "Connection: close"))
+    assert answer.endswith(b"3\r\nabc\r\n0\r\nx-a: 1\r\n\r\n")
+    assert len(raised) == 1
+    assert field[0].decode().lower() in str(raised[0]).lower()
+
+
+def test_a_body_where_trailers_are_due(serve):
+    raised = []
+    messages = [WITH_TRAILERS, body(b"abc"), body(b"d"), trailers()]
+    running = serve(send_all(*messages, raised=raised))
+    assert running.raw(get("/", "Connection: close")).endswith(b"3\r\nabc\r\n0\r\n\r\n")
+    assert "http.response.trailers" in str(raised[0])
+
+
+# --- Files ----------------------------------------------------------------------------------------
+
+
+def pathsend(path):
+    return {"type": "http.response.pathsend", "path": str(path)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(3_000_001))
+    return path
+
+
+def test_a_file(serve, file):
+    running = serve(send_all(START, pathsend(file)))
+    with running.connect() as sock:
+        for _ in range(2):
+            sock.sendall(get("/"))
+            head, data = read_response(sock)
+            assert b"content-length: 3000001\r\n" in head
+            assert data == file.read_bytes()
+    wait_until(lambda: not running.context.cycles)
+
+
+def test_only_its_head(serve, file):
+    running = serve(send_all(START, pathsend(file)))
+    answer = running.raw(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert b"content-length: 3000001\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_an_empty_file(serve, tmp_path):
+    (tmp_path / "empty").touch()
+    answer = serve(send_all(START, pathsend(tmp_path / "empty"))).raw(GET_CLOSE)
+    assert b"content-length: 0\r\n" in answer
+
+
+def test_as_much_as_is_announced(serve, file):
+    start = START | {"headers": [(b"content-length", b"1000000")]}
+    answer = serve(send_all(start, pathsend(file))).raw(GET_CLOSE)
+    assert answer.partition(b"\r\n\r\n")[2] == file.read_bytes()[:1_000_000]
+
+
+def test_a_file_shorter_than_announced_is_seen_to_be_cut(serve, file):
+    raised = []
+    start = START | {"headers": [(b"content-length", b"3000002")]}
+    running = serve(send_all(start, pathsend(file), raised=raised))
+    with pytest.raises(ConnectionResetError):
+        running.raw(GET_CLOSE)
+    assert "1 bytes shorter" in str(raised[0])
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "relative", None, "/", "/dev/null"])
+def test_what_cannot_be_sent_leaves_room_for_an_answer(serve, path):
+    raised = []
+    message = {"type": "http.response.pathsend", "path": path}
+    running = serve(send_all(START, message, body(b"sorry"), raised=raised))
+    assert running.raw(GET_CLOSE).endswith(b"\r\n\r\nsorry")
+    assert len(raised) == 1
+
+
+def open_files() -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
+
+
+def test_a_client_that_leaves_within_it(serve, tmp_path):
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as target:
+        target.truncate(1 << 30)
+    raised = []
+    running = serve(send_all(START, pathsend(sparse), raised=raised))
+    with running.connect(receive_buffer=4096) as sock:
+        sock.sendall(get("/"))
+        read_head(sock)
+        wait_until(lambda: any(one.write_paused for one in running.context.connections))
+        (one,) = running.context.connections
+        assert one.transport.get_write_buffer_size() < 2 << 20
+        assert str(sparse) in open_files()
+    wait_until(lambda: raised)
+    assert isinstance(raised[0], OSError)
+    wait_until(lambda: str(sparse) not in open_files())
+
+
+def test_others_have_their_turn(serve, tmp_path):
+    """A client that takes all at once does not keep the loop."""
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as target:
+        target.truncate(64 << 20)
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(pathsend(sparse) if scope["path"] == "/file" else body(b"here"))
+
+    running = serve(app)
+    with running.connect() as reader, running.connect() as other:
+        reader.sendall(get("/file", "Connection: close"))
+        read_head(reader)
+        other.sendall(get("/"))
+        assert read_response(other)[1] == b"here"
+        assert len(read_all(reader)) == 64 << 20
+
+
+def test_starlettes_file_response(serve, file):
+    async def whole(request):
+        return FileResponse(file)
+
+    running = serve(Starlette(routes=[Route("/", whole)]))
+    with running.connect() as sock:
+        sock.sendall(get("/"))
+        assert read_response(sock)[1] == file.read_bytes()
+        sock.sendall(get("/", "Range: bytes=10-19"))
+        head, data = read_response(sock)
+        assert head.startswith(b"HTTP/1.1 206 ")
+        assert data == file.read_bytes()[10:20]
