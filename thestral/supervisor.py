@@ -30,6 +30,7 @@ from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
 from thestral.server import Server, is_terminal, load_configured, pid_file, terminated_quietly
 from thestral.worker import (
+    LEAVE_SIGNAL,
     READY,
     RETIRE,
     SIGNALS,
@@ -394,7 +395,8 @@ class Supervisor:
     # --- Workers go ---------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        if not self._stopping:
+        again = self._stopping
+        if not again:
             notify.stopping()
         self._stopping = True
         # The last worker that closes them ends the port: who comes later is refused at once, and
@@ -402,8 +404,9 @@ class Supervisor:
         for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
             listening.let_go(sock)
         for worker in self._workers:
-            # A second signal makes a worker that drains leave at once.
             worker.process.terminate()
+            if again and worker.process.is_alive():
+                os.kill(worker.process.pid, LEAVE_SIGNAL)
             self._expect_end(worker)
 
     def _stop_worker(self, worker: Worker) -> None:

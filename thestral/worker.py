@@ -17,6 +17,7 @@ from thestral.server import Server, leave
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from types import FrameType
 
     from thestral.config import Config
     from thestral.types import ASGIApplication
@@ -34,6 +35,9 @@ SIGNALS = [
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
     if hasattr(signal, name)
 ]
+# Says that a worker is not to drain any longer. A second SIGTERM does not: where a service manager
+# sends it to each process, as systemd does, it has come from there already when ours comes.
+LEAVE_SIGNAL = getattr(signal, "SIGQUIT", signal.SIGTERM)
 # Makes faulthandler write the stacks of all threads, without the GIL.
 STACKS_SIGNAL = getattr(signal, "SIGABRT", None)
 
@@ -110,7 +114,7 @@ def set_title(text: str) -> None:
 class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
-    signals = (signal.SIGTERM,)
+    signals = (signal.SIGTERM, LEAVE_SIGNAL)
 
     def __init__(self, config: Config, pipe: Connection, app: ASGIApplication | None) -> None:
         super().__init__(config, loaded=app)
@@ -134,6 +138,12 @@ class WorkerServer(Server):
 
     def say_stopping(self) -> None:
         """It is the supervisor who talks to systemd."""
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM drains, however often it comes; SIGQUIT does not wait."""
+        if number == LEAVE_SIGNAL:
+            self.force_exit = True
+        self.should_exit = True
 
     def _supervisor_gone(self) -> None:
         """Nothing is ever sent this way, so that it is readable means that the pipe is closed."""

@@ -15,6 +15,7 @@ from support import wait_until
 from thestral import Config
 from thestral.errors import ConfigError
 from thestral.supervisor import Supervisor
+from thestral.worker import WorkerServer
 
 
 @pytest.fixture
@@ -158,22 +159,36 @@ def test_number_of_workers_follows_signals(start):
     [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGINT, ["--preload"])],
     ids=["SIGTERM", "SIGINT", "SIGINT-preload"],
 )
-def test_stop_waits_for_running_requests(start, folder, number, arguments):
-    # As Ctrl-C does it: each process of the group gets the signal.
+@pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
+def test_stop_waits_for_running_requests(start, folder, number, arguments, group):
+    """The group's processes get the signal each from Ctrl-C, and from systemd."""
     command = start("--workers", "2", *arguments, start_new_session=True)
     url = command.url()
     pids = workers(command, 2)
     asking = ask_aside(url, "/wait")
     command.saw("/wait")
-    if number == signal.SIGINT:
+    if group:
         os.killpg(command.process.pid, number)
     else:
         command.signal(number)
     command.saw("Waiting for running requests to finish: 1")
+    command.saw("Shutting down", times=2)
+    command.saw(f"Received {number.name}")
     (folder / "release").touch()
     asking.join()
     assert asking.pid in pids
     stopped(command, pids)
+
+
+def test_worker_drains_however_often_it_is_terminated():
+    """systemd signals each process, and the supervisor sends it on."""
+    server = WorkerServer(Config("main:app"), None, None)
+    for _ in range(2):
+        server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert not server.force_exit
+    server.handle_exit(signal.SIGQUIT, None)
+    assert server.force_exit
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -185,6 +200,7 @@ def test_second_signal_does_not_wait(start, number):
     command.saw("/wait")
     os.killpg(command.process.pid, number)
     command.saw("Waiting for running requests to finish: 1")
+    command.saw(f"Received {number.name}")  # or both might be one
     os.killpg(command.process.pid, number)
     assert command.wait() == 0
     asking.join()
