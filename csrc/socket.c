@@ -9,6 +9,7 @@
 #ifdef __linux__
 
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -136,6 +137,19 @@ int th_send_at_once(int fd) {
   return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ? TH_ESYSTEM : TH_OK;
 }
 
+int th_drop_syn(int fd) {
+  enum { FLAGS = 13, SYN = 0x02, ACK = 0x10 }; /* in a TCP header, where the filter of a TCP socket begins to count */
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS),
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+  };
+  struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0 ? TH_ESYSTEM : TH_OK;
+}
+
 int th_close(int fd) { return close(fd) < 0 ? TH_ESYSTEM : TH_OK; }
 
 int th_poll_open(void) { return result_of(epoll_create1(EPOLL_CLOEXEC)); }
@@ -191,6 +205,7 @@ int th_send_parts(int fd, const th_part *parts, int count) { return (void)fd, (v
 int th_socket_error(int fd) { return (void)fd, absent(); }
 int th_end_output(int fd) { return (void)fd, absent(); }
 int th_send_at_once(int fd) { return (void)fd, absent(); }
+int th_drop_syn(int fd) { return (void)fd, absent(); }
 int th_close(int fd) { return (void)fd, absent(); }
 int th_poll_open(void) { return absent(); }
 int th_poll_add(int poll, int fd, int bits) { return (void)poll, (void)fd, (void)bits, absent(); }

@@ -54,6 +54,9 @@ int th_socket_error(int fd);
 int th_end_output(int fd);
 /* Has small segments sent at once (TCP_NODELAY). */
 int th_send_at_once(int fd);
+/* Has the kernel ignore who asks a TCP socket for a connection from now on; those that have been answered already may
+ * finish. Nothing undoes it. */
+int th_drop_syn(int fd);
 int th_close(int fd);
 
 /* A new epoll; closed by th_close(). */

@@ -331,18 +331,20 @@ class Server:
         """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
         assert self._loop is not None
         context.draining = True
+        selecting = self._poller is None and isinstance(self._loop, asyncio.SelectorEventLoop)
+        for sock in self.sockets:
+            listening.refuse_new(sock)
+            if selecting:
+                # It makes a connection some turns after accept(), and drops it if its server has
+                # been closed meanwhile.
+                self._loop.remove_reader(sock.fileno())
+        await asyncio.sleep(DRAIN_STEP)  # handshakes that have begun come to their end
         if self._poller is not None:
             for listener in self.servers:
                 assert isinstance(listener, Listener)
                 listener.stop(self.config.backlog)
             return
         queues = [listening.duplicate(sock) for sock in self.sockets]
-        if isinstance(self._loop, asyncio.SelectorEventLoop):
-            # It makes a connection some turns after accept(), and drops it if its server has been
-            # closed meanwhile.
-            for sock in self.sockets:
-                self._loop.remove_reader(sock.fileno())
-            await asyncio.sleep(DRAIN_STEP)
         for server in self.servers:
             server.close()
         await asyncio.sleep(0)  # connection_made runs, and uvloop closes its descriptors

@@ -14,6 +14,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thestral._core.socket import drop_syn
 from thestral.errors import BindError
 from thestral.logging import error_logger
 
@@ -48,6 +49,10 @@ class UnixListener(socket.socket):
             os.unlink(self._path)
         self._identity = None
         super().close()
+
+
+class TCPListener(socket.socket):
+    """A TCP socket that we have bound, so that nobody accepts from it once we are gone."""
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -122,6 +127,15 @@ def close_all(sockets: Sequence[socket.socket]) -> None:
 def let_go(sock: socket.socket) -> None:
     """Give up our descriptor of a socket; a Unix socket's path stays until close()."""
     socket.socket.close(sock)
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Have the kernel begin no more connections, before the last of those that have begun are
+    accepted: one whose handshake ends later would be reset. Its client asks again after a second,
+    and is refused or finds our successor. Linux; and not for a socket that others may go on using.
+    """
+    if isinstance(sock, TCPListener):
+        drop_syn(sock.fileno())
 
 
 def take_waiting(sock: socket.socket, most: int) -> list[socket.socket]:
@@ -293,7 +307,7 @@ def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool
     sock = None
     try:
         # asyncio sets TCP_NODELAY where it sees the protocol's number.
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock = TCPListener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:

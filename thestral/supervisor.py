@@ -338,7 +338,10 @@ class Supervisor:
         """Hold the queues of a worker's number no longer: once it has closed them, too, the kernel
         gives new connections to the others.
         """
-        listening.close_all(self._queues.pop(number, []))
+        queues = self._queues.pop(number, [])
+        for sock in queues:
+            listening.refuse_new(sock)
+        listening.close_all(queues)
 
     def _hear(self, worker: Worker) -> None:
         try:
@@ -402,6 +405,8 @@ class Supervisor:
         # The last worker that closes them ends the port: who comes later is refused at once, and
         # does not wait in a queue that nobody will take anything from.
         for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
+            if not again and not self.config.shutdown_delay:  # during which they go on accepting
+                listening.refuse_new(sock)
             listening.let_go(sock)
         for worker in self._workers:
             worker.process.terminate()

@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from thestral._core.socket import Bit, Outcome, Poll, ReadBuffer, SendQueue, send, socket_error
+from thestral._core.socket import (
+    Bit,
+    Outcome,
+    Poll,
+    ReadBuffer,
+    SendQueue,
+    drop_syn,
+    send,
+    socket_error,
+)
 from thestral._csrc import ffi, lib
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no epoll")
@@ -38,6 +47,28 @@ def test_receiving(pair):
     assert lib.th_receive(ours.fileno(), buffer, 8) == 0
     assert lib.th_receive(-1, buffer, 8) == lib.TH_ESYSTEM
     assert ffi.errno == 9  # EBADF
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_dropping_syn(family, host):
+    """Who was connected goes on, who waits is accepted, and who comes later hears nothing."""
+    with socket.socket(family) as listener, socket.socket(family) as early:
+        listener.bind((host, 0))
+        listener.listen()
+        early.connect(listener.getsockname())
+        assert drop_syn(listener.fileno())
+        accepted, _ = listener.accept()
+        with accepted, socket.socket(family) as late:
+            early.sendall(b"a")
+            assert accepted.recv(2) == b"a"
+            accepted.sendall(b"b")
+            assert early.recv(2) == b"b"
+            late.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                late.connect(listener.getsockname())
+    assert not drop_syn(-1)
 
 
 def test_sending(pair):

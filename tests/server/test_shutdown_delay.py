@@ -139,7 +139,7 @@ def test_busy_connection_may_ask_once_more(serve, app):
         sock.sendall(REQUEST)
         assert not closes(read_response(sock)[0])
         stop(server)
-        wait_until(lambda: refuses(server))
+        wait_until(lambda: not server.server.servers[0].sockets)
         sock.sendall(REQUEST)  # it was on its way
         head, body = read_response(sock)
         assert (closes(head), body) == (True, b"ok")

@@ -120,7 +120,7 @@ def test_free_port_that_is_taken_for_the_second_address(monkeypatch, options):
     monkeypatch.setattr(Taken, "others", [])
     if options["host"] == "localhost":
         monkeypatch.setattr(socket, "getaddrinfo", resolver("::1", "127.0.0.1"))
-    monkeypatch.setattr(sockets.socket, "socket", Taken)
+    monkeypatch.setattr(sockets, "TCPListener", Taken)
     try:
         monkeypatch.setattr(Taken, "times", 3)
         (first, second), _ = opened(port=0, **options)
@@ -151,7 +151,7 @@ def test_machine_without_ipv6(monkeypatch):
                 raise OSError(97, "Address family not supported by protocol")
             super().__init__(family, *arguments, **settings)
 
-    monkeypatch.setattr(socket, "socket", OnlyIPv4)
+    monkeypatch.setattr(sockets, "TCPListener", OnlyIPv4)
     assert opened(host="", port=0)[0][0][0] == "0.0.0.0"
     with pytest.raises(BindError, match="Address family not supported"):
         opened(host="::1", port=0)

@@ -226,6 +226,7 @@ cdef extern from "socket.h" nogil:
     int th_socket_error(int fd)
     int th_end_output(int fd)
     int th_send_at_once(int fd)
+    int th_drop_syn(int fd)
     int th_close(int fd)
     int th_poll_open()
     int th_poll_add(int poll, int fd, int bits)

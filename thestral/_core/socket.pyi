@@ -45,6 +45,9 @@ def end_output(fd: int) -> bool:
 def send_at_once(fd: int) -> bool:
     """TCP_NODELAY."""
 
+def drop_syn(fd: int) -> bool:
+    """Have the kernel ignore who asks a TCP socket for a connection from now on."""
+
 def close(fd: int) -> bool: ...
 
 @final

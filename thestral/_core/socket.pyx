@@ -16,6 +16,7 @@ from thestral._core.csrc cimport (
     th_buffer_init,
     th_buffer_reserve,
     th_close,
+    th_drop_syn,
     th_end_output,
     th_own_address,
     th_part,
@@ -88,6 +89,10 @@ cpdef bint end_output(int fd) noexcept:
 
 cpdef bint send_at_once(int fd) noexcept:
     return th_send_at_once(fd) == 0
+
+
+def drop_syn(int fd):
+    return th_drop_syn(fd) == 0
 
 
 cpdef bint close(int fd) noexcept:
