@@ -22,8 +22,13 @@ def heap_of_imports() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_usual() -> None:
-    """Under nohup SIGHUP is ignored, by us and by the servers that are started here."""
+    """Under nohup SIGHUP is ignored, and in the background of a shell SIGINT and SIGQUIT, by us and
+    by the servers that are started here.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
