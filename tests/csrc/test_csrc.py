@@ -110,6 +110,14 @@ def test_equals_lower(source, target):
     assert lib.th_equals_lower(source.place(b""), target.place(b""), 0) == 1
     assert lib.th_equals_lower(source.place(b"CLOSe"), target.place(b"close"), 5) == 1
     assert lib.th_equals_lower(source.place(b"CLOSe"), target.place(b"clost"), 5) == 0
+    for size in (2, 7, 8, 9, 15, 16, 17, 25):  # it takes eight at once
+        name = (b"abcdefghijklmnopqrstuvwxyz" * 2)[:size]
+        other = target.place(name)
+        for at in range(size):
+            for byte in range(256):
+                changed = name[:at] + bytes([byte]) + name[at + 1 :]
+                expected = changed.lower() == name
+                assert lib.th_equals_lower(source.place(changed), other, size) == expected
 
 
 # --- Percent-decoding: RFC 3986 section 2.1 -------------------------------------------------------

@@ -54,5 +54,6 @@ cdef class ResponseWriter:
     cpdef object write_chunk_head(self, Py_ssize_t size)
     cpdef Py_ssize_t size(self)
     cpdef object truncate(self, Py_ssize_t mark)
+    cpdef int send(self, int fd, Py_ssize_t mark) noexcept
     cpdef bytes peek(self, Py_ssize_t mark)
     cpdef bytes take(self, Py_ssize_t mark)

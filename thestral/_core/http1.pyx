@@ -28,6 +28,7 @@ from thestral._core.csrc cimport (
     th_list_next,
     th_read_content_length,
     th_reason_phrase,
+    th_send,
     th_slice,
     th_write_chunk_head,
     th_write_field,
@@ -35,6 +36,7 @@ from thestral._core.csrc cimport (
 )
 from thestral._core.errors cimport raise_field, raise_refused
 from thestral._core.head cimport headers_of, method_of, path_of, query_of, raw_path_of
+from thestral._core.socket cimport outcome_of
 
 from thestral.errors import LocalProtocolError
 
@@ -245,13 +247,16 @@ cdef class ResponseWriter:
 
     cpdef object truncate(self, Py_ssize_t mark):
         self._buffer.length = mark
+        if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
+            th_buffer_free(&self._buffer)
+
+    cpdef int send(self, int fd, Py_ssize_t mark) noexcept:
+        return outcome_of(th_send(fd, self._buffer.data + mark, self._buffer.length - mark))
 
     cpdef bytes peek(self, Py_ssize_t mark):
         return PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
 
     cpdef bytes take(self, Py_ssize_t mark):
         cdef bytes data = PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
-        self._buffer.length = mark
-        if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
-            th_buffer_free(&self._buffer)
+        self.truncate(mark)
         return data

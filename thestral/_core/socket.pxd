@@ -13,6 +13,7 @@ cpdef enum Outcome:
 
 
 cpdef object system_error()
+cdef int outcome_of(int result) noexcept
 cpdef object accept(int listener)
 cpdef object own_address(int fd)
 cpdef int send(int fd, bytes data) noexcept

@@ -1,5 +1,6 @@
 cimport cython
 
+from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.transport cimport Receiver, SocketTransport
@@ -26,6 +27,7 @@ cdef class Connection(Receiver):
     cdef object open(self, object transport)
     cdef object receive_from(self, ReadBuffer buffer)
     cdef object write(self, bytes data)
+    cdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
     cdef object write_gathered(self, list parts)
     cpdef object abort(self)
     cdef object pause_reading(self)

@@ -21,6 +21,7 @@ from thestral.protocol.transport import Receiver, SocketTransport
 from thestral.types import Headers
 
 if TYPE_CHECKING:
+    from thestral._core.http1 import ResponseWriter
     from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
@@ -94,6 +95,14 @@ class Connection(Receiver):
                 self.owned.write(data)
             else:
                 self.transport.write(data)
+
+    def write_from(self, writer: ResponseWriter, mark: int) -> None:
+        """write() what the writer holds from `mark` on."""
+        if self.owned is None or self.is_broken():
+            self.write(writer.take(mark))
+        else:
+            self.written += writer.size() - mark
+            self.owned.write_from(writer, mark)
 
     def write_gathered(self, parts: list[bytes]) -> None:
         """Hand over several pieces at once, uncopied where the transport does that well."""

@@ -433,9 +433,9 @@ class HTTP1Connection(Connection):
         """Send what the writer holds from `mark` on; within _advance it waits for flush()."""
         writer = self.context.writer
         if not self._advancing:
-            self.write(writer.take(mark))
+            self.write_from(writer, mark)
         elif writer.size() > CORK_MAX:
-            self.write(writer.take(0))
+            self.write_from(writer, 0)
 
     def flush(self) -> None:
         """Send what was corked: within _advance all in the writer is this connection's, else
@@ -443,7 +443,7 @@ class HTTP1Connection(Connection):
         """
         writer = self.context.writer
         if self._advancing and writer.size() > 0:
-            self.write(writer.take(0))
+            self.write_from(writer, 0)
 
     def release(self, stream: HTTP1Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage

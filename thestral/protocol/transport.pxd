@@ -1,3 +1,4 @@
+from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport Poll, ReadBuffer, Ready, SendQueue
 
 cdef int READABLE
@@ -79,6 +80,8 @@ cdef class SocketTransport(Watched):
     cdef object _finish(self)
     cdef object _open_socket(self)
     cpdef object write(self, object data)
+    cpdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
+    cdef object _keep(self, bytes data, Py_ssize_t sent)
     cpdef object writelines(self, object parts)
     cpdef object write_eof(self)
     cpdef object close(self)

@@ -15,7 +15,7 @@ import socket
 import sys
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thestral._core.socket import (
     Bit,
@@ -34,6 +34,9 @@ from thestral._core.socket import (
     system_error,
 )
 from thestral.logging import error_logger
+
+if TYPE_CHECKING:
+    from thestral._core.http1 import ResponseWriter
 
 READABLE = int(Bit.READABLE)
 WRITABLE = int(Bit.WRITABLE)
@@ -447,8 +450,23 @@ class SocketTransport(Watched):
         if not data:
             return
         sent = send(self.fd, data)
-        if sent == len(data):
+        if sent < len(data):
+            self._keep(data, sent)
+
+    def write_from(self, writer: ResponseWriter, mark: int) -> None:
+        """write() what the writer holds from `mark` on, with no copy of what is sent at once."""
+        if self._closing or self._eof or self._queue is not None:
+            self.write(writer.take(mark))
             return
+        size = writer.size() - mark
+        sent = writer.send(self.fd, mark)
+        if sent == size:
+            writer.truncate(mark)
+        else:
+            self._keep(writer.take(mark), sent)
+
+    def _keep(self, data: bytes, sent: int) -> None:
+        """Of what the kernel should have sent it has sent so much, or nothing."""
         if sent == FAILED:
             self._lose(system_error())
             return
