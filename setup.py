@@ -43,7 +43,7 @@ OURS += ["deflate", "websocket", "proxy", "socket"]
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
 PROTOCOL += ["proxy", "transport", "websocket"]
-CORE = ["errors", "head", "http1", "log", "socket", "websocket"]
+CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
 LIBRARIES = [

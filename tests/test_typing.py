@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = "thestral._core.http1 thestral._core.log thestral._core.socket thestral._core.websocket"
+CORE = " ".join(
+    f"thestral._core.{name}" for name in ("coroutine", "http1", "log", "socket", "websocket")
+)
 
 
 @pytest.mark.timeout(240)

@@ -463,9 +463,7 @@ def test_headers_are_a_list_of_pairs_of_bytes():
     assert all(type(part) is bytes for pair in scope["headers"] for part in pair)
     assert type(scope["method"]) is str
     assert type(scope["path"]) is str
-    assert set(scope) == {
-        *("kept", "http_version", "method", "path", "raw_path", "query_string", "headers")
-    }
+    assert set(scope) == {"kept", "method", "path", "raw_path", "query_string", "headers"}
 
 
 # --- What a refusal shows -------------------------------------------------------------------------

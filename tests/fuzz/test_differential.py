@@ -83,6 +83,7 @@ def accepted(data: bytes) -> list[tuple[bytes, dict]]:
             if event == Event.HEAD:
                 request = {"body": b""}
                 parser.read_head(request)
+                request["http_version"] = parser.http_version
             elif event == Event.BODY:
                 request["body"] += parser.read_body()
             else:

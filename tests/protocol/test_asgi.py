@@ -32,14 +32,6 @@ MORE = {"type": "http.response.body", "body": b"x", "more_body": True}
 DISCONNECT = {"type": "http.disconnect"}
 
 
-@pytest.fixture
-def errors(caplog, monkeypatch):
-    """What has been logged at ERROR or above, whatever another test did to the loggers."""
-    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
-    caplog.set_level(logging.INFO, "thestral.error")
-    return lambda: [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
 # --- Scope ----------------------------------------------------------------------------------------
 
 

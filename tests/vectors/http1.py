@@ -46,6 +46,7 @@ def take_events(parser: RequestParser, outcome: Outcome) -> None:
                 assert outcome.unfinished is None, "HEAD before END"
                 head: dict[str, Any] = {}
                 parser.read_head(head)
+                head["http_version"] = parser.http_version
                 head["keep_alive"] = parser.keep_alive
                 head["expect_continue"] = parser.expect_continue
                 head["websocket"] = parser.websocket

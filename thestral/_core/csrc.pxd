@@ -1,5 +1,6 @@
 """The extern declarations of csrc: the only ones in Cython. What each does is said in the headers."""
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -233,3 +234,14 @@ cdef extern from "socket.h" nogil:
     int th_poll_change(int poll, int fd, int bits)
     int th_poll_remove(int poll, int fd)
     int th_poll_take(int poll, th_ready *ready)
+
+
+# Python's own, for which Cython has no declarations.
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    bint PyCoro_CheckExact(object)
+    PySendResult PyIter_Send(object, object, PyObject **) except PYGEN_ERROR

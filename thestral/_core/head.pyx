@@ -27,6 +27,7 @@ from libc.string cimport memcmp
 
 # Made once: a request then only counts references to them.
 cdef list METHODS = [th_method_name(method).decode() for method in range(th_method_count())]
+cdef int METHOD_HEAD = METHODS.index("HEAD")
 cdef list NAMES = [<bytes>th_field_name(field) for field in range(th_field_count())]
 # The last line of each known field. Clients repeat themselves, and each other: most lines are there already.
 cdef list LINES = [(name, b"") for name in NAMES]
@@ -45,6 +46,10 @@ cdef inline bytes slice_bytes(const th_head *head, th_slice part):
 
 cdef str method_of(const th_head *head):
     return <str>METHODS[head.method]
+
+
+cdef bint is_head(const th_head *head) noexcept:
+    return head.method == METHOD_HEAD
 
 
 cdef bytes raw_path_of(const th_head *head):

@@ -17,6 +17,8 @@ cdef class RequestParser:
     cdef th_http1 _http1
     cdef bytes _fed  # what _http1 points into; None if that is borrowed, or nothing
     cdef readonly str http_version
+    cdef readonly int minor
+    cdef readonly bint head_only
     cdef readonly bint keep_alive
     cdef readonly bint chunked
     cdef readonly bint expect_continue

@@ -48,11 +48,15 @@ class RequestParser:
             RemoteProtocolError: the request must be refused; every later call raises it again.
         """
     def read_head(self, scope: dict[str, Any]) -> None:
-        """Put http_version, method, path, raw_path, query_string and headers into `scope`.
+        """Put method, path, raw_path, query_string and headers into `scope`.
 
         headers is a list[tuple[bytes, bytes]] with lower-case names, in order.
         """
     http_version: str
+    minor: int
+    """The same as a number: 0 or 1."""
+    head_only: bool
+    """Whether the method is HEAD."""
     keep_alive: bool
     """Whether the client wants the connection kept (RFC 9112 section 9.3)."""
     chunked: bool

@@ -35,7 +35,7 @@ from thestral._core.csrc cimport (
     th_write_status_line,
 )
 from thestral._core.errors cimport raise_field, raise_refused
-from thestral._core.head cimport headers_of, method_of, path_of, query_of, raw_path_of
+from thestral._core.head cimport headers_of, is_head, method_of, path_of, query_of, raw_path_of
 from thestral._core.socket cimport outcome_of
 
 from thestral.errors import LocalProtocolError
@@ -93,7 +93,9 @@ cdef class RequestParser:
         if event == TH_NEED_DATA:
             self._let_go()
         elif event == TH_HEAD:
-            self.http_version = HTTP_1_1 if self._http1.head.minor else HTTP_1_0
+            self.minor = self._http1.head.minor
+            self.http_version = HTTP_1_1 if self.minor else HTTP_1_0
+            self.head_only = is_head(&self._http1.head)
             self.keep_alive = self._http1.head.keep_alive
             self.chunked = self._http1.head.chunked
             self.content_length = self._http1.head.content_length
@@ -109,7 +111,6 @@ cdef class RequestParser:
         self._fed = None
 
     cpdef object read_head(self, dict scope):
-        scope["http_version"] = self.http_version
         scope["method"] = method_of(&self._http1.head)
         scope["path"] = path_of(&self._http1.head)
         scope["raw_path"] = raw_path_of(&self._http1.head)

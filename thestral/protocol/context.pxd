@@ -23,6 +23,7 @@ cdef class WorkerContext:
     cdef public str root_path
     cdef public bint send_date
     cdef public bint eager
+    cdef public dict task_arguments
     cdef public bint gathers
     cdef public AccessLog access_log
     cdef public object refusals

@@ -133,6 +133,8 @@ class WorkerContext:
             )
         # A task factory of the user's stands for its own idea of a task: leave starting to it.
         self.eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
+        # Of each request's Task: one dictionary, because keywords would make one for each.
+        self.task_arguments: dict[str, Any] = {"loop": loop, "context": None, "eager_start": True}
         # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
         # so that an application could fill the memory; uvloop's does.
         self.gathers = type(loop).__module__.startswith("uvloop")

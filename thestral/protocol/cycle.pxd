@@ -1,6 +1,10 @@
+cimport cython
+
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 
+cdef int LOWEST_STATUS
+cdef int HIGHEST_STATUS
 cdef int EXPECT_START
 cdef int EXPECT_FIRST_BODY
 cdef int EXPECT_BODY
@@ -24,6 +28,8 @@ cdef class HTTPCycle(Cycle):
     cdef bint _request_complete
     cdef bint _body_delivered
 
+    @cython.locals(fields=dict)
+    cdef bint take(self, object message) except -1
     cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
@@ -38,6 +44,7 @@ cdef class HTTPCycle(Cycle):
     cdef object _close_file(self)
 
 
-cpdef object status_of(dict message)
+@cython.locals(number=int)
+cpdef int status_of(dict message) except -1
 cpdef object headers_of(dict message)
 cpdef bytes body_of(dict message)

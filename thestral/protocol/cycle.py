@@ -87,14 +87,13 @@ class HTTPCycle(Cycle):
         """Of http.response.start and body, and of the extensions' early_hint, pathsend and
         trailers.
         """
-        if type(message) is not dict:
-            message = dict(message)
+        fields: dict[str, Any] = message if type(message) is dict else dict(message)
         if self._state == EXPECT_START:
-            self._start(message)
+            self._start(fields)
             return True
-        if message.get("type") != "http.response.body":
-            return self._extend(message)
-        self._continue(message)
+        if fields.get("type") != "http.response.body":
+            return self._extend(fields)
+        self._continue(fields)
         return self._state == COMPLETE or self._gone or self.stream.is_writable()
 
     def _extend(self, message: dict[str, Any]) -> bool:
@@ -334,12 +333,18 @@ def status_of(message: dict[str, Any]) -> int:
         LocalProtocolError: it holds none.
     """
     status = message.get("status")
-    if not isinstance(status, int) or not LOWEST_STATUS <= status <= HIGHEST_STATUS:
+    number = 0
+    if isinstance(status, int):
+        try:
+            number = status
+        except OverflowError:  # it is a C integer here
+            number = 0
+    if not LOWEST_STATUS <= number <= HIGHEST_STATUS:
         raise LocalProtocolError(
             f"{message['type']}: status {status!r:.100} is not an int of"
             f" {LOWEST_STATUS} to {HIGHEST_STATUS}"
         )
-    return status
+    return number
 
 
 def headers_of(message: dict[str, Any]) -> Any:

@@ -76,6 +76,7 @@ cdef class HTTP1Stream(Stream):
     cdef bint chunked
     cdef bint bodiless
     cdef bint head_only
+    cdef int minor
     cdef bint takes_trailers
     cdef bint persistent
     cdef bint tunnel
@@ -91,7 +92,7 @@ cdef class HTTP1Stream(Stream):
     cdef Py_ssize_t unconsumed
     cdef Py_ssize_t high_water
 
-    cdef object begin(self, HTTP1Connection connection, str http_version)
+    cdef object begin(self, HTTP1Connection connection, str http_version, int minor)
     cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
     cdef object _write_defaults(self, ResponseWriter writer)

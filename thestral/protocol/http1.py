@@ -270,11 +270,11 @@ class HTTP1Connection(Connection):
         context = self.context
         parser = self._parser
         stream: HTTP1Stream = HTTP1Stream.__new__(HTTP1Stream)
-        stream.begin(self, parser.http_version)
+        stream.begin(self, parser.http_version, parser.minor)
         scope = http_scope(parser, self)
         stream.persistent = parser.keep_alive
         stream.owes_continue = parser.expect_continue
-        stream.head_only = scope["method"] == "HEAD"
+        stream.head_only = parser.head_only
         stream.scope = scope
         stream.takes_trailers = parser.trailers
         if context.access_log.timed:
@@ -508,11 +508,12 @@ class HTTP1Stream(Stream):
     application.
     """
 
-    def begin(self, connection: HTTP1Connection, http_version: str) -> None:
+    def begin(self, connection: HTTP1Connection, http_version: str, minor: int) -> None:
         """What __init__ would do: that costs a tuple of arguments for each request."""
         self.connection = connection
         self.wire = connection  # the same, by its own type
         self.http_version = http_version
+        self.minor = minor  # the same as a number: 1.0 or 1.1
         self.status = 0
         self.started = False  # the application's task
         self.request_complete = False
@@ -610,7 +611,7 @@ class HTTP1Stream(Stream):
         self._complete()
 
     def inform(self, status: int, headers: Headers) -> None:
-        if self.http_version == "1.0" or self.status:
+        if self.minor == 0 or self.status:
             return
         writer = self.connection.context.writer
         mark = writer.begin(status)
@@ -675,7 +676,7 @@ class HTTP1Stream(Stream):
         if not self.persistent:
             if not writer.close:
                 writer.write(b"connection: close\r\n")
-        elif self.http_version == "1.0":
+        elif self.minor == 0:
             writer.write(b"connection: keep-alive\r\n")
         self._write_defaults(writer)
         writer.write(b"\r\n")
@@ -697,7 +698,7 @@ class HTTP1Stream(Stream):
         elif end:
             self.left = size
             writer.write_content_length(size)
-        elif self.http_version == "1.1":
+        elif self.minor > 0:
             self.chunked = True
             writer.write(b"transfer-encoding: chunked\r\n")
         else:

@@ -1,6 +1,18 @@
+cimport cython
+
+from thestral._core.coroutine cimport Finished, advance, is_native, task_of
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 
+cdef bint MARKED
 
+
+cdef class Run:
+    cdef Cycle cycle
+    cdef object _steps
+
+    cdef object _begin(self, Cycle cycle)
+    cdef object _end(self, object exc)
+
+
+@cython.locals(run=Run)
 cpdef object start(Cycle cycle)
-cdef object call(Cycle cycle)
-cdef object ended(Cycle cycle, object exc)

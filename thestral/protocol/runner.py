@@ -4,45 +4,103 @@ what it raises.
 
 from __future__ import annotations
 
-from asyncio import Task
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from thestral._core.coroutine import Finished, advance, is_native, task_of
 from thestral.protocol.connection import MARKS_SEND
 
 if TYPE_CHECKING:
     from thestral.protocol.connection import Cycle
 
+# The same as a C integer.
+MARKED = MARKS_SEND
 
-async def run(cycle: Cycle) -> None:
-    """Await the application and tell the cycle how it ended.
+
+class Run:
+    """The application at work for a cycle: a coroutine by behaviour, of which a Task is made.
+
+    A coroutine around the application's own would cost another object, and each of its steps more.
 
     SystemExit, KeyboardInterrupt and cancellation out of a request are the application's doing (the
     server's own signals do not come this way), so they end the request like any other exception and
     not the worker.
     """
-    try:
-        await call(cycle)
-    except GeneratorExit:  # the loop is gone, and nobody is left to answer
-        raise
-    except BaseException as exc:
-        ended(cycle, exc)
-    else:
-        ended(cycle, None)
+
+    def __init__(self) -> None:
+        self.cycle: Cycle | None = None  # until it has ended
+        self._steps: Any = None  # the application's coroutine, once it has begun
+
+    def __await__(self) -> Run:
+        return self
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Any:
+        """What the application waits for; ends when it has returned, or raised."""
+        cycle = self.cycle
+        assert cycle is not None
+        waits = None
+        try:
+            if self._steps is None:
+                self._begin(cycle)
+            waits = advance(self._steps)
+        except BaseException as exc:
+            self._end(exc)
+        else:
+            if waits is Finished:
+                self._end(None)
+        if self.cycle is None:
+            raise StopIteration
+        return waits
+
+    def send(self, value: None) -> Any:
+        return next(self)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise where the application waits, as a coroutine does: a cancellation."""
+        try:
+            if self._steps is None:
+                raise error[0]
+            return self._steps.throw(*error)
+        except StopIteration:
+            self._end(None)
+        except BaseException as exc:
+            self._end(exc)
+        raise StopIteration
+
+    def close(self) -> None:
+        """The loop is gone, and nobody is left to answer."""
+        self.cycle = None
+        if self._steps is not None:
+            self._steps.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """What a debugger asks a coroutine, the application's answers: cr_frame, __qualname__."""
+        return getattr(self._steps, name)
+
+    def _begin(self, cycle: Cycle) -> None:
+        send = cycle.send if MARKED else cycle.send_as_coroutine
+        steps = cycle.context.app(cycle.scope, cycle.receive, send)
+        self._steps = steps if is_native(steps) else awaiting(steps)
+
+    def _end(self, exc: BaseException | None) -> None:
+        cycle = self.cycle
+        assert cycle is not None
+        self.cycle = None
+        self._steps = None
+        if cycle.task is not None:
+            cycle.context.cycles.discard(cycle)
+            cycle.task = None
+        if cycle.counted:
+            cycle.context.running -= 1
+        cycle.on_return(exc)
 
 
-def call(cycle: Cycle) -> Awaitable[None]:
-    send = cycle.send if MARKS_SEND else cycle.send_as_coroutine
-    return cycle.context.app(cycle.scope, cycle.receive, send)
-
-
-def ended(cycle: Cycle, exc: BaseException | None) -> None:
-    if cycle.task is not None:
-        cycle.context.cycles.discard(cycle)
-        cycle.task = None
-    if cycle.counted:
-        cycle.context.running -= 1
-    cycle.on_return(exc)
+async def awaiting(awaitable: Awaitable[None]) -> None:
+    """A coroutine of whatever an application may return."""
+    await awaitable
 
 
 def start(cycle: Cycle) -> None:
@@ -57,12 +115,16 @@ def start(cycle: Cycle) -> None:
         if context.timeout_request:
             cycle.deadline = context.now + context.timeout_request + context.interval
     own = context.base_context.copy()
-    coroutine = run(cycle)
+    run: Run = Run.__new__(Run)
+    run.cycle = cycle
     if context.eager:
-        task = Task(coroutine, loop=context.loop, context=own, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-        if task.done():
+        arguments = context.task_arguments
+        arguments["context"] = own
+        task = task_of(run, arguments)
+        arguments["context"] = None
+        if run.cycle is None:
             return
     else:
-        task = context.loop.create_task(coroutine, context=own)
+        task = context.loop.create_task(run, context=own)
     cycle.task = task
     context.cycles.add(cycle)

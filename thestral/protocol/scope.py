@@ -46,14 +46,17 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     """The scope of the request whose head the parser holds."""
     scope = connection.scope_template.copy()
     context = connection.context
+    root_path = context.root_path
     parser.read_head(scope)
+    if parser.minor == 0:
+        scope["http_version"] = parser.http_version
     if parser.forwarded and context.forwarding is not None:
         context.forwarding.apply(scope, connection.client, connection.server)
-    root_path = scope["root_path"]
+        root_path = scope["root_path"]
     if root_path:
         mount(scope, root_path)
     scope["state"] = context.state.copy()
-    extensions = (HTTP_1_1_EXTENSIONS if parser.http_version == "1.1" else EXTENSIONS).copy()
+    extensions = (HTTP_1_1_EXTENSIONS if parser.minor else EXTENSIONS).copy()
     if connection.tls is not None:
         extensions["tls"] = connection.tls.copy()
     scope["extensions"] = extensions

@@ -1,0 +1,7 @@
+cdef class Finished:
+    pass
+
+
+cpdef object advance(object coroutine)
+cpdef object task_of(object coroutine, dict arguments)
+cpdef bint is_native(object thing)

@@ -1,0 +1,30 @@
+"""A coroutine's next step, without the objects that Python makes around one."""
+
+cimport cython
+from cpython.object cimport PyObject_Call
+from cpython.ref cimport Py_DECREF, PyObject
+
+from thestral._core.csrc cimport PYGEN_NEXT, PyCoro_CheckExact, PyIter_Send, PySendResult
+
+from asyncio import Task
+
+
+@cython.final
+cdef class Finished:
+    """In place of what a coroutine waits for: it has returned."""
+
+
+cpdef object advance(object coroutine):
+    cdef PyObject *found = NULL
+    cdef PySendResult how = PyIter_Send(coroutine, None, &found)
+    cdef object result = <object>found
+    Py_DECREF(result)  # the one that we were given
+    return result if how == PYGEN_NEXT else Finished
+
+
+cpdef bint is_native(object thing):
+    return PyCoro_CheckExact(thing)
+
+
+cpdef object task_of(object coroutine, dict arguments):
+    return PyObject_Call(Task, (coroutine,), arguments)
