@@ -25,6 +25,7 @@ cdef class Connection(Receiver):
     cdef public bint lost
 
     cdef object open(self, object transport)
+    cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
     cdef object write(self, bytes data)
     cdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)

@@ -43,6 +43,7 @@ cdef class HTTP1Connection(Connection):
     cdef bint _scheduled
     cdef int _owes
 
+    cpdef object data_received(self, bytes data)
     cpdef object advance(self)
     cdef object _read(self)
     cdef bint has_room(self)

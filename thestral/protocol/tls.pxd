@@ -1,5 +1,9 @@
+cimport cython
+
+from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.connection cimport Connection
 from thestral.protocol.http1 cimport HTTP1Connection
+from thestral.protocol.transport cimport Receiver, SocketTransport
 
 cdef Py_ssize_t GATHER_MAX
 cdef int HANDSHAKE_RECORD
@@ -13,28 +17,40 @@ cdef class TLSHandshake(Connection):
     cdef bint _begun
     cdef bint _failed
 
+    cpdef object data_received(self, bytes data)
     cdef object _flush(self)
     cdef object _complete(self)
     cdef object _refuse_plain(self, bytes data)
     cdef object _fail(self, object error)
 
 
-cdef class TLSTransport:
+cdef class TLSTransport(Receiver):
     cdef public dict tls
     cdef object _below
+    cdef SocketTransport _owned
     cdef HTTP1Connection _above
     cdef object _secure
+    cdef object _inner
     cdef object _incoming
     cdef object _outgoing
+    cdef bint _sent
     cdef bint _ended
     cdef bint _closed
 
     cdef object begin(self, HTTP1Connection above)
+    cpdef object data_received(self, bytes data)
+    cdef object receive_from(self, ReadBuffer buffer)
+    @cython.locals(data=bytes)
     cdef object _decrypt(self)
+    @cython.locals(taken=Py_ssize_t, size=Py_ssize_t)
+    cdef object _encrypt(self, bytes data)
     cdef object _end(self)
     cdef object _fail(self, object error)
+    @cython.locals(data=bytes)
     cdef object _flush(self)
     cdef object _say_goodbye(self)
     cpdef object write(self, bytes data)
     cpdef object writelines(self, object parts)
+    cpdef bint is_closing(self)
+    cpdef Py_ssize_t get_write_buffer_size(self)
     cpdef object close(self)

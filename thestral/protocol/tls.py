@@ -17,8 +17,10 @@ from thestral.errors import RemoteProtocolError
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import DRAIN_GRACE, LINGER_TIMEOUT, HTTP1Connection
+from thestral.protocol.transport import Receiver, SocketTransport
 
 if TYPE_CHECKING:
+    from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
 # Most plain text of a record (RFC 8446 section 5.1): one read takes a record whole, so that OpenSSL
@@ -135,7 +137,7 @@ class TLSHandshake(Connection):
         self.abort()
 
 
-class TLSTransport:
+class TLSTransport(Receiver):
     """A transport for the connection above it, a protocol for the transport below.
 
     What is written is encrypted at once and handed down, so that the transport below has the only
@@ -153,10 +155,16 @@ class TLSTransport:
     ) -> None:
         self.tls: dict[str, Any] | None = None
         self._below = below
+        self._owned: SocketTransport | None = None  # the same, if it is one of ours
+        if isinstance(below, SocketTransport):
+            self._owned = below
         self._above: HTTP1Connection | None = None
         self._secure = secure
+        # What the stdlib's SSLObject hands each call on to; private, and the same since 3.5.
+        self._inner = getattr(secure, "_sslobj", secure)
         self._incoming = incoming
         self._outgoing = outgoing
+        self._sent = False  # encrypted bytes have been handed down since the last read
         self._ended = False  # the client's side
         self._closed = False  # ours
 
@@ -166,7 +174,8 @@ class TLSTransport:
         above.connection_made(self)  # type: ignore[arg-type]
         if above.context.draining:
             above.drain()
-        self._decrypt()
+        if self._incoming.pending:
+            self._decrypt()
 
     # --- The transport below calls ------------------------------------------------------------
 
@@ -175,6 +184,9 @@ class TLSTransport:
             return  # nobody would read it
         self._incoming.write(data)
         self._decrypt()
+
+    def receive_from(self, buffer: ReadBuffer) -> None:
+        self.data_received(buffer.take())
 
     def eof_received(self) -> bool:
         self._end()
@@ -197,17 +209,24 @@ class TLSTransport:
 
     def _decrypt(self) -> None:
         """Hand up all that is complete, in one piece."""
-        incoming = self._incoming
-        secure = self._secure
-        pieces = []
+        data: bytes | None = None
+        more: list[bytes] | None = None
         ended = False
+        self._sent = False
         try:
-            while incoming.pending:
-                piece = secure.read(RECORD_MAX)
+            while True:
+                piece = self._inner.read(RECORD_MAX)
                 if not piece:
                     ended = True  # close_notify
                     break
-                pieces.append(piece)
+                if data is None:
+                    data = piece
+                elif more is None:
+                    more = [data, piece]
+                else:
+                    more.append(piece)
+                if not self._incoming.pending:
+                    break
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
@@ -215,9 +234,9 @@ class TLSTransport:
             return
         above = self._above
         assert above is not None
-        if pieces:
-            above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self._outgoing.pending:
+        if data is not None:
+            above.data_received(data if more is None else b"".join(more))
+        if not self._sent and self._outgoing.pending:
             self._flush()  # a new key was asked for
         if ended:
             self._end()
@@ -247,32 +266,42 @@ class TLSTransport:
     def _flush(self) -> None:
         """Hand down what is encrypted."""
         above = self._above
-        data = self._outgoing.read()
-        if above is not None and not self._below.is_closing():
+        data: bytes = self._outgoing.read()
+        self._sent = True
+        if above is not None and not self.is_closing():
             # The connection compares what it has written with what the transport below still has.
             above.written += len(data)
-            self._below.write(data)
+            if self._owned is not None:
+                self._owned.write(data)
+            else:
+                self._below.write(data)
 
     # --- The connection above calls -----------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        self.writelines((data,))
+        if not self._closed and self._above is not None:
+            self._encrypt(data)
+            self._flush()
 
     def writelines(self, parts: Iterable[bytes]) -> None:
+        if not self._closed and self._above is not None:
+            for data in parts:
+                self._encrypt(data)
+            self._flush()
+
+    def _encrypt(self, data: bytes) -> None:
+        size = len(data)
         above = self._above
-        if self._closed or above is None:
+        if size == 0 or above is None:
             return
-        for data in parts:
-            size = len(data)
-            above.written -= size  # counted as it goes down, encrypted
-            taken = self._secure.write(data) if size else 0
-            if taken < size:
-                view = memoryview(data)
-                while taken < size:
-                    if self._outgoing.pending >= GATHER_MAX:
-                        self._flush()
-                    taken += self._secure.write(view[taken:])
-        self._flush()
+        above.written -= size  # counted as it goes down, encrypted
+        taken: int = self._inner.write(data)
+        if taken < size:
+            view = memoryview(data)
+            while taken < size:
+                if self._outgoing.pending >= GATHER_MAX:
+                    self._flush()
+                taken += self._inner.write(view[taken:])
 
     def write_eof(self) -> None:
         if not self._closed:
@@ -299,6 +328,8 @@ class TLSTransport:
         self._flush()
 
     def is_closing(self) -> bool:
+        if self._owned is not None:
+            return self._owned.is_closing()
         closing: bool = self._below.is_closing()
         return closing
 
@@ -312,6 +343,8 @@ class TLSTransport:
         self._below.set_write_buffer_limits(high=high, low=low)
 
     def get_write_buffer_size(self) -> int:
+        if self._owned is not None:
+            return self._owned.get_write_buffer_size()
         size: int = self._below.get_write_buffer_size()
         return size
 
