@@ -1,9 +1,11 @@
-"""The fixture that gives real servers."""
+"""The fixture that gives real servers, and what leaves a test as it was found."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
+import logging
 import signal
 from collections.abc import Callable, Iterator
 
@@ -39,3 +41,24 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
             Running(app, loop=request.param, **options)
         )
     gc.collect()  # what a test leaves behind must complain in that test
+
+
+LOGGERS = ["thestral", "thestral.error", "thestral.access"]
+ALIASES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a server in this process has set up ends with its test."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    known = logging.Logger.manager.loggerDict
+    held = {name: known.pop(name) for name in ALIASES if name in known}
+    states = [copy.copy(logger.__dict__) for logger in loggers]
+    lists = [(logger.handlers[:], logger.filters[:]) for logger in loggers]
+    yield
+    for name in ALIASES:
+        known.pop(name, None)
+    known.update(held)
+    for logger, state, (handlers, filters) in zip(loggers, states, lists, strict=True):
+        logger.__dict__.update(state, handlers=handlers, filters=filters)
+        logger.setLevel(state["level"])  # forgets what was remembered of levels

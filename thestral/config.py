@@ -89,7 +89,7 @@ def option(default: Any, **settings: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata, repr=not spec.secret)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Config:
     """Options of a server; see `thestral --help` for each.
 

@@ -8,7 +8,6 @@ import inspect
 import os
 import sys
 import traceback
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -58,6 +57,8 @@ def import_module(name: str) -> ModuleType:
 
 
 def missing_module(name: str, missing: str) -> str:
+    from pathlib import Path  # not needed where all is well
+
     directory = sys.path[0]
     folder = Path(directory, *missing.split(".")[:-1])
     found = [path.stem for path in folder.glob("*.py")] if folder.is_dir() else []

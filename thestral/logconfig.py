@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import logging.config
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ConfigError
@@ -34,19 +33,20 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
     """
     if isinstance(given, dict):
         return renamed(given)
-    path = Path(given)
+    suffix = os.path.splitext(given)[1]
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(given, encoding="utf-8") as file:
+            text = file.read()
         # Each parser is imported where it is needed: most servers start without all of them.
-        if path.suffix == ".json":
+        if suffix == ".json":
             import json
 
             content = json.loads(text)
-        elif path.suffix == ".toml":
+        elif suffix == ".toml":
             import tomllib
 
             content = tomllib.loads(text)
-        elif path.suffix in (".yaml", ".yml"):
+        elif suffix in (".yaml", ".yml"):
             content = read_yaml(text)
         else:
             return read_ini(text)
@@ -125,6 +125,8 @@ def apply_log_config(
     Raises:
         ConfigError: logging does not take it.
     """
+    import logging.config  # and much behind it
+
     give_names_back()
     try:
         if isinstance(content, dict):

@@ -8,18 +8,17 @@ status_code).
 from __future__ import annotations
 
 import copy
-import http
 import logging
-import logging.config
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import click
 
+from thestral._core.http1 import reason_phrase
 from thestral._core.log import escaped, find_field
-from thestral.logconfig import apply_log_config, read_log_config
+from thestral._csrc import lib
+from thestral.logconfig import apply_log_config, give_names_back, read_log_config, take_names
 from thestral.logformat import DEFAULT
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ LINE_FORMATS = {
 REFUSALS_TOLD = 10
 REFUSALS_TIME = 10.0  # seconds
 # An X-Request-ID of visible ASCII and no more than this is shown.
-REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+LONGEST_REQUEST_ID = 128  # bytes
 
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
@@ -93,8 +92,10 @@ def configure(config: Config) -> None:
         ConfigError: log_config cannot be used.
     """
     given = config.log_config
-    if given is not None:
-        content = read_log_config(given) if given else own_config(config)
+    if given is not None and not given:
+        apply_own(own_config(config), config.use_colors)
+    elif given:
+        content = read_log_config(given)
         shown = repr(given) if isinstance(given, str) else "the dict given"
         apply_log_config(content, config.use_colors, shown)
     level = config.log_level_number
@@ -104,6 +105,26 @@ def configure(config: Config) -> None:
     if not config.access_log:
         access_logger.handlers = []
         access_logger.propagate = False
+
+
+def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
+    """What logging.config does with LOGGING_CONFIG; most servers start without importing that."""
+    give_names_back()
+    handlers = {}
+    for name, spec in content["handlers"].items():
+        handler: logging.Handler = logging.NullHandler()
+        if "stream" in spec:
+            handler = logging.StreamHandler(STREAMS[spec["stream"]]())
+            formatter = content["formatters"][spec["formatter"]]
+            kind = FORMATTERS[formatter["()"]]
+            handler.setFormatter(kind(formatter["fmt"], use_colors=use_colors))
+        handlers[name] = handler
+    for name, spec in content["loggers"].items():
+        logger = logging.getLogger(name)
+        logger.handlers = [handlers[of] for of in spec.get("handlers", ())]
+        logger.setLevel(spec["level"])
+        logger.propagate = spec.get("propagate", True)
+    take_names()
 
 
 def own_config(config: Config) -> dict[str, Any]:
@@ -127,7 +148,9 @@ def request_id(scope: dict[str, Any] | None) -> bytes | None:
         value = find_field(scope["headers"], b"x-request-id") if scope else None
     except (KeyError, TypeError, ValueError):  # the application has changed its scope
         return None
-    return value if value and REQUEST_ID.fullmatch(value) else None
+    if not value or len(value) > LONGEST_REQUEST_ID:
+        return None
+    return value if lib.th_is_visible(value, len(value)) else None
 
 
 def title_of(scope: dict[str, Any]) -> str:
@@ -240,9 +263,14 @@ class AccessFormatter(ColourizedFormatter):
         return super().formatMessage(painted)
 
     def paint_status(self, status_code: int) -> str:
-        try:
-            phrase = http.HTTPStatus(status_code).phrase
-        except ValueError:
-            phrase = ""
         color = {1: "bright_white", 2: "green", 3: "yellow", 4: "red", 5: "bright_red"}
-        return self.paint(f"{status_code} {phrase}".rstrip(), color.get(status_code // 100))
+        return self.paint(
+            f"{status_code} {reason_phrase(status_code)}".rstrip(), color.get(status_code // 100)
+        )
+
+
+# Of LOGGING_CONFIG; the streams as they are when logging is configured.
+FORMATTERS = {
+    f"{kind.__module__}.{kind.__name__}": kind for kind in (DefaultFormatter, AccessFormatter)
+}
+STREAMS = {"ext://sys.stderr": lambda: sys.stderr, "ext://sys.stdout": lambda: sys.stdout}

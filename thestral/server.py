@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -463,18 +462,19 @@ def pid_file(path: str | None) -> Generator[None]:
     if path is None:
         yield
         return
-    file = Path(path).absolute()  # the application may change the directory
+    path = os.path.abspath(path)  # the application may change the directory
     try:
-        file.write_text(f"{os.getpid()}\n")
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()}\n")
     except OSError as exc:
         reason = f"{path!r} cannot be written: {os.strerror(exc.errno or 0)}"
         raise ConfigError("pid_file", reason) from exc
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            if file.read_text().strip() == str(os.getpid()):
-                file.unlink()
+        with contextlib.suppress(OSError, ValueError), open(path) as file:
+            if file.read().strip() == str(os.getpid()):
+                os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from thestral.config import options
@@ -23,23 +23,24 @@ def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
         ConfigError: the file cannot be read, or holds an option that there is not.
     """
     if path is not None:
-        return known(parse(Path(path)), path), path
-    if Path(OWN_FILE).is_file():
-        return known(parse(Path(OWN_FILE)), OWN_FILE), OWN_FILE
-    if Path(PROJECT_FILE).is_file():
-        table = parse(Path(PROJECT_FILE)).get("tool", {}).get("thestral", {})
+        return known(parse(path), path), path
+    if os.path.isfile(OWN_FILE):
+        return known(parse(OWN_FILE), OWN_FILE), OWN_FILE
+    if os.path.isfile(PROJECT_FILE):
+        table = parse(PROJECT_FILE).get("tool", {}).get("thestral", {})
         return known(table, PROJECT_FILE), PROJECT_FILE if table else ""
     return {}, ""
 
 
-def parse(path: Path) -> dict[str, Any]:
+def parse(path: str) -> dict[str, Any]:
     """A TOML file; a pyproject.toml given by name is read as it is, so its own table counts."""
     import tomllib  # many have no file
 
     try:
-        return tomllib.loads(path.read_text())
+        with open(path, encoding="utf-8") as file:
+            return tomllib.loads(file.read())
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError("config", f"{str(path)!r} cannot be read: {error}") from None
+        raise ConfigError("config", f"{path!r} cannot be read: {error}") from None
 
 
 def known(table: Any, path: str) -> dict[str, Any]:
@@ -75,6 +76,6 @@ def load_environment(path: str) -> None:
         raise ConfigError(
             "env_file", "needs the package python-dotenv: pip install 'thestral[standard]'"
         ) from None
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError("env_file", f"{path!r} given, expected a file")
     load_dotenv(path)

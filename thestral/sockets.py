@@ -11,7 +11,6 @@ import socket
 import stat
 import time
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.socket import drop_syn
@@ -397,6 +396,8 @@ def holder_of(port: int) -> str:
     """Name and PID of the process that listens on a TCP port; "" where that cannot be seen (not
     Linux, not ours).
     """
+    from pathlib import Path  # not needed where all is well
+
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):

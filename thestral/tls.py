@@ -11,7 +11,6 @@ import os
 import ssl
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral.certificate import read_certificate
@@ -312,7 +311,8 @@ def read_pem(option: str, path: str, mark: str, what: str) -> str:
         ConfigError: it does not, or cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="latin-1")
+        with open(path, encoding="latin-1") as file:
+            text = file.read()
     except OSError as exc:
         raise ConfigError(option, f"{path!r} cannot be read: {exc.strerror}") from exc
     if mark not in text:

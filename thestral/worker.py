@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
@@ -105,8 +104,8 @@ def set_title(text: str) -> None:
     try:
         from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/comm").write_text(f"thestral {text}"[:15])
+        with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+            file.write(f"thestral {text}"[:15])
     else:
         setproctitle(f"thestral: {text}")
 

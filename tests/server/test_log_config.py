@@ -27,20 +27,27 @@ NAMES = ["thestral", "thestral.error", "thestral.access"]
 ALIASES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    loggers = [logging.getLogger(name) for name in NAMES]
-    known = logging.Logger.manager.loggerDict
-    held = {name: known.pop(name) for name in ALIASES if name in known}
-    states = [copy.copy(logger.__dict__) for logger in loggers]
-    lists = [(logger.handlers[:], logger.filters[:]) for logger in loggers]
-    yield
-    for name in ALIASES:
-        known.pop(name, None)
-    known.update(held)
-    for logger, state, (handlers, filters) in zip(loggers, states, lists, strict=True):
-        logger.__dict__.update(state, handlers=handlers, filters=filters)
-        logger.setLevel(state["level"])  # forgets what was remembered of levels
+def configured():
+    """What our loggers do, in words."""
+    said = []
+    for name in NAMES:
+        logger = logging.getLogger(name)
+        said.append([name, logger.level, logger.propagate, logger.disabled])
+        for handler in logger.handlers:
+            formatter = handler.formatter
+            said[-1].append((type(handler), handler.stream, type(formatter), formatter._fmt))
+    return said
+
+
+@pytest.mark.parametrize("use_colors", [None, True, False])
+def test_our_own_configuration_is_that_of_logging_config(use_colors):
+    configure(Config("a:b", use_colors=use_colors))
+    ours = configured()
+    assert len(ours[0]) == len(ours[2]) == 5
+    colors = error_logger.parent.handlers[0].formatter.use_colors
+    configure(Config("a:b", use_colors=use_colors, log_config=LOGGING_CONFIG))
+    assert configured() == ours
+    assert error_logger.parent.handlers[0].formatter.use_colors == colors
 
 
 def test_uvicorns_names_are_other_names_of_our_loggers():

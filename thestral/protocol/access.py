@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import base64
 import binascii
-import http
 import logging
 import os
 import select
@@ -20,6 +19,7 @@ import weakref
 from types import FunctionType
 from typing import Any
 
+from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
 from thestral.logformat import DEFAULT, Atom, is_json, read_format
 from thestral.logging import LINE_FORMATS, AccessFormatter, access_logger, error_logger, request_id
@@ -505,11 +505,7 @@ def make_part(atom: Atom, json: bool) -> Part:
 
 def status_line(status: int) -> bytes:
     """Status and phrase, as AccessFormatter has it."""
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"{status} {phrase}".rstrip().encode()
+    return f"{status} {reason_phrase(status)}".rstrip().encode()
 
 
 def user_of(scope: dict[str, Any] | None) -> bytes | None:

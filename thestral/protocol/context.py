@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -146,6 +145,8 @@ class WorkerContext:
         self.total_requests = 0
         self.max_requests = config.limit_max_requests or 0
         if self.max_requests:
+            import random  # which imports much
+
             jitter = config.limit_max_requests_jitter
             # So that workers do not reach it all at once.
             most = self.max_requests // 10 if jitter is None else jitter

@@ -5,7 +5,6 @@ permessage-deflate (RFC 7692).
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -87,6 +86,8 @@ def accept_token(parser: RequestParser, method: str, headers: Headers) -> bytes:
     keys = values(headers, b"sec-websocket-key")
     if len(keys) != 1 or not is_key(keys[0]):
         raise refused("not one Sec-WebSocket-Key of 16 bytes in base64")
+    import hashlib  # which a server without WebSockets need not have
+
     digest = hashlib.sha1(keys[0] + KEY_SUFFIX, usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False)
 
