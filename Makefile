@@ -2,23 +2,41 @@
 PYTHON ?= python
 SECONDS ?= 60
 TIMES ?= 5
+SITE ?= site
+WHEEL ?= $(wildcard wheelhouse/*.whl)
+STUBS = $(patsubst thestral/_core/%.pyi,thestral._core.%,$(wildcard thestral/_core/*.pyi))
+SCRIPTS = PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"
+SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1
 
-.PHONY: dev build readme test cov lint types asan fuzz load bench bench-instructions check-instructions dist wheels clean check
+.PHONY: system install dev build test quick cov lint types asan fuzz load bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
-dev:      ; $(PYTHON) -m pip install -e ".[test,examples]"
+system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends gcc zlib1g-dev curl valgrind nginx-light libnginx-mod-stream && (command -v chromium || command -v google-chrome)
+install:  ; $(PYTHON) -m pip install -e ".[test,examples,docs]"
+dev:      ; $(PYTHON) -m pip install -e ".[dev]"
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
 test:     ; $(PYTHON) -m pytest -q -n auto
+quick:    ; $(PYTHON) -m pytest -q -n auto tests/core tests/csrc tests/server/test_config.py tests/cli/test_command_line.py tests/smoke
 cov:      ; $(PYTHON) -m pytest -q --cov=thestral --cov-report=term-missing
 lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
-types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt thestral._core.coroutine thestral._core.http1 thestral._core.log thestral._core.socket thestral._core.websocket
-asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1 $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
+types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PYTHON) -m pyright tests/typing && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt $(STUBS)
+asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && $(SANITIZERS) $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
 load:     ; PYTHONPATH=tests:tests/cli TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write
 check-instructions: ; $(PYTHON) bench/instructions.py --check
-dist:     ; $(PYTHON) -m build
-wheels:   ; $(PYTHON) -m pip install -q cibuildwheel && $(PYTHON) -m cibuildwheel --output-dir wheelhouse
-readme:   ; PYTHONPATH=tests $(PYTHON) tests/readme.py
-clean:    ; rm -rf build dist wheelhouse *.egg-info thestral/_csrc.c && find thestral -name '*.so' -delete
+budget:   ; $(PYTHON) bench/budget.py origin/$(BASE)
+docs:     ; NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --site-dir "$(SITE)"
+docs-serve: ; NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve --strict
+check-tag: ; grep -qx '__version__ = "$(TAG:v%=%)"' thestral/__init__.py && grep -q '^## $(TAG:v%=%) ' CHANGELOG.md
+sdist:    ; $(PYTHON) -m build --sdist
+wheel:    ; rm -rf dist wheelhouse && $(PYTHON) -m build && $(SCRIPTS) auditwheel repair --wheel-dir wheelhouse dist/*.whl
+wheels:   ; rm -rf dist wheelhouse && $(PYTHON) -m build --sdist && $(PYTHON) -m cibuildwheel --output-dir wheelhouse dist/*.tar.gz
+check-wheel: ; $(PYTHON) tests/wheel.py $(WHEEL)
+smoke:    ; $(PYTHON) -P -m pytest -q -c tests/smoke/pytest.ini tests/smoke
+lowest:   ; $(PYTHON) tests/lowest.py
+readme:   ; PYTHONPATH=tests $(PYTHON) tests/documents.py
+unused:   ; $(PYTHON) -m vulture
+workflows: ; $(SCRIPTS) zizmor --offline --quiet .github
+clean:    ; rm -rf build dist wheelhouse site *.egg-info thestral/_csrc.c && find thestral -name '*.so' -delete
 check:    lint types test
