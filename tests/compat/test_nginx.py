@@ -1,4 +1,4 @@
-"""Behind nginx, with the configuration that the README shows."""
+"""Behind nginx, with the configuration that docs/deployment.md shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket
 from support import PATIENCE, Running, wait_until
 from websockets.sync.client import connect
 
-README = Path(__file__).parents[2] / "README.md"
+DEPLOYMENT = Path(__file__).parents[2] / "docs/deployment.md"
 CLIENT = "127.0.0.5"  # an address that nothing trusts
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
@@ -149,7 +149,9 @@ def behind(tmp_path_factory) -> Iterator[Behind]:
     (directory / "key.pem").write_bytes(issued.private_key_pem.bytes())
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    (block,) = re.findall(r"^```nginx\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = re.findall(
+        r"^```nginx\n(.*?)^```$", DEPLOYMENT.read_text(), re.DOTALL | re.MULTILINE
+    )
     port, tls_port = free_port(), free_port()
     path = directory / "app.sock"
     listen = f"listen 127.0.0.1:{port}; listen 127.0.0.1:{tls_port} ssl; "

@@ -1,0 +1,187 @@
+"""What the documents say of the options, made from Config by `make readme`; a test compares it.
+
+Between `<!-- NAME -->` and `<!-- end of NAME -->` stands what TABLES[file][NAME] returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from thestral.config import Option, default_of, options
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = dict(options())
+
+# Why each limit has its default; None is "not set". Every option that is_limit() must be here.
+REASONS = {
+    "limit_request_line": "longer targets are no addresses; more than proxies let through",
+    "limit_header_size": "bounds what a head costs before the application sees it",
+    "limit_header_count": "each field is an object; browsers behind proxies send about 40",
+    "limit_request_body": "what is large is the application's to say; unread body waits in TCP",
+    "limit_concurrency": "depends on what a request costs",
+    "limit_connections": "descriptors bound it: a shortage pauses accepting",
+    "limit_max_requests": "against leaks, not against peers",
+    "limit_max_requests_jitter": "so that workers do not go at the same time",
+    "limit_max_rss": "against leaks, not against peers",
+    "limit_worker_lifetime": "against leaks, not against peers",
+    "timeout_head": "half a head holds a connection (Slowloris)",
+    "timeout_body": "half a body holds a request, and what the application has taken for it",
+    "timeout_keep_alive": "above the 60 s of common load balancers, so that they close first",
+    "timeout_write": "a client that reads nothing holds the response",
+    "timeout_request": "long polls and streams are no faults",
+    "timeout_graceful_shutdown": "a deployment must end",
+    "timeout_tls_handshake": "a handshake holds a TLS object",
+    "timeout_worker_healthcheck": "nothing can happen in such a worker any more",
+    "timeout_worker_startup": "start-ups of minutes are usual with models",
+    "ws_max_size": "uvicorn's; counted as a message is inflated, so that a bomb costs no more",
+    "ws_max_queue": "uvicorn's; reading pauses behind it",
+    "ws_max_queue_size": "many small messages, or few large ones",
+    "ws_ping_interval": "finds clients that are gone without a word",
+    "ws_ping_timeout": "the same",
+    "ws_close_timeout": "a client that does not answer a Close holds its connection",
+    "ws_deflate_server_window_bits": "4 KiB for each connection that compresses",
+    "ws_deflate_client_window_bits": "4 KiB for each connection whose client compresses",
+    "ws_deflate_memory_level": "memory of zlib for each connection that compresses",
+}
+
+# uvicorn 0.54's options: its default, and what differs here; "" is "same".
+UVICORN = {
+    "host": ("127.0.0.1", "repeatable; `::` is both families"),
+    "port": ("8000", ""),
+    "uds": ("", "`--uds-permissions` sets its mode, 666 as there"),
+    "fd": ("", "the socket's family is found out; systemd's `LISTEN_FDS` too"),
+    "reload": ("off", "watchfiles is needed"),
+    "reload_dirs": ("", ""),
+    "reload_includes": ("", ""),
+    "reload_excludes": ("", "`.venv`, `node_modules` and the like never matter"),
+    "reload_delay": ("0.25", ""),
+    "workers": ("", "`auto`, too"),
+    "loop": ("auto", ""),
+    "http": ("auto", "read and without effect: there is one parser"),
+    "ws": ("auto", "`none` or ours"),
+    "ws_max_size": ("16777216", ""),
+    "ws_max_queue": ("32", "with `--ws-max-queue-size` beside it"),
+    "ws_ping_interval": ("20", ""),
+    "ws_ping_timeout": ("20", "anything that arrives counts, not the Pong alone"),
+    "ws_per_message_deflate": ("on", ""),
+    "lifespan": ("auto", "`auto` ends the start if a lifespan raises once it began"),
+    "interface": ("auto", "`wsgi` by a2wsgi"),
+    "env_file": ("", ""),
+    "log_config": ("", "TOML, too"),
+    "log_level": ("", ""),
+    "access_log": ("on", "`--access-log-format` says what is in it"),
+    "use_colors": ("", "`NO_COLOR` is heeded"),
+    "proxy_headers": ("on", ""),
+    "server_header": ("on", "its value is `thestral`"),
+    "date_header": ("on", ""),
+    "forwarded_allow_ips": ("", "Unix sockets are trusted, too"),
+    "root_path": ("", "a path that has the prefix already does not get it twice"),
+    "limit_concurrency": ("", "counts running requests, not idle connections; `Retry-After`"),
+    "backlog": ("2048", ""),
+    "limit_max_requests": ("", "the next worker is ready before; also without `--workers`"),
+    "limit_max_requests_jitter": ("0", "10 %"),
+    "timeout_keep_alive": ("5", "5 s is shorter than a load balancer's 60 s, which gives 502s"),
+    "timeout_graceful_shutdown": ("", "finite"),
+    "timeout_worker_healthcheck": ("5", "measured by what the kernel shows, not by a ping"),
+    "ssl_keyfile": ("", "repeatable"),
+    "ssl_certfile": ("", "repeatable (SNI); renewed without a restart"),
+    "ssl_keyfile_password": ("", ""),
+    "ssl_version": ("17", "`--ssl-min-version` is easier"),
+    "ssl_cert_reqs": ("0", "the words, too"),
+    "ssl_ca_certs": ("", ""),
+    "ssl_ciphers": ("", ""),
+    "headers": ("", ""),
+    "app_dir": ("", ""),
+    "h11_max_incomplete_event_size": ("", "sets `--limit-header-size`"),
+    "reset_contextvars": ("off", "without effect: requests are apart anyway"),
+    "factory": ("off", ""),
+}
+NOT_OPTIONS = {"env_file"}  # of the command alone
+
+
+def is_limit(name: str) -> bool:
+    """Whether an option bounds what a peer, or a fault, can cost."""
+    kinds = ("limit_", "timeout_", "ws_max_", "ws_ping_", "ws_close_", "ws_deflate_")
+    numbers = (int, float)
+    return name.startswith(kinds) and OPTIONS[name].kind in numbers and name not in HARMLESS
+
+
+# They choose how well is compressed, not how much may be held.
+HARMLESS = {"ws_deflate_level", "ws_deflate_min_size"}
+
+
+def flag(name: str, spec: Option) -> str:
+    text = "--" + (spec.flag or name).replace("_", "-")
+    return f"`{text}`, `--no-{text[2:]}`" if spec.kind is bool else f"`{text}`"
+
+
+def default(name: str, spec: Option) -> str:
+    value = default_of(name)
+    if value in (None, ""):
+        return ""
+    if spec.kind is bool:
+        return "on" if value else "off"
+    if spec.kind is list:
+        return ", ".join(value)
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{number} {spec.unit}".rstrip()
+
+
+def option_table() -> str:
+    """Every option under the heading of its group."""
+    lines = []
+    group = ""
+    for name, spec in OPTIONS.items():
+        if spec.group != group:
+            group = spec.group
+            lines += ["", f"## {group}", "", "| option | default | |", "| --- | --- | --- |"]
+        text = spec.help.replace("|", "\\|").replace("*", "\\*")
+        lines.append(f"| {flag(name, spec)} | {default(name, spec)} | {text} |")
+    return "\n".join([*lines[1:], ""])
+
+
+def limit_table() -> str:
+    lines = ["| option | default | bounds | why so |", "| --- | --- | --- | --- |"]
+    for name, reason in REASONS.items():
+        spec = OPTIONS[name]
+        text = spec.help.replace("|", "\\|")
+        lines.append(
+            f"| {flag(name, spec)} | {default(name, spec) or 'none'} | {text} | {reason} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def uvicorn_table() -> str:
+    lines = ["| option | uvicorn's default | ours | |", "| --- | --- | --- | --- |"]
+    for name, (theirs, difference) in UVICORN.items():
+        if name in NOT_OPTIONS:
+            shown, ours = "`--" + name.replace("_", "-") + "`", ""
+        else:
+            spec = OPTIONS[name]
+            shown, ours = flag(name, spec).partition(",")[0], default(name, spec)
+        lines.append(f"| {shown} | {theirs} | {ours} | {difference or 'same'} |")
+    return "\n".join([*lines, ""])
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/options.md": {"options": option_table},
+    "docs/migrating.md": {"uvicorn": uvicorn_table},
+    "SECURITY.md": {"limits": limit_table},
+}
+
+
+def with_tables(file: str, text: str) -> str:
+    """A document's text with its tables as they should be."""
+    for name, table in TABLES[file].items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        head, rest = text.split(begin)
+        _, tail = rest.split(end)
+        text = f"{head}{begin}\n{table()}\n{end}{tail}"
+    return text
+
+
+if __name__ == "__main__":
+    for file in TABLES:
+        path = ROOT / file
+        path.write_text(with_tables(file, path.read_text()))

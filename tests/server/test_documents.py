@@ -1,0 +1,181 @@
+"""The documents say what the code does: tables are made from it, commands run, examples compile."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import trustme
+from documents import OPTIONS, REASONS, ROOT, TABLES, UVICORN, is_limit, with_tables
+from process import PLAIN, Command
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MANUALS = [*DOCUMENTS, *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md"))]
+FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Not run here: a whole job of its own each. That what they name exists is looked at.
+LONG = re.compile(r"make |python bench/|python -m (pytest|venv)|\. \.venv")
+
+
+def fences(path: Path, *languages: str) -> list[str]:
+    """What stands in a document's fences of these languages."""
+    found = FENCE.findall(path.read_text())
+    return [text for _, language, text in found if language in languages]
+
+
+def commands(path: Path) -> list[str]:
+    lines = [line for text in fences(path, "sh") for line in text.splitlines()]
+    parts = [part for line in lines for part in line.split("  #")[0].split(" && ")]
+    return [part.strip() for part in parts if part.strip()]
+
+
+ALL = sorted({command for path in MANUALS for command in commands(path)})
+SERVING = [command for command in ALL if command.startswith("thestral ")]
+REQUESTS = [command for command in ALL if command.startswith("curl ")]
+PIP = [command for command in ALL if command.startswith("pip install ")]
+REST = [c for c in ALL if c not in {*SERVING, *REQUESTS, *PIP} and not LONG.match(c)]
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_tables_are_what_make_readme_writes(file):
+    text = (ROOT / file).read_text()
+    assert with_tables(file, text) == text
+
+
+def test_every_limit_has_its_reason():
+    assert {name for name in OPTIONS if is_limit(name)} == set(REASONS)
+
+
+def test_every_option_of_uvicorns_that_we_have_is_compared():
+    ours_alone = set(OPTIONS) - set(UVICORN)
+    assert not ours_alone & {"host", "port", "workers"}  # the table is not empty
+    assert set(UVICORN) <= {*OPTIONS, "env_file"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the commands expect to find: an application, certificates, the examples."""
+    path = tmp_path_factory.mktemp("documents")
+    (path / "main.py").write_text(PLAIN)
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(str(path / "fullchain.pem"))
+    certificate.private_key_pem.write_to_path(str(path / "privkey.pem"))
+    (path / "examples").symlink_to(ROOT / "examples")
+    return path
+
+
+@pytest.mark.parametrize("command", SERVING)
+def test_command_serves(folder, tmp_path, command):
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "check":
+        with Command(*arguments, cwd=folder) as process:
+            assert process.wait() == 0, process.stderr
+        return
+    if "--uds" in arguments:
+        place = arguments.index("--uds") + 1
+        arguments[place] = str(tmp_path / "app.sock")
+    else:
+        arguments += ["--port", "0"]  # the last one counts
+    if "auto" in arguments:
+        arguments[arguments.index("auto")] = "2"  # auto is the machine's, and its tests' elsewhere
+    with Command(*arguments, cwd=folder) as process:
+        process.saw("Thestral running on ")
+        process.process.terminate()
+        assert process.wait() == 0, process.stderr
+        assert "ERROR" not in process.stderr
+        assert "WARNING" not in process.stderr
+
+
+def test_example_answers_what_is_asked_of_it(folder):
+    with Command("--app-dir", "examples", "application:app", "--port", "0", cwd=folder) as process:
+        url = process.url()
+        for command in REQUESTS:
+            line = command.replace("http://127.0.0.1:8000", url)
+            result = subprocess.run(
+                [*shlex.split(line), "--fail", "--silent"], capture_output=True, text=True
+            )
+            assert result.returncode == 0, command
+            assert result.stdout.startswith("{"), result.stdout
+
+
+@pytest.mark.parametrize("command", PIP)
+def test_what_pip_installs_is_there(command):
+    for word in shlex.split(command)[2:]:
+        named = re.fullmatch(r"(?:-e|\.|thestral)(?:\[([\w,]+)\])?", word)
+        assert named, word
+        extras = set((named[1] or "").split(",")) - {""}
+        assert extras <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize("command", [command for command in ALL if LONG.match(command)])
+def test_what_a_long_command_names_exists(command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        dry = ["make", "--dry-run", *words[1:]]
+        assert subprocess.run(dry, cwd=ROOT, capture_output=True).returncode == 0
+    elif words[1].startswith("bench/"):
+        assert (ROOT / words[1]).is_file()
+
+
+@pytest.mark.parametrize("command", REST)
+def test_other_command_is_one_that_is_known(folder, command):
+    """gunicorn's worker: started like ours."""
+    words = shlex.split(command)
+    assert words[0] == "gunicorn"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words, "--bind", "127.0.0.1:0"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("Booting worker" in line for line in lines)
+    finally:
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("path", MANUALS, ids=lambda path: path.stem)
+def test_examples_in_python_and_toml_are_well_formed(path):
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+    for text in fences(path, "python"):
+        lines = text.splitlines()
+        indent = min(len(line) - len(line.lstrip()) for line in lines if line)
+        compile("\n".join(line[indent:] for line in lines), str(path), "exec", flags)
+    for text in fences(path, "toml"):
+        tomllib.loads(text)
+
+
+@pytest.mark.parametrize("path", [*MANUALS, ROOT / "SECURITY.md", ROOT / "ARCHITECTURE.md"])
+def test_options_and_files_that_a_document_names_exist(path):
+    text = path.read_text()
+    known = {"--" + (spec.flag or name).replace("_", "-") for name, spec in OPTIONS.items()}
+    known |= {flag.replace("--", "--no-", 1) for flag in known}
+    known |= {"--help", "--version", "--config", "--env-file"}
+    if path.parent != ROOT / "bench" and path.name != "CONTRIBUTING.md":
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
+        assert named <= known, named - known
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.timeout(120)
+def test_documentation_builds_without_a_warning(tmp_path):
+    result = subprocess.run(
+        ["make", "docs", f"PYTHON={sys.executable}", f"SITE={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "WARNING" not in result.stderr
+    assert (tmp_path / "options/index.html").exists()
