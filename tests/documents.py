@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from thestral.config import Option, default_of, options
+from thestral.config import default_of, options
+from thestral.option import Option
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = dict(options())

@@ -27,7 +27,7 @@ ORDER = [
     "_csrc",
 ]
 LEAVES = {
-    *("config", "errors", "types", "logging", "importer", "lifespan", "loop", "sockets"),
+    *("config", "errors", "types", "logging", "option", "importer", "lifespan", "loop", "sockets"),
     *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
     *("forwarded", "logconfig", "logformat"),
 }

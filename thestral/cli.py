@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from thestral import __version__
 from thestral._csrc import ffi, lib
-from thestral.config import Config, Option, default_of, options
+from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
+from thestral.importer import USUAL_NAMES
 from thestral.logging import error_logger
+from thestral.option import Option
 from thestral.server import Server, leave
 from thestral.settings import load_environment, read_settings
 from thestral.supervisor import Supervisor, is_needed
@@ -24,6 +30,14 @@ STARTUP_FAILURE = 3
 # Keys of a click context's meta: whether only to look, and which file settings came from.
 CHECK = "thestral.check"
 FILE = "thestral.file"
+ASSIGNED = re.compile(rf"^(?:async def |def |)({'|'.join(USUAL_NAMES)})\b(?! *\.)", re.MULTILINE)
+EXAMPLES = """\
+Examples:
+  thestral main:app                  serve "app" of main.py on http://127.0.0.1:8000
+  thestral main:app --reload         start again when a file changes
+  thestral main:app --workers auto   use all processors
+  thestral check main:app            say what would be served, and with which options
+  thestral --help                    all options"""
 INTERRUPTED = 130  # 128 + SIGINT, before anything was started
 
 
@@ -32,6 +46,8 @@ class ServeCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]
+        if args[:1] == ["run"] and len(args) > 1 and not args[1].startswith("-"):
+            raise click.UsageError(f"There is no command 'run': thestral {args[1]} serves.", ctx)
         return super().parse_args(ctx, args[1:] if ctx.meta[CHECK] else args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -42,6 +58,7 @@ class ServeCommand(click.Command):
             if record is not None:
                 heading = headings.get(parameter.name or "", "Other")
                 groups.setdefault(heading, []).append(record)
+        groups["Other"] = groups.pop("Other")  # last
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -115,9 +132,12 @@ def make_option(name: str, spec: Option) -> click.Option:
     if spec.kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], **settings)
     if spec.kind is list:
-        return LinesOption([flag, name], metavar=spec.item, multiple=True, **settings)
+        settings |= {"metavar": spec.item, "type": type_of(spec), "multiple": True}
+        return LinesOption([flag, name], **settings)
     if spec.choices:
         return click.Option([flag, name], type=click.Choice(spec.choices), **settings)
+    if spec.item:
+        return click.Option([flag, name], metavar=spec.item, type=type_of(spec), **settings)
     if spec.unit:
         settings["metavar"] = spec.unit.upper()
     if spec.words:
@@ -126,9 +146,31 @@ def make_option(name: str, spec: Option) -> click.Option:
     return click.Option([flag, name], type=spec.kind, **settings)
 
 
+def type_of(spec: Option) -> click.ParamType[str]:
+    """Shells complete the names of files."""
+    return click.Path() if spec.item == "PATH" else click.STRING
+
+
+def complete_app(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Applications in the working directory's modules, by their usual names."""
+    found = []
+    for path in sorted(Path().glob("*.py")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            names = ASSIGNED.findall(path.read_text())
+            found += [f"{path.stem}:{name}" for name in dict.fromkeys(names)]
+    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+
+
 def make_command() -> click.Command:
     parameters: list[click.Parameter] = [
-        click.Argument(["app"], required=False, envvar=["THESTRAL_APP", "UVICORN_APP"])
+        click.Argument(
+            ["app"],
+            required=False,
+            envvar=["THESTRAL_APP", "UVICORN_APP"],
+            shell_complete=complete_app,
+        )
     ]
     parameters += [make_option(name, spec) for name, spec in options()]
     parameters += [
@@ -169,6 +211,7 @@ def make_command() -> click.Command:
         callback=serve,
         help='Serve an ASGI application, named "module:attribute". With the word check in front,'
         " import it, run its lifespan, show each option with its source, and exit.",
+        epilog="\b\n" + EXAMPLES,
         context_settings={"max_content_width": 100},
     )
 
@@ -190,8 +233,7 @@ def take_standard_descriptors() -> None:
 def serve(app: str | None, **values: Any) -> None:
     take_standard_descriptors()
     if app is None:
-        context = click.get_current_context()
-        click.echo(context.get_help(), err=True)
+        click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
         sys.exit(BAD_USAGE)
     server: Server | None = None
     try:

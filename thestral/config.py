@@ -5,7 +5,6 @@ is made from it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import socket
@@ -18,6 +17,7 @@ from thestral.errors import ConfigError
 from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
 from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
+from thestral.option import Option, checked, checked_header, option, paths, wire_accepts, words
 from thestral.sockets import close_all, open_all
 
 if TYPE_CHECKING:
@@ -43,50 +43,6 @@ NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime"),
 )
-
-
-@dataclass(frozen=True)
-class Option:
-    """What the command line and the check of a value need to know of a field.
-
-    Attributes:
-        help: one sentence.
-        group: heading in --help.
-        kind: int, float, str, bool, or list (repeatable).
-        unit: what a number counts.
-        choices: the values a text may have.
-        lowest, highest: bounds of a number, inclusive.
-        positive: the number must also not be 0.
-        optional: None stands for "not set".
-        flag: name on the command line if it is not the field's.
-        item: what one value of a list is, for --help.
-        words: texts that may stand in place of a number.
-        secret: repr() of a Config and `thestral check` do not show it.
-        also: types that a value given from Python may have, too.
-    """
-
-    help: str
-    group: str
-    kind: type
-    unit: str = ""
-    choices: tuple[str, ...] = ()
-    lowest: float = 0
-    highest: float = math.inf
-    positive: bool = False
-    optional: bool = False
-    flag: str = ""
-    item: str = ""
-    words: tuple[str, ...] = ()
-    secret: bool = False
-    also: tuple[type, ...] = ()
-
-
-def option(default: Any, **settings: Any) -> Any:
-    spec = Option(**settings)
-    metadata = {"option": spec}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata, repr=not spec.secret)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -132,6 +88,7 @@ class Config:
         help="Unix socket to listen on in place of host and port.",
         group="Binding",
         kind=str,
+        item="PATH",
         optional=True,
     )
     uds_permissions: str = option(
@@ -160,7 +117,11 @@ class Config:
     )
 
     app_dir: str = option(
-        "", help="Look for the application in this directory.", group="Application", kind=str
+        "",
+        help="Look for the application in this directory.",
+        group="Application",
+        kind=str,
+        item="PATH",
     )
     factory: bool = option(
         False, help="The application is a function that makes one.", group="Application", kind=bool
@@ -523,7 +484,12 @@ class Config:
         unit="seconds",
     )
     pid_file: str | None = option(
-        None, help="Write the process's PID here.", group="Workers", kind=str, optional=True
+        None,
+        help="Write the process's PID here.",
+        group="Workers",
+        kind=str,
+        item="PATH",
+        optional=True,
     )
 
     reload: bool = option(
@@ -609,6 +575,7 @@ class Config:
         help="Certificates that clients' certificates are verified by, PEM.",
         group="TLS",
         kind=str,
+        item="PATH",
         optional=True,
     )
     ssl_ciphers: str | None = option(
@@ -672,6 +639,7 @@ class Config:
         " for logging.config.dictConfig, or None to leave logging alone.",
         group="Logging",
         kind=str,
+        item="PATH",
         also=(dict,),
         optional=True,
     )
@@ -819,116 +787,3 @@ def default_of(name: str) -> Any:
                 return field.default_factory()
             return field.default
     raise KeyError(name)
-
-
-def checked(name: str, spec: Option, value: Any) -> Any:
-    """The value in the option's type.
-
-    Raises:
-        ConfigError: it is not of that type or out of bounds.
-    """
-    if value is None:
-        if spec.optional:
-            return None
-        raise ConfigError(name, f"None given, expected {describe(spec)}")
-    if spec.kind is list:
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ConfigError(name, f"{value!r} given, expected {describe(spec)}")
-        return list(value)
-    if isinstance(value, spec.also) or value in spec.words:
-        return value
-    wrong = ConfigError(name, f"{value!r} given, expected {describe(spec)}")
-    if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, spec.kind) or (isinstance(value, bool) and spec.kind is not bool):
-        raise wrong
-    if spec.choices and value not in spec.choices:
-        raise wrong
-    if isinstance(value, (int, float)) and spec.kind is not bool:
-        in_bounds = spec.lowest <= value <= spec.highest and math.isfinite(value)
-        if not in_bounds or (spec.positive and value == 0):
-            raise wrong
-    return value
-
-
-def describe(spec: Option) -> str:
-    """What an option takes, for an error message."""
-    if spec.choices:
-        return "one of " + ", ".join(spec.choices)
-    if spec.kind is list:
-        return "a list"
-    if spec.kind is bool:
-        return "True or False"
-    if spec.kind is str:
-        return "a text"
-    kind = "an integer" if spec.kind is int else "a number"
-    unit = f" of {spec.unit}" if spec.unit else ""
-    least = "above 0" if spec.positive else f"of at least {spec.lowest}"
-    most = "" if math.isinf(spec.highest) else f" and at most {spec.highest}"
-    words = "".join(f", or {word!r}" for word in spec.words)
-    return f"{kind}{unit} {least}{most}{words}"
-
-
-def paths(name: str, value: Any) -> list[str]:
-    """One path, or several, as texts.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if value is None:
-        return []
-    if isinstance(value, (str, os.PathLike)):
-        value = [value]
-    if isinstance(value, Iterable):
-        found = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in value]
-        if all(isinstance(path, str) and path for path in found):
-            return found
-    raise ConfigError(name, f"{value!r} given, expected a path or several")
-
-
-def words(name: str, value: Any) -> list[str]:
-    """A comma-separated text, or a list, as texts without blanks around them.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    parts = value.split(",") if isinstance(value, str) else value
-    if not all(isinstance(part, str) for part in parts):
-        raise ConfigError(name, f"{value!r} given, expected texts")
-    return [word for part in parts if (word := part.strip())]
-
-
-def checked_header(header: Any) -> tuple[str, str]:
-    """A pair of texts from "Name: Value" or a pair.
-
-    Raises:
-        ConfigError: it could not be sent (RFC 9110 section 5).
-    """
-    if isinstance(header, str):
-        name, colon, value = header.partition(":")
-        if not colon:
-            raise ConfigError("headers", f"{header!r} given, expected 'Name: Value'")
-    else:
-        try:
-            name, value = header
-        except (TypeError, ValueError):
-            raise ConfigError("headers", f"{header!r} given, expected a pair") from None
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise ConfigError("headers", f"{header!r} given, expected texts")
-    value = value.strip(" \t")
-    if not wire_accepts(lib.th_is_token, name):
-        raise ConfigError("headers", f"{name!r} is not a field name (a token, RFC 9110 5.6.2)")
-    if not wire_accepts(lib.th_is_field_value, value):
-        raise ConfigError("headers", f"{value!r} is not a field value (RFC 9110 section 5.5)")
-    if name.lower() in ("content-length", "transfer-encoding", "connection"):
-        raise ConfigError("headers", f"{name!r} is the server's to send")
-    return name, value
-
-
-def wire_accepts(check: Any, text: str) -> bool:
-    """Whether csrc's check holds for the text; text outside latin-1 cannot be sent at all."""
-    try:
-        data = text.encode("latin-1")
-    except UnicodeEncodeError:
-        return False
-    return bool(check(data, len(data)))

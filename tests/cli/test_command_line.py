@@ -242,8 +242,44 @@ def test_version(folder):
 
 def test_without_arguments(folder):
     status, out, err = run(cwd=folder)
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: ")
+    assert "thestral main:app " in err
+    assert len(err.splitlines()) < 15  # --help has the rest
+
+
+def test_a_word_of_other_commands(folder):
+    status, _, err = run("run", "main:app", cwd=folder)
     assert status == 2
-    assert "Usage:" in out + err
+    assert "There is no command 'run': thestral main:app serves." in err
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("--log-", ["--log-config", "--log-level"]),
+        ("--log-level de", ["debug"]),
+        ("ma", ["main:app", "main:create_app"]),
+        ("--ssl-certfile fu", ["fu"]),  # of kind "file": the shell looks for the rest
+    ],
+)
+def test_shell_completion(folder, words, completed):
+    environment = {
+        "_THESTRAL_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"thestral {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", "from thestral.cli import main; main(prog_name='thestral')"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [line.split(",") for line in result.stdout.split()]
+    assert [value for _, value in found] == completed
+    assert {kind for kind, _ in found} == {"file" if words.startswith("--ssl") else "plain"}
 
 
 @pytest.mark.parametrize(
