@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from heads import BROWSER, FOUR
 from ws_load import TEXT, Connection, sample
 
 BENCH = Path(__file__).resolve().parent
@@ -69,22 +70,6 @@ def head(line: str, *fields: str) -> bytes:
     return "\r\n".join((f"{line} HTTP/1.1", "Host: 127.0.0.1:8000", *fields, "", "")).encode()
 
 
-FOUR = ("User-Agent: bench", "Accept: */*", "Accept-Encoding: gzip")
-TWELVE = (
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-    "Accept-Language: en-US,en;q=0.5",
-    "Accept-Encoding: gzip, deflate, br, zstd",
-    "Referer: https://www.example.com/a/page/before?with=query",
-    "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
-    "Upgrade-Insecure-Requests: 1",
-    "Sec-Fetch-Dest: document",
-    "Sec-Fetch-Mode: navigate",
-    "Sec-Fetch-Site: same-origin",
-    "Priority: u=0, i",
-)
-
-
 def exchange(port: int, requests: int, *, request: bytes, end: bytes) -> None:
     """Send a request when the answer to the one before has come, to its last bytes."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -115,7 +100,7 @@ POST = head("POST /", *FOUR, "Content-Type: application/json", f"Content-Length:
 ITEM = head("GET /items/5?q=tea", *FOUR)
 CASES = {
     "plain GET, 4 headers": Case("applications:plain", get(*FOUR)),
-    "plain GET, 12 headers": Case("applications:plain", get(*TWELVE)),
+    "plain GET, 12 headers": Case("applications:plain", get(*BROWSER)),
     "POST 1 KB": Case(
         "applications:body", partial(exchange, request=POST + BODY, end=b"\r\n\r\n1024")
     ),

@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 CPUCLOCK_SCHED = 2  # linux/posix-timers.h: user and system time of a whole process
 
 

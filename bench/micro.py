@@ -13,7 +13,8 @@ import timeit
 from collections.abc import Callable
 from functools import partial
 
-from instructions import FOUR, TWELVE, head
+from heads import BROWSER, FOUR
+from instructions import head
 from ws_load import TEXT, frame, message, sample
 
 from thestral._core.http1 import Event, RequestParser, ResponseWriter
@@ -99,7 +100,7 @@ def nothing(pointer: object) -> Operation:
 def operations() -> dict[str, Operation]:
     found = {
         "RequestParser, GET, 4 fields": request(head("GET /items/5?q=tea", *FOUR)),
-        "RequestParser, GET, 12 fields": request(head("GET /items/5?q=tea", *TWELVE)),
+        "RequestParser, GET, 12 fields": request(head("GET /items/5?q=tea", *BROWSER)),
         "RequestParser, POST of 1 KiB": request(
             head("POST /", *FOUR, "Content-Length: 1024") + b"x" * 1024
         ),

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from applications import CHUNK, CHUNKS, LARGE
+from heads import BROWSER
 from loads import Echoes, FixedRate, IdleConnections, Load, Nothing, Requests, Start
 from servers import Setup
 
@@ -14,20 +15,6 @@ MEGA = 1 << 20
 RATE = 5000  # requests/s at which latency is measured: each server can do more
 UPLOAD = 16  # MiB
 JSON = "application/json"
-# As a browser sends them; with Host, which wrk adds, 12.
-BROWSER = (
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-    "Accept-Language: en-US,en;q=0.5",
-    "Accept-Encoding: gzip, deflate, br, zstd",
-    "Referer: https://www.example.com/a/page/before?with=query",
-    "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark",
-    "Upgrade-Insecure-Requests: 1",
-    "Sec-Fetch-Dest: document",
-    "Sec-Fetch-Mode: navigate",
-    "Sec-Fetch-Site: same-origin",
-    "Priority: u=0, i",
-)
 
 
 @dataclass(frozen=True)

@@ -169,3 +169,30 @@ def test_extern_declarations_stand_in_one_file():
     for path in (ROOT / "thestral").rglob("*.p[xy]*"):
         if path.suffix in (".pyx", ".pxd") and path.name != "csrc.pxd":
             assert "cdef extern" not in path.read_text(), path
+
+
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_architecture_names_every_file():
+    tree = ARCHITECTURE.partition("## Tree")[2].partition("## ")[0]
+    files = [*(ROOT / "csrc").glob("*.c"), *(ROOT / "csrc").glob("*.py")]
+    files += [*(ROOT / "thestral").glob("*.py"), *(ROOT / "thestral/protocol").glob("*.py")]
+    files += (ROOT / "thestral/_core").glob("*.pyx")
+    hidden = {"__init__", "__main__"}  # what every package has
+    named = {path.stem for path in files} - hidden
+    assert named - set(re.findall(r"\w+", tree)) == set()
+
+
+def test_architecture_names_the_leaves():
+    (listed,) = re.findall(r"Leaf modules \(([^)]*)\)", ARCHITECTURE)
+    assert set(re.findall(r"\w+", listed)) == LEAVES
+
+
+def test_what_architecture_says_is_shown_by_something():
+    table = ARCHITECTURE.partition("## What shows it")[2]
+    named = re.findall(r"`(tests/[\w/]+\.py)`", table)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([\w-]+)`", table)) <= set(targets)

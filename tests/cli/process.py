@@ -148,6 +148,11 @@ class Command:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def stop(self) -> None:
+        """SIGTERM, which must end it well."""
+        self.signal(signal.SIGTERM)
+        assert self.wait() == 0
+
     def wait(self) -> int:
         """Exit status, once all output is here."""
         status = self.process.wait(PATIENCE)

@@ -11,7 +11,6 @@ import httpx
 import pytest
 import trustme
 from load import APP, ask, workers
-from process import Command
 from support import wait_until
 
 TLS = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
@@ -28,32 +27,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, **popen):
-        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
-
-
-def stop(command):
-    command.signal(signal.SIGTERM)
-    assert command.wait() == 0
-
-
 def test_one_process_reads_its_certificate_again(start):
     command = start(*TLS)
     command.url()
     command.signal(signal.SIGHUP)
     command.saw("TLS certificates reloaded")  # no handshake has looked at the files
-    stop(command)
+    command.stop()
 
 
 def test_one_process_with_nothing_to_read(start):
@@ -62,7 +41,7 @@ def test_one_process_with_nothing_to_read(start):
     command.signal(signal.SIGHUP)
     command.saw("Nothing to reload: without workers only certificates can be")
     assert ask(url) == command.process.pid
-    stop(command)
+    command.stop()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
@@ -79,7 +58,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     assert command.stderr.count("'server.pem' holds no certificate in PEM") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old
-    stop(command)
+    command.stop()
     assert "Traceback" not in command.stderr
 
 

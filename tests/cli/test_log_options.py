@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -106,14 +105,10 @@ class Unhealthy(logging.Filter):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Function (*arguments) that starts the command beside main.py."""
+def folder(tmp_path):
     (tmp_path / "main.py").write_text(APP)
     (tmp_path / "conditions.py").write_text(CONDITIONS)
-    with contextlib.ExitStack() as stack:
-        yield lambda *arguments, **settings: stack.enter_context(
-            Command("main:app", "--port", "0", *arguments, cwd=tmp_path, **settings)
-        )
+    return tmp_path
 
 
 def as_toml(value, name=""):

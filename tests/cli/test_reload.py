@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from load import APP, Load, ask, ask_aside, workers
-from process import Command
 from support import wait_until
 
 pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
@@ -27,18 +27,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, **popen):
-        command = Command("main:app", "--reload", "--port", "0", *arguments, cwd=folder, **popen)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
+def start(start):
+    return partial(start, "--reload")
 
 
 def reloads(command):

@@ -9,35 +9,7 @@ import signal
 
 import pytest
 from load import APP, Load, ask, ask_aside, workers
-from process import Command
 from support import wait_until
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "main.py").write_text(APP)
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, **popen):
-        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
-
-
-def stop(command):
-    command.signal(signal.SIGTERM)
-    assert command.wait() == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
@@ -51,7 +23,7 @@ def test_dead_worker_is_replaced(start, arguments):
     with Load(url) as load:
         wait_until(lambda: len(load.pids) == 2)
     assert load.pids == {second, third}
-    stop(command)
+    command.stop()
 
 
 def test_worker_that_dies_at_a_later_start(start, folder):
@@ -68,7 +40,7 @@ def test_worker_that_dies_at_a_later_start(start, folder):
     with Load(url) as load:
         wait_until(lambda: len(load.pids) == 2)
     assert load.pids == {second, third}
-    stop(command)
+    command.stop()
 
 
 def test_no_worker_can_start_any_more(start, folder):
@@ -78,7 +50,7 @@ def test_no_worker_can_start_any_more(start, folder):
     (folder / "main.py").write_text("import os\nos._exit(7)\n")
     os.kill(first, signal.SIGKILL)
     command.saw("died (exit 7)")
-    stop(command)  # also while it pauses before the next attempt
+    command.stop()  # also while it pauses before the next attempt
 
 
 def held(pid):
@@ -106,7 +78,7 @@ def test_descriptors_that_run_out(start):
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
     workers(command, 3)
     wait_until(lambda: held(supervisor) == descriptors)
-    stop(command)
+    command.stop()
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -124,7 +96,7 @@ def test_rolling_restart_loses_no_request(start, folder, loop):
         load.forget()
         wait_until(lambda: load.pids >= set(new))
     assert set(load.seen) == {(pid, 2) for pid in new}
-    stop(command)
+    command.stop()
 
 
 def test_rolling_restart_with_broken_code_is_given_up(start, folder):
@@ -143,7 +115,7 @@ def test_rolling_restart_with_broken_code_is_given_up(start, folder):
         command.saw(f"lifespan.shutdown {pid}")
     new = workers(command, 4)[2:]
     assert ask(url) in new
-    stop(command)
+    command.stop()
 
 
 def test_worker_that_dies_while_its_successor_starts(start, folder):
@@ -158,7 +130,7 @@ def test_worker_that_dies_while_its_successor_starts(start, folder):
         (folder / "main.py").write_text(APP)  # the next one does not wait
     command.saw(f"lifespan.shutdown {second}")
     assert ask(url) in workers(command, 4)[2:]
-    stop(command)
+    command.stop()
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
@@ -170,7 +142,7 @@ def test_limit_of_requests_under_load(start, count):
         wait_until(lambda: pids[-1] in load.pids)
     command.saw(f"lifespan.shutdown {pids[0]}")
     assert "died" not in command.stderr
-    stop(command)
+    command.stop()
 
 
 def test_limit_of_memory(start):
@@ -184,7 +156,7 @@ def test_limit_of_memory(start):
     assert len(workers(command, 3)) == 3
     assert " bytes" in command.stderr
     assert "died" not in command.stderr
-    stop(command)
+    command.stop()
 
 
 def test_limit_of_lifetime(start):
@@ -193,7 +165,7 @@ def test_limit_of_lifetime(start):
     first, second = workers(command, 2)[:2]
     command.saw(f"lifespan.shutdown {first}")
     assert first != second
-    stop(command)
+    command.stop()
 
 
 def test_only_a_stuck_worker_is_killed(start, folder):
@@ -224,4 +196,4 @@ def test_only_a_stuck_worker_is_killed(start, folder):
     assert asked["/deadlock"].pid is None
     assert command.stderr.count("killing it") == 1
     assert fifth not in pids
-    stop(command)
+    command.stop()

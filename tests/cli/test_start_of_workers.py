@@ -7,36 +7,8 @@ import signal
 
 import pytest
 from load import APP, ask, ask_aside, workers
-from process import Command
 
 HANG = "print('importing', flush=True)\nopen('gate').read()\n"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "main.py").write_text(APP)
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, **popen):
-        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
-
-
-def stop(command):
-    command.signal(signal.SIGTERM)
-    assert command.wait() == 0
 
 
 def test_all_start_at_once(start, folder):
@@ -46,7 +18,7 @@ def test_all_start_at_once(start, folder):
     )
     command = start("--workers", "3")
     assert len(set(workers(command, 3))) == 3
-    stop(command)
+    command.stop()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--reload"]])
@@ -59,7 +31,7 @@ def test_broken_import_is_told_once(start, folder, arguments):
     command = start("--workers", "3", *arguments)
     if arguments:
         command.saw("Waiting for a change...", times=3)
-        stop(command)
+        command.stop()
     assert command.wait() == (0 if arguments else 3)
     assert command.stderr.count("ZeroDivisionError: broken") == 1
 
@@ -80,7 +52,7 @@ def test_start_that_hangs_holds_up_no_other(start, folder):
     command.saw(f"lifespan.shutdown {third}")
     assert ask(url) in workers(command, 5)[3:]
     assert command.stderr.count(" died ") == 2
-    stop(command)
+    command.stop()
 
 
 def test_time_out_at_the_first_start(start, folder):
@@ -101,7 +73,7 @@ def test_time_out_of_a_successor(start, folder):
     command.saw("was not ready within 6 s: killing it")
     command.saw("Rolling restart given up: the old workers go on")
     assert ask(url) in old
-    stop(command)
+    command.stop()
 
 
 def test_slow_start_is_mentioned(start, folder):
@@ -117,14 +89,14 @@ def test_slow_start_is_mentioned(start, folder):
     with (folder / "gate").open("w"):
         pass
     workers(command, 1)
-    stop(command)
+    command.stop()
     assert "has been starting" not in command.stderr  # a fork has imported it already
     command = start("--workers", "2", env={"PYTHONPATH": str(folder)})
     command.saw("has been starting for", times=4)
     (folder / "main.py").write_text(APP)
     command.signal(signal.SIGHUP)
     workers(command, 2)
-    stop(command)
+    command.stop()
     assert "died" not in command.stderr
 
 
@@ -133,7 +105,7 @@ def test_limit_of_memory_below_what_a_worker_needs(start):
     command.url()
     (first,) = workers(command, 1)
     command.saw(f"lifespan.shutdown {first}")  # of its age, after more than one look at its size
-    stop(command)
+    command.stop()
     assert command.stderr.count("bytes at its start, and --limit-max-rss is 1000000: such") == 1
     assert "replacing it" not in command.stderr
 
@@ -148,5 +120,5 @@ def test_limit_of_memory_that_each_worker_exceeds_at_once(start):
     second = workers(command, 2)[1]
     ask_aside(url, "/grow").join()
     command.saw(f"lifespan.shutdown {second}")  # of its age
-    stop(command)
+    command.stop()
     assert command.stderr.count("replacing it") == 1

@@ -49,17 +49,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def start(made):
-    """Function (*arguments, env=None) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, env=None):
-        commands.append(Command("main:app", *arguments, "--port", "0", cwd=made, env=env))
-        return commands[-1]
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
+def folder(made):
+    return made
 
 
 SERVER = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")

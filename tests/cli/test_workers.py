@@ -18,28 +18,6 @@ from thestral.supervisor import Supervisor
 from thestral.worker import WorkerServer
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "main.py").write_text(APP)
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
-    commands = []
-
-    def start(*arguments, **popen):
-        command = Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
-        commands.append(command)
-        return command
-
-    yield start
-    for command in commands:
-        command.__exit__(None, None, None)
-
-
 def stopped(command, pids):
     """The command has ended well, and each worker's lifespan before it."""
     assert command.wait() == 0
