@@ -12,6 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import Running
 
+from thestral.cpus import available
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For -n auto: tests wait for processes and deadlines a third of their time."""
+    return max(2, available() * 3 // 2)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def heap_of_imports() -> None:
