@@ -28,7 +28,7 @@ check-instructions: ; $(PYTHON) bench/instructions.py --check
 budget:   ; $(PYTHON) bench/budget.py origin/$(BASE)
 docs:     ; NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --site-dir "$(SITE)"
 docs-serve: ; NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve --strict
-check-tag: ; grep -qx '__version__ = "$(TAG:v%=%)"' thestral/__init__.py && grep -q '^## $(TAG:v%=%) ' CHANGELOG.md
+check-tag: ; grep -qx '__version__ = "$(TAG:v%=%)"' thestral/__init__.py && grep -qE '^## $(TAG:v%=%) \([0-9]{4}-' CHANGELOG.md
 sdist:    ; $(PYTHON) -m build --sdist
 wheel:    ; rm -rf dist wheelhouse && $(PYTHON) -m build && $(SCRIPTS) auditwheel repair --wheel-dir wheelhouse dist/*.whl
 wheels:   ; rm -rf dist wheelhouse && $(PYTHON) -m build --sdist && $(PYTHON) -m cibuildwheel --output-dir wheelhouse dist/*.tar.gz
