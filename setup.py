@@ -46,7 +46,7 @@ PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scop
 PROTOCOL += ["proxy", "transport", "websocket"]
 # Modules that a plain request does not run through are made small: a sixth of their size.
 SMALL = {"thestral._core.errors"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy", "tls")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
