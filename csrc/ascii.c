@@ -41,7 +41,7 @@ static uint8_t class_of(char c) { return CLASS[(unsigned char)c]; }
 
 static char lower(char c) { return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c; }
 
-static int hex_value(char c) {
+int th_hex_value(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   c = lower(c);
   return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
@@ -113,8 +113,8 @@ int th_percent_decode(const char *src, size_t n, char *dst) {
       continue;
     }
     if (n - i < 3) return TH_ETARGET;
-    int high = hex_value(src[i + 1]);
-    int low = hex_value(src[i + 2]);
+    int high = th_hex_value(src[i + 1]);
+    int low = th_hex_value(src[i + 2]);
     if (high < 0 || low < 0) return TH_ETARGET;
     dst[written++] = (char)(high << 4 | low);
     i += 2;
@@ -189,7 +189,7 @@ int th_is_host(const char *src, size_t n) {
   } else {
     for (; i < n && src[i] != ':'; i++) {
       if (src[i] == '%') {
-        if (n - i < 3 || hex_value(src[i + 1]) < 0 || hex_value(src[i + 2]) < 0) return 0;
+        if (n - i < 3 || th_hex_value(src[i + 1]) < 0 || th_hex_value(src[i + 2]) < 0) return 0;
         i += 2;
       } else if (!(class_of(src[i]) & REGNAME)) {
         return 0;

@@ -20,6 +20,9 @@ int th_field_name_lower(const char *src, size_t n, char *dst);
 /* 1 if a[0..n) equals b[0..n) without regard to ASCII case; b is lower-case already. */
 int th_equals_lower(const char *a, const char *b, size_t n);
 
+/* Value of a hexadecimal digit, -1 for any other byte. */
+int th_hex_value(char c);
+
 /* Decodes %XX (RFC 3986 section 2.1) from src[0..n) into dst, which must hold n bytes.
  * Returns the decoded length, or TH_ETARGET at a % without two hexadecimal digits. */
 int th_percent_decode(const char *src, size_t n, char *dst);

@@ -69,6 +69,7 @@ const char *th_status_text(int status) {
     case TH_EHEAD_SIZE: return "header fields too large";
     case TH_EHEAD_COUNT: return "too many header fields";
     case TH_ECHUNK_SIZE: return "chunked framing too large";
+    case TH_ECHUNK: return "malformed chunk";
     case TH_ETRAILER_SIZE: return "trailer fields too large";
     case TH_EBODY_SIZE: return "body too large";
     case TH_ETLS: return "TLS handshake on a plain HTTP port";

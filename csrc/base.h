@@ -47,7 +47,8 @@ enum th_status {
   TH_EPROXY = -35,           /* PROXY protocol: not a head of version 1 or 2 */
   TH_EPROXY_SIZE = -36,      /* the same, over its limit */
   TH_EBLOCKED = -37,         /* a socket: not now */
-  TH_ESYSTEM = -38           /* a system call failed, errno says why */
+  TH_ESYSTEM = -38,          /* a system call failed, errno says why */
+  TH_ECHUNK = -39            /* RFC 9112 section 7.1: a chunk's line, or what should end its data */
 };
 
 /* HTTP status code to refuse a request with (500 where the cause is not the peer's), or close code to fail a WebSocket

@@ -13,7 +13,7 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
-OURS = ["base", "ascii", "buffer", "head", "http1", "mask", "utf8", "escape"]
+OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket"]
 
 

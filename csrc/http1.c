@@ -98,19 +98,6 @@ static int on_headers_complete(llhttp_t *parser) {
   return HPE_PAUSED;
 }
 
-static int on_body(llhttp_t *parser, const char *at, size_t n) {
-  th_http1 *http1 = self_of(parser);
-  http1->body = at;
-  http1->body_length = n;
-  return 0;
-}
-
-static int on_chunk_header(llhttp_t *parser) {
-  th_http1 *http1 = self_of(parser);
-  http1->last_chunk = parser->content_length == 0;
-  return HPE_PAUSED;
-}
-
 static int on_message_complete(llhttp_t *parser) {
   self_of(parser)->state = BEHIND_BODY;
   return HPE_PAUSED;
@@ -125,8 +112,6 @@ static const llhttp_settings_t SETTINGS = {
     .on_header_field_complete = on_header_field_complete,
     .on_header_value = on_header_value,
     .on_headers_complete = on_headers_complete,
-    .on_body = on_body,
-    .on_chunk_header = on_chunk_header,
     .on_message_complete = on_message_complete,
 };
 
@@ -283,6 +268,8 @@ static int finish_head(th_http1 *http1) {
      * an application must not be started for that. */
     if (!(http1->parser.flags & F_CHUNKED)) return TH_ETRANSFER_ENCODING;
     http1->state = IN_CHUNKED_BODY;
+    http1->body_left = 0;
+    th_chunk_first(&http1->chunk);
   } else if (head->content_length > 0) {
     if (http1->limits.body > 0 && head->content_length > http1->limits.body) return TH_EBODY_SIZE;
     http1->state = IN_LENGTH_BODY;
@@ -354,7 +341,7 @@ static int check_chunk_limits(th_http1 *http1, int at_header) {
   uint32_t beyond = http1->overhead > CHUNK_LINE_FREE ? http1->overhead - CHUNK_LINE_FREE : 0;
   if (http1->excess + beyond > CHUNK_EXCESS_MAX) return TH_ECHUNK_SIZE;
   if (at_header) {
-    uint64_t earned = http1->parser.content_length;
+    uint64_t earned = http1->chunk.size;
     http1->excess += beyond;
     http1->excess = earned * 2 < http1->excess && earned < CHUNK_EXCESS_MAX ? http1->excess - (uint32_t)earned * 2 : 0;
     http1->overhead = 0;
@@ -362,30 +349,56 @@ static int check_chunk_limits(th_http1 *http1, int at_header) {
   return TH_OK;
 }
 
-/* One run of llhttp: at most one piece of data, then a chunk header, the end, an error, or no more bytes. */
-static int run_chunked(th_http1 *http1) {
-  const char *start = http1->next;
-  http1->body_length = 0;
-  llhttp_resume(&http1->parser);
-  int error = llhttp_execute(&http1->parser, start, th_http1_left(http1));
-  const char *stop = error == HPE_OK ? http1->end : llhttp_get_error_pos(&http1->parser);
-  http1->next = stop;
-  http1->overhead += (uint32_t)((size_t)(stop - start) - http1->body_length);
-  http1->body_total += http1->body_length;
+/* Reads in the data of a chunk. */
+static int read_chunk_data(th_http1 *http1) {
+  size_t n = th_http1_left(http1);
+  if (n > http1->body_left) n = (size_t)http1->body_left;
+  http1->body = http1->next;
+  http1->body_length = n;
+  http1->next += n;
+  http1->body_left -= n;
+  http1->body_total += n;
   if (http1->limits.body > 0 && http1->body_total > http1->limits.body) {
     http1->body_length -= (size_t)(http1->body_total - http1->limits.body); /* what came before the byte too much */
     return fail(http1, TH_EBODY_SIZE);
   }
-  if (http1->state == BEHIND_BODY) {
-    int status = check_chunk_limits(http1, 0);
-    return status < 0 ? fail(http1, status) : TH_OK;
-  }
-  int status = check_chunk_limits(http1, error == HPE_PAUSED);
-  if (status < 0 || (error != HPE_OK && error != HPE_PAUSED)) {
-    if (status == TH_OK) status = http1->failed < 0 ? http1->failed : TH_ESYNTAX;
-    return fail(http1, status);
-  }
+  if (http1->body_left == 0) th_chunk_behind(&http1->chunk);
   return TH_OK;
+}
+
+/* Reads on in the line of a chunk. llhttp sees that of the last one, in its plainest form: all behind it is its own. */
+static int read_chunk_line(th_http1 *http1) {
+  static const char LAST[] = "0\r\n";
+  size_t read;
+  int found = th_chunk_read(&http1->chunk, http1->next, th_http1_left(http1), &read);
+  http1->next += read;
+  http1->overhead += (uint32_t)read;
+  int status = check_chunk_limits(http1, found == TH_CHUNK_LINE);
+  if (status < 0 || found < 0) return fail(http1, status < 0 ? status : found);
+  if (found != TH_CHUNK_LINE) return TH_OK;
+  http1->body_left = http1->chunk.size;
+  if (http1->chunk.size > 0) return TH_OK;
+  http1->last_chunk = 1;
+  llhttp_resume(&http1->parser);
+  return llhttp_execute(&http1->parser, LAST, sizeof LAST - 1) == HPE_OK ? TH_OK : fail(http1, TH_ESYNTAX);
+}
+
+static int read_trailers(th_http1 *http1) {
+  const char *start = http1->next;
+  int error = llhttp_execute(&http1->parser, start, th_http1_left(http1));
+  http1->next = error == HPE_OK ? http1->end : llhttp_get_error_pos(&http1->parser);
+  http1->overhead += (uint32_t)(http1->next - start);
+  int status = check_chunk_limits(http1, 0);
+  if (status < 0 || http1->state == BEHIND_BODY) return status < 0 ? fail(http1, status) : TH_OK;
+  if (error == HPE_OK) return TH_OK;
+  return fail(http1, http1->failed < 0 ? http1->failed : TH_ESYNTAX);
+}
+
+/* At most one piece of data, or one line. */
+static int run_chunked(th_http1 *http1) {
+  http1->body_length = 0;
+  if (http1->last_chunk) return read_trailers(http1);
+  return http1->body_left > 0 ? read_chunk_data(http1) : read_chunk_line(http1);
 }
 
 /* Gathers the data of what was fed into one piece: many small chunks cost the reader one event. */

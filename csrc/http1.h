@@ -8,6 +8,7 @@
 
 #include "base.h"
 #include "buffer.h"
+#include "chunk.h"
 #include "head.h"
 #include "llhttp.h"
 
@@ -38,10 +39,11 @@ typedef struct {
   const char *end;
   const char *excerpt; /* what may be shown of a refused request: [excerpt_length] bytes */
   size_t excerpt_length;
-  uint64_t body_left;  /* of a Content-Length body */
+  uint64_t body_left;  /* of a Content-Length body, or of a chunk */
   uint64_t body_total;
   uint32_t line_length; /* request line, once complete */
   uint32_t head_length; /* read of this head so far */
+  th_chunk chunk;
   uint32_t overhead;    /* bytes since the last chunk header that are not data */
   uint32_t excess;      /* what chunk lines carried beyond need */
   uint32_t trailers;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 
 import h11
 import pytest
@@ -104,10 +105,28 @@ def raw_llhttp(data: bytes) -> tuple[int, int, int]:
     return error, lib.llhttp_finish(parser), len(data)
 
 
+def without_blanks(read: bytes) -> bytes:
+    """A chunked request without its chunk extensions: we read those ourselves, because llhttp does
+    not take the blanks that RFC 9112 section 7.1.1 has a recipient take.
+    """
+    head, _, rest = read.lstrip(b"\r\n").partition(b"\r\n\r\n")
+    plain = head + b"\r\n\r\n"
+    while True:
+        line, _, rest = rest.partition(b"\r\n")
+        size = re.match(rb"[0-9A-Fa-f]+", line)[0]
+        plain += size + b"\r\n"
+        if int(size, 16) == 0:
+            return plain + rest
+        plain += rest[: int(size, 16) + 2]
+        rest = rest[int(size, 16) + 2 :]
+
+
 def check_against_llhttp(data: bytes) -> int:
     """Returns how many requests there were, so that no test passes by refusing all."""
     requests = accepted(data)
     for read, request in requests:
+        if b"transfer-encoding" in dict(request["headers"]):
+            read = without_blanks(read)
         error, finish, position = raw_llhttp(read)
         if b"upgrade" in dict(request["headers"]) and error == lib.HPE_PAUSED_UPGRADE:
             # Behind the request llhttp waits for us to change the protocol, which we do not.
