@@ -157,6 +157,7 @@ static void show_excerpt(th_http1 *http1, const char *src, size_t n) {
 static void begin_head(th_http1 *http1) {
   th_head_clear(&http1->head);
   llhttp_reset(&http1->parser);
+  llhttp_set_lenient_transfer_encoding(&http1->parser, 1); /* head.c judges it, by the list that it is */
   http1->state = IN_HEAD;
   http1->in_value = 1; /* so that the first field is a new one */
   http1->line_complete = 0;
@@ -264,9 +265,8 @@ static int finish_head(th_http1 *http1) {
   int status = th_head_finish(head);
   if (status < 0) return status;
   if (head->chunked) {
-    /* llhttp takes no tab around the coding and no empty list element. It would say so with the first byte of the body;
-     * an application must not be started for that. */
-    if (!(http1->parser.flags & F_CHUNKED)) return TH_ETRANSFER_ENCODING;
+    /* llhttp itself takes no tab around the coding and no empty list element behind it. */
+    http1->parser.flags |= F_CHUNKED;
     http1->state = IN_CHUNKED_BODY;
     http1->body_left = 0;
     th_chunk_first(&http1->chunk);
@@ -379,6 +379,7 @@ static int read_chunk_line(th_http1 *http1) {
   http1->body_left = http1->chunk.size;
   if (http1->chunk.size > 0) return TH_OK;
   http1->last_chunk = 1;
+  llhttp_set_lenient_transfer_encoding(&http1->parser, 0); /* it has no place in trailers */
   llhttp_resume(&http1->parser);
   return llhttp_execute(&http1->parser, LAST, sizeof LAST - 1) == HPE_OK ? TH_OK : fail(http1, TH_ESYNTAX);
 }

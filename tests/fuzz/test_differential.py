@@ -106,11 +106,12 @@ def raw_llhttp(data: bytes) -> tuple[int, int, int]:
 
 
 def without_blanks(read: bytes) -> bytes:
-    """A chunked request without its chunk extensions: we read those ourselves, because llhttp does
-    not take the blanks that RFC 9112 section 7.1.1 has a recipient take.
+    """A chunked request without what llhttp does not take and RFC 9110 (section 5.6) has a recipient
+    take: empty list elements and tabs around the coding, blanks in chunk extensions.
     """
     head, _, rest = read.lstrip(b"\r\n").partition(b"\r\n\r\n")
-    plain = head + b"\r\n\r\n"
+    field = rb"(?i)(\r\ntransfer-encoding:)[ \t,]*(chunked)?[ \t,]*(?=\r\n|$)"
+    plain = re.sub(field, rb"\1\2", head) + b"\r\n\r\n"
     while True:
         line, _, rest = rest.partition(b"\r\n")
         size = re.match(rb"[0-9A-Fa-f]+", line)[0]
