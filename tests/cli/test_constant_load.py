@@ -1,4 +1,4 @@
-"""Each scenario of constant_load.py, once and with fewer clients."""
+"""Scenarios of constant_load.py that have no twin here, once and with fewer clients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import pytest
 
 SCENARIOS = {name: scenario for name, *scenario in constant_load.SCENARIOS}
 TESTED = [
-    "kill -9",
     "kill -9, TLS",
     "SIGHUP, new certificate",
-    "SIGHUP, --reuse-port",
     "max requests, --reuse-port",
     "new certificate files",
     "SIGTERM, one process, asyncio",
-    "SIGTERM, 2 workers",
     "SIGTERM, 2 workers, TLS",
     "SIGTERM, 2 workers, --reuse-port",
     "SIGTERM, 2 workers, --preload",

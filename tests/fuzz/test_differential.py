@@ -106,8 +106,8 @@ def raw_llhttp(data: bytes) -> tuple[int, int, int]:
 
 
 def without_blanks(read: bytes) -> bytes:
-    """A chunked request without what llhttp does not take and RFC 9110 (section 5.6) has a recipient
-    take: empty list elements and tabs around the coding, blanks in chunk extensions.
+    """A chunked request without what RFC 9110 (section 5.6) has a recipient take and llhttp not:
+    empty list elements and tabs around the coding, blanks in chunk extensions.
     """
     head, _, rest = read.lstrip(b"\r\n").partition(b"\r\n\r\n")
     field = rb"(?i)(\r\ntransfer-encoding:)[ \t,]*(chunked)?[ \t,]*(?=\r\n|$)"
