@@ -71,8 +71,11 @@ class RemoteProtocolError(ProtocolError):
         self.headers: Headers = headers or []
 
 
-class LocalProtocolError(ProtocolError):
-    """The application's fault: raised out of `await send(...)` or `await receive()`."""
+class LocalProtocolError(ProtocolError, RuntimeError):
+    """The application's fault: raised out of `await send(...)` or `await receive()`.
+
+    A RuntimeError, too, because that is what applications written for uvicorn catch.
+    """
 
 
 class ClientDisconnected(ThestralError, OSError):  # noqa: N818 (a fact, not a fault)

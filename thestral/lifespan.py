@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Mapping
 from typing import Any
 
 from thestral.errors import LifespanError, LocalProtocolError
@@ -16,6 +17,8 @@ from thestral.types import ASGIApplication
 SHUTDOWN: contextvars.ContextVar[asyncio.Event] = contextvars.ContextVar("thestral.shutdown")
 # What an application that knows no lifespan raises, looking at its scope.
 UNSUPPORTED = (AssertionError, KeyError, LookupError, NotImplementedError, TypeError, ValueError)
+# A task that has answered and is cancelled may clean up for so long; it may also never end.
+FINISH_GRACE = 5.0  # seconds
 
 
 class Lifespan:
@@ -112,6 +115,8 @@ class Lifespan:
         return await self._messages.get()
 
     async def _send(self, message: Any) -> None:
+        if not isinstance(message, Mapping):
+            raise LocalProtocolError(f"expected a dict as a message, got {type(message).__name__}")
         kind = message.get("type")
         expected = (f"lifespan.{self._expected}.complete", f"lifespan.{self._expected}.failed")
         if kind not in expected or self._answer is None or self._answer.done():
@@ -156,7 +161,9 @@ class Lifespan:
         assert self._task is not None
         if not self._task.done():
             self._task.cancel()
-        await asyncio.wait({self._task})
+        _, pending = await asyncio.wait({self._task}, timeout=FINISH_GRACE)
+        if pending:
+            error_logger.warning("The application's lifespan does not end although it is cancelled")
 
 
 def shutdown_event() -> asyncio.Event:

@@ -65,6 +65,19 @@ def test_early_hints(serve):
     assert running.raw(GET_CLOSE.replace(b"1.1", b"1.0")).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_hints_behind_start_and_within_the_body(serve):
+    """ "at any time after the Response Start message but before the final Response Body message":
+    the head is held until the first body, so that they still come before it. Then they are ignored.
+    """
+    hint = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]}
+    running = serve(send_all(START, hint, hint, body(b"do", True), hint, body(b"ne")))
+    answer = running.raw(GET_CLOSE)
+    assert answer.startswith(b"HTTP/1.1 103 ")
+    assert answer.count(b"HTTP/1.1 103 ") == 2
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert answer.endswith(b"2\r\ndo\r\n2\r\nne\r\n0\r\n\r\n")
+
+
 def test_hints_that_cannot_be_sent(serve):
     raised = []
     bad = {"type": "http.response.early_hint", "links": [b"</a>\r\nx: y"]}

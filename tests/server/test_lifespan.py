@@ -9,6 +9,7 @@ import logging
 
 import pytest
 
+import thestral.lifespan
 from thestral.errors import LifespanError
 from thestral.lifespan import Lifespan
 from thestral.logging import error_logger
@@ -192,6 +193,7 @@ def test_cancelling_itself_after_startup_is_a_failure(mode):
         {"type": "lifespan.shutdown.complete"},
         {"type": "http.response.start", "status": 200},
         {"type": "nonsense"},
+        {"type": ["lifespan.startup.complete"]},
         {},
     ],
 )
@@ -207,6 +209,73 @@ def test_another_message_than_the_expected_one_is_a_failure(mode, message):
     assert record.exc_info[0].__name__ == "LocalProtocolError"
     assert repr(message.get("type")) in str(record.exc_info[1])
     assert "lifespan.startup.complete" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize("message", [None, "lifespan.startup.complete", 5, [("type", "x")]])
+def test_a_message_that_is_none_is_a_failure(message):
+    async def app(scope, receive, send):
+        await receive()
+        await send(message)
+
+    with logged() as records:
+        assert outcome(app, "auto") == "Application startup failed"
+    (record,) = [record for record in records if record.exc_info]
+    assert type(message).__name__ in str(record.exc_info[1])
+
+
+class Wordless(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [KeyboardInterrupt(), GeneratorExit(), ExceptionGroup("x", [ValueError()]), Wordless()],
+)
+def test_whatever_is_raised_in_startup_is_a_failure(raised):
+    async def app(scope, receive, send):
+        await receive()
+        raise raised
+
+    with logged() as records:
+        assert outcome(app, "auto") == "Application startup failed"
+    assert len(tracebacks(records)) == 1
+
+
+@pytest.mark.parametrize("answer", ["startup.failed", "shutdown.complete", "shutdown.failed"])
+def test_a_lifespan_that_swallows_its_cancellation_is_left_behind(monkeypatch, answer):
+    monkeypatch.setattr(thestral.lifespan, "FINISH_GRACE", 0.05)
+    release = []
+
+    async def app(scope, receive, send):
+        await receive()
+        if answer != "startup.failed":
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": f"lifespan.{answer}"})
+        cancelled = 0
+        while cancelled < 2:  # by the lifespan, then by the loop's end
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                cancelled += 1
+        release.append(True)
+
+    async def life():
+        lifespan = Lifespan(app, "auto")
+        try:
+            await lifespan.startup()
+            await lifespan.shutdown()
+        except LifespanError:
+            return "failed"
+        return "served"
+
+    with logged() as records:
+        assert asyncio.run(life()) == ("served" if answer == "shutdown.complete" else "failed")
+    assert release == [True]
+    assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == [
+        "The application's lifespan does not end although it is cancelled"
+    ]
 
 
 def test_answering_twice_is_the_applications_fault():

@@ -1,6 +1,7 @@
 """receive() and send() of a websocket scope (ASGI 2.5): order, types, ends of the application."""
 
 import asyncio
+import enum
 import types
 
 import pytest
@@ -36,6 +37,10 @@ WRONG = {
     "disconnect": {"type": "websocket.disconnect"},
     "unknown_type": {"type": "websocket.ping"},
     "type_none": {"type": None},
+    "message_none": None,
+    "message_as_text": "websocket.send",
+    "message_as_number": 5,
+    "message_as_pairs": [("type", SEND), ("text", "x")],
     "no_type": {"text": "x"},
     "no_data": {"type": SEND},
     "both_none": {"type": SEND, "text": None, "bytes": None},
@@ -85,7 +90,9 @@ def test_wrong_messages_change_nothing(wrong_server, name):
         said = client.message()
         assert said != "it was taken"
         if "surrogate" not in name:
-            assert str(WRONG[name].get("type")) in said, "it names the message"
+            wrong = WRONG[name]
+            kind = wrong.get("type") if isinstance(wrong, dict) else type(wrong).__name__
+            assert str(kind) in said, "it names the message"
         client.works()
 
 
@@ -98,8 +105,10 @@ def test_wrong_messages_change_nothing(wrong_server, name):
         {"type": "http.response.start", "status": 200, "headers": []},
         {"type": "websocket.receive"},
         {},
+        None,
+        "websocket.accept",
     ],
-    ids=lambda message: message.get("type", "no type"),
+    ids=lambda message: message.get("type", "no type") if isinstance(message, dict) else None,
 )
 def test_wrong_first_messages(serve, message):
     said = []
@@ -113,7 +122,30 @@ def test_wrong_first_messages(serve, message):
 
     with connected(serve(app)) as client:
         client.works()
-    assert repr(message.get("type")) in said[0]
+    kind = repr(message.get("type")) if isinstance(message, dict) else type(message).__name__
+    assert kind in said[0]
+
+
+class Word(enum.StrEnum):
+    A = "a"
+
+
+class Code(enum.IntEnum):
+    DONE = 1000
+
+
+def test_an_enumerations_values_are_text(serve):
+    """Subprotocol, text and reason are often constants of the application's own kind."""
+
+    @ws_only
+    async def app(scope, receive, send):
+        await accept(receive, send, subprotocol=Word.A)
+        await send({"type": SEND, "text": Word.A})
+        await send({"type": CLOSING, "code": Code.DONE, "reason": Word.A})
+
+    with connected(serve(app), "Sec-WebSocket-Protocol: a") as client:
+        assert client.message() == "a"
+        assert client.read_close() == (1000, "a")
 
 
 LATE = [
@@ -124,6 +156,7 @@ LATE = [
     {"type": "websocket.accept"},
     {"type": START, "status": 401, "headers": []},
     {"type": "unknown"},
+    {"type": None},
 ]
 
 

@@ -213,6 +213,8 @@ BAD_DENIALS = {
     "start_twice": [start(401), start(401)],
     "body_as_text": [start(401), {"type": BODY, "body": "x"}],
     "http_message": [{"type": "http.response.start", "status": 200, "headers": []}],
+    "headers_as_number": [start(401) | {"headers": 5}],
+    "no_message": [start(401), None],
 }
 
 
@@ -272,14 +274,16 @@ def test_application_that_gives_no_answer_is_500(serve, when, how, errors):
     assert (record.exc_info is not None) == (how != "returns")
 
 
-def test_application_that_raises_within_the_denials_body(serve, errors):
+@pytest.mark.parametrize("raises", [True, False])
+def test_application_that_ends_within_the_denials_body(serve, raises, errors):
     gate = Gate()
 
     async def app(scope, receive, send):
         await send(start(401))
         await send(body(b"abc", more=True))
         await gate.wait()
-        raise ValueError("the application's")
+        if raises:
+            raise ValueError("the application's")
 
     running = serve(Sessions(app))
     with Client(running) as client:

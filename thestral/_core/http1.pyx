@@ -42,6 +42,8 @@ from thestral.errors import LocalProtocolError
 
 cdef str HTTP_1_0 = "1.0"
 cdef str HTTP_1_1 = "1.1"
+# What is taken for bytes, as in a body.
+cdef tuple BYTES = (bytes, bytearray, memoryview)
 # A scratch buffer that one large response has blown up is given back.
 cdef enum:
     SCRATCH_KEPT = 256 * 1024
@@ -185,7 +187,10 @@ cdef class ResponseWriter:
             except (TypeError, ValueError):
                 raise LocalProtocolError(f"response header {pair!r:.100}: expected a pair (name, value)") from None
         if type(name) is not bytes or type(value) is not bytes:
-            raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
+            if not isinstance(name, BYTES) or not isinstance(value, BYTES):
+                raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
+            name = bytes(name)
+            value = bytes(value)
         known = th_field_lookup(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         if known == TH_FIELD_TRANSFER_ENCODING:
             return None  # framing is the server's: RFC 9112 section 6.1

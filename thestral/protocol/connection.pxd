@@ -104,4 +104,5 @@ cdef class Cycle:
 cdef class Sending:
     cdef Cycle cycle
     cdef object message
+    cdef bint taken
     cdef object waiting

@@ -437,7 +437,8 @@ class Sending:
 
     def __init__(self) -> None:
         self.cycle: Cycle | None = None  # until it is through
-        self.message: Any = None  # until it is taken
+        self.message: Any = None
+        self.taken = False  # the message, whatever it is
         self.waiting: Any = None  # an iterator over a future
 
     def __await__(self) -> Sending:
@@ -456,7 +457,8 @@ class Sending:
                 return future
             self.waiting = None
         self.cycle = None  # whatever is raised now, it is through
-        if self.message is not None:
+        if not self.taken:
+            self.taken = True
             message = self.message
             self.message = None
             done = cycle.take(message)
@@ -481,6 +483,7 @@ class Sending:
         """Raise within the wait: as a coroutine takes it, an exception or (type, value, tb)."""
         waiting = self.waiting
         self.cycle = None
+        self.taken = True
         self.message = None
         if waiting is not None:
             return waiting.throw(*error)
@@ -488,10 +491,11 @@ class Sending:
 
     def close(self) -> None:
         self.cycle = None
+        self.taken = True
         self.message = None
 
     def __del__(self) -> None:
-        if self.message is not None:
+        if not self.taken:
             warnings.warn("send() was never awaited", RuntimeWarning, stacklevel=1)
 
 

@@ -33,6 +33,7 @@ cdef class HTTPCycle(Cycle):
     cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
+    cdef object _hint(self, dict message)
     cdef object _continue(self, dict message)
     cdef object _fail(self)
     cdef bint _extend(self, dict message) except -1
@@ -46,5 +47,7 @@ cdef class HTTPCycle(Cycle):
 
 @cython.locals(number=int)
 cpdef int status_of(dict message) except -1
-cpdef object headers_of(dict message)
+cpdef dict fields_of(object message)
+cpdef list headers_of(dict message)
+cpdef list listed(dict message, str key)
 cpdef bytes body_of(dict message)

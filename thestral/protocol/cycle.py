@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import stat
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ClientDisconnected, LocalProtocolError
@@ -87,7 +88,7 @@ class HTTPCycle(Cycle):
         """Of http.response.start and body, and of the extensions' early_hint, pathsend and
         trailers.
         """
-        fields: dict[str, Any] = message if type(message) is dict else dict(message)
+        fields: dict[str, Any] = message if type(message) is dict else fields_of(message)
         if self._state == EXPECT_START:
             self._start(fields)
             return True
@@ -99,6 +100,9 @@ class HTTPCycle(Cycle):
     def _extend(self, message: dict[str, Any]) -> bool:
         """A message of an extension, in place of a body or behind it."""
         kind = message.get("type")
+        if kind == "http.response.early_hint" and self._state in (EXPECT_FIRST_BODY, EXPECT_BODY):
+            self._hint(message)
+            return True
         if kind == "http.response.pathsend" and self._state == EXPECT_FIRST_BODY:
             self._open_file(message)
             return self.proceed()
@@ -129,17 +133,25 @@ class HTTPCycle(Cycle):
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
-        if kind != "http.response.start" and kind != "http.response.early_hint":
-            raise LocalProtocolError(f"expected 'http.response.start', got {kind!r:.100}")
+        if kind != "http.response.start":
+            if kind != "http.response.early_hint":
+                raise LocalProtocolError(f"expected 'http.response.start', got {kind!r:.100}")
+            self._hint(message)
+            return
         if self._gone:
             raise ClientDisconnected("the client is gone")
-        if kind == "http.response.early_hint":
-            self.stream.inform(103, [(b"link", link) for link in message.get("links", ())])
-            return
         self._status = status_of(message)
         self._trailers = [] if message.get("trailers", False) else None
         self._headers = headers_of(message)
         self._state = EXPECT_FIRST_BODY
+
+    def _hint(self, message: dict[str, Any]) -> None:
+        """Send 103 (RFC 8297); once the response has begun there is no place for it."""
+        if self._gone:
+            raise ClientDisconnected("the client is gone")
+        links = listed(message, "links")
+        if links:
+            self.stream.inform(103, [(b"link", link) for link in links])
 
     def _continue(self, message: dict[str, Any]) -> None:
         if self._state >= COMPLETE:
@@ -347,17 +359,51 @@ def status_of(message: dict[str, Any]) -> int:
     return number
 
 
-def headers_of(message: dict[str, Any]) -> Any:
-    """The headers of a message, unchecked."""
+def fields_of(message: Any) -> dict[str, Any]:
+    """A message as a dict, by which it can be read.
+
+    Raises:
+        LocalProtocolError: it is none.
+    """
+    if isinstance(message, Mapping):
+        return dict(message)
+    raise LocalProtocolError(f"expected a dict as a message, got {type(message).__name__}")
+
+
+def headers_of(message: dict[str, Any]) -> list[Any]:
+    """The headers of a message; what is in the list is unchecked.
+
+    Raises:
+        LocalProtocolError: nothing to make a list of.
+    """
     headers = message.get("headers")
-    return () if headers is None else headers
+    return headers if type(headers) is list else listed(message, "headers")
+
+
+def listed(message: dict[str, Any], key: str) -> list[Any]:
+    """What a message holds under `key`, as a list; nothing and None are an empty one.
+
+    Raises:
+        LocalProtocolError: it cannot be iterated over.
+    """
+    value = message.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, Iterable):
+        raise LocalProtocolError(
+            f"{message['type']}: {key} is {type(value).__name__}, expected an iterable"
+        )
+    return list(value)
 
 
 def announced(headers: list[Any]) -> int:
     """The Content-Length among headers; -1 if there is none, or none that can be read."""
-    for name, value in headers:
-        if name.lower() == b"content-length" and value.isdigit():
-            return int(value)
+    for pair in headers:
+        # What is wrong with others, the writer says.
+        if isinstance(pair, (tuple, list)) and len(pair) == 2:
+            name, value = pair
+            if isinstance(name, bytes) and name.lower() == b"content-length":
+                return int(value) if isinstance(value, bytes) and value.isdigit() else -1
     return -1
 
 

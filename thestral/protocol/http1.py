@@ -590,22 +590,23 @@ class HTTP1Stream(Stream):
         self.connection.deadline = when
 
     def write_trailers(self, headers: Headers) -> None:
-        if not (self.chunked and self.takes_trailers):
-            self._write_body(self.connection.context.writer.size(), b"", True)
-            return
         writer = self.connection.context.writer
         mark = writer.size()
         try:
             writer.write(b"0\r\n")
             writer.write_headers(headers, False)
             for name, _ in headers:
-                if name.lower() in NO_TRAILERS:
+                if bytes(name).lower() in NO_TRAILERS:
                     raise LocalProtocolError(
                         f"response trailer {name!r:.100} belongs into the head"
                     )
         except BaseException:
             writer.truncate(mark)
             raise
+        if not (self.chunked and self.takes_trailers):
+            writer.truncate(mark)
+            self._write_body(mark, b"", True)
+            return
         writer.write(b"\r\n")
         self.wire.emit(mark)
         self._complete()
@@ -643,6 +644,7 @@ class HTTP1Stream(Stream):
     def reset(self) -> None:
         self.response_complete = True
         self.persistent = False
+        self.wire.flush()  # what was sent, the client may see
         self.connection.abort()
 
     def cut(self) -> None:

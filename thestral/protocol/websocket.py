@@ -14,6 +14,7 @@ from thestral.protocol.connection import Cycle
 from thestral.protocol.cycle import (
     PLAIN_TEXT,
     body_of,
+    fields_of,
     headers_of,
     status_of,
 )
@@ -120,7 +121,7 @@ class WebSocketCycle(Cycle):
     def take(self, message: Any) -> bool:
         """Of websocket.accept, send, close, and the parts of a denial."""
         if type(message) is not dict:
-            message = dict(message)
+            message = fields_of(message)
         if self._gone:
             raise ClientDisconnected("the client is gone")
         kind = message.get("type")
@@ -236,6 +237,7 @@ class WebSocketCycle(Cycle):
             raise LocalProtocolError(f"websocket.close: code {code!r:.100} may not be sent")
         if not isinstance(reason, str):
             raise LocalProtocolError(f"websocket.close: reason {reason!r:.100} is not a str")
+        reason = str.__str__(reason)  # of an enumeration, too
         try:
             size = len(reason.encode())
         except UnicodeEncodeError as error:
@@ -321,6 +323,10 @@ class WebSocketCycle(Cycle):
                 )
             self._refuse(500, PLAIN_TEXT, b"Internal Server Error")
         elif self._state == DENIED:
+            if exc is None:
+                error_logger.error(
+                    "ASGI application returned without completing its response (%s)", self.title()
+                )
             self._state = CLOSED
             self.stream.reset()
         elif self._state == OPEN:
@@ -438,7 +444,8 @@ def allowed(pair: Any) -> Any:
         LocalProtocolError: it is the server's.
     """
     name = pair[0] if isinstance(pair, (tuple, list)) and pair else None
-    if isinstance(name, bytes):
+    if isinstance(name, (bytes, bytearray, memoryview)):
+        name = bytes(name)
         lower = name.lower()
         if lower in OWN_FIELDS or lower.startswith(b"sec-websocket-"):
             raise LocalProtocolError(
