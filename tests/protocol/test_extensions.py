@@ -48,8 +48,9 @@ def test_they_are_announced_where_they_can_be_had(serve):
     running = serve(app)
     running.raw(GET_CLOSE)
     running.raw(GET_CLOSE.replace(b"1.1", b"1.0"))
-    every = {"early_hint", "pathsend", "trailers"}
-    assert seen == [{f"http.response.{name}" for name in every}, {"http.response.pathsend"}]
+    every = {"early_hint", "pathsend", "trailers", "zerocopysend"}
+    files = {"http.response.pathsend", "http.response.zerocopysend"}
+    assert seen == [{f"http.response.{name}" for name in every}, files]
 
 
 # --- Early hints ----------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 cimport cython
+from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
@@ -51,6 +52,7 @@ cdef class Stream:
 
     cpdef object respond(self, int status, object headers, bytes body, bint end)
     cpdef object write(self, bytes data, bint end)
+    cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cpdef object write_trailers(self, object headers)
     cpdef object inform(self, int status, object headers)
     cpdef object open_tunnel(self, object headers)

@@ -180,7 +180,7 @@ class Connection(Receiver):
         else:
             unsent = self.transport.get_write_buffer_size()
         taken = self.written - unsent
-        if unsent == 0:
+        if unsent == 0 and not self.write_paused:
             self.write_deadline = 0.0
         elif self.write_deadline == 0.0 or taken > self.taken:
             self.write_deadline = now + self.context.timeout_write
@@ -224,6 +224,14 @@ class Stream:
 
         Raises:
             LocalProtocolError: the body does not have the announced length; the response is over.
+        """
+        raise NotImplementedError
+
+    def write_file(self, file: int, offset: int, size: int) -> int:
+        """Send bytes of a file as a part of the body, without reading them.
+
+        Returns:
+            how many were taken; 0 also where the file ends; -1 if they must be read and written.
         """
         raise NotImplementedError
 

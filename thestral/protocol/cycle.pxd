@@ -22,6 +22,8 @@ cdef class HTTPCycle(Cycle):
     cdef int _file
     cdef object _file_at
     cdef object _file_left
+    cdef bint _file_is_last
+    cdef object _file_given
     cdef bytes _body
     cdef list _more_body
     cdef Py_ssize_t _body_size
@@ -40,7 +42,10 @@ cdef class HTTPCycle(Cycle):
     cdef object _unexpected(self, object kind)
     cdef object _is_complete(self)
     cdef object _end_with_trailers(self, dict message)
-    cdef object _open_file(self, dict message)
+    cdef object _open_path(self, dict message)
+    cdef object _take_file(self, dict message)
+    cdef object _begin_file(self, object offset, object size, bint last)
+    cdef object _write(self, bytes data, bint end)
     cdef bint _send_pieces(self) except -1
     cdef object _close_file(self)
 

@@ -49,6 +49,8 @@ class HTTPCycle(Cycle):
         self._file = -1  # its descriptor
         self._file_at = 0
         self._file_left = 0  # bytes
+        self._file_is_last = True  # the body ends with it
+        self._file_given: Any = None  # the application's, if its position is to follow
         self._body: bytes | None = None
         self._more_body: list[bytes] | None = None
         self._body_size = 0
@@ -85,8 +87,8 @@ class HTTPCycle(Cycle):
             await self.until_readable()
 
     def take(self, message: Any) -> bool:
-        """Of http.response.start and body, and of the extensions' early_hint, pathsend and
-        trailers.
+        """Of http.response.start and body, and of the extensions' early_hint, pathsend,
+        zerocopysend and trailers.
         """
         fields: dict[str, Any] = message if type(message) is dict else fields_of(message)
         if self._state == EXPECT_START:
@@ -104,7 +106,10 @@ class HTTPCycle(Cycle):
             self._hint(message)
             return True
         if kind == "http.response.pathsend" and self._state == EXPECT_FIRST_BODY:
-            self._open_file(message)
+            self._open_path(message)
+            return self.proceed()
+        if kind == "http.response.zerocopysend" and self._state in (EXPECT_FIRST_BODY, EXPECT_BODY):
+            self._take_file(message)
             return self.proceed()
         if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
             self._end_with_trailers(message)
@@ -129,7 +134,7 @@ class HTTPCycle(Cycle):
         finally:
             if done or self._state == COMPLETE:
                 self._close_file()
-        return done
+        return done and (self._state == COMPLETE or self._gone or self.stream.is_writable())
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
@@ -201,7 +206,7 @@ class HTTPCycle(Cycle):
 
     # --- A file as the body -------------------------------------------------------------------
 
-    def _open_file(self, message: dict[str, Any]) -> None:
+    def _open_path(self, message: dict[str, Any]) -> None:
         """Open what pathsend names, and send the head.
 
         Raises:
@@ -214,27 +219,58 @@ class HTTPCycle(Cycle):
             raise LocalProtocolError(f"{message['type']}: path {path!r:.100} is not absolute")
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            found = os.fstat(self._file)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", path)
-            headers = list(self._headers)
-            length = announced(headers)
-            if length < 0:
-                length = found.st_size
-                headers.append((b"content-length", b"%d" % length))
-            self._file_at = 0
-            self._file_left = length
-            # These have the head of a body that does not come (RFC 9110 section 6.4.1).
-            if self.scope["method"] == "HEAD" or self._status in (204, 205, 304):
-                self._file_left = 0
-            self.stream.respond(self._status, headers, b"", self._file_left == 0)
-            self._headers = None
-            self._state = COMPLETE if self._file_left == 0 else EXPECT_FILE
-            if self._state == COMPLETE:
-                self._is_complete()
+            size = size_of(self._file)
+            length = announced(self._headers)
+            self._begin_file(0, size if length < 0 else length, True)
         except BaseException:
             self._close_file()
             raise
+
+    def _take_file(self, message: dict[str, Any]) -> None:
+        """Begin to send of an open file what zerocopysend says. The descriptor is doubled, so that
+        the application may close its own whenever it likes.
+
+        Raises:
+            LocalProtocolError: it is no file, or offset and count are none.
+            OSError: it is none of a file system.
+        """
+        if self._gone:
+            raise ClientDisconnected("the client is gone")
+        file = message.get("file")
+        offset = whole(message, "offset")
+        count = whole(message, "count")
+        try:
+            number = file if type(file) is int else file.fileno()  # type: ignore[union-attr]
+            self._file = os.dup(number)
+        except (AttributeError, TypeError, ValueError, OverflowError, OSError) as exc:
+            raise LocalProtocolError(
+                f"{message['type']}: file {file!r:.100} has no open file descriptor"
+            ) from exc
+        try:
+            size = size_of(self._file)
+            if offset < 0:
+                self._file_given = file
+                offset = tell(file)
+            left = max(size - offset, 0)
+            if count >= 0:
+                left = min(left, count)
+            self._begin_file(offset, left, not message.get("more_body", False))
+        except BaseException:
+            self._close_file()
+            raise
+
+    def _begin_file(self, offset: int, size: int, last: bool) -> None:
+        """Send the head if that is still to be done; what follows is _send_pieces()'s."""
+        self._file_at = offset
+        self._file_left = size
+        self._file_is_last = last
+        if self._state == EXPECT_FIRST_BODY:
+            headers = self._headers
+            if last and self._trailers is None and announced(headers) < 0:
+                headers = [*headers, (b"content-length", b"%d" % size)]
+            self.stream.respond(self._status, headers, b"", False)
+            self._headers = None
+        self._state = EXPECT_FILE
 
     def _send_pieces(self) -> bool:
         """Send a part of the file; true if that was all."""
@@ -243,23 +279,42 @@ class HTTPCycle(Cycle):
             if pieces == PIECES_PER_TURN or not self.stream.is_writable():
                 return False
             pieces += 1
-            data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
-            self._file_at += len(data)
-            self._file_left -= len(data)
-            end = self._file_left == 0 or not data
-            if end:
-                self._state = COMPLETE
-            self.stream.write(data, end)  # raises if the file has become shorter
-            if end:
-                self._is_complete()
-            elif self._gone:
+            sent = self.stream.write_file(self._file, self._file_at, self._file_left)
+            if sent < 0:
+                data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
+                sent = len(data)
+                self._write(data, False)
+            if self._gone:
                 raise ClientDisconnected("the client is gone")
+            self._file_at += sent
+            self._file_left -= sent
+            if sent == 0 and self.stream.is_writable():
+                break  # it has become shorter
+        if self._file_given is not None:
+            seek(self._file_given, self._file_at)
+        self._state = EXPECT_BODY
+        if self._file_is_last:
+            if self._trailers is not None:
+                self._state = EXPECT_TRAILERS
+                return True
+            self._state = COMPLETE
+            self._write(b"", True)
+            self._is_complete()
         return True
+
+    def _write(self, data: bytes, end: bool) -> None:
+        try:
+            self.stream.write(data, end)
+        except LocalProtocolError:  # the body is not as long as announced
+            self._state = COMPLETE
+            self.wake_readers()
+            raise
 
     def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self._file_given = None
 
     # --- The stream's side --------------------------------------------------------------------
 
@@ -405,6 +460,47 @@ def announced(headers: list[Any]) -> int:
             if isinstance(name, bytes) and name.lower() == b"content-length":
                 return int(value) if isinstance(value, bytes) and value.isdigit() else -1
     return -1
+
+
+def whole(message: dict[str, Any], key: str) -> int:
+    """A number of bytes that a message may hold; -1 if it does not.
+
+    Raises:
+        LocalProtocolError: it is no such number.
+    """
+    value = message.get(key)
+    if value is None:
+        return -1
+    if not isinstance(value, int) or not -1 < value < 1 << 63:
+        raise LocalProtocolError(
+            f"{message['type']}: {key} {value!r:.100} is not a number of bytes"
+        )
+    return int(value)
+
+
+def tell(file: Any) -> int:
+    """Where a file object, or a descriptor, stands."""
+    return file.tell() if hasattr(file, "tell") else os.lseek(file, 0, os.SEEK_CUR)
+
+
+def seek(file: Any, position: int) -> None:
+    """The other way."""
+    if hasattr(file, "seek"):
+        file.seek(position)
+    else:
+        os.lseek(file, position, os.SEEK_SET)
+
+
+def size_of(file: int) -> int:
+    """The size of an open file.
+
+    Raises:
+        OSError: it is no regular file, which alone has one.
+    """
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return found.st_size
 
 
 def body_of(message: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
+from thestral.protocol.transport cimport SocketTransport
 from thestral.protocol.websocket cimport WebSocketCycle
 
 # Of the .py beside this: C integers, so that comparing with them makes no object.
@@ -20,6 +21,8 @@ cdef Py_ssize_t PIPELINE_HIGH_WATER
 cdef Py_ssize_t DISCARD_MAX
 cdef Py_ssize_t CORK_MAX
 cdef Py_ssize_t GATHER_MIN
+cdef Py_ssize_t SENDFILE_MIN
+cdef Py_ssize_t SENDFILE_MAX
 cdef int REQUESTS_PER_TURN
 cdef int NOTHING
 cdef int REQUEST
@@ -93,6 +96,8 @@ cdef class HTTP1Stream(Stream):
     cdef Py_ssize_t unconsumed
     cdef Py_ssize_t high_water
 
+    @cython.locals(owned=SocketTransport, sent=Py_ssize_t)
+    cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cdef object begin(self, HTTP1Connection connection, str http_version, int minor)
     cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)

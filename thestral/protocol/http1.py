@@ -38,6 +38,10 @@ REQUESTS_PER_TURN = 64
 DISCARD_MAX = 256 * 1024  # bytes
 # Responses of one read leave together up to here.
 CORK_MAX = 64 * 1024  # bytes
+# From this size on the kernel takes a file's bytes by itself.
+SENDFILE_MIN = 64 * 1024  # bytes
+# And at most so many at once: a client that reads as fast as we send would keep the loop.
+SENDFILE_MAX = 512 * 1024  # bytes
 # Bodies from this size on are not copied behind their head.
 GATHER_MIN = 16 * 1024  # bytes
 # A refused client is read from a little longer, so that its unread bytes do not reset the
@@ -556,6 +560,29 @@ class HTTP1Stream(Stream):
             self.wire.write(data)
         if end:
             self.cut()
+
+    def write_file(self, file: int, offset: int, size: int) -> int:
+        connection = self.wire
+        if self.bodiless:
+            return size
+        owned = connection.owned
+        # A chunk is announced with its size, which the kernel need not take at once.
+        if owned is None or self.chunked or size < SENDFILE_MIN:
+            return -1
+        if 0 <= self.left < size:
+            return -1  # it is too long, which write() says
+        connection.flush()
+        if connection.is_broken():
+            return 0
+        try:
+            sent = owned.send_file(file, offset, min(size, SENDFILE_MAX))
+        except OSError:
+            return -1  # not from this file system
+        connection.written += sent
+        self.sent += sent
+        if self.left >= 0:
+            self.left -= sent
+        return sent
 
     def open_tunnel(self, headers: Headers) -> None:
         connection = self.wire

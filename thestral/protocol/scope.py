@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ASGI_VERSION = "3.0"
 SPEC_VERSION = "2.5"
 # Interim responses and trailers are of HTTP/1.1.
-EXTENSIONS: dict[str, Any] = {"http.response.pathsend": {}}
+EXTENSIONS: dict[str, Any] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
 HTTP_1_1_EXTENSIONS: dict[str, Any] = {
     **EXTENSIONS,
     "http.response.early_hint": {},

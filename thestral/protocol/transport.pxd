@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport Poll, ReadBuffer, Ready, SendQueue
 
@@ -80,6 +82,7 @@ cdef class SocketTransport(Watched):
     cdef object _finish(self)
     cdef object _open_socket(self)
     cpdef object write(self, object data)
+    cpdef Py_ssize_t send_file(self, int file, int64_t offset, int64_t size) except -1
     cpdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
     cdef object _keep(self, bytes data, Py_ssize_t sent)
     cpdef object writelines(self, object parts)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import socket
 import sys
 from asyncio.trsock import TransportSocket
@@ -263,7 +264,7 @@ class SocketTransport(Watched):
 
     def ready(self, bits: int) -> None:
         if bits & WRITABLE and not self._lost:
-            if self._queue is not None:
+            if self._queue is not None or self._writing_paused:
                 self._flush()
             elif self._armed:
                 self._armed = False
@@ -339,9 +340,11 @@ class SocketTransport(Watched):
 
     def _flush(self) -> None:
         """The kernel takes bytes again."""
-        self._send()
-        if self._lost:
-            return
+        queued = self._queue is not None
+        if queued:
+            self._send()
+            if self._lost:
+                return
         if self._writing_paused and self.get_write_buffer_size() <= self._low:
             self._writing_paused = False
             protocol = self._protocol
@@ -349,7 +352,7 @@ class SocketTransport(Watched):
                 protocol.resume_writing()
             except Exception as exc:
                 self._report("resume_writing", exc)
-        if self._queue is not None:
+        if self._queue is not None or not queued:
             return
         if self._closing:
             self._lose(None)
@@ -494,6 +497,37 @@ class SocketTransport(Watched):
             self._send()
         if self._queue is not None:
             self._stall()
+
+    def send_file(self, file: int, offset: int, size: int) -> int:
+        """Send bytes of a file behind what waits, without reading them (sendfile(2)).
+
+        Returns:
+            how many the kernel took; 0 also at the file's end. If it takes no more for now, the
+            protocol is told to pause.
+
+        Raises:
+            OSError: such a file cannot be sent in this way.
+        """
+        if self._closing or self._eof:
+            return 0
+        sent = 0
+        if self._queue is None:
+            try:
+                sent = os.sendfile(self.fd, file, offset, size)
+            except BlockingIOError:
+                pass
+            except ConnectionError as exc:
+                self._lose(exc)
+                return 0
+            else:
+                if sent == size or sent == 0:
+                    return sent
+            self._arm()
+        if not self._writing_paused:
+            self._writing_paused = True
+            protocol = self._protocol
+            protocol.pause_writing()
+        return sent
 
     def _stall(self) -> None:
         """Bytes wait: tell the protocol if they are too many."""
