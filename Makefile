@@ -1,6 +1,7 @@
 # One line for each task; continuous integration calls only these.
 PYTHON ?= python
 SECONDS ?= 60
+MINUTES ?= 30
 TIMES ?= 5
 SITE ?= site
 WHEEL ?= $(wildcard wheelhouse/*.whl)
@@ -8,7 +9,7 @@ STUBS = $(patsubst thestral/_core/%.pyi,thestral._core.%,$(wildcard thestral/_co
 SCRIPTS = PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"
 SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1
 
-.PHONY: system install dev build test quick cov lint types asan fuzz load bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
+.PHONY: system install dev build test quick cov lint types asan fuzz load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
 system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends gcc zlib1g-dev curl valgrind nginx-light libnginx-mod-stream && (command -v chromium || command -v google-chrome)
 install:  ; $(PYTHON) -m pip install -e ".[test,examples,docs]"
@@ -22,6 +23,7 @@ types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PY
 asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && $(SANITIZERS) $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
 load:     ; PYTHONPATH=tests:tests/cli TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
+soak:     ; MINUTES=$(MINUTES) $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write
 check-instructions: ; $(PYTHON) bench/instructions.py --check

@@ -1,0 +1,335 @@
+"""Mixed load for a long time: does memory grow, is anything left behind, is every answer right?
+
+    MINUTES=30 python bench/soak.py
+
+One server over TCP, one over TLS, and one with two workers that are recycled. Prints a table, and
+exits with 1 for a wrong answer, for memory that grows by more than SLOPE_MAX, or for descriptors
+and objects that are still there when the load has gone. Linux, with what the tests need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import trustme
+from soak_app import PART
+from websockets.asyncio.client import connect
+
+HERE = pathlib.Path(__file__).parent
+MINUTES = float(os.environ.get("MINUTES", "30"))
+CLIENTS = 4  # of each kind, on each server
+SAMPLE = 5.0  # seconds between two looks at the server
+WARM = 0.4  # of the time; memory that comes in it is not growth
+SLOPE_MAX = 256.0  # KiB of resident memory in a minute
+RECYCLED_AFTER = 5000  # requests
+PATIENCE = 20.0  # seconds for one answer
+
+
+class WrongAnswerError(Exception):
+    """What came is not what was due."""
+
+
+class Target:
+    """A server, and what has been done to it."""
+
+    def __init__(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
+        self.name = name
+        self.port = port
+        self.context = context
+        self.done: collections.Counter[str] = collections.Counter()
+        self.wrong: list[str] = []
+        self.cut = 0  # ends of connections that recycling explains
+        self.samples: list[tuple[float, int, int]] = []
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(
+            "127.0.0.1",
+            self.port,
+            ssl=self.context,
+            server_hostname="localhost" if self.context else None,
+            limit=1 << 20,
+        )
+
+    async def held(self) -> dict:
+        reader, writer = await self.open()
+        try:
+            writer.write(request("/held", "Connection: close"))
+            return json.loads(await answer(reader))
+        finally:
+            await shut(writer)
+
+    def slope(self) -> float:
+        """KiB per minute over the samples behind the warm-up, by least squares."""
+        warm = self.samples[int(len(self.samples) * WARM) :]
+        if len(warm) < 3:
+            return 0.0
+        middle = sum(at for at, _, _ in warm) / len(warm)
+        mean = sum(rss for _, rss, _ in warm) / len(warm)
+        above = sum((at - middle) * (rss - mean) for at, rss, _ in warm)
+        below = sum((at - middle) ** 2 for at, _, _ in warm)
+        return 60.0 * above / below
+
+
+def request(target: str, *fields: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: a", *fields, "", ""]).encode()
+
+
+async def shut(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """The body of one response with status 200, counted or chunked."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise WrongAnswerError(f"{head[:80]!r}")
+    if b"\r\ntransfer-encoding: chunked\r\n" not in head:
+        size = int(head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
+        return await reader.readexactly(size)
+    parts = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        parts.append((await reader.readexactly(size + 2))[:-2])
+    await reader.readexactly(2)
+    return b"".join(parts)
+
+
+def check(got: bytes, due: bytes) -> None:
+    if got != due:
+        raise WrongAnswerError(f"{len(got)} bytes {got[:60]!r}, due {len(due)} bytes {due[:60]!r}")
+
+
+# --- Kinds of load: each is one connection's life -------------------------------------------------
+
+
+async def plain(target: Target) -> None:
+    reader, writer = await target.open()
+    try:
+        for _ in range(random.randrange(1, 200)):
+            path = f"/{random.random()}"
+            writer.write(request(path))
+            check(await answer(reader), path.encode())
+            target.done["requests"] += 1
+    finally:
+        await shut(writer)
+
+
+async def pipelined(target: Target) -> None:
+    reader, writer = await target.open()
+    try:
+        for _ in range(10):
+            paths = [f"/{random.random()}" for _ in range(32)]
+            writer.write(b"".join(request(path) for path in paths))
+            for path in paths:
+                check(await answer(reader), path.encode())
+                target.done["pipelined"] += 1
+    finally:
+        await shut(writer)
+
+
+async def upload(target: Target) -> None:
+    reader, writer = await target.open()
+    try:
+        for _ in range(5):
+            data = random.randbytes(random.choice([1, 1000, 70_000, 1_000_000]))
+            if random.random() < 0.5:
+                writer.write(request("/upload", f"Content-Length: {len(data)}", method="POST"))
+                writer.write(data)
+            else:
+                writer.write(request("/upload", "Transfer-Encoding: chunked", method="POST"))
+                step = random.choice([50_000, 300_000])
+                for at in range(0, len(data), step):
+                    part = data[at : at + step]
+                    writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                writer.write(b"0\r\n\r\n")
+            await writer.drain()
+            due = hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
+            check(await answer(reader), due)
+            target.done["uploads"] += 1
+    finally:
+        await shut(writer)
+
+
+async def stream(target: Target) -> None:
+    reader, writer = await target.open()
+    try:
+        for _ in range(3):
+            parts = random.randrange(1, 100)
+            writer.write(request(f"/stream?{parts}"))
+            check(await answer(reader), PART * parts)
+            target.done["streams"] += 1
+    finally:
+        await shut(writer)
+
+
+async def abort(target: Target) -> None:
+    """Leaves where it hurts: within a head, a body, a response; with a reset or an end."""
+    _, writer = await target.open()
+    piece = random.choice(
+        [
+            b"GET / HT",
+            request("/upload", "Content-Length: 5000", method="POST") + b"x" * 100,
+            request("/stream?5000"),
+            request("/") * 20,
+            b"\x16\x03\x01",
+        ]
+    )
+    writer.write(piece)
+    await asyncio.sleep(random.random() * 0.05)
+    sock = writer.get_extra_info("socket")
+    if sock is not None and random.random() < 0.5:  # None: the server was first
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
+    target.done["aborts"] += 1
+
+
+async def websocket(target: Target) -> None:
+    scheme = "wss" if target.context else "ws"
+    deflate = random.choice(["deflate", None])
+    async with connect(
+        f"{scheme}://localhost:{target.port}/", ssl=target.context, compression=deflate, proxy=None
+    ) as client:
+        for _ in range(random.randrange(1, 60)):
+            size = random.choice([0, 10, 1000, 70_000])
+            message = random.choice([random.randbytes(size), "\u20ac" * size])
+            await client.send(message)
+            if await client.recv() != message:
+                raise WrongAnswerError("another message came back")
+            target.done["messages"] += 1
+
+
+KINDS = [plain, pipelined, upload, stream, abort, websocket]
+
+
+async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end: float) -> None:
+    # A worker that is recycled may close behind any answer; another end of a connection is wrong.
+    recycled = target.name == "workers"
+    while time.monotonic() < end:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await kind(target)
+        except (OSError, EOFError) as exc:
+            if recycled or kind is abort:
+                target.cut += 1
+            else:
+                target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
+        except Exception as exc:  # a verdict about the server, whatever it is
+            if recycled and type(exc).__name__ in ("ConnectionClosedError", "ConnectionClosedOK"):
+                target.cut += 1
+            else:
+                target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
+
+
+async def watch(target: Target, begin: float, end: float) -> None:
+    while time.monotonic() < end:
+        await asyncio.sleep(SAMPLE)
+        held = await target.held()
+        target.samples.append((time.monotonic() - begin, held["rss"], held["fds"]))
+
+
+# --- Servers --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def served(folder: pathlib.Path) -> Iterator[list[Target]]:
+    """The three servers, ended by SIGTERM."""
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "pem")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    tls = ["--ssl-certfile", str(folder / "pem")]
+    workers = ["--workers", "2", "--limit-max-requests", str(RECYCLED_AFTER)]
+    targets, pids = [], []
+    try:
+        for name, options in (("tcp", []), ("tls", tls), ("workers", workers)):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            command = [sys.executable, "-m", "thestral", "soak_app:app", "--app-dir", str(HERE)]
+            command += ["--port", str(port), "--no-access-log", "--log-level", "error", *options]
+            pids.append(os.posix_spawn(sys.executable, command, dict(os.environ)))
+            targets.append(Target(name, port, trust if options is tls else None))
+        yield targets
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        for pid in pids:
+            _, status = os.waitpid(pid, 0)
+            if os.waitstatus_to_exitcode(status):
+                targets[pids.index(pid)].wrong.append(f"ended with wait status {status}")
+
+
+async def until_up(target: Target) -> dict:
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            return await target.held()
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"{target.name} does not start")
+
+
+async def soak(targets: list[Target]) -> list[str]:
+    """Returns what is wrong."""
+    begin = time.monotonic()
+    for target in targets:
+        await until_up(target)
+    # What is made once, at the first use of each kind, is there before it is counted.
+    await asyncio.gather(*[repeat(kind, one, begin + 2) for one in targets for kind in KINDS])
+    before = [await target.held() for target in targets]
+    end = time.monotonic() + MINUTES * 60
+    lives = [repeat(kind, one, end) for one in targets for kind in KINDS for _ in range(CLIENTS)]
+    watches = [watch(target, begin, end) for target in targets if target.name != "workers"]
+    await asyncio.gather(*lives, *watches)
+    await asyncio.sleep(6.0)  # lingering closes end
+    faults = []
+    print(f"{'':9}{'done':>10}{'cut':>6}{'MiB':>7}{'KiB/min':>9}{'fds':>5}{'left':>6}  objects")
+    for target, first in zip(targets, before, strict=True):
+        last = await target.held()
+        faults += [f"{target.name}: {fault}" for fault in target.wrong[:5]]
+        row = f"{target.name:9}{target.done.total():10}{target.cut:6}{last['rss'] / 1024:7.1f}"
+        if target.name == "workers":  # it is another process each time
+            print(f"{row}   {dict(target.done)}")
+            continue
+        slope = target.slope()
+        kinds = first["objects"].keys() | last["objects"].keys()
+        grown = {
+            kind: last["objects"].get(kind, 0) - first["objects"].get(kind, 0) for kind in kinds
+        }
+        grown = {kind: count for kind, count in grown.items() if count > 0}
+        fds = last["fds"] - first["fds"]
+        print(
+            f"{row}{slope:9.1f}{max(n for _, _, n in target.samples):5}{fds:6}  "
+            f"{grown or 'none left'} {dict(target.done)}"
+        )
+        if slope > SLOPE_MAX:
+            faults.append(f"{target.name}: memory grows by {slope:.0f} KiB a minute")
+        if fds > 0 or any(count > 2 for count in grown.values()):
+            faults.append(f"{target.name}: {fds} descriptors and objects are left: {grown}")
+    return faults
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, served(pathlib.Path(folder)) as targets:
+        faults = asyncio.run(soak(targets))
+    faults += [f"{one.name}: {fault}" for one in targets for fault in one.wrong if "wait" in fault]
+    for fault in faults:
+        print("WRONG", fault)
+    if faults:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
