@@ -292,6 +292,30 @@ def test_pipelining_client_is_not_read_from_while_a_response_is_open(serve):
     nothing_stays(running)
 
 
+def test_requests_that_are_answered_at_once_wait_in_the_kernel(serve):
+    """Each turn answers some and leaves the rest; it must not read more than it answers."""
+    running = serve(hello)
+    with running.connect() as sock:
+        wait_until(lambda: running.context.connections)
+        (one,) = running.context.connections
+
+        def feed():
+            one.data_received(GET * 20_000)
+            return one.reading_paused
+
+        assert running.call(feed)
+        answer = b"\r\n\r\nhello"
+        rest = b""
+        count = 0
+        while count < 20_000:
+            data = rest + sock.recv(65536)
+            count += data.count(answer)
+            rest = data[data.rfind(answer) + len(answer) :] if answer in data else data
+        wait_until(lambda: not one.reading_paused)
+        sock.sendall(GET)
+        assert read_response(sock)[1] == b"hello"
+
+
 def test_body_flows_on_when_the_application_receives_again(serve):
     """Both pauses undone: 20 MB in and out, through an application that takes part by part."""
 

@@ -231,6 +231,8 @@ class HTTP1Connection(Connection):
                 requests += 1
                 if requests == REQUESTS_PER_TURN and self._stream is None and parser.left():
                     self._schedule()
+                    if not self.has_room():
+                        self.pause_reading()  # a turn may bring more than it answers
                     return
             else:
                 if self._eof:
