@@ -76,6 +76,7 @@ def test_scope_has_every_key_with_its_type(serve):
             "state": {},
             "extensions": {
                 "http.response.pathsend": {},
+                "http.response.zerocopysend": {},
                 "http.response.early_hint": {},
                 "http.response.trailers": {},
             },

@@ -330,13 +330,17 @@ def test_shutdown_failed_is_an_error(message, said):
     assert shutdown_of(step) == said
 
 
-def test_raising_in_shutdown_is_an_error_with_its_traceback():
+@pytest.mark.parametrize(
+    ("raised", "shown"),
+    [(ValueError("mine"), ValueError), (SystemExit(0), RuntimeError), (GeneratorExit(), None)],
+)
+def test_raising_in_shutdown_is_an_error_with_its_traceback(raised, shown):
     async def step(send):
-        raise ValueError("mine")
+        raise raised
 
     with logged() as records:
         assert shutdown_of(step) == "Application shutdown failed"
-    assert tracebacks(records) == [ValueError]
+    assert tracebacks(records) == [shown or type(raised)]
 
 
 def test_returning_without_an_answer_to_shutdown_is_its_end():
