@@ -14,6 +14,7 @@ import collections
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import random
@@ -322,6 +323,7 @@ async def soak(targets: list[Target]) -> list[str]:
 
 
 def main() -> None:
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write behind a reset
     with tempfile.TemporaryDirectory() as folder, served(pathlib.Path(folder)) as targets:
         faults = asyncio.run(soak(targets))
     faults += [f"{one.name}: {fault}" for one in targets for fault in one.wrong if "wait" in fault]
