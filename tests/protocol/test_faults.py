@@ -303,7 +303,8 @@ def test_requests_that_are_answered_at_once_wait_in_the_kernel(serve):
             one.data_received(GET * 20_000)
             return one.reading_paused
 
-        assert running.call(feed)
+        # Where the first of them is still to be answered, the next read pauses.
+        assert running.call(feed) or not running.context.eager
         answer = b"\r\n\r\nhello"
         rest = b""
         count = 0
