@@ -15,6 +15,7 @@ from support import Running
 from thestral.cpus import available
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist may be absent where one test is run by hand
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For -n auto: tests wait for processes and deadlines a third of their time."""
     return max(2, available() * 3 // 2)
