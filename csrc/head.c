@@ -111,6 +111,7 @@ static int split_absolute(th_head *head) {
     start = 7;
   } else if (n > 8 && th_equals_lower(src, "https://", 8)) {
     start = 8;
+    head->https_target = 1;
   } else {
     return TH_ETARGET;
   }
@@ -205,11 +206,15 @@ static int judge_transfer_encoding(const tally *seen) {
   return seen->codings > 1 ? TH_ETRANSFER_CODING : TH_OK;
 }
 
-/* RFC 9110 section 10.1.1: 100-continue is the only one, and HTTP/1.0 has none. */
+/* RFC 9110 section 10.1.1: a list, of which 100-continue is the only member known, and HTTP/1.0 has none. */
 static int read_expect(th_head *head, const char *src, size_t n) {
   if (head->minor == 0) return TH_OK;
-  if (n != 12 || !th_equals_lower(src, "100-continue", 12)) return TH_EEXPECT;
-  head->expect_continue = 1;
+  size_t pos = 0;
+  th_slice member;
+  while (th_list_next(src, n, &pos, &member)) {
+    if (member.length != 12 || !th_equals_lower(src + member.offset, "100-continue", 12)) return TH_EEXPECT;
+    head->expect_continue = 1;
+  }
   return TH_OK;
 }
 

@@ -48,7 +48,7 @@ typedef struct {
   th_buffer fields; /* th_field[field_count] */
   uint32_t field_count;
   uint8_t method; /* llhttp_method_t */
-  uint8_t minor;  /* 0 for HTTP/1.0, 1 for HTTP/1.1 */
+  uint8_t minor;  /* 0 for HTTP/1.0, 1 for HTTP/1.1 and above */
   uint8_t form;   /* enum th_target_form */
   uint8_t keep_alive;
   uint8_t chunked;
@@ -57,6 +57,7 @@ typedef struct {
   uint8_t websocket;   /* a WebSocket is asked for, rightly or not: upgrade, or a Sec-WebSocket-Key */
   uint8_t trailers;    /* the client takes trailer fields: RFC 9110 section 10.1.4 */
   uint8_t forwarded;   /* a proxy's field is there: Forwarded, or one of X-Forwarded-* */
+  uint8_t https_target; /* absolute-form of an https URI: RFC 9110 section 7.4 asks for TLS then */
   uint8_t path_escaped; /* path holds a %, so it must be decoded */
   uint64_t content_length;
   th_slice target;

@@ -60,7 +60,8 @@ static int on_version(llhttp_t *parser, const char *at, size_t n) {
 static int on_version_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
   http1->line_complete = 1;
-  return 0;
+  if (parser->http_major == 1) return 0;
+  return fail(http1, parser->method == HTTP_PRI ? TH_EHTTP2 : TH_EVERSION);
 }
 
 static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
@@ -158,6 +159,7 @@ static void begin_head(th_http1 *http1) {
   th_head_clear(&http1->head);
   llhttp_reset(&http1->parser);
   llhttp_set_lenient_transfer_encoding(&http1->parser, 1); /* head.c judges it, by the list that it is */
+  llhttp_set_lenient_version(&http1->parser, 1); /* 1.2 to 1.9 are read as 1.1: RFC 9110 section 2.5 */
   http1->state = IN_HEAD;
   http1->in_value = 1; /* so that the first field is a new one */
   http1->line_complete = 0;
@@ -190,10 +192,20 @@ static int skip_empty_lines(th_http1 *http1) {
   return TH_NEED_DATA;
 }
 
+/* A line that ends behind its target, as in HTTP/0.9: llhttp goes on to fields, and says so with their first byte. */
+static int lacks_version(const th_http1 *http1, char last_read) {
+  if (http1->line_length > 0 || http1->head.target.length == 0) return 0;
+  return last_read == '\n' || (http1->parser.http_major == 0 && http1->parser.http_minor == 9);
+}
+
 /* Limits, by how far the head has been read. The line's own length is exact once it is complete; before that, two bytes
  * more than the limit may be its CRLF. */
-static int check_head_limits(const th_http1 *http1) {
+static int check_head_limits(const th_http1 *http1, char last_read) {
   const th_http1_limits *limits = &http1->limits;
+  if (lacks_version(http1, last_read)) {
+    const th_slice *target = &http1->head.target; /* its last part */
+    return target->offset + target->length > limits->request_line ? TH_ELINE_SIZE : TH_ESYNTAX;
+  }
   if (!http1->line_complete) {
     return http1->head_length > limits->request_line + 2 ? TH_ELINE_SIZE : TH_OK;
   }
@@ -243,24 +255,19 @@ static int read_unknown_method(th_http1 *http1) {
   return status;
 }
 
-static int head_error(th_http1 *http1, int error) {
+static int head_error(th_http1 *http1) {
   if (http1->failed < 0) return http1->failed;
   if (http1->parser.method == HTTP_PRI) return fail(http1, TH_EHTTP2);
-  /* Two wordings tell apart what llhttp's error numbers do not: a method of RTSP, and a version that is well formed but
-   * not spoken. */
+  /* Its wording tells apart what llhttp's error numbers do not: a method of RTSP. */
   if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD);
-  if (error == HPE_INVALID_VERSION && strcmp(http1->parser.reason, "Invalid HTTP version") == 0) {
-    return fail(http1, TH_EVERSION);
-  }
   return fail(http1, TH_ESYNTAX);
 }
 
 static int finish_head(th_http1 *http1) {
   th_head *head = &http1->head;
   head->method = http1->parser.method;
-  head->minor = http1->parser.http_minor;
+  head->minor = http1->parser.http_minor > 0;
   head->content_length = http1->parser.content_length;
-  if (http1->parser.http_major != 1) return TH_EVERSION;
   if (!has_single_blanks(head)) return TH_ESYNTAX;
   int status = th_head_finish(head);
   if (status < 0) return status;
@@ -271,6 +278,7 @@ static int finish_head(th_http1 *http1) {
     http1->body_left = 0;
     th_chunk_first(&http1->chunk);
   } else if (head->content_length > 0) {
+    if (head->content_length > INT64_MAX) return TH_EBODY_SIZE; /* whoever counts it need not have an unsigned number */
     if (http1->limits.body > 0 && head->content_length > http1->limits.body) return TH_EBODY_SIZE;
     http1->state = IN_LENGTH_BODY;
     http1->body_left = head->content_length;
@@ -299,7 +307,7 @@ static int read_head(th_http1 *http1) {
   const char *stop = error == HPE_OK ? start + n : llhttp_get_error_pos(&http1->parser);
   size_t read = (size_t)(stop - start);
   http1->head_length += (uint32_t)read;
-  int status = check_head_limits(http1);
+  int status = check_head_limits(http1, read > 0 ? stop[-1] : '\0');
   if (error == HPE_INVALID_METHOD && status == TH_OK) {
     if (in_pieces) http1->next += n; /* copied already */
     http1->state = UNKNOWN_METHOD;
@@ -315,7 +323,7 @@ static int read_head(th_http1 *http1) {
     status = finish_head(http1);
     if (status == TH_OK) return TH_HEAD;
   }
-  status = status < 0 ? fail(http1, status) : head_error(http1, error);
+  status = status < 0 ? fail(http1, status) : head_error(http1);
   show_excerpt(http1, http1->head.data, in_pieces ? http1->pieces.length : n);
   return status;
 }

@@ -603,6 +603,28 @@ def test_absolute_form_overrides_host(serve, target, host, path, query):
     assert (scope["path"], scope["query_string"]) == (path, query)
 
 
+@pytest.mark.parametrize("target", ["https://b/x", "HTTPS://b/x", "https://b"])
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.1"])
+def test_https_target_without_tls_is_a_trusted_proxys_alone(serve, target, trusted):
+    """RFC 9110 section 7.4: else it must be refused, and 421 is the status for that."""
+    app = Recorder(hello)
+    running = serve(app, forwarded_allow_ips=trusted)
+    replies = take_replies(running.raw(get(target) + GET_CLOSE))
+    if trusted == "127.0.0.1":
+        assert [reply.status for reply in replies] == [200, 200]
+        assert [scope["scheme"] for scope in app.scopes] == ["https", "http"]
+    else:
+        assert [reply.status for reply in replies] == [421]
+        assert app.scopes == []
+
+
+def test_http_target_asks_for_nothing(serve):
+    app = Recorder(hello)
+    running = serve(app, forwarded_allow_ips="10.0.0.1")
+    assert only(running.raw(get("http://b/", "Connection: close"))).status == 200
+    assert app.scopes[0]["scheme"] == "http"
+
+
 def test_upgrade_that_is_not_taken_is_ignored(serve):
     """RFC 9110 section 7.8: a server may ignore it; the body is still the request's."""
     request = post(

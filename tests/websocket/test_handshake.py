@@ -152,6 +152,19 @@ def test_the_handshake_may_come_byte_by_byte(server):
         client.accepted().works()
 
 
+@pytest.mark.parametrize("expect", ["100-continue", "100-Continue, 100-continue"])
+def test_continue_comes_before_the_101_9110_7_8(server, expect):
+    with Client(server, handshake(f"Expect: {expect}")) as client:
+        interim = client.head()
+        assert (interim.status, interim.fields) == (100, [])
+        client.accepted().works()
+
+
+def test_no_continue_before_a_refusal_9110_10_1_1(server):
+    with Client(server, handshake("Expect: 100-continue", method="POST")) as client:
+        assert client.head().status == 400
+
+
 def test_the_handshake_may_follow_a_request(server):
     """RFC 9112 section 9.3: the connection was a persistent one before."""
     get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

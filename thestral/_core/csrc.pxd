@@ -78,6 +78,7 @@ cdef extern from "head.h" nogil:
         uint8_t websocket
         uint8_t trailers
         uint8_t forwarded
+        uint8_t https_target
         uint8_t path_escaped
         uint64_t content_length
         th_slice path

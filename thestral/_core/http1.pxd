@@ -26,6 +26,7 @@ cdef class RequestParser:
     cdef readonly bint websocket
     cdef readonly bint forwarded
     cdef readonly bint trailers
+    cdef readonly bint https_target
     cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)

@@ -67,9 +67,13 @@ class RequestParser:
     upgrade: bool
     """Whether the client asks rightly for an upgrade to WebSocket (RFC 9110 section 7.8)."""
     websocket: bool
-    forwarded: bool
-    trailers: bool
     """Whether it asks for a WebSocket, rightly or not: upgrade, or a Sec-WebSocket-Key field."""
+    forwarded: bool
+    """Whether a proxy's field is there: Forwarded, or one of X-Forwarded-*."""
+    trailers: bool
+    """Whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
+    https_target: bool
+    """Whether absolute-form asks for an https URI (RFC 9110 section 7.4)."""
 
     def read_body(self) -> bytes: ...
     def left(self) -> int:

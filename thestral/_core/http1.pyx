@@ -106,6 +106,7 @@ cdef class RequestParser:
             self.websocket = self._http1.head.websocket
             self.forwarded = self._http1.head.forwarded
             self.trailers = self._http1.head.trailers
+            self.https_target = self._http1.head.https_target
         return event
 
     cdef object _let_go(self):

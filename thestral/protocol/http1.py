@@ -587,6 +587,9 @@ class HTTP1Stream(Stream):
         return sent
 
     def open_tunnel(self, headers: Headers) -> None:
+        if self.owes_continue:
+            self.owes_continue = False
+            self.inform(100, [])  # RFC 9110 section 7.8: before the 101, also without a body
         connection = self.wire
         writer = connection.context.writer
         mark = writer.begin(101)

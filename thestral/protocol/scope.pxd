@@ -12,4 +12,5 @@ cdef dict HTTP_1_1_EXTENSIONS
 cpdef dict http_scope(RequestParser parser, Connection connection)
 cpdef dict scope_template(Connection connection)
 cpdef dict websocket_scope(dict scope)
+cdef str secure_scheme(Connection connection)
 cdef object mount(dict scope, str root_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from thestral.errors import RemoteProtocolError
 from thestral.protocol.handshake import offered_subprotocols
 
 if TYPE_CHECKING:
@@ -43,13 +44,19 @@ def scope_template(connection: Connection) -> dict[str, Any]:
 
 
 def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
-    """The scope of the request whose head the parser holds."""
+    """The scope of the request whose head the parser holds.
+
+    Raises:
+        RemoteProtocolError: see secure_scheme().
+    """
     scope = connection.scope_template.copy()
     context = connection.context
     root_path = context.root_path
     parser.read_head(scope)
     if parser.minor == 0:
         scope["http_version"] = parser.http_version
+    if parser.https_target and connection.tls is None:
+        scope["scheme"] = secure_scheme(connection)
     if parser.forwarded and context.forwarding is not None:
         context.forwarding.apply(scope, connection.client, connection.server)
         root_path = scope["root_path"]
@@ -61,6 +68,19 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
         extensions["tls"] = connection.tls.copy()
     scope["extensions"] = extensions
     return scope
+
+
+def secure_scheme(connection: Connection) -> str:
+    """The scheme of an https target that came without TLS (RFC 9110 section 7.4).
+
+    Raises:
+        RemoteProtocolError: no trusted proxy sent it, so it is refused.
+    """
+    if connection.scheme != "https" and not connection.context.trusted.trusts_peer(
+        connection.client, connection.server
+    ):
+        raise RemoteProtocolError(421, "https is asked for over a connection without TLS")
+    return "https"
 
 
 def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
