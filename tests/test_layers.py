@@ -18,6 +18,7 @@ ORDER = [
     "cli",
     "testing",
     "workers",
+    "running",
     "supervisor",
     "worker",
     "server",

@@ -2,8 +2,8 @@
 
 from thestral.config import Config
 from thestral.lifespan import shutdown_event
+from thestral.running import run
 from thestral.server import Server
-from thestral.supervisor import run
 
 __all__ = ["Config", "Server", "__version__", "run", "shutdown_event"]
 __version__ = "0.1.0"

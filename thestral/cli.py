@@ -7,12 +7,10 @@ import os
 import platform
 import re
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
 from thestral import __version__
 from thestral._csrc import ffi, lib
@@ -23,7 +21,9 @@ from thestral.logging import error_logger
 from thestral.option import Option
 from thestral.server import Server, leave
 from thestral.settings import load_environment, read_settings
-from thestral.supervisor import Supervisor, is_needed
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 BAD_USAGE = 2  # as click exits
 STARTUP_FAILURE = 3
@@ -155,6 +155,10 @@ def complete_app(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Applications in the working directory's modules, by their usual names."""
+    from pathlib import Path  # a shell asks; a server does not
+
+    from click.shell_completion import CompletionItem
+
     found = []
     for path in sorted(Path().glob("*.py")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -243,7 +247,9 @@ def serve(app: str | None, **values: Any) -> None:
             Server(config).check()
             click.echo("The application starts and stops.")
             return
-        if is_needed(config):
+        if config.needs_supervisor:
+            from thestral.supervisor import Supervisor  # a part of the time to start
+
             Supervisor(config).run()
             return
         server = Server(config)

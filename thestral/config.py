@@ -754,6 +754,27 @@ class Config:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
 
     @property
+    def worker_count(self) -> int:
+        """Of processes that serve; with "auto" as many as there are processors to use."""
+        if self.workers == "auto":
+            from thestral.cpus import available  # not needed in most processes
+
+            return available()
+        return int(self.workers or os.environ.get("WEB_CONCURRENCY", "") or 1)
+
+    @property
+    def needs_supervisor(self) -> bool:
+        """Whether the options ask for worker processes beside this one."""
+        return bool(
+            self.worker_count > 1
+            or self.limit_max_requests
+            or self.limit_max_rss
+            or self.limit_worker_lifetime
+            or self.preload
+            or self.reload
+        )
+
+    @property
     def log_level_number(self) -> int | None:
         if isinstance(self.log_level, str):
             return LOG_LEVELS[self.log_level]

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from thestral import cpus, notify, tls
+from thestral import notify, tls
 from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import Server, is_terminal, load_configured, pid_file, terminated_quietly
+from thestral.server import is_terminal, load_configured, pid_file, terminated_quietly
 from thestral.worker import (
     LEAVE_SIGNAL,
     READY,
@@ -119,7 +119,7 @@ class Supervisor:
         self._queues: dict[int, list[socket.socket]] = {}
         self._selecting = selectors.DefaultSelector()
         self._reloader: Reloader | None = None
-        self._target = worker_count(config)
+        self._target = config.worker_count
         self._roll: list[Worker] = []  # still to be replaced
         self._rolling = False
         self._signals: list[str] = []  # names, not acted upon yet
@@ -549,42 +549,6 @@ class Supervisor:
     def _unregister(self, thing: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selecting.unregister(thing)
-
-
-def run(app: str | Any, **options: Any) -> None:
-    """Serve an application until told to stop.
-
-    Args:
-        app: "module:attribute", or an ASGI application.
-        options: fields of Config.
-
-    Raises:
-        ConfigError: an option has a value that cannot be used.
-        ThestralError: it could not start.
-    """
-    config = Config(app, **options)
-    if is_needed(config):
-        Supervisor(config).run()
-    else:
-        Server(config).run()
-
-
-def is_needed(config: Config) -> bool:
-    """Whether the options ask for worker processes."""
-    return bool(
-        worker_count(config) > 1
-        or config.limit_max_requests
-        or config.limit_max_rss
-        or config.limit_worker_lifetime
-        or config.preload
-        or config.reload
-    )
-
-
-def worker_count(config: Config) -> int:
-    if config.workers == "auto":
-        return cpus.available()
-    return int(config.workers or os.environ.get("WEB_CONCURRENCY", "") or 1)
 
 
 def check_picklable(config: Config) -> None:
