@@ -33,16 +33,22 @@ int th_buffer_append(th_buffer *buffer, const char *src, size_t n) {
   return TH_OK;
 }
 
-static int append_number(th_buffer *buffer, uint64_t value, unsigned base) {
+int th_buffer_append_decimal(th_buffer *buffer, uint64_t value) {
   char digits[LONGEST_NUMBER];
   size_t start = sizeof digits;
   do {
-    digits[--start] = "0123456789abcdef"[value % base];
-    value /= base;
+    digits[--start] = (char)('0' + value % 10);
+    value /= 10;
   } while (value != 0);
   return th_buffer_append(buffer, digits + start, sizeof digits - start);
 }
 
-int th_buffer_append_decimal(th_buffer *buffer, uint64_t value) { return append_number(buffer, value, 10); }
-
-int th_buffer_append_hex(th_buffer *buffer, uint64_t value) { return append_number(buffer, value, 16); }
+int th_buffer_append_hex(th_buffer *buffer, uint64_t value) {
+  size_t n = 1;
+  for (uint64_t rest = value >> 4; rest != 0; rest >>= 4) n++;
+  int status = th_buffer_reserve(buffer, n);
+  if (status < 0) return status;
+  buffer->length += n;
+  for (char *at = buffer->data + buffer->length; n > 0; n--, value >>= 4) *--at = "0123456789abcdef"[value & 15];
+  return TH_OK;
+}

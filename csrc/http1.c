@@ -592,6 +592,17 @@ int th_write_chunk_head(th_buffer *buffer, uint64_t size) {
   return status == TH_OK ? th_buffer_append(buffer, "\r\n", 2) : status;
 }
 
+int th_write_chunk(th_buffer *buffer, const char *src, size_t n) {
+  int status = th_write_chunk_head(buffer, n);
+  if (status == TH_OK) status = th_buffer_reserve(buffer, n + 2);
+  if (status < 0) return status;
+  char *at = buffer->data + buffer->length;
+  memcpy(at, src, n);
+  memcpy(at + n, "\r\n", 2);
+  buffer->length += n + 2;
+  return TH_OK;
+}
+
 int th_read_content_length(const char *src, size_t n, uint64_t *length) {
   uint64_t value = 0;
   if (n == 0) return TH_ECONTENT_LENGTH;

@@ -79,6 +79,8 @@ int th_write_status_line(th_buffer *buffer, int code);
 int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length);
 /* "size CRLF", to be followed by the data and CRLF. RFC 9112 section 7.1. */
 int th_write_chunk_head(th_buffer *buffer, uint64_t size);
+/* The whole chunk; n is not 0, which would be the last one. */
+int th_write_chunk(th_buffer *buffer, const char *src, size_t n);
 /* Reads 1*DIGIT (RFC 9110 section 8.6). Returns TH_OK or TH_ECONTENT_LENGTH. */
 int th_read_content_length(const char *src, size_t n, uint64_t *length);
 

@@ -297,6 +297,15 @@ def test_write_chunk_head(size):
     assert writer.take(0) == b"%x\r\n" % size
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 511, 512, 513, 100_000])
+def test_write_chunk(size):
+    writer = ResponseWriter()
+    data = bytes(range(256)) * (size // 256 + 1)
+    for _ in range(3):  # the buffer grows within
+        writer.write_chunk(data[:size])
+    assert writer.take(0) == (b"%x\r\n" % size + data[:size] + b"\r\n") * 3
+
+
 def test_write_is_verbatim():
     writer = ResponseWriter()
     writer.write(b"")

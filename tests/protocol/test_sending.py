@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import sys
 import warnings
 
 import anyio
@@ -74,6 +75,40 @@ def test_one_that_is_never_awaited_is_told_of(serve):
     assert serve(app).raw(GET_CLOSE).endswith(b"done")
     assert len(told) == 1
     assert "was never awaited" in told[0]
+
+
+def test_one_that_somebody_keeps_is_not_used_again(serve):
+    raised = []
+
+    @http_only
+    async def app(scope, receive, send):
+        first = send(START)
+        await first
+        second = send(BODY)
+        try:
+            await first
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        await second
+
+    running = serve(app)
+    for _ in range(3):
+        assert running.raw(GET_CLOSE).endswith(b"done")
+    assert raised == ["send() was awaited already"] * 3 or sys.version_info < (3, 12)
+
+
+def test_messages_that_are_made_before_any_is_awaited(serve):
+    @http_only
+    async def app(scope, receive, send):
+        bodies = [
+            {"type": "http.response.body", "body": b"%d," % n, "more_body": True} for n in range(5)
+        ]
+        for step in [send(START), *map(send, bodies), send(BODY)]:
+            await step
+
+    running = serve(app)
+    for _ in range(3):
+        assert b"0,1,2,3,4,done" in running.raw(b"GET / HTTP/1.0\r\n\r\n")
 
 
 def test_what_is_wrong_is_raised_where_it_is_awaited(serve):

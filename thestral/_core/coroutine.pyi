@@ -18,5 +18,10 @@ def advance(coroutine: Any) -> Any:
 def is_native(thing: Any) -> bool:
     """Whether it is a coroutine of Python's own making, types.CoroutineType."""
 
+def is_held_once(thing: Any) -> bool:
+    """Whether nobody holds it but the caller's local name and one place more; then it may be used
+    for something else.
+    """
+
 def task_of(coroutine: Any, arguments: dict[str, Any]) -> Task[None]:
     """asyncio.Task(coroutine, **arguments), by that dictionary itself and no copy."""

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyObject_Call
-from cpython.ref cimport Py_DECREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_REFCNT, PyObject
 
 from thestral._core.csrc cimport PYGEN_NEXT, PyCoro_CheckExact, PyIter_Send, PySendResult
 
@@ -24,6 +24,10 @@ cpdef object advance(object coroutine):
 
 cpdef bint is_native(object thing):
     return PyCoro_CheckExact(thing)
+
+
+cpdef bint is_held_once(object thing):
+    return Py_REFCNT(thing) == 2  # and by the caller's own name
 
 
 cpdef object task_of(object coroutine, dict arguments):

@@ -125,6 +125,7 @@ cdef extern from "http1.h" nogil:
     int th_write_status_line(th_buffer *buffer, int code)
     int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length)
     int th_write_chunk_head(th_buffer *buffer, uint64_t size)
+    int th_write_chunk(th_buffer *buffer, const char *src, size_t n)
     int th_read_content_length(const char *src, size_t n, uint64_t *length)
 
 

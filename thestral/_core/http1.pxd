@@ -55,6 +55,7 @@ cdef class ResponseWriter:
     cpdef object write_content_length(self, int64_t length)
     cpdef object write(self, bytes data)
     cpdef object write_chunk_head(self, Py_ssize_t size)
+    cpdef object write_chunk(self, bytes data)
     cpdef Py_ssize_t size(self)
     cpdef object truncate(self, Py_ssize_t mark)
     cpdef int send(self, int fd, Py_ssize_t mark) noexcept

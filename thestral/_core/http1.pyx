@@ -30,6 +30,7 @@ from thestral._core.csrc cimport (
     th_reason_phrase,
     th_send,
     th_slice,
+    th_write_chunk,
     th_write_chunk_head,
     th_write_field,
     th_write_status_line,
@@ -247,6 +248,10 @@ cdef class ResponseWriter:
 
     cpdef object write_chunk_head(self, Py_ssize_t size):
         if th_write_chunk_head(&self._buffer, <uint64_t>size) < 0:
+            raise MemoryError
+
+    cpdef object write_chunk(self, bytes data):
+        if th_write_chunk(&self._buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
             raise MemoryError
 
     cpdef Py_ssize_t size(self):

@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from thestral._core.coroutine cimport is_held_once
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.context cimport WorkerContext

@@ -15,6 +15,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from thestral._core.coroutine import is_held_once
 from thestral.errors import ClientDisconnected
 from thestral.logging import error_logger, title_of
 from thestral.protocol.transport import Receiver, SocketTransport
@@ -363,7 +364,13 @@ class Cycle:
         await self.sending(message)
 
     def sending(self, message: Any) -> Sending:
-        sending: Sending = Sending.__new__(Sending)  # __init__ would cost a tuple of arguments
+        context = self.context
+        sending = context.spare_sending
+        if sending is not None and is_held_once(sending):
+            context.spare_sending = None
+            sending.taken = False
+        else:
+            sending = Sending.__new__(Sending)  # __init__ would cost a tuple of arguments
         sending.cycle = self
         sending.message = message
         return sending
@@ -440,7 +447,8 @@ class Cycle:
 class Sending:
     """What send() gives: a coroutine by behaviour, awaited once, at a third of a coroutine's cost.
 
-    Nothing happens before it is awaited, as with a coroutine.
+    Nothing happens before it is awaited, as with a coroutine. One that is through is used again for
+    the next message of whichever cycle, unless somebody still has it.
     """
 
     def __init__(self) -> None:
@@ -475,6 +483,7 @@ class Sending:
         else:
             done = cycle.proceed()
         if done:
+            cycle.context.spare_sending = self
             raise StopIteration
         self.cycle = cycle
         if cycle.stream.is_writable():

@@ -24,6 +24,7 @@ cdef class WorkerContext:
     cdef public bint send_date
     cdef public bint eager
     cdef public dict task_arguments
+    cdef public object spare_sending
     cdef public bint gathers
     cdef public AccessLog access_log
     cdef public object refusals

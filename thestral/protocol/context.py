@@ -20,7 +20,7 @@ from thestral.protocol.handshake import DeflateSettings
 
 if TYPE_CHECKING:
     from thestral.config import Config
-    from thestral.protocol.connection import Connection, Cycle
+    from thestral.protocol.connection import Connection, Cycle, Sending
     from thestral.tls import Certificates
     from thestral.types import ASGIApplication
 
@@ -134,6 +134,7 @@ class WorkerContext:
         self.eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
         # Of each request's Task: one dictionary, because keywords would make one for each.
         self.task_arguments: dict[str, Any] = {"loop": loop, "context": None, "eager_start": True}
+        self.spare_sending: Sending | None = None  # the last that was through, for the next message
         # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
         # so that an application could fill the memory; uvloop's does.
         self.gathers = type(loop).__module__.startswith("uvloop")

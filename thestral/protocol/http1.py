@@ -766,18 +766,19 @@ class HTTP1Stream(Stream):
                 body = body[:size]
             self.left -= size
         self.sent += size
-        if self.chunked and size > 0:
-            writer.write_chunk_head(size)
         if size >= GATHER_MIN:
+            if self.chunked:
+                writer.write_chunk_head(size)
             parts = [writer.take(0 if connection._advancing else mark), body]
             if self.chunked:
                 parts.append(b"\r\n0\r\n\r\n" if end else b"\r\n")
             connection.write_gathered(parts)
         else:
             if size > 0:
-                writer.write(body)
                 if self.chunked:
-                    writer.write(b"\r\n")
+                    writer.write_chunk(body)
+                else:
+                    writer.write(body)
             if end and self.chunked:
                 writer.write(b"0\r\n\r\n")
             if writer.size() > mark:
