@@ -186,14 +186,25 @@ static int has_token(const char *src, size_t n, const char *name, size_t length)
   return 0;
 }
 
+/* Length of the token that a coding begins with; 0 if none does, or if something but parameters follows. */
+static uint32_t name_length(const char *src, uint32_t n) {
+  uint32_t name = 0;
+  while (name < n && th_is_token(src + name, 1)) name++;
+  uint32_t behind = name;
+  while (behind < n && is_blank(src[behind])) behind++;
+  return behind == n || src[behind] == ';' ? name : 0;
+}
+
 /* RFC 9112 section 6.1: the framing of a 1.0 message with this field is faulty. */
 static int read_transfer_encoding(const th_head *head, const char *src, size_t n, tally *seen) {
   if (head->minor == 0) return TH_ETRANSFER_ENCODING;
   size_t pos = 0;
   th_slice coding;
   while (th_list_next(src, n, &pos, &coding)) {
-    if (!th_is_token(src + coding.offset, coding.length)) return TH_ETRANSFER_ENCODING;
-    seen->last_is_chunked = coding.length == 7 && th_equals_lower(src + coding.offset, "chunked", 7);
+    uint32_t name = name_length(src + coding.offset, coding.length);
+    if (name == 0) return TH_ETRANSFER_ENCODING;
+    seen->last_is_chunked = name == 7 && th_equals_lower(src + coding.offset, "chunked", 7);
+    if (seen->last_is_chunked && coding.length > name) return TH_ETRANSFER_ENCODING; /* it has no parameters */
     seen->chunked += (uint32_t)seen->last_is_chunked;
     seen->codings++;
   }

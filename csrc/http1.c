@@ -60,8 +60,8 @@ static int on_version(llhttp_t *parser, const char *at, size_t n) {
 static int on_version_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
   http1->line_complete = 1;
-  if (parser->http_major == 1) return 0;
-  return fail(http1, parser->method == HTTP_PRI ? TH_EHTTP2 : TH_EVERSION);
+  if (parser->http_major != 1) return fail(http1, parser->method == HTTP_PRI ? TH_EHTTP2 : TH_EVERSION);
+  return parser->method == HTTP_PRI ? fail(http1, TH_EMETHOD) : 0; /* it is of the HTTP/2 preface alone */
 }
 
 static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
@@ -138,6 +138,11 @@ void th_http1_feed(th_http1 *http1, const char *data, size_t n) {
 size_t th_http1_left(const th_http1 *http1) { return (size_t)(http1->end - http1->next); }
 
 int th_http1_is_idle(const th_http1 *http1) { return http1->state == START && http1->failed == 0; }
+
+int th_http1_is_head(const th_http1 *http1) {
+  int has_line = http1->state != START && http1->state != UNKNOWN_METHOD && http1->head.target.length > 0;
+  return has_line && http1->parser.method == HTTP_HEAD;
+}
 
 const char *th_http1_reason(const th_http1 *http1) {
   int error = http1->parser.error;
@@ -257,7 +262,6 @@ static int read_unknown_method(th_http1 *http1) {
 
 static int head_error(th_http1 *http1) {
   if (http1->failed < 0) return http1->failed;
-  if (http1->parser.method == HTTP_PRI) return fail(http1, TH_EHTTP2);
   /* Its wording tells apart what llhttp's error numbers do not: a method of RTSP. */
   if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD);
   return fail(http1, TH_ESYNTAX);

@@ -64,6 +64,8 @@ size_t th_http1_left(const th_http1 *http1);
 int th_http1_is_idle(const th_http1 *http1);
 /* Returns an enum th_event, or a th_status that stays; the excerpt does not. */
 int th_http1_next(th_http1 *http1);
+/* 1 if what is being read, or was refused, is a HEAD request as far as it has come: its answer has no content. */
+int th_http1_is_head(const th_http1 *http1);
 /* Why the request was refused, in llhttp's words or th_status_text()'s; static. */
 const char *th_http1_reason(const th_http1 *http1);
 

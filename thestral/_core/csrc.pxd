@@ -117,6 +117,7 @@ cdef extern from "http1.h" nogil:
     void th_http1_feed(th_http1 *http1, const char *data, size_t n)
     size_t th_http1_left(const th_http1 *http1)
     int th_http1_is_idle(const th_http1 *http1)
+    int th_http1_is_head(const th_http1 *http1)
     int th_http1_next(th_http1 *http1)
     const char *th_http1_reason(const th_http1 *http1)
     const char *th_method_name(int method)

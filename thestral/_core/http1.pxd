@@ -38,6 +38,7 @@ cdef class RequestParser:
     cpdef Py_ssize_t left(self)
     cpdef bytes take_left(self)
     cpdef bint is_idle(self)
+    cpdef bint is_head(self)
     cdef object _let_go(self)
 
 

@@ -82,6 +82,8 @@ class RequestParser:
         """Those bytes: they belong to another protocol. The parser is of no more use."""
     def is_idle(self) -> bool:
         """Whether no byte of a next request has come."""
+    def is_head(self) -> bool:
+        """Whether what is being read, or was refused, is a HEAD request as far as it has come."""
 
 @final
 class ResponseWriter:

@@ -21,6 +21,7 @@ from thestral._core.csrc cimport (
     th_http1_feed,
     th_http1_free,
     th_http1_init,
+    th_http1_is_head,
     th_http1_is_idle,
     th_http1_left,
     th_http1_limits,
@@ -142,6 +143,9 @@ cdef class RequestParser:
 
     cpdef bint is_idle(self):
         return th_http1_is_idle(&self._http1)
+
+    cpdef bint is_head(self):
+        return th_http1_is_head(&self._http1)
 
 
 @cython.final

@@ -363,7 +363,7 @@ class HTTP1Connection(Connection):
             context.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
         )
         if stream is None:
-            sent = self._respond_refused(error, False)
+            sent = self._respond_refused(error, self._parser.is_head())
             if context.access_log.enabled:
                 context.access_log.record(
                     None, self.client, "1.1", error.status, sent, 0.0, False, None
@@ -467,7 +467,10 @@ class HTTP1Connection(Connection):
         """End an exchange that is complete in both directions, and see what comes next."""
         self.release(stream)
         if not stream.persistent:
-            self._close()
+            if self._parser.keep_alive and not self.context.draining:
+                self._linger()  # it need not have known, and may have sent more
+            else:
+                self._close()
         elif self._parser.left():
             if not self._advancing:
                 self._schedule()
@@ -698,12 +701,13 @@ class HTTP1Stream(Stream):
         except BaseException:
             writer.truncate(mark)
             raise
-        if (
-            not self.request_complete
-            and end
-            and (self.owes_continue or self.request_left > DISCARD_MAX)
+        if not self.request_complete and (
+            # The client has not been told to go on: what it sends next may be a request.
+            self.owes_continue
+            # The rest of the body is not worth reading.
+            or (end and self.request_left > DISCARD_MAX)
         ):
-            self.persistent = False  # the rest of the body is not worth reading
+            self.persistent = False
         if writer.close or self.connection.context.draining:
             self.persistent = False
         self._frame(writer, status, size, end)
@@ -725,7 +729,8 @@ class HTTP1Stream(Stream):
                 writer.write_content_length(0)
         elif self.head_only or status == 304:
             self.bodiless = True
-            if length < 0 and end and size > 0:
+            # Of a 304 the length would be that of the content which a 200 has.
+            if length < 0 and end and size > 0 and status != 304:
                 writer.write_content_length(size)
         elif length >= 0:
             self.left = length
