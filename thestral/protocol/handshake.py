@@ -72,7 +72,7 @@ def accept_token(parser: RequestParser, method: str, headers: Headers) -> bytes:
     """
     if method != "GET":
         raise refused("the method is not GET")
-    if parser.minor == 0 or not parser.upgrade:
+    if not parser.upgrade:
         raise refused("no HTTP/1.1 with 'Upgrade: websocket' and 'Connection: Upgrade'")
     if parser.chunked or parser.content_length:
         raise refused("it has a body")
