@@ -23,7 +23,7 @@ from apps import (
     take_replies,
     take_reply,
 )
-from support import on_every_transport, read_all, read_head, wait_until
+from support import on_every_transport, read_all, read_head, read_response, wait_until
 
 # --- HEAD: RFC 9110 section 9.3.2 -----------------------------------------------------------------
 
@@ -138,20 +138,33 @@ def test_final_head_without_100_announces_the_close(serve):
     assert [scope["path"] for scope in app.scopes] == ["/"]
 
 
+def test_final_head_behind_a_part_of_the_body_keeps_the_connection(serve):
+    """The client has not waited for 100, so it sends the rest."""
+    with serve(hello).connect() as sock:
+        sock.sendall(get("/", "Expect: 100-continue", "Content-Length: 3") + b"a")
+        head, body = read_response(sock)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"connection" not in head
+        sock.sendall(b"bc" + GET_CLOSE)
+        (reply,) = take_replies(read_all(sock))
+        assert reply.body == body == b"hello"
+
+
 # --- The close: RFC 9112 section 9.6 --------------------------------------------------------------
 
 LARGE = b"x" * 2**20
 
 
 @on_every_transport
-def test_requests_behind_a_close_of_the_applications_do_not_cost_its_response(serve):
-    """A client that pipelines has not been told yet: were its bytes answered with a reset, it
-    would lose what it has not read.
+@pytest.mark.parametrize("first", [GET, GET_CLOSE + b"GET"], ids=["not told yet", "careless"])
+def test_requests_behind_a_close_of_the_applications_do_not_cost_its_response(serve, first):
+    """A client that pipelines: were its bytes answered with a reset, it would lose what it has not
+    read.
     """
     app = Recorder(fixed(LARGE, headers=[(b"connection", b"close")]))
     running = serve(app)
     with running.connect() as sock:
-        sock.sendall(GET)
+        sock.sendall(first)
         head = read_head(sock)
         wait_until(lambda: running.context.total_requests == 1 and app.ended)
         for _ in range(3):
