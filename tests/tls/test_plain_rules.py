@@ -5,6 +5,12 @@
 # ruff: noqa: F401
 
 from test_asgi import test_head_leaves_with_the_first_body
+from test_endings import (
+    test_body_that_ends_with_the_connection_is_not_cut_by_what_is_sent_meanwhile,
+    test_client_that_asked_for_the_close_gets_it_at_once,
+    test_final_head_without_100_announces_the_close,
+    test_requests_behind_a_close_of_the_applications_do_not_cost_its_response,
+)
 from test_faults import (
     only_ours,
     test_body_flows_on_when_the_application_receives_again,
