@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import socket
 import struct
@@ -22,10 +21,12 @@ from apps import (
     respond,
     take_replies,
 )
+from leaks import nothing_stays, waiter
 from support import on_every_transport, read_all, read_head, read_response, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_ours")
+
 START = {"type": "http.response.start", "status": 200, "headers": []}
-PER_EXCHANGE = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle"}
 MEGABYTE = 2**20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,42 +37,10 @@ def resident() -> int:
         return int(file.read().split()[1]) * PAGE
 
 
-@pytest.fixture(autouse=True)
-def only_ours():
-    """What was there before does not count, and need not be walked through: it is frozen.
-
-    And stays so: thawed, the heap of all imports would be walked after each later test.
-    """
-    gc.freeze()
-
-
-def alive() -> list[object]:
-    """What is left of this test's connections and exchanges."""
-    gc.collect()
-    return [o for o in gc.get_objects() if type(o).__name__ in PER_EXCHANGE]
-
-
-def nothing_stays(running) -> None:
-    wait_until(lambda: not running.context.connections)
-    wait_until(lambda: not running.context.cycles)
-    wait_until(lambda: not alive(), 3)
-
-
 def reset(sock: socket.socket) -> None:
     """Close with RST, as a crashed peer's kernel does."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-def waiter(seen):
-    """Receives until the client is gone and keeps the types of what it got."""
-
-    @http_only
-    async def app(scope, receive, send):
-        while not seen or seen[-1] != "http.disconnect":
-            seen.append((await receive())["type"])
-
-    return app
 
 
 # --- Clients that leave ---------------------------------------------------------------------------
@@ -351,249 +320,6 @@ def test_body_flows_on_when_the_application_receives_again(serve):
             received += data
     (reply,) = take_replies(bytes(received))
     assert len(reply.body) == size
-    nothing_stays(running)
-
-
-# --- Time-outs ------------------------------------------------------------------------------------
-
-SHORT = 0.2  # seconds
-EXPECTING = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
-
-
-def timed(sock: socket.socket, since: float) -> tuple[bytes, float]:
-    raw = read_all(sock)
-    return raw, time.monotonic() - since
-
-
-def test_silent_connection_is_closed_without_a_word(serve):
-    running = serve(hello, timeout_head=SHORT)
-    since = time.monotonic()
-    with running.connect() as sock:
-        raw, took = timed(sock, since)
-    assert raw == b""
-    assert SHORT * 0.5 < took < SHORT * 5
-    nothing_stays(running)
-
-
-@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost", GET[:-1]])
-@pytest.mark.parametrize("behind", [b"", GET])
-def test_half_head_is_408(serve, sent, behind):
-    running = serve(hello, timeout_head=SHORT)
-    with running.connect() as sock:
-        since = time.monotonic()
-        sock.sendall(behind + sent)
-        raw, took = timed(sock, since)
-    replies = take_replies(raw)
-    assert [reply.status for reply in replies] == ([200, 408] if behind else [408])
-    assert replies[-1].one(b"connection") == b"close"
-    assert SHORT * 0.5 < took < SHORT * 5
-    nothing_stays(running)
-
-
-@pytest.mark.parametrize("started", [b"", b"GET / HTTP/1.1\r\nX: "])
-def test_drip_does_not_extend_the_deadline_of_the_head(serve, started):
-    """A byte every now and then is not progress; nor are empty lines before a request."""
-    running = serve(hello, timeout_head=SHORT)
-    with running.connect() as sock:
-        sock.sendall(started)
-        sock.settimeout(SHORT / 10)
-        since = time.monotonic()
-        raw = None
-        while raw is None:
-            assert time.monotonic() - since < SHORT * 6
-            try:
-                sock.sendall(b"x" if started else b"\r\n")
-                raw = sock.recv(65536)
-            except TimeoutError:
-                pass
-            except (ConnectionResetError, BrokenPipeError):
-                raw = b""
-    assert raw.startswith(b"HTTP/1.1 408 ") if started else raw == b""
-    nothing_stays(running)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        post(b"abc")[:-3],
-        post(b"abc")[:-1],
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
-    ],
-)
-def test_half_body_is_408_and_a_disconnect(serve, sent):
-    seen = []
-    running = serve(waiter(seen), timeout_body=SHORT)
-    with running.connect() as sock:
-        since = time.monotonic()
-        sock.sendall(sent)
-        raw, took = timed(sock, since)
-    (reply,) = take_replies(raw)
-    assert reply.status == 408
-    assert SHORT * 0.5 < took < SHORT * 5
-    wait_until(lambda: seen and seen[-1] == "http.disconnect")
-    nothing_stays(running)
-
-
-def test_body_not_sent_after_100_is_408(serve):
-    seen = []
-    running = serve(waiter(seen), timeout_body=SHORT)
-    raw = running.raw(EXPECTING)
-    assert [reply.status for reply in take_replies(raw)] == [100, 408]
-    nothing_stays(running)
-
-
-def test_body_that_nobody_takes_cannot_hold_the_connection(serve):
-    """The response is complete, the rest of the body does not come; all cases wait at once."""
-    gate = Gate()
-
-    @http_only
-    async def app(scope, receive, send):
-        await gate.wait()
-        await send(START)
-        if scope["path"] == "/streamed":
-            await send({"type": "http.response.body", "body": b"he", "more_body": True})
-            await send({"type": "http.response.body", "body": b"llo"})
-        else:
-            await send({"type": "http.response.body", "body": b"hello"})
-
-    running = serve(app, timeout_body=SHORT * 2, timeout_keep_alive=SHORT * 2)
-    paused = post(b"x" * 200_000)[:-50_000]
-    with contextlib.ExitStack() as stack:
-        socks = []
-        for sent in (post(b"x" * 10)[:-5], paused, EXPECTING):
-            for path in (b"POST /", b"POST /streamed"):
-                socks.append(stack.enter_context(running.connect()))
-                socks[-1].sendall(sent.replace(b"POST /", path, 1))
-        wait_until(lambda: gate.reached == len(socks))
-        wait_until(lambda: sum(c.reading_paused for c in running.context.connections) == 2)
-        gate.open(running)
-        for sock in socks:
-            sock.settimeout(3)
-            (reply,) = take_replies(read_all(sock))
-            assert reply.body == b"hello"
-        wait_until(lambda: not running.context.connections, 4)
-    nothing_stays(running)
-
-
-@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\n\r\n"])
-def test_idle_keep_alive_connection_is_closed(serve, behind):
-    """Also with an empty line behind the request, as old clients send it (RFC 9112 section 2.2)."""
-    running = serve(hello, timeout_keep_alive=SHORT)
-    with running.connect() as sock:
-        since = time.monotonic()
-        sock.sendall(GET + GET + behind)
-        sock.settimeout(3)
-        raw, took = timed(sock, since)
-        assert len(take_replies(raw)) == 2
-        assert SHORT * 0.5 < took < SHORT * 5
-        wait_until(lambda: not running.context.connections, 4)
-    nothing_stays(running)
-
-
-def test_time_outs_do_not_fire_for_a_slow_application(serve):
-    gate, second = Gate(), Gate()
-
-    @http_only
-    async def app(scope, receive, send):
-        await gate.wait()
-        body = await read_body(receive)
-        await send(START)
-        await second.wait()
-        await send({"type": "http.response.body", "body": body})
-
-    names = ("head", "body", "keep_alive", "write")
-    running = serve(app, **{f"timeout_{name}": SHORT for name in names})
-    # Whole requests, and one whose rest waits in the socket because nobody receives.
-    with running.connect() as small, running.connect() as large:
-        small.sendall(post(b"abc"))
-        small.setblocking(False)
-        large.setblocking(False)
-        request = post(b"x" * 6_000_000)
-        sent = large.send(request)
-        wait_until(lambda: gate.reached == 2)
-        clock = time.monotonic() + SHORT * 3
-        while time.monotonic() < clock:
-            assert len(running.context.connections) == 2
-            try:
-                sent += large.send(request[sent:])
-            except BlockingIOError:
-                time.sleep(0.005)
-        gate.open(running)
-        large.settimeout(10)
-        large.sendall(request[sent:])
-        wait_until(lambda: second.reached == 2)
-        clock = time.monotonic() + SHORT * 3
-        wait_until(lambda: time.monotonic() > clock)
-        second.open(running)
-        small.settimeout(10)
-        assert read_response(small)[1] == b"abc"
-        assert len(read_response(large)[1]) == 6_000_000
-    nothing_stays(running)
-
-
-@on_every_transport
-def test_client_that_does_not_read_is_given_up(serve):
-    ended = []
-
-    @http_only
-    async def app(scope, receive, send):
-        try:
-            await send(START)
-            while True:
-                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
-        except OSError:
-            ended.append(time.monotonic())
-            raise
-
-    running = serve(app, timeout_write=SHORT)
-    with running.connect(receive_buffer=4096) as sock:
-        sock.sendall(GET)
-        wait_until(lambda: [c for c in running.context.connections if c.write_paused])
-        stalled = time.monotonic()
-        wait_until(lambda: ended)
-        assert SHORT * 0.5 < ended[0] - stalled < SHORT * 5
-        nothing_stays(running)
-
-
-def test_complete_response_that_is_not_read_is_given_up(serve):
-    """The application is done; its bytes must not keep the connection either."""
-
-    @http_only
-    async def app(scope, receive, send):
-        await respond(send, bytes(8 * MEGABYTE))
-
-    running = serve(app, timeout_write=SHORT, timeout_keep_alive=SHORT)
-    with running.connect(receive_buffer=4096) as keeps, running.connect(4096) as closes:
-        keeps.sendall(GET)
-        closes.sendall(GET_CLOSE)
-        wait_until(lambda: running.context.total_requests == 2)
-        nothing_stays(running)
-
-
-def test_slow_reader_that_does_read_is_not_given_up(serve):
-    """Longer in all than timeout_write, but never a pause of that length."""
-    size = 24 * MEGABYTE
-
-    @http_only
-    async def app(scope, receive, send):
-        await send({**START, "headers": [(b"content-length", str(size).encode())]})
-        for left in range(size // 65536 - 1, -1, -1):
-            await send({"type": "http.response.body", "body": bytes(65536), "more_body": left > 0})
-
-    running = serve(app, timeout_write=0.3, timeout_keep_alive=10)
-    with running.connect() as sock:
-        sock.sendall(GET)
-        read_head(sock)
-        since = time.monotonic()
-        received = 0
-        while received < size:
-            # A rate of 24 MB/s, so that one second passes.
-            if received / size < time.monotonic() - since:
-                data = sock.recv(65536)
-                assert data, f"closed after {received} bytes"
-                received += len(data)
-        assert time.monotonic() - since >= 0.9
     nothing_stays(running)
 
 

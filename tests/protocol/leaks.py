@@ -1,0 +1,33 @@
+"""Whether a client that is gone leaves anything behind."""
+
+import gc
+
+from apps import (
+    http_only,
+)
+from support import wait_until
+
+PER_EXCHANGE = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle"}
+
+
+def alive() -> list[object]:
+    """What is left of this test's connections and exchanges."""
+    gc.collect()
+    return [o for o in gc.get_objects() if type(o).__name__ in PER_EXCHANGE]
+
+
+def nothing_stays(running) -> None:
+    wait_until(lambda: not running.context.connections)
+    wait_until(lambda: not running.context.cycles)
+    wait_until(lambda: not alive(), 3)
+
+
+def waiter(seen):
+    """Receives until the client is gone and keeps the types of what it got."""
+
+    @http_only
+    async def app(scope, receive, send):
+        while not seen or seen[-1] != "http.disconnect":
+            seen.append((await receive())["type"])
+
+    return app
