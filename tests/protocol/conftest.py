@@ -29,12 +29,3 @@ def errors(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
     caplog.set_level(logging.INFO, "thestral.error")
     return lambda: [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-@pytest.fixture
-def only_ours():
-    """What was there before does not count, and need not be walked through: it is frozen.
-
-    And stays so: thawed, the heap of all imports would be walked after each later test.
-    """
-    gc.freeze()

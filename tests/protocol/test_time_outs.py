@@ -16,10 +16,8 @@ from apps import (
     respond,
     take_replies,
 )
-from leaks import nothing_stays, waiter
+from leaks import nothing_stays, only_ours, waiter  # noqa: F401
 from support import on_every_transport, read_all, read_head, read_response, wait_until
-
-pytestmark = pytest.mark.usefixtures("only_ours")
 
 MEGABYTE = 2**20
 START = {"type": "http.response.start", "status": 200, "headers": []}

@@ -4,7 +4,12 @@
 
 # ruff: noqa: F401
 
-from test_asgi import test_head_leaves_with_the_first_body
+from leaks import (
+    only_ours,
+)
+from test_asgi import (
+    test_head_leaves_with_the_first_body,
+)
 from test_endings import (
     test_body_that_ends_with_the_connection_is_not_cut_by_what_is_sent_meanwhile,
     test_client_that_asked_for_the_close_gets_it_at_once,
@@ -12,26 +17,17 @@ from test_endings import (
     test_requests_behind_a_close_of_the_applications_do_not_cost_its_response,
 )
 from test_faults import (
-    only_ours,
     test_body_flows_on_when_the_application_receives_again,
-    test_body_that_nobody_takes_cannot_hold_the_connection,
     test_churn_leaves_nothing,
     test_client_is_not_read_from_while_the_application_does_not_receive,
-    test_client_that_does_not_read_is_given_up,
     test_client_that_does_not_read_stops_the_application,
-    test_complete_response_that_is_not_read_is_given_up,
-    test_half_body_is_408_and_a_disconnect,
     test_half_close_behind_a_request_still_gets_its_answer,
     test_half_close_behind_pipelined_requests_gets_all_answers,
     test_half_close_within_the_body_is_400_and_a_disconnect,
-    test_half_head_is_408,
-    test_idle_keep_alive_connection_is_closed,
     test_many_at_once,
     test_pipelining_client_is_not_read_from_while_a_response_is_open,
     test_reset_at_any_point,
     test_reset_while_the_application_writes,
-    test_silent_connection_is_closed_without_a_word,
-    test_slow_reader_that_does_read_is_not_given_up,
 )
 from test_http1 import (
     test_1_0_closes_unless_asked,
@@ -42,4 +38,14 @@ from test_http1 import (
     test_less_than_content_length_aborts_the_connection,
     test_pipelined_requests_are_answered_in_order,
     test_pipelined_requests_wait_for_a_slow_one,
+)
+from test_time_outs import (
+    test_body_that_nobody_takes_cannot_hold_the_connection,
+    test_client_that_does_not_read_is_given_up,
+    test_complete_response_that_is_not_read_is_given_up,
+    test_half_body_is_408_and_a_disconnect,
+    test_half_head_is_408,
+    test_idle_keep_alive_connection_is_closed,
+    test_silent_connection_is_closed_without_a_word,
+    test_slow_reader_that_does_read_is_not_given_up,
 )
