@@ -199,6 +199,7 @@ static uint32_t name_length(const char *src, uint32_t n) {
 static int read_transfer_encoding(const th_head *head, const char *src, size_t n, tally *seen) {
   if (head->minor == 0) return TH_ETRANSFER_ENCODING;
   size_t pos = 0;
+  uint32_t before = seen->codings;
   th_slice coding;
   while (th_list_next(src, n, &pos, &coding)) {
     uint32_t name = name_length(src + coding.offset, coding.length);
@@ -208,7 +209,8 @@ static int read_transfer_encoding(const th_head *head, const char *src, size_t n
     seen->chunked += (uint32_t)seen->last_is_chunked;
     seen->codings++;
   }
-  return TH_OK;
+  /* A line without a coding is for whoever reads the last line alone. */
+  return seen->codings > before ? TH_OK : TH_ETRANSFER_ENCODING;
 }
 
 /* One "chunked" alone is what we read. What does not end with it has no length that could be known. */
