@@ -50,6 +50,7 @@ cdef class HTTP1Connection(Connection):
     cpdef object advance(self)
     cdef object _read(self)
     cdef bint has_room(self)
+    cdef object _keep_waiting(self)
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)

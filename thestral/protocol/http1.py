@@ -129,10 +129,8 @@ class HTTP1Connection(Connection):
         """Go on with bytes that have just come."""
         stream = self._stream
         if self.write_paused if stream is None else stream.request_complete:
-            # Requests behind an open response, or one that the client does not read, wait in the
-            # parser.
-            if not self.has_room():
-                self.pause_reading()
+            # Requests behind an open response, or one that the client does not read, wait.
+            self._keep_waiting()
             return
         self._advance()
 
@@ -177,6 +175,11 @@ class HTTP1Connection(Connection):
         """Whether more may be read behind an open response."""
         return self._parser.left() <= PIPELINE_HIGH_WATER
 
+    def _keep_waiting(self) -> None:
+        """What is in the parser stays there; who goes on with it also resumes reading."""
+        if not self.has_room():
+            self.pause_reading()
+
     def advance(self) -> None:
         """Go on with what is in the parser; scheduled, so never within an application's step."""
         self._scheduled = False
@@ -208,9 +211,8 @@ class HTTP1Connection(Connection):
         requests = 0
         while not self._lingering and not self.lost:
             stream = self._stream
-            if stream is not None and stream.request_complete:
-                return
-            if stream is None and self.write_paused:
+            if self.write_paused if stream is None else stream.request_complete:
+                self._keep_waiting()
                 return
             event = parser.next_event()
             if event == HEAD:
@@ -231,8 +233,7 @@ class HTTP1Connection(Connection):
                 requests += 1
                 if requests == REQUESTS_PER_TURN and self._stream is None and parser.left():
                     self._schedule()
-                    if not self.has_room():
-                        self.pause_reading()  # a turn may bring more than it answers
+                    self._keep_waiting()
                     return
             else:
                 if self._eof:

@@ -1,0 +1,331 @@
+"""What clients can make a server hold: memory of a process of its own, before, at most and after.
+
+Each bound is a row of SECURITY.md's second table. `pytest -s` prints what was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from process import ROOT, Command
+from support import PATIENCE, read_all, read_head, read_response, wait_until
+
+APP = """
+import asyncio
+
+gate = asyncio.Event()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    path = scope["path"]
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        if path == "/talks":
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(1000)})
+        if path == "/waits":
+            await gate.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
+    if path == "/waits":
+        await gate.wait()
+    if path == "/open":
+        gate.set()
+    size = 0
+    while path == "/reads":
+        message = await receive()
+        size += len(message["body"])
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while path == "/talks":
+        await send({"type": "http.response.body", "body": bytes(1000), "more_body": True})
+    await send({"type": "http.response.body", "body": b"%d" % size})
+"""
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+ANSWER = b"0"
+HEAD = 65_536  # bytes: --limit-header-size
+FRAME = b"\x82\xfe\x03\xe8\0\0\0\0" + bytes(1000)  # masked with zeros
+STALLED = 1.0  # seconds without a byte taken: the other side has stopped
+
+
+class Target:
+    """A server in a process of its own."""
+
+    def __init__(self, command: Command) -> None:
+        self.pid = command.process.pid
+        self.port = urlsplit(command.url()).port
+        assert self.port
+        # What is made once, at the first request of its kind, is nobody's share.
+        for _ in range(300):
+            self.answers()
+        with self.websocket("/") as sock:
+            sock.sendall(FRAME)
+        self.settled()
+        self.before = self.memory("VmRSS")
+        self.files = self.descriptors()
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # VmHWM begins anew
+
+    def memory(self, which: str) -> int:
+        """KiB, of /proc/PID/status."""
+        found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found
+        return int(found[1])
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def settled(self) -> None:
+        """Wait until the server has nothing to do: its processor time stands still."""
+
+        def busy() -> list[str]:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+        def still() -> bool:
+            before = busy()
+            time.sleep(0.1)
+            return busy() == before
+
+        wait_until(still)
+
+    def connect(self, receive_buffer: int = 0) -> socket.socket:
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(PATIENCE)
+        sock.connect(("127.0.0.1", self.port))
+        return sock
+
+    def websocket(self, path: str) -> socket.socket:
+        sock = self.connect(4096)
+        sock.sendall(
+            b"GET %s HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            % path.encode()
+        )
+        assert read_head(sock).startswith(b"HTTP/1.1 101 ")
+        return sock
+
+    def answers(self, path: bytes = b"/") -> None:
+        """Another client is served."""
+        with self.connect() as sock:
+            sock.sendall(GET.replace(b"/", path, 1))
+            assert read_response(sock)[1] == ANSWER
+
+
+@pytest.fixture
+def target(tmp_path) -> Iterator[Target]:
+    (tmp_path / "main.py").write_text(APP)
+    options = ("--port", "0", "--no-access-log")
+    patient = ("--timeout-head", "600", "--timeout-keep-alive", "600", "--backlog", "5000")
+    with Command("main:app", *options, *patient, cwd=tmp_path) as command:
+        yield Target(command)
+
+
+def flood(sock: socket.socket, data: bytes, most: int) -> int:
+    """Send until the server takes no more, but at most so many bytes; returns how many it took."""
+    sock.settimeout(STALLED)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < most:
+            sent += sock.send(data)
+    return sent
+
+
+# --- What a client does; at the yield the server is looked at ------------------------------------
+
+
+def stalled_reader(target: Target) -> Iterator[None]:
+    """Asks for an endless stream and reads nothing of it."""
+    with target.connect(4096) as sock:
+        sock.sendall(GET.replace(b"/", b"/talks", 1))
+        yield
+
+
+def unread_upload(target: Target) -> Iterator[None]:
+    """Sends 1 GB to an application that does not take it."""
+    with target.connect() as sock:
+        sock.sendall(b"POST /waits HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        assert flood(sock, bytes(65_536), 100_000_000) < 100_000_000
+        yield
+
+
+def unread_chunks(target: Target) -> Iterator[None]:
+    """Sends chunks of one byte without end to an application that takes none."""
+    with target.connect() as sock:
+        sock.sendall(b"POST /waits HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert flood(sock, b"1\r\nx\r\n" * 10_000, 100_000_000) < 100_000_000
+        yield
+
+
+def small_chunks(target: Target) -> Iterator[None]:
+    """Sends 100,000 chunks of one byte, which the application takes."""
+    with target.connect() as sock:
+        sock.sendall(b"POST /reads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.sendall(b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+        assert read_response(sock)[1] == b"100000"
+        yield
+
+
+def pipelined(target: Target) -> Iterator[None]:
+    """Sends 10,000 requests at once, and reads all answers."""
+    with target.connect() as sock:
+        sock.sendall(GET * 10_000 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert read_all(sock).count(b"HTTP/1.1 200 ") == 10_001
+        yield
+
+
+def pipelined_unread(target: Target) -> Iterator[None]:
+    """Sends requests without end, and reads no answer."""
+    with target.connect(4096) as sock:
+        assert flood(sock, GET * 1000, 100_000_000) < 100_000_000
+        yield
+
+
+def pipelined_behind(target: Target) -> Iterator[None]:
+    """Sends requests without end behind one that is not answered yet."""
+    with target.connect() as sock:
+        sock.sendall(GET.replace(b"/", b"/waits", 1))
+        assert flood(sock, GET * 1000, 100_000_000) < 100_000_000
+        yield
+
+
+def large_heads(target: Target) -> Iterator[None]:
+    """Sends a head nearly as large as `--limit-header-size` allows, and no end of it."""
+    begun = b"GET / HTTP/1.1\r\nHost: a\r\n"
+    fields = b"a: %s\r\n" % (b"x" * 8000)
+    fields *= (HEAD - 1000) // len(fields)
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            sock = stack.enter_context(target.connect())
+            sock.sendall(begun + fields)
+            sock.sendall(b"a: " + b"x" * (HEAD - len(fields) - 100))
+        yield
+
+
+def slow_heads(target: Target) -> Iterator[None]:
+    """Sends a head byte by byte, and no end of it."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(target.connect()) for _ in range(1000)]
+        for sock in socks:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in GET[:-1]:
+            for sock in socks:
+                sock.send(bytes([byte]))
+        yield
+
+
+def idle(target: Target) -> Iterator[None]:
+    """Has had its answer, and keeps the connection."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            socks = [stack.enter_context(target.connect()) for _ in range(100)]
+            for sock in socks:
+                sock.sendall(GET)
+            for sock in socks:
+                assert read_response(sock)[1] == ANSWER
+        yield
+
+
+def silent(target: Target) -> Iterator[None]:
+    """Connects, and sends nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(5000):
+            stack.enter_context(target.connect())
+        wait_until(lambda: target.descriptors() >= target.files + 5000)
+        yield
+
+
+def churn(target: Target) -> Iterator[None]:
+    """Connects and goes 5,000 times, also within a head or a body."""
+    ends = [GET, GET[:-1], b"nonsense\r\n\r\n", b"POST /reads HTTP/1.1\r\nHost: a\r\n"]
+    ends.append(ends[-1] + b"Content-Length: 9\r\n\r\nhello")
+    for number in range(5000):
+        with target.connect() as sock:
+            sock.sendall(ends[number % len(ends)])
+            if number % 2:  # a reset
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    yield
+
+
+def unread_messages(target: Target) -> Iterator[None]:
+    """Sends WebSocket messages without end to an application that receives none."""
+    with target.websocket("/waits") as sock:
+        assert flood(sock, FRAME * 100, 100_000_000) < 100_000_000
+        yield
+
+
+def read_messages(target: Target) -> Iterator[None]:
+    """Sends 100,000 WebSocket messages, which the application receives."""
+    with target.websocket("/") as sock:
+        assert flood(sock, FRAME * 100, 100_000_000) >= 100_000_000
+        yield
+
+
+def stalled_websocket(target: Target) -> Iterator[None]:
+    """Reads nothing of a WebSocket on which the application sends without end."""
+    with target.websocket("/talks"):
+        yield
+
+
+def unread_pongs(target: Target) -> Iterator[None]:
+    """Sends Pings without end, and reads no Pong."""
+    with target.websocket("/waits") as sock:
+        ping = b"\x89\xfd\0\0\0\0" + bytes(125)
+        flood(sock, ping * 1000, 50_000_000)
+        yield
+
+
+# What each may add to the server's memory, KiB for each of so many connections.
+ATTACKS: list[tuple[Callable[[Target], Iterator[None]], float, int]] = [
+    (stalled_reader, 1024, 1),
+    (unread_upload, 1024, 1),
+    (unread_chunks, 1024, 1),
+    (small_chunks, 1024, 1),
+    (pipelined, 1024, 1),
+    (pipelined_unread, 1024, 1),
+    (pipelined_behind, 1024, 1),
+    (large_heads, 100, 1000),
+    (slow_heads, 4, 1000),
+    (idle, 3.5, 5000),
+    (silent, 3.5, 5000),
+    (churn, 1024, 1),
+    (unread_messages, 1024, 1),
+    (read_messages, 1024, 1),
+    (stalled_websocket, 1024, 1),
+    (unread_pongs, 1024, 1),
+]
+
+
+@pytest.mark.parametrize(("attack", "bound", "connections"), ATTACKS)
+def test_bounds(target, attack, bound, connections):
+    under_attack = contextlib.contextmanager(attack)
+    with under_attack(target):
+        target.answers()
+        target.settled()
+        grown = (target.memory("VmHWM") - target.before) / connections
+        print(f"\n{attack.__name__}: {grown:.1f} KiB, bound {bound}")
+        assert grown <= bound
+    target.answers(b"/open")
+    wait_until(lambda: target.descriptors() == target.files)
+
+
+def test_the_table_says_so():
+    text = (ROOT / "SECURITY.md").read_text()
+    table = text.partition("<!-- bounds -->")[2].partition("<!-- end of bounds -->")[0]
+    rows = re.findall(r"^\| (.+?) \| ([\d,]+) \| ([\d.,]+) KiB \|$", table, re.M)
+    assert rows == [
+        (attack.__doc__.rstrip("."), f"{connections:,}", f"{bound:,}")
+        for attack, bound, connections in ATTACKS
+    ]
