@@ -42,10 +42,16 @@ HANDSHAKE = (
 FRAMES = [case.data for case in vectors.websocket.load() if len(case.data) < 300]
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+LARGE = b"POST /c HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n" + bytes(range(256)) * 4
+CHUNKED = (
+    b"POST /d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n20\r\nABCDEFGHIJKLMNOPQRSTUVWXYZ012345\r\n0\r\n\r\n"
+)
+USUAL = (GET, POST, LARGE, CHUNKED)
 STRANGE: list[Any] = [
     *(None, 0, -1, 99, 101, 200, 204, 304, 1000, True, 1.5, "", "x", "200", b"", b"x", b"5"),
     *([], {}, [b"a"], [(b"a", b"b")], [(b"", b"x")], [(b"A b", b"")], [(b"a", b"x\r\ny: z")]),
-    *([("a", "b")], [(b"content-length", b"3")], [(b"content-length", b"-3")], object()),
+    *([("a", "b")], [(b"content-length", b"2")], [(b"content-length", b"-3")], object()),
     *([(b"transfer-encoding", b"chunked")], [(b"connection", b"close")], bytearray(b"x")),
 ]
 TYPES = [
@@ -133,11 +139,19 @@ class Application:
         self.scopes: list[dict[str, Any]] = []
         self.bodies: list[bytes | None] = []
         self.behaved = True
+        self.running = 0
         self.faults: list[str] = []
         self.tasks: set[asyncio.Task[Any]] = set()
         self.released = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.running += 1
+        try:
+            await self.run(scope, receive, send)
+        finally:
+            self.running -= 1
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
         self.bodies.append(None)
         if scope["type"] == "websocket":
@@ -149,7 +163,7 @@ class Application:
             await self.misbehave(receive, send)
 
     async def turns(self) -> None:
-        for _ in range(self.rng.choice((0, 0, 0, 1, 3))):
+        for _ in range(self.rng.choice((0, 0, 0, 1, 3, 9))):
             await asyncio.sleep(0)
 
     async def answer(self, number: int, receive: Any, send: Any) -> None:
@@ -232,8 +246,8 @@ class Application:
 
     async def talk(self, scope: Any, receive: Any, send: Any) -> None:
         rng = self.rng
-        self.behaved = False  # no HTTP behind it
         if rng.random() < 0.4:
+            self.behaved = False
             await self.misbehave(receive, send)
             return
         message = await receive()
@@ -263,8 +277,7 @@ def what_is_sent(rng: random.Random) -> bytes:
     if rng.random() < 0.2:
         frames = b"".join(rng.choice(FRAMES) for _ in range(rng.randrange(3)))
         return HANDSHAKE + (mutate(frames, rng) if frames and rng.random() < 0.5 else frames)
-    usual = (GET, POST, GET, POST)
-    data = b"".join(rng.choice((*usual, rng.choice(CORPUS))) for _ in range(rng.randrange(5)))
+    data = b"".join(rng.choice((*USUAL, rng.choice(CORPUS))) for _ in range(rng.randrange(5)))
     if data and rng.random() < 0.5:
         data = mutate(data, rng)
     if data and rng.random() < 0.3:
@@ -295,14 +308,17 @@ def requests_of(data: bytes, limits: ParserLimits) -> list[tuple[str, bytes, byt
     return found
 
 
-def check_answers(written: bytes, methods: list[str]) -> None:
-    """What was written is a response to each request, then at most one refusal, then nothing.
+def answers(written: bytes, methods: list[str]) -> int:
+    """How many whole responses were written; the last may be cut.
 
-    The last may be cut.
+    Each belongs to a request, but for one refusal at the end; none is behind one that closes.
     """
+    count = 0
+    closes = False
     for method in [*methods, "GET"]:
         if not written:
-            return
+            return count
+        assert not closes
         client = h11.Connection(h11.CLIENT)
         client.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
         client.send(h11.EndOfMessage())
@@ -310,11 +326,15 @@ def check_answers(written: bytes, methods: list[str]) -> None:
         while True:
             event = client.next_event()
             if event is h11.NEED_DATA:
-                return
+                return count
+            if isinstance(event, h11.Response):
+                closes = (b"connection", b"close") in event.headers
             if isinstance(event, h11.EndOfMessage):
                 break
+        count += 1
         written = client.trailing_data[0]
     assert not written
+    return count
 
 
 async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
@@ -327,7 +347,7 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
     connection.connection_made(wire)
     data = what_is_sent(rng)
     at = 0
-    writing_paused = eof = drained = False
+    writing_paused = eof = False
     for _ in range(rng.randrange(1, 60)):
         if wire.lost:
             break
@@ -350,25 +370,33 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
             context.refresh()
             connection.check_deadlines(context.now + FOREVER)
         elif kind == 16 and rng.random() < 0.1:
-            context.draining = drained = True
+            context.draining = True
             connection.drain()
         elif kind == 17 and rng.random() < 0.1:
             wire.lose(rng.choice((None, ConnectionResetError())))
         elif kind == 18:
             application.released.set()
-    for _ in range(10):
+    if writing_paused and not wire.lost:
+        wire.unsent = 0
+        connection.resume_writing()
+    application.released.set()
+    for _ in range(STEPS):
         await asyncio.sleep(0)
     asked = requests_of(data[:at], context.limits)
     served = [(scope.get("method", "GET"), scope["raw_path"]) for scope in application.scopes]
     assert served == [request[:2] for request in asked[: len(served)]]
     for body, (_, _, whole) in zip(application.bodies, asked, strict=False):
         assert body is None or body == whole
-    if application.behaved and not eof and not drained:
-        check_answers(bytes(wire.written), [method for method, _ in served])
+    if all(scope["type"] == "http" for scope in application.scopes):
+        answered = answers(bytes(wire.written), [method for method, _ in served])
+        if not (wire.closing or wire.ended or application.running):
+            assert answered >= sum(whole is not None for _, _, whole in asked)
     assert not wire.faults
     assert not application.faults
     wire.lose(None)
-    application.released.set()
+    for _ in range(STEPS):
+        await asyncio.sleep(0)
+    assert not (application.behaved and application.running)
     for task in [*application.tasks, *(cycle.task for cycle in context.cycles)]:
         task.cancel()
     for _ in range(STEPS):

@@ -8,7 +8,7 @@ import asyncio
 import copy
 
 import pytest
-from apps import GET, Gate, get, http_only, post, respond, take_replies
+from apps import GET, Gate, get, http_only, post, read_body, respond, take_replies
 from support import read_response, wait_until
 
 from thestral.errors import LocalProtocolError
@@ -210,6 +210,24 @@ def test_a_send_that_two_tasks_race_for_is_whole(serve):
 
     (reply,) = take_replies(serve(app).raw(get("/", "Connection: close")))
     assert reply.body == b"".join(bytes([65 + number]) * 70_000 for number in range(8))
+
+
+@pytest.mark.parametrize("step", ["receive", "send"])
+def test_another_thread_is_told_so(serve, errors, step):
+    """What it would write to is shared by all connections."""
+
+    @http_only
+    async def app(scope, receive, send):
+        async def elsewhere():
+            await (receive() if step == "receive" else send(START))
+
+        with pytest.raises(LocalProtocolError, match="another one"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+        await respond(send, await read_body(receive))
+
+    (reply,) = take_replies(serve(app).raw(post(b"hello", "Connection: close")))
+    assert reply.body == b"hello"
+    assert not errors()
 
 
 # --- The scope ------------------------------------------------------------------------------------

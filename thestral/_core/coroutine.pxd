@@ -4,5 +4,6 @@ cdef class Finished:
 
 cpdef object advance(object coroutine)
 cpdef bint is_held_once(object thing)
+cpdef long this_thread()
 cpdef object task_of(object coroutine, dict arguments)
 cpdef bint is_native(object thing)

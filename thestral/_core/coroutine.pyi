@@ -23,5 +23,8 @@ def is_held_once(thing: Any) -> bool:
     for something else.
     """
 
+def this_thread() -> int:
+    """threading.get_ident()."""
+
 def task_of(coroutine: Any, arguments: dict[str, Any]) -> Task[None]:
     """asyncio.Task(coroutine, **arguments), by that dictionary itself and no copy."""

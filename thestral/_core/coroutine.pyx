@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyObject_Call
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_REFCNT, PyObject
 
 from thestral._core.csrc cimport PYGEN_NEXT, PyCoro_CheckExact, PyIter_Send, PySendResult
@@ -28,6 +29,10 @@ cpdef bint is_native(object thing):
 
 cpdef bint is_held_once(object thing):
     return Py_REFCNT(thing) == 2  # and by the caller's own name
+
+
+cpdef long this_thread():
+    return PyThread_get_thread_ident()
 
 
 cpdef object task_of(object coroutine, dict arguments):

@@ -477,6 +477,7 @@ class Sending:
             self.taken = True
             message = self.message
             self.message = None
+            cycle.context.expect_own_thread()
             done = cycle.take(message)
         elif cycle._gone:
             raise ClientDisconnected("the client is gone")

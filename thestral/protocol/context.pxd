@@ -1,3 +1,4 @@
+from thestral._core.coroutine cimport this_thread
 from thestral._core.http1 cimport RequestParser, ResponseWriter
 from thestral.protocol.access cimport AccessLog
 
@@ -5,6 +6,7 @@ from thestral.protocol.access cimport AccessLog
 cdef class WorkerContext:
     cdef public object app
     cdef public object loop
+    cdef public long thread
     cdef public object base_context
     cdef public object limits
     cdef public object websocket
@@ -48,4 +50,5 @@ cdef class WorkerContext:
 
     cpdef object add(self, object connection)
     cpdef object discard(self, object connection)
+    cdef object expect_own_thread(self)
     cpdef object refresh(self)

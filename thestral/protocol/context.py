@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from thestral._core.coroutine import this_thread
 from thestral._core.http1 import ResponseWriter
+from thestral.errors import LocalProtocolError
 from thestral.forwarded import Forwarding, TrustedPeers
 from thestral.logging import Refusals
 from thestral.protocol.access import AccessLog
@@ -76,6 +78,7 @@ class WorkerContext:
     ) -> None:
         self.app = app
         self.loop = loop
+        self.thread = this_thread()
         self.state = state
         self.base_context = base_context
         self.certificates = certificates
@@ -176,6 +179,18 @@ class WorkerContext:
         if self._ticker is None:
             self.refresh()
             self._ticker = self.loop.call_later(self.interval, self.tick)
+
+    def expect_own_thread(self) -> None:
+        """For receive() and send(), which touch what all connections of the worker share.
+
+        Raises:
+            LocalProtocolError: the caller runs in another thread.
+        """
+        if this_thread() != self.thread:
+            raise LocalProtocolError(
+                "receive() and send() belong to the thread of the server's loop: from another one,"
+                " call them by asyncio.run_coroutine_threadsafe()"
+            )
 
     def discard(self, connection: Connection) -> None:
         self.connections.discard(connection)

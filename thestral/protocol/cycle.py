@@ -68,6 +68,7 @@ class HTTPCycle(Cycle):
 
     async def receive(self) -> dict[str, Any]:
         """http.request with what has come of the body, then http.disconnect."""
+        self.context.expect_own_thread()
         while True:
             if self._state == COMPLETE:
                 return {"type": "http.disconnect"}

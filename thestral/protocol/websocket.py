@@ -96,6 +96,7 @@ class WebSocketCycle(Cycle):
         Raises:
             LocalProtocolError: it has been called after websocket.disconnect.
         """
+        self.context.expect_own_thread()
         if not self._connect_delivered:
             self._connect_delivered = True
             return {"type": "websocket.connect"}
