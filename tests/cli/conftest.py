@@ -7,6 +7,7 @@ import os
 
 import pytest
 from load import APP
+from probe import PROBE, Probe
 from process import Command
 
 
@@ -24,4 +25,14 @@ def start(folder):
     with contextlib.ExitStack() as commands:
         yield lambda *arguments, **popen: commands.enter_context(
             Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
+        )
+
+
+@pytest.fixture
+def thestral(tmp_path):
+    """Function (*arguments, port="0", **popen) that starts the command beside probe.py."""
+    (tmp_path / "probe.py").write_text(PROBE)
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, port="0", **popen: stack.enter_context(
+            Probe(tmp_path, *(["--port", port] if port else []), *arguments, **popen)
         )

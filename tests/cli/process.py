@@ -48,7 +48,10 @@ def create_app():
 
 
 # Variables that would reach into a test from outside.
-FOREIGN = ("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET")
+FOREIGN = (
+    *("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET"),
+    *("NO_COLOR", "COLUMNS"),
+)
 MARK = "TESTED_PROCESS"  # environment variable by which a command's whole family is known
 
 

@@ -1,0 +1,38 @@
+"""What --help says of every option."""
+
+from __future__ import annotations
+
+import re
+
+from click.testing import CliRunner
+
+from thestral.cli import main
+from thestral.config import Config, options
+
+
+def help_text():
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    return result.output.partition("Examples:")[0]
+
+
+def test_help_has_a_heading_for_each_group_of_options():
+    headings = re.findall(r"^(\S.*):$", help_text(), re.MULTILINE)
+    assert {spec.group for _, spec in options()} <= set(headings)
+    assert len(headings) == len(set(headings))
+
+
+def test_help_shows_every_option_with_unit_default_and_environment():
+    # Lines are wrapped, also at hyphens.
+    text = re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", help_text()))
+    for name, spec in options():
+        flag = "--" + (spec.flag or name).replace("_", "-")
+        (entry,) = re.findall(rf" {flag} .*?(?= --(?!no-)|$)", text)
+        assert f"[env: THESTRAL_{name.upper()}]" in entry, name
+        assert spec.unit.upper() in entry, name
+        default = getattr(Config("a:b"), name)
+        if spec.kind is bool:
+            assert f"--no-{flag[2:]}" in entry
+        elif default not in (None, "", []):
+            shown = ", ".join(default) if spec.kind is list else default
+            assert f"[default: {shown}]" in entry, name
