@@ -9,7 +9,7 @@ STUBS = $(patsubst thestral/_core/%.pyi,thestral._core.%,$(wildcard thestral/_co
 SCRIPTS = PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"
 SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1
 
-.PHONY: system install dev build test quick cov lint types asan fuzz load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
+.PHONY: system install dev build test quick cov lint types asan fuzz fuzz-c load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
 system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends gcc zlib1g-dev curl valgrind nginx-light libnginx-mod-stream && (command -v chromium || command -v google-chrome)
 install:  ; $(PYTHON) -m pip install -e ".[test,examples,docs]"
@@ -22,6 +22,7 @@ lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PYTHON) -m pyright tests/typing && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt $(STUBS)
 asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && $(SANITIZERS) $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
+fuzz-c:   ; PYTHONPATH=tests:tests/fuzz $(PYTHON) tests/fuzz/fuzz_c.py --seconds $(SECONDS)
 load:     ; PYTHONPATH=tests:tests/cli TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
 soak:     ; MINUTES=$(MINUTES) $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
