@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from support import Running
 
@@ -49,6 +50,21 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
             Running(app, loop=request.param, **options)
         )
     gc.collect()  # what a test leaves behind must complain in that test
+
+
+@pytest.fixture
+def client(serve):
+    """Function (app, **options) that gives an httpx client and the running server."""
+    clients = []
+
+    def connect(app, **options):
+        running = serve(app, **options)
+        clients.append(httpx.Client(base_url=running.url, trust_env=False, timeout=10))
+        return clients[-1], running
+
+    yield connect
+    for each in clients:
+        each.close()
 
 
 LOGGERS = ["thestral", "thestral.error", "thestral.access"]

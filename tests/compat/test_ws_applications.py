@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import channels.layers
-import django
 import httpx
 import pytest
 import socketio
@@ -15,7 +14,6 @@ from channels.generic.websocket import (
     JsonWebsocketConsumer,
 )
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import JsonResponse
 from django.urls import path
@@ -75,15 +73,7 @@ urlpatterns = [path("page/<name>", django_page), path("sync", django_sync_page)]
 
 
 @pytest.fixture
-def django_application(monkeypatch):
-    if not settings.configured:
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            ROOT_URLCONF=__name__,
-            SECRET_KEY="secret",  # of nothing
-            CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
-        )
-        django.setup()
+def django_application(monkeypatch, django_urls):
     # A channel layer belongs to the loop that first used it.
     monkeypatch.setattr(channels.layers.channel_layers, "backends", {})
     return ProtocolTypeRouter(

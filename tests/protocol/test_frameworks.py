@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
-import httpx
 import pytest
 from apps import GET, Gate, get, is_closed, post, take_replies
 from fastapi import BackgroundTasks, Depends, FastAPI, File, Request, UploadFile
@@ -22,21 +21,6 @@ from starlette.routing import Route
 from support import read_all, read_head, read_response, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "application.py"
-
-
-@pytest.fixture
-def client(serve):
-    """Function (app, **options) that gives a client and the running server."""
-    clients = []
-
-    def connect(app, **options):
-        running = serve(app, **options)
-        clients.append(httpx.Client(base_url=running.url, trust_env=False, timeout=10))
-        return clients[-1], running
-
-    yield connect
-    for each in clients:
-        each.close()
 
 
 def test_example_application(client):

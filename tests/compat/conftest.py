@@ -1,0 +1,24 @@
+"""What several of these tests set up alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import django
+import pytest
+from django.conf import settings
+from django.test.utils import override_settings
+
+
+@pytest.fixture
+def django_urls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Django, once for the process, with the test module's `urlpatterns`."""
+    if not settings.configured:
+        settings.configure(
+            ALLOWED_HOSTS=["*"],
+            SECRET_KEY="secret",  # of nothing
+            CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+        )
+        django.setup()
+    with override_settings(ROOT_URLCONF=request.module.__name__):
+        yield
