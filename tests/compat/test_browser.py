@@ -1,36 +1,18 @@
-"""A real browser, Chromium without a window, driven over its DevTools protocol."""
+"""A real browser: Chromium."""
 
 import asyncio
-import itertools
+import hashlib
 import json
-import os
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from chromium import LOADED, Browser
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from support import PATIENCE, wait_until
-from websockets.sync.client import connect
-
-SWITCHES = [
-    "--headless",
-    "--remote-debugging-port=0",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",  # it is small in a container
-    "--disable-features=BackForwardCache",  # it keeps the WebSocket of a page that is left
-    "--disable-extensions",
-    "--disable-gpu",
-    "--disable-sync",
-    "--no-default-browser-check",
-    "--no-first-run",
-    "--no-proxy-server",
-]
+from support import wait_until
 
 # What the tests say in the page: a WebSocket whose events can be awaited one by one.
 PAGE = """<!doctype html><title>thestral</title><script>
@@ -45,78 +27,6 @@ function open(path, protocols) {
 }
 const ended = (event) => [event.type, event.code, event.reason, event.wasClean];
 </script>"""
-
-LOADED = "document.title === 'thestral' && document.readyState === 'complete'"
-
-
-class Browser:
-    """Chromium; each page is a target with a DevTools connection of its own."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        self.log = profile.with_suffix(".log")
-        command = [program, *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
-        if os.geteuid() == 0:
-            command.insert(1, "--no-sandbox")  # it refuses to start as root with one
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.port, path = wait_until(lambda: self._address(profile / "DevToolsActivePort"))
-        self.devtools = Session(self.port, path)
-
-    def _address(self, file: Path) -> list[str] | None:
-        if self.process.poll() is not None:
-            pytest.fail(f"Chromium does not start:\n{self.log.read_text(errors='replace')}")
-        lines = file.read_text().splitlines() if file.exists() else []
-        return lines if len(lines) == 2 else None
-
-    def open(self, url: str) -> "Session":
-        target = self.devtools.call("Target.createTarget", url=url)["targetId"]
-        page = Session(self.port, f"/devtools/page/{target}")
-        page.target = target
-        wait_until(lambda: page.evaluate(LOADED))
-        return page
-
-    def close(self) -> None:
-        self.devtools.send("Browser.close")
-        self.devtools.close()
-        self.process.wait(PATIENCE)
-
-
-class Session:
-    """A DevTools connection: commands, and their results."""
-
-    target = ""
-
-    def __init__(self, port: str, path: str) -> None:
-        self._ws = connect(f"ws://127.0.0.1:{port}{path}", proxy=None, max_size=None)
-        self._ws.__enter__()
-        self._numbers = itertools.count()
-
-    def send(self, method: str, **params) -> int:
-        number = next(self._numbers)
-        self._ws.send(json.dumps({"id": number, "method": method, "params": params}))
-        return number
-
-    def call(self, method: str, **params):
-        number = self.send(method, **params)
-        while (answer := json.loads(self._ws.recv(timeout=PATIENCE))).get("id") != number:
-            pass  # an event
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def evaluate(self, expression: str):
-        """The value of an expression in the page; a promise is awaited."""
-        result = self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
-        )
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-    def run(self, body: str):
-        """What the body of an async function returns."""
-        return self.evaluate(f"(async () => {{ {body} }})()")
-
-    def close(self) -> None:
-        self._ws.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +45,17 @@ class Site:
     def __init__(self) -> None:
         self.ends: list[tuple[int, str]] = []
         self.streams_ended = 0
+        self.uploading: list[int] = []  # sizes of what has come of uploads
+        self.uploads_broken = 0
         self.app = Starlette(
             routes=[
                 Route("/", self.page),
                 Route("/echo", self.post, methods=["POST"]),
                 Route("/numbers", self.numbers),
                 Route("/events", self.events),
+                Route("/broken", self.broken),
+                Route("/upload", self.upload, methods=["POST"]),
+                Route("/refuse", self.refuse, methods=["POST"]),
                 WebSocketRoute("/ws", self.echo),
                 WebSocketRoute("/close", self.close),
                 WebSocketRoute("/fail", self.fail),
@@ -179,6 +94,36 @@ class Site:
                 self.streams_ended += 1
 
         return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def broken(self, request: Request):
+        """Two events, and the stream breaks off within its chunks."""
+        last = int(request.headers.get("last-event-id", "0"))
+
+        async def parts():
+            yield "retry: 1\n\n"
+            for number in range(last + 1, last + 3):
+                yield f"id: {number}\ndata: {number}\n\n"
+            raise RuntimeError("on purpose")
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def upload(self, request: Request):
+        """Each field of a form, or of another body its size."""
+        if request.headers["content-type"].startswith("multipart/form-data"):
+            async with request.form() as form:
+                file = form["file"]
+                digest = hashlib.sha256(await file.read()).hexdigest()
+                told = {"name": file.filename, "size": file.size, "sha256": digest}
+                return JSONResponse({**told, "text": form["text"]})
+        try:
+            async for part in request.stream():
+                self.uploading.append(len(part))
+        except ClientDisconnect:
+            self.uploads_broken += 1
+        return JSONResponse({"size": sum(self.uploading)})
+
+    async def refuse(self, request: Request):
+        return Response("too large", status_code=413)
 
     async def echo(self, websocket: WebSocket):
         offered = websocket.scope["subprotocols"]
@@ -368,3 +313,98 @@ def test_fetch_and_event_source(visit, site):
     page.call("Page.navigate", url="about:blank")
     wait_until(lambda: not running.context.cycles)
     assert site.ends == [(1001, "")]
+
+
+# A file of some megabytes that does not repeat, and its digest.
+FILE = """
+    const octets = new Uint8Array(3_000_000);
+    for (let at = 0; at < octets.length; at += 50_000)
+        crypto.getRandomValues(octets.subarray(at, at + 50_000));
+    const hex = (buffer) => [...new Uint8Array(buffer)]
+        .map((octet) => octet.toString(16).padStart(2, "0")).join("");
+    const digest = hex(await crypto.subtle.digest("SHA-256", octets));
+    const file = new File([octets], "grüße.bin");
+"""
+
+
+def test_upload_of_a_form(visit):
+    """By fetch, and as a page's own form that the browser sends and leaves for."""
+    _, page = visit()
+    told, digest = page.run(
+        FILE
+        + """
+        const form = new FormData();
+        form.append("text", "ü".repeat(1000));
+        form.append("file", file);
+        const reply = await fetch("/upload", {method: "POST", body: form});
+        return [await reply.json(), digest];
+    """
+    )
+    expected = {"name": "grüße.bin", "size": 3_000_000}
+    assert told == {**expected, "sha256": digest, "text": "ü" * 1000}
+    digest = page.run(
+        FILE
+        + """
+        document.body.innerHTML = `<form action="/upload" method="post"
+            enctype="multipart/form-data"><input name="text" value="of a page"
+            ><input type="file" name="file"></form>`;
+        const chosen = new DataTransfer();
+        chosen.items.add(file);
+        document.querySelector("[type=file]").files = chosen.files;
+        setTimeout(() => document.querySelector("form").submit());
+        return digest;
+    """
+    )
+    wait_until(
+        lambda: page.evaluate("location.pathname + document.readyState") == "/uploadcomplete"
+    )
+    told = json.loads(page.evaluate("document.body.innerText"))
+    assert told == {**expected, "sha256": digest, "text": "of a page"}
+
+
+def test_large_upload_told_of_refused_and_broken_off(visit, site):
+    running, page = visit()
+    got = page.run("""
+        const body = new Blob([new Uint8Array(12_000_000)]), progress = [];
+        const asked = new XMLHttpRequest();
+        asked.open("POST", "/upload");
+        asked.setRequestHeader("Content-Type", "application/octet-stream");
+        asked.upload.onprogress = (event) => progress.push(event.loaded);
+        await new Promise((done) => { asked.onloadend = done; asked.send(body); });
+        const refused = await fetch("/refuse", {method: "POST", body});
+        return [asked.status, asked.responseText, progress.at(-1), refused.status,
+            await refused.text(), (await fetch("/numbers")).status];
+    """)
+    assert got == [200, '{"size":12000000}', 12_000_000, 413, "too large", 200]
+    site.uploading.clear()
+    page.run("""
+        window.abort = new AbortController();
+        window.upload = fetch("/upload", {
+            method: "POST",
+            headers: {"Content-Type": "application/octet-stream"},
+            body: new Blob(Array(200).fill(new Uint8Array(1_000_000))),
+            signal: abort.signal,
+        }).then((reply) => reply.status, (error) => error.name);
+    """)
+    wait_until(lambda: site.uploading)
+    assert page.evaluate("abort.abort(), upload") == "AbortError"
+    wait_until(lambda: site.uploads_broken == 1)
+    assert sum(site.uploading) < 200_000_000
+    page.call("Page.navigate", url="about:blank")
+    wait_until(lambda: not running.context.cycles)
+
+
+def test_event_source_connects_again_when_a_stream_breaks(visit):
+    _, page = visit(log_level="critical")
+    got = page.run("""
+        const source = new EventSource("/broken"), events = [];
+        let errors = 0;
+        source.onerror = () => errors++;
+        await new Promise((done) => source.onmessage = (event) => {
+            events.push(event.data);
+            if (events.length === 6) done();
+        });
+        source.close();
+        return [events, errors >= 2];
+    """)
+    assert got == [["1", "2", "3", "4", "5", "6"], True]
