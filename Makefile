@@ -3,20 +3,22 @@ PYTHON ?= python
 SECONDS ?= 60
 MINUTES ?= 30
 TIMES ?= 5
+EXTRAS ?= test,examples,docs
 SITE ?= site
 WHEEL ?= $(wildcard wheelhouse/*.whl)
 STUBS = $(patsubst thestral/_core/%.pyi,thestral._core.%,$(wildcard thestral/_core/*.pyi))
 SCRIPTS = PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"
 SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1
 
-.PHONY: system install dev build test quick cov lint types asan fuzz fuzz-c load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
+.PHONY: system install dev build test quick compat cov lint types asan fuzz fuzz-c load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
 system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends gcc zlib1g-dev curl valgrind nginx-light libnginx-mod-stream && (command -v chromium || command -v google-chrome)
-install:  ; $(PYTHON) -m pip install -e ".[test,examples,docs]"
+install:  ; $(PYTHON) -m pip install -e ".[$(EXTRAS)]"
 dev:      ; $(PYTHON) -m pip install -e ".[dev]"
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
 test:     ; $(PYTHON) -m pytest -q -n auto
 quick:    ; $(PYTHON) -m pytest -q -n auto tests/core tests/csrc tests/server/test_config.py tests/cli/test_command_line.py tests/smoke
+compat:   ; $(PYTHON) -m pytest -q tests/compat/heavy
 cov:      ; $(PYTHON) -m pytest -q --cov=thestral --cov-report=term-missing
 lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PYTHON) -m pyright tests/typing && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt $(STUBS)
