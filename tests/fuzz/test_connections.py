@@ -34,7 +34,7 @@ ROUNDS = 4  # seeds
 CONNECTIONS = 1000  # of each
 SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS") or 0)
 FOREVER = 1e9  # seconds, beyond every deadline
-STEPS = 60  # of the loop, by which all that was cancelled has ended
+STEPS = 200  # of the loop, by which all that can go on has ended
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -148,6 +148,10 @@ class Application:
         self.running += 1
         try:
             await self.run(scope, receive, send)
+        except Exception as exc:
+            if self.behaved:
+                self.faults.append(repr(exc))
+            raise
         finally:
             self.running -= 1
 
@@ -348,12 +352,14 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
     data = what_is_sent(rng)
     at = 0
     writing_paused = eof = False
-    for _ in range(rng.randrange(1, 60)):
+    pace = rng.choice(((1, 2, 7), (7, 40), (40, 300, 5000)))  # bytes of a piece
+    trouble = rng.choice((0, 0.2, 1))
+    for _ in range(rng.randrange(1, 200)):
         if wire.lost:
             break
         kind = rng.randrange(20)
         if kind < 8 and at < len(data) and not (wire.reading_paused or eof or wire.closing):
-            size = rng.choice((1, 2, 7, 40, 300, 5000))
+            size = rng.choice(pace)
             connection.data_received(data[at : at + size])
             at += size
         elif kind < 13:
@@ -362,17 +368,19 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
             writing_paused = not writing_paused
             wire.unsent = 100_000 if writing_paused else 0
             (connection.pause_writing if writing_paused else connection.resume_writing)()
-        elif kind == 14 and rng.random() < 0.3 and not (eof or wire.closing or wire.reading_paused):
+        elif kind == 14 and rng.random() < 0.3 * trouble:
+            if eof or wire.closing or wire.reading_paused:
+                continue
             eof = True
             if not connection.eof_received():
                 wire.close()
-        elif kind == 15 and rng.random() < 0.2:
+        elif kind == 15 and rng.random() < 0.2 * trouble:
             context.refresh()
             connection.check_deadlines(context.now + FOREVER)
-        elif kind == 16 and rng.random() < 0.1:
+        elif kind == 16 and rng.random() < 0.1 * trouble:
             context.draining = True
             connection.drain()
-        elif kind == 17 and rng.random() < 0.1:
+        elif kind == 17 and rng.random() < 0.1 * trouble:
             wire.lose(rng.choice((None, ConnectionResetError())))
         elif kind == 18:
             application.released.set()
