@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -19,7 +20,7 @@ from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.importer import USUAL_NAMES
 from thestral.logging import error_logger
 from thestral.option import Option
-from thestral.server import Server, leave
+from thestral.server import Server, flush_output, leave
 from thestral.settings import load_environment, read_settings
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def take_standard_descriptors() -> None:
 
 def serve(app: str | None, **values: Any) -> None:
     take_standard_descriptors()
+    atexit.register(flush_output)
     if app is None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
         sys.exit(BAD_USAGE)

@@ -523,5 +523,20 @@ def leave(server: Server) -> None:
     if server.left_behind:
         error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
         logging.shutdown()
-        sys.stdout.flush()
+        flush_output()
         os._exit(0)
+
+
+def flush_output() -> None:
+    """Write what stdout and stderr still hold, or give it up where nobody takes it any more, as a
+    terminal that is gone: the interpreter would end with status 120 for it, a worker with 1.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

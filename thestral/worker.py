@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
 from thestral.logging import error_logger
-from thestral.server import Server, leave
+from thestral.server import Server, flush_output, leave
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -73,6 +73,7 @@ def run_worker(
     server = WorkerServer(config, pipe, app)
     try:
         server.run(sockets)
+        leave(server)
     except Terminated:
         sys.exit(0)
     except ThestralError as error:
@@ -81,7 +82,8 @@ def run_worker(
             sys.exit(1)
         server.tell(str(error))
         sys.exit(STARTUP_FAILURE)
-    leave(server)
+    finally:
+        flush_output()
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def create_app():
 # Variables that would reach into a test from outside.
 FOREIGN = (
     *("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET"),
-    *("NO_COLOR", "COLUMNS"),
+    *("NO_COLOR", "COLUMNS", "PYTHONUNBUFFERED"),
 )
 MARK = "TESTED_PROCESS"  # environment variable by which a command's whole family is known
 
@@ -78,7 +78,8 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, *self.program, *arguments],
             cwd=cwd,
-            env={**clean, **(env or {}), name: value},
+            # A source that is written twice in a second could be taken from its bytecode.
+            env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **(env or {}), name: value},
             text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
         )
