@@ -105,19 +105,23 @@ class Taken(socket.socket):
     """A socket after whose IPv6 address somebody takes the same port of IPv4, so many times."""
 
     times = 0
+    tries = 0
     others: list[socket.socket] = []
 
     def bind(self, address):
         super().bind(address)
         if self.family == socket.AF_INET6 and Taken.times:
             Taken.times -= 1
-            other = socket.create_server(("127.0.0.1", self.getsockname()[1]))
-            Taken.others.append(other)
+            Taken.tries += 1
+            with contextlib.suppress(OSError):  # another process has it: just as well
+                other = socket.create_server(("127.0.0.1", self.getsockname()[1]))
+                Taken.others.append(other)
 
 
 @pytest.mark.parametrize("options", [{"host": "localhost"}, {"host": ["::1", "127.0.0.1"]}])
 def test_free_port_that_is_taken_for_the_second_address(monkeypatch, options):
     monkeypatch.setattr(Taken, "others", [])
+    monkeypatch.setattr(Taken, "tries", 0)
     if options["host"] == "localhost":
         monkeypatch.setattr(socket, "getaddrinfo", resolver("::1", "127.0.0.1"))
     monkeypatch.setattr(sockets, "TCPListener", Taken)
@@ -125,11 +129,11 @@ def test_free_port_that_is_taken_for_the_second_address(monkeypatch, options):
         monkeypatch.setattr(Taken, "times", 3)
         (first, second), _ = opened(port=0, **options)
         assert first[1] == second[1]
-        assert len(Taken.others) == 3
+        assert Taken.tries == 3
         monkeypatch.setattr(Taken, "times", 1000)
         with pytest.raises(BindError, match="is in use"):
             opened(port=0, **options)
-        assert len(Taken.others) == 13
+        assert Taken.tries == 13
     finally:
         sockets.close_all(Taken.others)
 
