@@ -28,6 +28,8 @@ PROXY_HEADS = [
     PROXY_2 + b"\x21\x21\0\x2b" + bytes(36) + b"\x03\0\x04\0\0\0\0",
     PROXY_2 + b"\x21\x31\0\xd8" + b"/run/a".ljust(108, b"\0") + b"/run/b".ljust(108, b"\0"),
 ]
+# Around the limits that the targets' settings choose.
+LONG_LINES = [b"GET /" + b"a" * n + b" HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(24, 29)]
 OCTETS = [
     *(b"18446744073709551615", b"18446744073709551616", b"000123", b"+1"),
     *(b"5\r\n", b'a;x="\\"y";z = 1\r\n', b"ffffffffffffffff\r\n", b"10000000000000000\r\n"),
@@ -70,7 +72,7 @@ def run(command: list[str]) -> None:
 def seeds(target: str) -> list[bytes]:
     """Inputs of a target: its byte of settings, then what a peer may send."""
     if target == "http1":
-        cases = [case.data for case in vectors.http1.load()]
+        cases = [*(case.data for case in vectors.http1.load()), *LONG_LINES]
         found = [bytes([flags]) + data for data in cases for flags in (0, 15)]
     elif target == "websocket":
         plain = [(case.data, case.settings.bits) for case in vectors.websocket.load()]

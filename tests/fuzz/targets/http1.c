@@ -9,7 +9,8 @@ static void record_slice(th_buffer *trace, const th_head *head, th_slice slice) 
 
 static void record_head(th_buffer *trace, const th_head *head, const th_http1_limits *limits) {
   EXPECT(head->field_count <= limits->fields);
-  EXPECT(head->target.length <= limits->request_line);
+  /* " HTTP/1.1" is behind the target, and what is before it is one blank behind the method. */
+  EXPECT(head->target.offset + head->target.length + 9 <= limits->request_line);
   EXPECT(!head->chunked || head->content_length == 0);
   uint8_t facts[] = {head->method,   head->minor,     head->form,         head->keep_alive,
                      head->chunked,  head->upgrade,   head->websocket,    head->expect_continue,
