@@ -9,12 +9,14 @@ import contextlib
 import os
 import re
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from process import ROOT, Command
 from support import PATIENCE, read_all, read_head, read_response, wait_until
 
@@ -63,15 +65,17 @@ STALLED = 1.0  # seconds without a byte taken: the other side has stopped
 class Target:
     """A server in a process of its own."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, trust: ssl.SSLContext | None = None) -> None:
+        self.trust = trust  # None for plain HTTP
         self.pid = command.process.pid
         self.port = urlsplit(command.url()).port
         assert self.port
         # What is made once, at the first request of its kind, is nobody's share.
         for _ in range(300):
             self.answers()
-        with self.websocket("/") as sock:
-            sock.sendall(FRAME)
+        if trust is None:
+            with self.websocket("/") as sock:
+                sock.sendall(FRAME)
         self.settled()
         self.before = self.memory("VmRSS")
         self.files = self.descriptors()
@@ -117,9 +121,12 @@ class Target:
         assert read_head(sock).startswith(b"HTTP/1.1 101 ")
         return sock
 
+    def over_tls(self, sock: socket.socket) -> socket.socket:
+        return sock if self.trust is None else self.trust.wrap_socket(sock, server_hostname="a")
+
     def answers(self, path: bytes = b"/") -> None:
         """Another client is served."""
-        with self.connect() as sock:
+        with self.connect() as plain, self.over_tls(plain) as sock:
             sock.sendall(GET.replace(b"/", path, 1))
             assert read_response(sock)[1] == ANSWER
 
@@ -321,11 +328,48 @@ def test_bounds(target, attack, bound, connections):
     wait_until(lambda: target.descriptors() == target.files)
 
 
+@pytest.fixture
+def tls_target(tmp_path) -> Iterator[Target]:
+    authority = trustme.CA()
+    authority.issue_cert("a").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    (tmp_path / "main.py").write_text(APP)
+    options = ("--port", "0", "--no-access-log", "--ssl-certfile", "server.pem")
+    patient = ("--timeout-tls-handshake", "600", "--backlog", "5000")
+    with Command("main:app", *options, *patient, cwd=tmp_path) as command:
+        yield Target(command, trust)
+
+
+def handshakes(target: Target) -> Iterator[None]:
+    """Begins a TLS handshake, and does not go on."""
+    assert target.trust
+    hello = ssl.MemoryBIO()
+    begun = target.trust.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a")
+    with pytest.raises(ssl.SSLWantReadError):
+        begun.do_handshake()
+    first = hello.read()
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            sock = stack.enter_context(target.connect())
+            sock.sendall(first)
+            assert sock.recv(1)  # the server's part has come
+        yield
+
+
+OVER_TLS = [(handshakes, 70, 1000)]
+
+
+@pytest.mark.parametrize(("attack", "bound", "connections"), OVER_TLS)
+def test_bounds_of_tls(tls_target, attack, bound, connections):
+    test_bounds(tls_target, attack, bound, connections)
+
+
 def test_the_table_says_so():
     text = (ROOT / "SECURITY.md").read_text()
     table = text.partition("<!-- bounds -->")[2].partition("<!-- end of bounds -->")[0]
     rows = re.findall(r"^\| (.+?) \| ([\d,]+) \| ([\d.,]+) KiB \|$", table, re.M)
     assert rows == [
         (attack.__doc__.rstrip("."), f"{connections:,}", f"{bound:,}")
-        for attack, bound, connections in ATTACKS
+        for attack, bound, connections in [*ATTACKS, *OVER_TLS]
     ]
