@@ -221,6 +221,7 @@ BFINAL = "a compressed message with a block that calls itself the last"
 CLOSE_WITHIN = "a Close frame in the middle of a message"
 CLOSE_1014 = "the close code 1014"
 BREAKS_OFF = "compressed data that ends within a block"
+ABOVE = "compressed data that alone is larger than a message may be"
 
 DIFFERENCES = {
     "websockets": {
@@ -228,6 +229,7 @@ DIFFERENCES = {
         BFINAL: "inflates nothing behind it; RFC 7692 section 7.2.3.4 allows it",
         CLOSE_WITHIN: "refuses it; RFC 6455 section 5.4: control frames MAY stand there",
         BREAKS_OFF: "takes it; RFC 7692 section 7.2.2: the four bytes end the message's last block",
+        ABOVE: "refuses its head; it may inflate to less",
     },
     "wsproto": {
         BETWEEN: "takes the rest as uncompressed; RFC 6455 section 5.4: they MAY be there",
@@ -261,6 +263,7 @@ def oddities(data: bytes) -> set[str]:
             if opcode != CONTINUATION:
                 compressed = b"" if data[0] & RSV1 else None
             if compressed is not None:
+                found |= {ABOVE} if length > vectors.MAX_SIZE else set()
                 compressed += payload
                 end = TAIL if whole and data[0] & 0x80 else b""
                 try:
