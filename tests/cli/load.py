@@ -155,6 +155,7 @@ class Load:
         pid = 0
         while not self._stop.is_set():
             kind = "unconnected"
+            seen = self.seen  # as it is when the request is made: see forget()
             try:
                 if connection.sock is None:
                     pid = 0
@@ -169,7 +170,7 @@ class Load:
                 body = response.read().decode().lstrip("0")
                 assert response.status == 200
                 pid, version = (int(word) for word in body.split())
-                self.seen[pid, version] += 1
+                seen[pid, version] += 1
             except Exception as exc:
                 kind = "refused" if isinstance(exc, ConnectionRefusedError) else kind
                 self.failures.append(Failure(kind, number, pid, repr(exc)))
@@ -196,8 +197,8 @@ class Load:
         return {pid for pid, _ in list(self.seen)}
 
     def forget(self) -> None:
-        """Only what is answered from now on counts as seen."""
-        self.seen.clear()
+        """Only answers to what is asked from now on count as seen."""
+        self.seen = Counter()
 
 
 def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:

@@ -146,6 +146,7 @@ def test_thousands_of_connections_leave_nothing(run):
             place.protocols = None
             place._made = lambda protocol: protocol
             before = descriptors()
+            gc.collect()
             known = transports()  # of tests that have left their loop
             for turn in range(3000):
                 client = socket.create_connection(place.sock.getsockname())
@@ -158,7 +159,7 @@ def test_thousands_of_connections_leave_nothing(run):
             await until(lambda: place.poller.open == 1 and descriptors() == before)
             gc.collect()
             assert len(alive) == 0
-            assert transports() == known
+            assert transports() <= known
             assert place.problems == []
 
     run(main())
