@@ -44,17 +44,18 @@ static int on_url(llhttp_t *parser, const char *at, size_t n) {
   return 0;
 }
 
-static int on_protocol(llhttp_t *parser, const char *at, size_t n) {
+/* Protocol and version, the line's last parts. */
+static int on_line_part(llhttp_t *parser, const char *at, size_t n) {
   th_http1 *http1 = self_of(parser);
-  /* "HTTP" may come cut, but no other protocol that llhttp knows begins with its letters. */
-  if (n > 0 && *at != 'H' && *at != 'T' && *at != 'P') return fail(http1, TH_EPROTOCOL);
+  http1->line_length = (uint32_t)(at + n - http1->head.data);
   return 0;
 }
 
-static int on_version(llhttp_t *parser, const char *at, size_t n) {
+/* Where its name ends: that is one place however it was cut. A method and a blank are before it. */
+static int on_protocol_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
-  http1->line_length = (uint32_t)(at + n - http1->head.data); /* the version is the line's last part */
-  return 0;
+  const char *end = http1->head.data + http1->line_length;
+  return memcmp(end - 4, "HTTP", 4) == 0 ? 0 : fail(http1, TH_EPROTOCOL);
 }
 
 static int on_version_complete(llhttp_t *parser) {
@@ -106,8 +107,9 @@ static int on_message_complete(llhttp_t *parser) {
 
 static const llhttp_settings_t SETTINGS = {
     .on_url = on_url,
-    .on_protocol = on_protocol,
-    .on_version = on_version,
+    .on_protocol = on_line_part,
+    .on_protocol_complete = on_protocol_complete,
+    .on_version = on_line_part,
     .on_version_complete = on_version_complete,
     .on_header_field = on_header_field,
     .on_header_field_complete = on_header_field_complete,
@@ -197,20 +199,25 @@ static int skip_empty_lines(th_http1 *http1) {
   return TH_NEED_DATA;
 }
 
-/* A line that ends behind its target, as in HTTP/0.9: llhttp goes on to fields, and says so with their first byte. */
-static int lacks_version(const th_http1 *http1, char last_read) {
-  if (http1->line_length > 0 || http1->head.target.length == 0) return 0;
-  return last_read == '\n' || (http1->parser.http_major == 0 && http1->parser.http_minor == 9);
+/* The length of a line that has ended before its version was complete, as HTTP/0.9's does; else 0. llhttp reports a target
+ * that it refuses only as far as that has come in earlier pieces, so the line's end is what counts. */
+static uint32_t length_without_version(const th_http1 *http1) {
+  const th_head *head = &http1->head;
+  uint32_t end = http1->head_length;
+  if (http1->line_complete || end == 0) return 0;
+  if (http1->parser.http_major == 0 && http1->parser.http_minor == 9) { /* it goes on to fields */
+    return head->target.offset + head->target.length;
+  }
+  if (head->data[--end] != '\n') return 0;
+  return end > 0 && head->data[end - 1] == '\r' ? end - 1 : end;
 }
 
 /* Limits, by how far the head has been read. The line's own length is exact once it is complete; before that, two bytes
  * more than the limit may be its CRLF. */
-static int check_head_limits(const th_http1 *http1, char last_read) {
+static int check_head_limits(const th_http1 *http1) {
   const th_http1_limits *limits = &http1->limits;
-  if (lacks_version(http1, last_read)) {
-    const th_slice *target = &http1->head.target; /* its last part */
-    return target->offset + target->length > limits->request_line ? TH_ELINE_SIZE : TH_ESYNTAX;
-  }
+  uint32_t without_version = length_without_version(http1);
+  if (without_version > 0) return without_version > limits->request_line ? TH_ELINE_SIZE : TH_ESYNTAX;
   if (!http1->line_complete) {
     return http1->head_length > limits->request_line + 2 ? TH_ELINE_SIZE : TH_OK;
   }
@@ -311,7 +318,7 @@ static int read_head(th_http1 *http1) {
   const char *stop = error == HPE_OK ? start + n : llhttp_get_error_pos(&http1->parser);
   size_t read = (size_t)(stop - start);
   http1->head_length += (uint32_t)read;
-  int status = check_head_limits(http1, read > 0 ? stop[-1] : '\0');
+  int status = check_head_limits(http1);
   if (error == HPE_INVALID_METHOD && status == TH_OK) {
     if (in_pieces) http1->next += n; /* copied already */
     http1->state = UNKNOWN_METHOD;
