@@ -112,7 +112,7 @@ cdef class RequestParser:
         return event
 
     cdef object _let_go(self):
-        th_http1_feed(&self._http1, NULL, 0)
+        th_http1_feed(&self._http1, b"", 0)  # no arithmetic with NULL
         self._fed = None
 
     cpdef object read_head(self, dict scope):

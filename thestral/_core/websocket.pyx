@@ -76,7 +76,7 @@ cdef class FrameParser:
         if event < 0:
             raise_failed(event)
         if event == TH_WS_NEED_DATA:
-            th_ws_feed(&self._ws, NULL, 0)
+            th_ws_feed(&self._ws, b"", 0)
             self._fed = None
         elif event == TH_WS_CLOSE_EVENT:
             self.close_code = self._ws.close_code
