@@ -11,9 +11,16 @@ from vectors.websocket import TEXT, frame
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent / "targets"
-TARGETS = ("http1", "octets", "proxy", "websocket")
-FLAGS = ("-std=gnu11", "-g", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/llhttp/include'}")
+TARGETS = ("ascii", "http1", "octets", "proxy", "websocket")
+FLAGS = (
+    "-std=gnu11",
+    "-D_GNU_SOURCE",
+    "-g",
+    f"-I{ROOT / 'csrc'}",
+    f"-I{ROOT / 'csrc/llhttp/include'}",
+)
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
+SANITIZERS = ("-fno-sanitize-recover=all", "-fsanitize=address,undefined")
 LONGEST = 4096  # bytes of an input
 
 PROXY_1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nGET / HTTP/1.1\r\n"
@@ -21,18 +28,36 @@ PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n"
 PROXY_HEADS = [
     PROXY_1,
     b"PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 1 65535\r\n",
+    *(b"PROXY TCP4 1.2.3.4 5.6.7.8 %s 1\r\n" % port for port in (b"0", b"00", b"65535", b"65536")),
     b"PROXY UNKNOWN\r\n",
     b"PROXY UNKNOWN whatever it says\r\n",
     PROXY_2 + b"\x20\0\0\0",
     PROXY_2 + b"\x21\x11\0\x0c" + bytes(range(12)),
     PROXY_2 + b"\x21\x21\0\x2b" + bytes(36) + b"\x03\0\x04\0\0\0\0",
     PROXY_2 + b"\x21\x31\0\xd8" + b"/run/a".ljust(108, b"\0") + b"/run/b".ljust(108, b"\0"),
+    PROXY_2 + b"\x21\x31\0\xd8" + b"/" * 216,
 ]
 # Around the limits that the targets' settings choose.
-LONG_LINES = [b"GET /" + b"a" * n + b" HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(24, 29)]
+LONG_LINES = [
+    b"GET " + start + b"a" * n + end + b"\r\nHost: a\r\n\r\n"
+    for start in (b"/", b"a")
+    for end in (b" HTTP/1.1", b" RTSP/1.0", b"", b"\n")
+    for n in range(24, 38)
+]
+# Of a binary frame with more bytes for its length than it takes, and just not.
+LONG_FORMS = [b"\x82\xfe\0\x7d", b"\x82\xfe\0\x7e", b"\x82\xff" + b"\0" * 6 + b"\xff\xff"]
+# Names, addresses, lists.
+TEXTS = [
+    *(b"Host", b"Content-Length", b"TRANSFER-ENCODING", b"sec-websocket-extensions", b"x-a", b"@["),
+    *(b"192.0.2.1", b"255.255.255.256", b"01.2.3.4", b"::", b"2001:db8::1", b"1:2:3:4:5:6:7::"),
+    *(b"1:2:3:4::5:6:7:8", b"1:2:3:4:5:6:7:8", b"1::2:3:4:5:6:1.2.3.4"),
+    *(b"::ffff:192.0.2.1", b"1::2::3", b"a:80", b"a:65536", b"[::1]:443", b"[v1.a]", b"%41.b"),
+    *(b"/%61%2fb", b"%4", b"%", b"%zz", b"a, b\t,,c ,", b" , ", b"close,keep-alive", b"a\0b"),
+]
 OCTETS = [
     *(b"18446744073709551615", b"18446744073709551616", b"000123", b"+1"),
     *(b"5\r\n", b'a;x="\\"y";z = 1\r\n', b"ffffffffffffffff\r\n", b"10000000000000000\r\n"),
+    *(b"5\x0b\n", b"5\n", b"5 \r\n", b"5 ;a\r\n", b"5;a \r\n"),
     *(b"\x0ccontent-typetext/html; charset=utf-8", b"\x01x\r\ny: z", b"\x01x y\tz"),
     *("naïve – \U0001f40e".encode() * 5, b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf"),
     *(b'GET /"\\ HTTP/1.1\x1b[31m', bytes(range(256))),
@@ -75,13 +100,15 @@ def seeds(target: str) -> list[bytes]:
         cases = [*(case.data for case in vectors.http1.load()), *LONG_LINES]
         found = [bytes([flags]) + data for data in cases for flags in (0, 15)]
     elif target == "websocket":
-        plain = [(case.data, case.settings.bits) for case in vectors.websocket.load()]
-        plain.append((frame(TEXT, "naïve – \U0001f40e".encode() * 9), None))
+        messages = [(case.data, case.settings.bits) for case in vectors.websocket.load()]
+        messages += [(head + bytes(4 + 126), None) for head in LONG_FORMS]
+        messages.append((frame(TEXT, "naïve – \U0001f40e".encode() * 9), None))
         found = [
             bytes([flags | (0 if bits is None else 10)]) + data
-            for data, bits in plain
+            for data, bits in messages
             for flags in (0, 1)
         ]
     else:
-        found = [b"\0" + data for data in (PROXY_HEADS if target == "proxy" else OCTETS)]
+        plain = {"ascii": TEXTS, "octets": OCTETS, "proxy": PROXY_HEADS}[target]
+        found = [b"\0" + data for data in plain]
     return [data for data in found if len(data) <= LONGEST]

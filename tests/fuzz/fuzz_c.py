@@ -15,10 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from c_targets import LONGEST, ROOT, TARGETS, build, compile_core, seeds
+from c_targets import LONGEST, ROOT, SANITIZERS, TARGETS, build, compile_core, seeds
 from test_differential import CHUNK_LINES, DICTIONARY, FRAMING, REQUEST_LINES
 
-SANITIZERS = ["-O1", "-fno-sanitize-recover=all", "-fsanitize=address,undefined"]
 WORD_MAX = 40  # bytes of the longest word in a dictionary
 
 
@@ -36,7 +35,10 @@ def main() -> int:
         return 2
     core = options.folder / "core"
     core.mkdir(parents=True, exist_ok=True)
-    compiler = [clang, *SANITIZERS]
+    compiler = [clang, "-O1", *SANITIZERS]
+    if not has_libfuzzer(clang, core):
+        print(f"{clang} has no libFuzzer: apt-get install libclang-rt-dev", file=sys.stderr)
+        return 2
     try:
         objects = compile_core(core, [*compiler, "-fsanitize=fuzzer-no-link"])
         for name in options.targets:
@@ -48,8 +50,17 @@ def main() -> int:
         return 2
     failed = [name for name in options.targets if not fuzz(name, options)]
     if failed:
-        print(f"broken: {', '.join(failed)}", file=sys.stderr)
+        print(f"broken: {', '.join(failed)}; inputs under {options.folder}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def has_libfuzzer(clang: str, place: Path) -> bool:
+    """True if a target links: distributions have its library in a package of its own."""
+    source = (
+        "int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return !data + !size; }"
+    )
+    command = [clang, "-fsanitize=fuzzer,address,undefined", "-xc", "-", "-o", str(place / "probe")]
+    return subprocess.run(command, input=source, text=True, capture_output=True).returncode == 0
 
 
 def fuzz(name: str, options: argparse.Namespace) -> bool:
@@ -71,7 +82,8 @@ def fuzz(name: str, options: argparse.Namespace) -> bool:
     done = subprocess.run(command, capture_output=True, text=True)
     lines = done.stderr.splitlines()
     if done.returncode:
-        print("\n".join(lines[-60:]), file=sys.stderr)
+        said = [line for line in lines if not line.startswith("#") or " 0x" in line]
+        print("\n".join(said[-60:]), file=sys.stderr)
         return False
     learnt = next((line for line in reversed(lines) if " cov: " in line), "")
     executed = [line for line in lines if "number_of_executed_units" in line]

@@ -6,9 +6,10 @@ import shlex
 import struct
 import subprocess
 import sysconfig
+from pathlib import Path
 
 import pytest
-from c_targets import FOLDER, LONGEST, TARGETS, build, compile_core, seeds
+from c_targets import FOLDER, LONGEST, SANITIZERS, TARGETS, build, compile_core, seeds
 from test_differential import mutate, smuggle
 
 SEED = 6455
@@ -27,11 +28,21 @@ def inputs(target: str) -> list[bytes]:
     return found
 
 
+def can_sanitize(compiler: list[str], place: Path) -> bool:
+    """True if the compiler has its sanitizers' libraries, and nothing else is preloaded."""
+    (place / "empty.c").write_text("int main(void) { return 0; }")
+    command = [*compiler, *SANITIZERS, str(place / "empty.c"), "-o", str(place / "empty")]
+    built = subprocess.run(command, capture_output=True).returncode == 0
+    return built and subprocess.run([place / "empty"], capture_output=True).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """Function (target) that gives a program which reads inputs."""
     place = tmp_path_factory.mktemp("targets")
     compiler = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC")), "-O1"]
+    if can_sanitize(compiler, place):
+        compiler += SANITIZERS
     core = compile_core(place, compiler)
 
     def program(target):

@@ -1,4 +1,7 @@
 /* What is done with plain bytes: vectors do what loops do, and nothing gets into a log or a head that must not. */
+#include <errno.h>
+
+#include "ascii.h"
 #include "chunk.h"
 #include "escape.h"
 #include "http1.h"
@@ -33,7 +36,9 @@ static void utf8(const char *data, size_t n) {
       at += size;
       free(piece);
     }
-    EXPECT(found == status);
+    int verdict = is_utf8((const uint8_t *)data, n);
+    EXPECT(found == status && (status == TH_OK) == (verdict >= 0));
+    EXPECT(status != TH_OK || (fast.left == 0) == (verdict == 1));
     EXPECT(status != TH_OK || (fast.left == slow.left && fast.wide == slow.wide));
   }
 }
@@ -51,6 +56,20 @@ static void escape(const char *data, size_t n) {
     EXPECT(json.data[i] != '"');
     if (json.data[i] == '\\') i++;
   }
+  /* What was escaped can be told. */
+  size_t at = 0;
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)line.data[at++];
+    if (c == '\\') {
+      c = (unsigned char)line.data[at++];
+      if (c == 'x') {
+        c = (unsigned char)(th_hex_value(line.data[at]) << 4 | th_hex_value(line.data[at + 1]));
+        at += 2;
+      }
+    }
+    EXPECT(c == (unsigned char)data[i]);
+  }
+  EXPECT(at == line.length);
   th_buffer_free(&line);
   th_buffer_free(&json);
 }
@@ -96,6 +115,16 @@ static void chunk_line(const char *data, size_t n) {
   th_chunk_first(&whole);
   int verdict = th_chunk_read(&whole, data, n, &end);
   EXPECT(end <= n && (verdict != TH_OK || end == n));
+  if (verdict == TH_CHUNK_LINE) {
+    char *line = exactly(data, end);
+    char *behind;
+    line[end - 1] = 0; /* its LF */
+    errno = 0;
+    EXPECT(strtoull(line, &behind, 16) == whole.size && errno == 0);
+    EXPECT(behind > line && strchr(";\r \t", *behind) != NULL && line[end - 2] == '\r');
+    EXPECT(*behind == '\r' ? behind == line + end - 2 : strchr(behind, ';') != NULL);
+    free(line);
+  }
   for (enum cut cut = BYTEWISE; cut < CUTS; cut++) {
     knife blade = knife_for(cut, data, n);
     th_chunk chunk;

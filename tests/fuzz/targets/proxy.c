@@ -1,8 +1,54 @@
-/* The PROXY protocol's head: each beginning of the bytes has the verdict of the whole, or none yet. */
+/* The PROXY protocol's head: each beginning of the bytes has the verdict of the whole, or none yet; what was understood,
+ * written again, is what was read. */
 #include "proxy.h"
+
+#include <arpa/inet.h>
+
 #include "target.h"
 
-enum { LONGEST = 2 * TH_PROXY_HEAD_MAX };
+enum { LONGEST = 2 * TH_PROXY_HEAD_MAX, FIXED = 16, UNIX_PATH = 108 };
+
+/* Section 2.1. */
+static void check_line(const char *src, int size, const th_proxy *proxy) {
+  char line[256];
+  char text[2][64];
+  uint8_t address[16];
+  const th_slice *ends[] = {&proxy->source, &proxy->destination};
+  EXPECT(size <= TH_PROXY_LINE_MAX && memcmp(src + size - 2, "\r\n", 2) == 0);
+  if (proxy->family == TH_PROXY_NONE) {
+    EXPECT(memcmp(src, "PROXY UNKNOWN", 13) == 0 && (src[13] == ' ' || src[13] == '\r'));
+    return;
+  }
+  EXPECT(proxy->family == TH_PROXY_IPV4 || proxy->family == TH_PROXY_IPV6);
+  for (int i = 0; i < 2; i++) {
+    EXPECT(ends[i]->length < sizeof text[i]);
+    memcpy(text[i], src + ends[i]->offset, ends[i]->length);
+    text[i][ends[i]->length] = 0;
+    EXPECT(inet_pton(proxy->family == TH_PROXY_IPV4 ? AF_INET : AF_INET6, text[i], address) == 1);
+  }
+  int n = snprintf(line, sizeof line, "PROXY TCP%c %s %s %d %d\r\n", proxy->family == TH_PROXY_IPV4 ? '4' : '6', text[0],
+                   text[1], proxy->source_port, proxy->destination_port);
+  EXPECT(n == size && memcmp(line, src, (size_t)n) == 0);
+}
+
+/* Section 2.2. */
+static void check_binary(const uint8_t *src, int size, const th_proxy *proxy) {
+  static const uint32_t SIZES[] = {0, 4, 16, UNIX_PATH};
+  uint32_t each = SIZES[proxy->family];
+  EXPECT(memcmp(src, "\r\n\r\n\0\r\nQUIT\n", 12) == 0 && (src[12] == 0x20 || src[12] == 0x21));
+  EXPECT(size == FIXED + src[14] * 256 + src[15]);
+  EXPECT(proxy->family == (src[12] == 0x20 ? 0 : src[13] >> 4));
+  if (proxy->family == TH_PROXY_NONE) return;
+  EXPECT(proxy->source.offset == FIXED && proxy->destination.offset == FIXED + each);
+  if (proxy->family == TH_PROXY_UNIX) {
+    EXPECT(proxy->source.length == strnlen((const char *)src + FIXED, UNIX_PATH));
+    EXPECT(proxy->destination.length == strnlen((const char *)src + FIXED + UNIX_PATH, UNIX_PATH));
+    return;
+  }
+  const uint8_t *ports = src + FIXED + 2 * each;
+  EXPECT(proxy->source.length == each && proxy->destination.length == each);
+  EXPECT(proxy->source_port == ports[0] * 256 + ports[1] && proxy->destination_port == ports[2] * 256 + ports[3]);
+}
 
 static int read_head(const char *data, size_t n, th_proxy *proxy) {
   char *copy = exactly(data, n);
@@ -12,12 +58,14 @@ static int read_head(const char *data, size_t n, th_proxy *proxy) {
   EXPECT(found != 0 || n < TH_PROXY_HEAD_MAX);
   EXPECT(found >= 0 || found == TH_EPROXY || found == TH_EPROXY_SIZE);
   if (found > 0) {
-    EXPECT(found <= (proxy->version == 1 ? TH_PROXY_LINE_MAX : TH_PROXY_HEAD_MAX));
+    EXPECT(found <= TH_PROXY_HEAD_MAX && proxy->family <= TH_PROXY_UNIX);
+    EXPECT(proxy->source.offset + proxy->source.length <= (uint32_t)found);
+    EXPECT(proxy->destination.offset + proxy->destination.length <= (uint32_t)found);
     EXPECT(proxy->version == 1 || proxy->version == 2);
-    EXPECT(proxy->family <= TH_PROXY_UNIX);
-    if (proxy->family != TH_PROXY_NONE) {
-      EXPECT(proxy->source.offset + proxy->source.length <= (uint32_t)found);
-      EXPECT(proxy->destination.offset + proxy->destination.length <= (uint32_t)found);
+    if (proxy->version == 1) {
+      check_line(copy, found, proxy);
+    } else {
+      check_binary((const uint8_t *)copy, found, proxy);
     }
   }
   free(copy);
@@ -41,6 +89,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   if (verdict > 0) {
     EXPECT(read_head(data, (size_t)verdict - 1, &part) == 0);
     EXPECT(read_head(data, (size_t)verdict, &part) == verdict);
+  }
+  if (verdict == TH_EPROXY_SIZE) {
+    /* A line that does not end, or a length that is too great; nothing shorter is. */
+    int is_line = data[0] == 'P';
+    EXPECT(is_line ? n >= TH_PROXY_LINE_MAX && memchr(data, '\n', TH_PROXY_LINE_MAX) == NULL
+                   : (uint8_t)data[14] * 256 + (uint8_t)data[15] > TH_PROXY_HEAD_MAX - FIXED);
   }
   return 0;
 }
