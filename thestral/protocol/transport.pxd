@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport ResponseWriter
+from thestral._core.log cimport monotonic
 from thestral._core.socket cimport Poll, ReadBuffer, Ready, SendQueue
 
 cdef int READABLE
@@ -13,6 +14,9 @@ cdef int FAILED
 cdef Py_ssize_t READ_SIZE
 cdef int SENDS_PER_TURN
 cdef int ACCEPTS_PER_TURN
+cdef int CORK_FROM
+cdef double CORK_TIME
+cdef Py_ssize_t CORK_SIZE
 
 
 cdef class Receiver:
@@ -24,9 +28,11 @@ cdef class Watched:
     cdef int fd
     cdef int _pending
     cdef bint _deferred
+    cdef bint _corked
 
     cdef object ready(self, int bits)
     cdef object come_back(self)
+    cdef object uncork(self)
 
 
 cdef Watched place(list entries, Py_ssize_t index)
@@ -41,9 +47,12 @@ cdef class Poller:
     cdef list _watched
     cdef list _later
     cdef bint _scheduled
+    cdef list _corked
+    cdef bint corks
     cdef readonly Py_ssize_t open
     cdef readonly Py_ssize_t turns
 
+    cdef object uncork(self)
     cdef object watch(self, Watched entry, int bits)
     cdef object unwatch(self, Watched entry)
     cdef object defer(self, Watched entry)
@@ -58,6 +67,7 @@ cdef class SocketTransport(Watched):
     cdef object _own
     cdef object _socket
     cdef object _lost_by
+    cdef bytes _held
     cdef SendQueue _queue
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
@@ -84,6 +94,8 @@ cdef class SocketTransport(Watched):
     cpdef object write(self, object data)
     cpdef Py_ssize_t send_file(self, int file, int64_t offset, int64_t size) except -1
     cpdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
+    cdef object _hold(self, bytes data)
+    cdef object _send_at_once(self, bytes data)
     cdef object _keep(self, bytes data, Py_ssize_t sent)
     cpdef object writelines(self, object parts)
     cpdef object write_eof(self)

@@ -4,6 +4,9 @@ loop, on any loop. For TCP and Unix sockets on Linux; elsewhere the loop's own t
 A turn of the loop takes what is ready, reads each connection once, and calls its protocol from
 there. Interest is edge-triggered: a connection is registered when it is accepted, and again only
 while the kernel takes no more bytes; pausing costs nothing, and nothing can spin.
+
+A turn with many of them is corked: what each is answered leaves together, so that a peer of them
+all, a proxy or a load generator, is woken once and not by each.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from thestral._core.log import monotonic
 from thestral._core.socket import (
     Bit,
     Outcome,
@@ -53,6 +57,11 @@ READ_SIZE = 256 * 1024  # bytes
 # Sends of queued bytes in a turn, of one connection; each takes what the kernel has room for.
 SENDS_PER_TURN = 8
 ACCEPTS_PER_TURN = 64
+# So many that are ready are many; with few, a peer would only wait. Measured in bench/README.md.
+CORK_FROM = 16  # sockets
+# How long answers wait for each other, between two of them; what is longer waits for none.
+CORK_TIME = 0.0005  # seconds
+CORK_SIZE = 16 * 1024  # bytes
 # Without a descriptor or memory for one more connection, accepting rests; asyncio's figure.
 ACCEPT_REST = 1.0  # seconds
 # Defaults of asyncio's transports.
@@ -81,6 +90,7 @@ class Watched:
         self.fd = fd
         self._pending = 0
         self._deferred = False
+        self._corked = False  # known to the poller as one of those that are
 
     def ready(self, bits: int) -> None:
         """Something has changed."""
@@ -91,6 +101,9 @@ class Watched:
         bits = self._pending
         self._pending = 0
         self.ready(bits)
+
+    def uncork(self) -> None:
+        """Send what was to wait for the others."""
 
 
 def place(entries: list[Any], index: int) -> Any:
@@ -107,6 +120,7 @@ class Poller:
     Attributes:
         open: sockets that are watched.
         turns: how often the loop had something for us.
+        corks: whether what is written now waits for what others are answered.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -119,6 +133,8 @@ class Poller:
         self._watched: list[Watched | None] = []  # by descriptor
         self._later: list[Watched] = []
         self._scheduled = False
+        self._corked: list[Watched] = []
+        self.corks = False
         self.open = 0
         self.turns = 0
         loop.add_reader(self._poll.fd, self.turn)
@@ -134,6 +150,8 @@ class Poller:
         self._ready = None
         count = self._poll.take(ready)
         done = 0
+        self.corks = count >= CORK_FROM
+        since = monotonic() if self.corks else 0.0
         try:
             while done < count:
                 # One that was closed in this turn is still open for the kernel: its number is not
@@ -143,6 +161,9 @@ class Poller:
                 done += 1
                 if entry is not None:
                     entry.ready(bits)
+                if self._corked and monotonic() - since > CORK_TIME:
+                    self.uncork()
+                    since = monotonic()
         finally:
             # A KeyboardInterrupt; what is ready is reported once.
             while done < count:
@@ -152,6 +173,26 @@ class Poller:
                     self.defer(entry)
                 done += 1
             self._ready = ready
+            self.corks = False
+            self.uncork()
+
+    def uncork(self) -> None:
+        """Send what connections wait with for each other."""
+        entries = self._corked
+        if not entries:
+            return
+        self._corked = []
+        done = 0
+        try:
+            while done < len(entries):
+                entry = place(entries, done)
+                done += 1
+                entry._corked = False
+                entry.uncork()
+        finally:
+            if done < len(entries):
+                self._corked = entries[done:]
+                self.uncork()
 
     def watch(self, entry: Watched, bits: int) -> None:
         """
@@ -237,7 +278,10 @@ class SocketTransport(Watched):
         self._own = own
         self._socket: socket.socket | None = None  # made when somebody asks for it
         self._lost_by: BaseException | None = None
-        self._queue: SendQueue | None = None  # while the kernel has not taken all
+        # What has not been sent: to leave with what others are answered, or because the kernel has
+        # not taken all. There is never both.
+        self._held: bytes | None = None
+        self._queue: SendQueue | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._paused = False
@@ -395,6 +439,7 @@ class SocketTransport(Watched):
             return
         self._lost = True
         self._closing = True
+        self._held = None
         self._queue = None
         self._lost_by = exc
         self._poller.unwatch(self)
@@ -440,6 +485,7 @@ class SocketTransport(Watched):
         Raises:
             RuntimeError: after write_eof().
         """
+        self.uncork()
         if self._closing:
             return
         if self._eof:
@@ -452,21 +498,41 @@ class SocketTransport(Watched):
             return
         if not data:
             return
-        sent = send(self.fd, data)
-        if sent < len(data):
-            self._keep(data, sent)
+        if self._poller.corks and len(data) <= CORK_SIZE:
+            self._hold(data)
+        else:
+            self._send_at_once(data)
 
     def write_from(self, writer: ResponseWriter, mark: int) -> None:
         """write() what the writer holds from `mark` on, with no copy of what is sent at once."""
-        if self._closing or self._eof or self._queue is not None:
+        self.uncork()
+        size = writer.size() - mark
+        corks = self._poller.corks and size <= CORK_SIZE
+        if corks or self._closing or self._eof or self._queue is not None:
             self.write(writer.take(mark))
             return
-        size = writer.size() - mark
         sent = writer.send(self.fd, mark)
         if sent == size:
             writer.truncate(mark)
         else:
             self._keep(writer.take(mark), sent)
+
+    def _hold(self, data: bytes) -> None:
+        self._held = data
+        if not self._corked:
+            self._corked = True
+            self._poller._corked.append(self)
+
+    def uncork(self) -> None:
+        data = self._held
+        if data is not None:
+            self._held = None
+            self._send_at_once(data)
+
+    def _send_at_once(self, data: bytes) -> None:
+        sent = send(self.fd, data)
+        if sent < len(data):
+            self._keep(data, sent)
 
     def _keep(self, data: bytes, sent: int) -> None:
         """Of what the kernel should have sent it has sent so much, or nothing."""
@@ -484,6 +550,7 @@ class SocketTransport(Watched):
         Raises:
             RuntimeError: after write_eof().
         """
+        self.uncork()
         if self._closing:
             return
         if self._eof:
@@ -508,6 +575,7 @@ class SocketTransport(Watched):
         Raises:
             OSError: such a file cannot be sent in this way.
         """
+        self.uncork()
         if self._closing or self._eof:
             return 0
         sent = 0
@@ -543,6 +611,7 @@ class SocketTransport(Watched):
 
     def write_eof(self) -> None:
         """Close our side once all is written; the peer may go on."""
+        self.uncork()
         if self._closing or self._eof:
             return
         self._eof = True
@@ -573,7 +642,9 @@ class SocketTransport(Watched):
         return self._low, self._high
 
     def get_write_buffer_size(self) -> int:
-        return 0 if self._queue is None else self._queue.size
+        if self._queue is not None:
+            return self._queue.size
+        return 0 if self._held is None else len(self._held)
 
     # --- Reading and closing ------------------------------------------------------------------
 
@@ -591,6 +662,7 @@ class SocketTransport(Watched):
 
     def close(self) -> None:
         """Read no more, and close once all is written."""
+        self.uncork()
         if self._closing:
             return
         self._closing = True
@@ -599,6 +671,7 @@ class SocketTransport(Watched):
 
     def abort(self) -> None:
         """Close at once."""
+        self.uncork()  # it would have left already, but for the others
         self._lose(None)
 
     def is_closing(self) -> bool:
