@@ -365,10 +365,12 @@ def test_sockets_from_systemd(folder):
             assert httpx.get(url).text == " /"
             with over(folder / "s") as client:
                 assert client.get("/").text == " /"
+            command.saw("set()\n")
             assert command.stdout.startswith("set()\n")
         # Meant for another process.
         with Started(ACTIVATED, "1", "main:app", "--port=0", cwd=folder, **popen) as command:
             assert httpx.URL(command.url()).port != tcp.getsockname()[1]
+            command.saw("set()\n")
             assert command.stdout.startswith("set()\n")
 
 
