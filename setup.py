@@ -39,7 +39,11 @@ if SANITIZE:
     LINK = DEBUG
 else:
     DEBUG = ["-g0", "-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables"]
-    LINK = ["-Wl,-s,--gc-sections"] if sys.platform == "linux" else []
+    LINK = []
+    if sys.platform == "linux":
+        # No stub for each function of libpython: Python binds them all at import anyway.
+        DEBUG += ["-fno-plt"]
+        LINK = ["-Wl,-s,--gc-sections"]
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
 HEADERS = [f"csrc/{name}.h" for name in OURS]
