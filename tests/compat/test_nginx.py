@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse, StreamingRespons
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from support import PATIENCE, Running, wait_until
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 DEPLOYMENT = Path(__file__).parents[2] / "docs/deployment.md"
 CLIENT = "127.0.0.5"  # an address that nothing trusts
@@ -224,13 +224,17 @@ def test_events_come_through_one_by_one(behind):
 def test_websocket(behind, tls):
     url = f"wss://localhost:{behind.tls_port}/ws" if tls else f"ws://127.0.0.1:{behind.port}/ws"
     options = {"ssl": behind.client} if tls else {}
-    with connect(url, source_address=(CLIENT, 0), **options) as ws:
-        seen = json.loads(ws.recv())
-        assert seen["client"] == [CLIENT, 0]
-        assert seen["scheme"] == ("wss" if tls else "ws")
-        for size in (1, 100, 100_000):
-            ws.send("x" * size)
-            assert ws.recv() == "x" * size
+
+    async def conversation():
+        async with connect(url, local_addr=(CLIENT, 0), proxy=None, **options) as ws:
+            seen = json.loads(await ws.recv())
+            assert seen["client"] == [CLIENT, 0]
+            assert seen["scheme"] == ("wss" if tls else "ws")
+            for size in (1, 100, 100_000):
+                await ws.send("x" * size)
+                assert await ws.recv() == "x" * size
+
+    asyncio.run(asyncio.wait_for(conversation(), PATIENCE))
 
 
 @pytest.mark.parametrize("over_tls", [False, True])

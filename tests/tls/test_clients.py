@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 
 import httpx
 import pytest
 from apps import GET_CLOSE, hello, http_only, read_body, respond
 from support import PATIENCE, read_all, wait_until
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 MIB = 2**20
 
@@ -99,6 +101,14 @@ def test_large_bodies_of_both_directions(serve, shared, part):
 
 
 # --- WebSocket ---------------------------------------------------------------------------------
+#
+# By websockets' asyncio client: its threading client reads and writes one SSL object in two threads
+# at once, which OpenSSL does not allow (openssl issue 20446). With TLS 1.3, where tickets come
+# behind the handshake, that loses some of its requests; none of 25,000 with TLS 1.2.
+
+
+def talk(conversation):
+    asyncio.run(asyncio.wait_for(conversation(), PATIENCE))
 
 
 def ws_echo(seen):
@@ -120,10 +130,15 @@ def test_wss(serve, shared, compression):
     seen = []
     running = serve(ws_echo(seen))
     url = f"wss://127.0.0.1:{running.port}/chat"
-    with connect(url, ssl=shared.client(), compression=compression, max_size=None) as ws:
-        for message in ["text", b"bytes", "x" * 200_000, bytes(MIB)]:
-            ws.send(message)
-            assert ws.recv(PATIENCE) == message
+
+    async def conversation():
+        options = {"ssl": shared.client(), "compression": compression, "max_size": None}
+        async with connect(url, proxy=None, **options) as ws:
+            for message in ["text", b"bytes", "x" * 200_000, bytes(MIB)]:
+                await ws.send(message)
+                assert await ws.recv() == message
+
+    talk(conversation)
     wait_until(lambda: len(seen) == 2)
     assert seen[0]["scheme"] == "wss"
     assert set(seen[0]["extensions"]) >= {"tls", "websocket.http.response"}
@@ -147,21 +162,34 @@ def test_wss_back_pressure(serve, shared):
 
     running = serve(app, ws_per_message_deflate=False)
     url = f"wss://127.0.0.1:{running.port}/"
-    with connect(url, ssl=shared.client(), max_size=None, compression=None, max_queue=1) as ws:
-        wait_until(lambda: any(one.write_paused for one in running.context.connections))
-        held = len(sent)
-        assert held < 900
-        for _ in range(1000):
-            assert len(ws.recv(PATIENCE)) == 65536
+
+    def paused():
+        return any(one.write_paused for one in running.context.connections)
+
+    async def conversation():
+        options = {"ssl": shared.client(), "compression": None, "max_size": None, "max_queue": 1}
+        async with connect(url, proxy=None, **options) as ws:
+            await asyncio.to_thread(wait_until, paused)
+            held = len(sent)
+            assert held < 900
+            for _ in range(1000):
+                assert len(await ws.recv()) == 65536
+
+    talk(conversation)
     assert len(sent) == 1000
 
 
 def test_wss_at_a_shutdown(serve, shared):
     seen = []
     running = serve(ws_echo(seen))
-    with connect(f"wss://127.0.0.1:{running.port}/", ssl=shared.client()) as ws:
-        running.server.should_exit = True
-        with pytest.raises(Exception, match="1012"):
-            ws.recv(PATIENCE)
+    url = f"wss://127.0.0.1:{running.port}/"
+
+    async def conversation():
+        async with connect(url, ssl=shared.client(), proxy=None) as ws:
+            running.server.should_exit = True
+            with pytest.raises(ConnectionClosed, match="1012"):
+                await ws.recv()
+
+    talk(conversation)
     wait_until(lambda: len(seen) == 2)
     assert seen[1]["code"] == 1012
