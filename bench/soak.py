@@ -37,7 +37,7 @@ SAMPLE = 5.0  # seconds between two looks at the server
 WARM = 0.4  # of the time; memory that comes in it is not growth
 SLOPE_MAX = 256.0  # KiB of resident memory in a minute
 RECYCLED_AFTER = 5000  # requests
-PATIENCE = 20.0  # seconds for one answer
+PATIENCE = 60.0  # seconds for the life of one connection, which has 320 answers at most
 
 
 class WrongAnswerError(Exception):
