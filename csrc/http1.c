@@ -149,7 +149,10 @@ int th_http1_is_head(const th_http1 *http1) {
 const char *th_http1_reason(const th_http1 *http1) {
   int error = http1->parser.error;
   int is_llhttps = http1->failed == TH_ESYNTAX && error != HPE_OK && error != HPE_PAUSED;
-  return is_llhttps ? http1->parser.reason : th_status_text(http1->failed);
+  if (!is_llhttps) return th_status_text(http1->failed);
+  /* Of the protocols that llhttp names there one is served; most often a space in the target led there. */
+  int is_protocol = error == HPE_INVALID_CONSTANT && strncmp(http1->parser.reason, "Expected HTTP/", 14) == 0;
+  return is_protocol ? "Expected HTTP/ behind the request target" : http1->parser.reason;
 }
 
 /* --- Head ------------------------------------------------------------------------------------------------------ */

@@ -191,7 +191,7 @@ class Poller:
                 entry.uncork()
         finally:
             if done < len(entries):
-                self._corked = entries[done:]
+                self._corked = entries[done:] + self._corked
                 self.uncork()
 
     def watch(self, entry: Watched, bits: int) -> None:
