@@ -24,6 +24,7 @@ START = {"type": "http.response.start", "status": 200, "headers": []}
 
 
 SHORT = 0.2  # seconds
+LATE = 5.0  # seconds: later than a busy machine makes it, sooner than any limit is by default
 EXPECTING = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
 
 
@@ -38,7 +39,7 @@ def test_silent_connection_is_closed_without_a_word(serve):
     with running.connect() as sock:
         raw, took = timed(sock, since)
     assert raw == b""
-    assert SHORT * 0.5 < took < SHORT * 5
+    assert SHORT * 0.5 < took < LATE
     nothing_stays(running)
 
 
@@ -53,7 +54,7 @@ def test_half_head_is_408(serve, sent, behind):
     replies = take_replies(raw)
     assert [reply.status for reply in replies] == ([200, 408] if behind else [408])
     assert replies[-1].one(b"connection") == b"close"
-    assert SHORT * 0.5 < took < SHORT * 5
+    assert SHORT * 0.5 < took < LATE
     nothing_stays(running)
 
 
@@ -67,7 +68,7 @@ def test_drip_does_not_extend_the_deadline_of_the_head(serve, started):
         since = time.monotonic()
         raw = None
         while raw is None:
-            assert time.monotonic() - since < SHORT * 6
+            assert time.monotonic() - since < LATE
             try:
                 sock.sendall(b"x" if started else b"\r\n")
                 raw = sock.recv(65536)
@@ -97,7 +98,7 @@ def test_half_body_is_408_and_a_disconnect(serve, sent):
         raw, took = timed(sock, since)
     (reply,) = take_replies(raw)
     assert reply.status == 408
-    assert SHORT * 0.5 < took < SHORT * 5
+    assert SHORT * 0.5 < took < LATE
     wait_until(lambda: seen and seen[-1] == "http.disconnect")
     nothing_stays(running)
 
@@ -153,7 +154,7 @@ def test_idle_keep_alive_connection_is_closed(serve, behind):
         sock.settimeout(3)
         raw, took = timed(sock, since)
         assert len(take_replies(raw)) == 2
-        assert SHORT * 0.5 < took < SHORT * 5
+        assert SHORT * 0.5 < took < LATE
         wait_until(lambda: not running.context.connections, 4)
     nothing_stays(running)
 
@@ -219,7 +220,7 @@ def test_client_that_does_not_read_is_given_up(serve):
         wait_until(lambda: [c for c in running.context.connections if c.write_paused])
         stalled = time.monotonic()
         wait_until(lambda: ended)
-        assert SHORT * 0.5 < ended[0] - stalled < SHORT * 5
+        assert SHORT * 0.5 < ended[0] - stalled < LATE
         nothing_stays(running)
 
 

@@ -280,11 +280,11 @@ def test_a_long_queue_is_taken_in_linear_time(serve):
     async def app(scope, receive, send):
         await accept(receive, send)
         await gate.wait()
-        began = time.perf_counter()
+        began = time.thread_time()
         count = 0
         while (await receive())["type"] == "websocket.receive":
             count += 1
-        took[count] = time.perf_counter() - began
+        took[count] = time.thread_time() - began
 
     running = serve(ws_only(app), ws_max_queue=2**20, ws_max_queue_size=2**30)
     for count in (20_000, 160_000):
@@ -296,7 +296,7 @@ def test_a_long_queue_is_taken_in_linear_time(serve):
             gate.open(running)
             client.close()
         wait_until(lambda count=count: count in took)
-    assert took[160_000] < 24 * took[20_000], took
+    assert took[160_000] < 24 * took[20_000], took  # 8 if linear, 64 if not
 
 
 def test_one_message_may_be_larger_than_the_queue(serve):
