@@ -61,8 +61,7 @@ class Lifespan:
         answer = await self._ask("lifespan.startup")
         if answer is None:
             self._examine_end()
-            return
-        if answer["type"] == "lifespan.startup.failed":
+        elif answer["type"] == "lifespan.startup.failed":
             await self._finish()
             message = answer.get("message") or "Application startup failed"
             raise LifespanError(str(message))

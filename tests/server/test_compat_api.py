@@ -402,7 +402,7 @@ def test_gunicorn_worker(tmp_path, number):
     )
     command = [
         *(sys.executable, "-m", "gunicorn", "served:app", "-k", "thestral.workers.ThestralWorker"),
-        *("-w", "2", "-b", "127.0.0.1:0", "--max-requests", "20", "--no-control-socket"),
+        *("-w", "2", "-b", "127.0.0.1:0", "--max-requests", "5", "--no-control-socket"),
     ]
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(command, cwd=tmp_path, stderr=log, stdout=log)
