@@ -57,7 +57,7 @@ class RemoteProtocolError(ProtocolError):
         status: HTTP status code to refuse the request with (RFC 9110 section 15), or close code to
             fail a WebSocket with (RFC 6455 section 7.4).
         reason: what was wrong, in llhttp's words or ours; a sentence without full stop.
-        excerpt: the bytes it was found in, at most 64.
+        excerpt: the bytes it was found in, at most 64 of the first line: fields may hold secrets.
         headers: fields that the refusal carries.
     """
 
@@ -67,7 +67,7 @@ class RemoteProtocolError(ProtocolError):
         super().__init__(reason)
         self.status = status
         self.reason = reason
-        self.excerpt = excerpt[:64]
+        self.excerpt = excerpt[:64].partition(b"\n")[0].partition(b"\r")[0]
         self.headers: Headers = headers or []
 
 

@@ -45,7 +45,8 @@ class UnixListener(socket.socket):
 
     def close(self) -> None:
         if self._identity is not None and identity(self._path) == self._identity:
-            os.unlink(self._path)
+            with contextlib.suppress(OSError):  # the folder may have become another user's
+                os.unlink(self._path)
         self._identity = None
         super().close()
 

@@ -2,6 +2,7 @@
 coming: RFC 9110 sections 9.3.2 and 10.1.1, RFC 9112 sections 6.3, 9.3 and 9.6.
 """
 
+import logging
 import socket
 from email.utils import parsedate_to_datetime
 
@@ -217,3 +218,39 @@ def test_early_answer_while_the_body_is_on_its_way(serve):
         assert reply.body == b"next"
         assert is_closed(sock)
         gate.open(running)
+
+
+# --- What the application does behind its response, or instead of one ------------------------------
+
+
+@on_every_transport
+def test_response_leaves_before_its_application_returns(serve):
+    """A background task may take long, without an await of its own."""
+    seen = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await respond(send, b"done", headers=[(b"content-length", b"4")])
+        seen.append(client.recv(1 << 16))
+
+    with serve(app).connect() as client:
+        client.sendall(GET)
+        wait_until(lambda: seen)
+    assert seen[0].endswith(b"done")
+
+
+@on_every_transport
+def test_returning_without_a_response_once_the_client_is_gone(serve, errors, caplog):
+    @http_only
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    caplog.set_level(logging.INFO, "thestral.access")
+    running = serve(app, access_log=True)
+    with running.connect() as sock:
+        sock.sendall(GET)
+    wait_until(lambda: not running.context.connections)
+    assert errors() == []
+    wait_until(lambda: [r for r in caplog.records if r.name == "thestral.access"])
+    assert [r.args[-1] for r in caplog.records if r.name == "thestral.access"] == [499]

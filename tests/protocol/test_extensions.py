@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 
@@ -273,3 +274,28 @@ def test_starlettes_file_response(serve, file):
         head, data = read_response(sock)
         assert head.startswith(b"HTTP/1.1 206 ")
         assert data == file.read_bytes()[10:20]
+
+
+def test_hint_that_fails_reaches_nobody(serve):
+    """Not its client, nor another's, who share a buffer."""
+    gone = memoryview(b"x")
+    gone.release()
+    raised = []
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/bad":
+            await asyncio.sleep(0)
+            try:
+                await send({"type": "http.response.early_hint", "links": [b"</secret>", gone]})
+            except ValueError as exc:
+                raised.append(exc)
+        await send(START)
+        await send(body(b"done"))
+
+    running = serve(app)
+    for path in ("/bad", "/"):
+        raw = running.raw(get(path, "Connection: close"))
+        assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"secret" not in raw
+    assert raised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import sys
 import types
 
 import pytest
@@ -143,3 +144,21 @@ def test_task_cancelled_before_its_first_step(serve, errors):
         wait_until(lambda: not running.context.cycles)
         assert running.context.running == 0
     assert len(errors()) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+def test_tasks_of_an_eager_factory_are_forgotten(serve):
+    @http_only
+    async def app(scope, receive, send):
+        await hello(scope, receive, send)
+
+    async def eager(scope, receive, send):
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        await app(scope, receive, send)
+
+    running = serve(eager)
+    for _ in range(3):
+        assert running.raw(GET_CLOSE).endswith(b"hello")
+    assert not running.context.cycles
+    assert running.context.running == 0

@@ -1,6 +1,7 @@
 """Clients that stall or drip: each wait for them ends."""
 
 import contextlib
+import logging
 import socket
 import time
 
@@ -263,3 +264,28 @@ def test_slow_reader_that_does_read_is_not_given_up(serve):
                 received += len(data)
         assert time.monotonic() - since >= 0.9
     nothing_stays(running)
+
+
+def test_clock_survives_what_a_time_out_raises(serve, monkeypatch):
+    """A filter of the user's logs, say: others' time-outs go on."""
+
+    class Faulty(logging.Filter):
+        def filter(self, record):
+            if "not received in time" in record.getMessage():
+                raise RuntimeError("a filter of the user's")
+            return True
+
+    logger = logging.getLogger("thestral.error")
+    monkeypatch.setattr(logger, "filters", [Faulty()])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    told = []
+    running = serve(hello, timeout_head=SHORT, timeout_keep_alive=SHORT)
+    running.call(lambda: running.loop.set_exception_handler(lambda _, what: told.append(what)))
+    with running.connect() as stuck:
+        stuck.sendall(b"GET / HT")
+        wait_until(lambda: told)
+    with running.connect() as idle:
+        idle.sendall(GET)
+        assert read_response(idle)[1] == b"hello"
+        assert read_all(idle) == b""
+    assert str(told[0]["exception"]) == "a filter of the user's"

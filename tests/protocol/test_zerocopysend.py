@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import socket
@@ -306,3 +307,26 @@ def test_a_pipelined_request_waits_for_the_file(serve, large):
         first, second = take_replies(read_all(sock))
     assert len(first.body) == 32 << 20
     assert second.body == b"next"
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_file_that_is_closed_while_it_is_sent(serve, path, by_number):
+    """No position of it is left to be told."""
+    size = 2**25  # more than sockets hold
+    os.truncate(path, size)
+    closed = []
+
+    @http_only
+    async def app(scope, receive, send):
+        with path.open("rb") as file:
+            await send({**START, "headers": [(b"content-length", b"%d" % size)]})
+            sending = asyncio.ensure_future(send(copy(file.fileno() if by_number else file)))
+            await asyncio.sleep(0)
+        closed.append(not sending.done())
+        await sending
+
+    with serve(app).connect(receive_buffer=4096) as sock:
+        sock.sendall(CLOSE)
+        wait_until(lambda: closed)
+        assert read_response(sock)[1] == path.read_bytes()
+    assert closed == [True]

@@ -197,10 +197,22 @@ class WorkerContext:
 
     def tick(self) -> None:
         """Advance the clock and look at every deadline; there is no timer for nothing."""
+        wait = True  # for another look, also if something raises: a handler of the user's logs
+        try:
+            wait = self._look()
+        finally:
+            self._ticker = self.loop.call_later(self.interval, self.tick) if wait else None
+
+    def _look(self) -> bool:
+        """Whether there is something to look at again."""
         self.refresh()
         now = self.now
         for connection in list(self.connections):
-            connection.check_deadlines(now)
+            try:
+                connection.check_deadlines(now)
+            except Exception as exc:
+                message = "the time-out of a connection failed"
+                self.loop.call_exception_handler({"message": message, "exception": exc})
         if self.timeout_request:
             for cycle in list(self.cycles):
                 if 0.0 < cycle.deadline <= now:
@@ -210,10 +222,7 @@ class WorkerContext:
             self.on_limit()
         lines_wait = self.access_log.flush()
         refusals_wait = self.refusals.tick(now)
-        if self.connections or lines_wait or refusals_wait:
-            self._ticker = self.loop.call_later(self.interval, self.tick)
-        else:
-            self._ticker = None
+        return bool(self.connections or lines_wait or refusals_wait)
 
     def stop(self) -> None:
         """Cancel the clock, and write what the logs still hold."""

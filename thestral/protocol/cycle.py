@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -250,8 +251,9 @@ class HTTPCycle(Cycle):
         try:
             size = size_of(self._file)
             if offset < 0:
-                self._file_given = file
-                offset = tell(file)
+                # Ours stands where a descriptor does, and a number may become another file's.
+                self._file_given = self._file if type(file) is int else file
+                offset = tell(self._file_given)
             left = max(size - offset, 0)
             if count >= 0:
                 left = min(left, count)
@@ -292,7 +294,8 @@ class HTTPCycle(Cycle):
             if sent == 0 and self.stream.is_writable():
                 break  # it has become shorter
         if self._file_given is not None:
-            seek(self._file_given, self._file_at)
+            with contextlib.suppress(ValueError, OSError):  # the application has closed it
+                seek(self._file_given, self._file_at)
         self._state = EXPECT_BODY
         if self._file_is_last:
             if self._trailers is not None:
@@ -352,6 +355,11 @@ class HTTPCycle(Cycle):
             # It was told to end. What it has sent is sent; that it is not all, the client can see.
             self._state = COMPLETE
             self.stream.cut()
+            return
+        if exc is None and self._disconnected and self._state < EXPECT_BODY:
+            # It has learned from receive() that nobody waits for a response.
+            self._state = COMPLETE
+            self.stream.reset()
             return
         if exc is None:
             error_logger.error(

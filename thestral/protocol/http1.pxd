@@ -41,6 +41,7 @@ cdef class HTTP1Connection(Connection):
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
     cdef bint _advancing
+    cdef Py_ssize_t _corked_from
     cdef bint _lingering
     cdef bint _eof
     cdef bint _scheduled

@@ -83,6 +83,7 @@ class HTTP1Connection(Connection):
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
         self._advancing = False  # within _advance: output is corked, _advance does not nest
+        self._corked_from = 0  # where in the writer that output begins
         self._lingering = False
         self._eof = False
         self._scheduled = False
@@ -198,6 +199,7 @@ class HTTP1Connection(Connection):
         if self._advancing:
             return
         self._advancing = True
+        self._corked_from = self.context.writer.size()
         try:
             self._next()
         except RemoteProtocolError as error:
@@ -442,15 +444,13 @@ class HTTP1Connection(Connection):
         if not self._advancing:
             self.write_from(writer, mark)
         elif writer.size() > CORK_MAX:
-            self.write_from(writer, 0)
+            self.write_from(writer, self._corked_from)
 
     def flush(self) -> None:
-        """Send what was corked: within _advance all in the writer is this connection's, else
-        nothing is.
-        """
+        """Send what was corked."""
         writer = self.context.writer
-        if self._advancing and writer.size() > 0:
-            self.write_from(writer, 0)
+        if self._advancing and writer.size() > self._corked_from:
+            self.write_from(writer, self._corked_from)
 
     def release(self, stream: HTTP1Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
@@ -654,7 +654,7 @@ class HTTP1Stream(Stream):
         mark = writer.begin(status)
         try:
             writer.write_headers(headers, True)
-        except LocalProtocolError:
+        except BaseException:
             writer.truncate(mark)
             raise
         writer.write(b"\r\n")
@@ -775,7 +775,7 @@ class HTTP1Stream(Stream):
         if size >= GATHER_MIN:
             if self.chunked:
                 writer.write_chunk_head(size)
-            parts = [writer.take(0 if connection._advancing else mark), body]
+            parts = [writer.take(connection._corked_from if connection._advancing else mark), body]
             if self.chunked:
                 parts.append(b"\r\n0\r\n\r\n" if end else b"\r\n")
             connection.write_gathered(parts)
@@ -807,10 +807,12 @@ class HTTP1Stream(Stream):
         """The response is complete; the exchange is when the request is, too."""
         self.response_complete = True
         connection = self.wire
-        if connection.context.access_log.enabled:
+        if connection.context.access_log.enabled and not self.logged:
             self.log(False)
         if self.request_complete:
             connection.finish(self)
+            if not connection._parser.left():
+                connection.flush()  # who knows what the application does before it returns
         elif not self.persistent or self.request_left > DISCARD_MAX:
             connection.release(self)
             connection._linger()

@@ -122,9 +122,9 @@ def start(cycle: Cycle) -> None:
         arguments["context"] = own
         task = task_of(run, arguments)
         arguments["context"] = None
-        if run.cycle is None:
-            return
     else:
         task = context.loop.create_task(run, context=own)
+    if run.cycle is None:  # also where a task factory of the application's starts eagerly
+        return
     cycle.task = task
     context.cycles.add(cycle)
