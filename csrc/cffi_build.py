@@ -1,8 +1,8 @@
 """thestral._csrc: the C layer for Python, in cffi's API mode, made from the headers that the C
 files include.
 
-It is for what is off the request path: validators for options, llhttp's own names, and tests. The
-request path is Cython's (thestral/_core).
+It is for what is off the hot path: validators for options, PROXY heads and forwarded hosts,
+llhttp's own names, and tests. The hot path is Cython's (thestral/_core).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ void th_head_init(th_head *head);
 void th_head_free(th_head *head);
 /* Empties the head for the next request; keeps little memory. */
 void th_head_clear(th_head *head);
-/* Opens a field; name and value grow by th_slice_extend. Returns TH_OK or TH_ENOMEM. */
+/* Opens a field; name and value grow by extend() of http1.c. Returns TH_OK or TH_ENOMEM. */
 int th_head_add_field(th_head *head);
 th_field *th_head_field(const th_head *head, uint32_t index);
 

@@ -49,7 +49,7 @@ class Running:
     def _run(self) -> None:
         self.loop = loop_factory(self._loop_name)()
         try:
-            self.loop.run_until_complete(self.server.serve())
+            self.loop.run_until_complete(self.server.work())
         except BaseException as exc:
             self.error = exc
         finally:

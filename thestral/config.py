@@ -684,6 +684,8 @@ class Config:
             )
         seconds = Option(help="", group="", kind=float, unit="seconds", positive=True)
         self.timeout_notify = checked("timeout_notify", seconds, self.timeout_notify)
+        if self.workers is None:
+            self.workers = workers_of_environment()
         self.host = self.hosts
         self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
         if isinstance(self.ssl_ca_certs, os.PathLike):
@@ -760,7 +762,7 @@ class Config:
             from thestral.cpus import available  # not needed in most processes
 
             return available()
-        return int(self.workers or os.environ.get("WEB_CONCURRENCY", "") or 1)
+        return int(self.workers or 1)
 
     @property
     def needs_supervisor(self) -> bool:
@@ -792,6 +794,20 @@ class Config:
             close_all(found)
             raise ConfigError("host", f"{self.host!r} is {len(found)} addresses, expected one")
         return found[0]
+
+
+def workers_of_environment() -> int | str | None:
+    """What WEB_CONCURRENCY, which platforms set, says of the number of processes.
+
+    Raises:
+        ConfigError: neither a number of at least 1 nor "auto".
+    """
+    given = os.environ.get("WEB_CONCURRENCY", "")
+    if given in ("", "auto"):
+        return given or None
+    if not (given.isdecimal() and int(given) > 0):
+        raise ConfigError("workers", f"WEB_CONCURRENCY is {given!r}, expected a number or 'auto'")
+    return int(given)
 
 
 def options() -> Iterable[tuple[str, Option]]:

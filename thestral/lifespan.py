@@ -44,6 +44,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._received = False
+        self._foreign = False  # it has answered as if this were a request
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._expected = "startup"
 
@@ -118,6 +119,8 @@ class Lifespan:
             raise LocalProtocolError(f"expected a dict as a message, got {type(message).__name__}")
         kind = message.get("type")
         expected = (f"lifespan.{self._expected}.complete", f"lifespan.{self._expected}.failed")
+        if isinstance(kind, str) and kind.startswith(("http.", "websocket.")):
+            self._foreign = True
         if kind not in expected or self._answer is None or self._answer.done():
             raise LocalProtocolError(f"expected {expected[0]!r} or {expected[1]!r}, got {kind!r}")
         self._answer.set_result(dict(message))
@@ -137,12 +140,13 @@ class Lifespan:
         """The task ended before startup was answered: unsupported, or a failure?"""
         assert self._task is not None
         exc = self._raised()
-        if exc is not None and (self._received or self._mode == "on"):
+        knows_it = self._received and not self._foreign
+        if exc is not None and (knows_it or self._mode == "on"):
             error_logger.error("Exception in lifespan", exc_info=exc)
             raise LifespanError("Application startup failed")
         if exc is None and self._mode == "on":
             raise LifespanError("Application startup failed: its lifespan ended without an answer")
-        if exc is not None and not isinstance(exc, UNSUPPORTED):
+        if exc is not None and not self._foreign and not isinstance(exc, UNSUPPORTED):
             error_logger.warning("Going on without lifespan, which raised", exc_info=exc)
         else:
             error_logger.debug("The application has no lifespan.")

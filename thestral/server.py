@@ -33,6 +33,8 @@ from thestral.protocol.transport import Listener, Poller, can_own
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
 DRAIN_STEP = 0.02
+# What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
+STOP_MARGIN = 30.0  # seconds
 # How long tasks that were cancelled may take to end, in seconds.
 CANCEL_GRACE = 1.0
 
@@ -101,6 +103,7 @@ class Server:
         self._forced = asyncio.Event()
         self._should_exit = False
         self._force_exit = False
+        self._signals_taken: list[int] = []
         self._poller: Poller | None = None
         self.servers: list[asyncio.Server | Listener] = []
         self.lifespan: Lifespan | None = None
@@ -153,7 +156,7 @@ class Server:
                 ConfigError for a certificate.
         """
         configure(self.config)
-        self._run(self.serve(sockets))
+        self._run(self.work(sockets))
 
     def check(self) -> None:
         """Import the application, run its lifespan from start to end, and open nothing.
@@ -192,7 +195,10 @@ class Server:
             self.left_behind = not finish_loop(loop)
 
     async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Serve in the running loop until told to stop.
+        """Serve in the running loop, of a program of its own, until told to stop.
+
+        A signal that stopped it is raised again behind it, as uvicorn does: the program should end,
+        too, with whatever else it runs.
 
         Args:
             sockets: bound ones to listen on in place of the config's host and port.
@@ -200,6 +206,13 @@ class Server:
         Raises:
             ThestralError: as run(). The lifespan has been shut down and nothing listens any more.
         """
+        configure(self.config)
+        await self.work(sockets)
+        for number in reversed(self._signals_taken):
+            signal.raise_signal(number)
+
+    async def work(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """serve() without what concerns the program around it: logs and signals."""
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
@@ -251,8 +264,18 @@ class Server:
             if self._poller is not None:
                 self._poller.close()
             context.stop()
-            if not await self._unless(self._forced, lifespan.shutdown()):
+            if not await self._unless(self._forced, self._shut_down(lifespan)):
                 await lifespan.cancel()
+
+    async def _shut_down(self, lifespan: Lifespan) -> None:
+        """Its shutdown, which may take STOP_MARGIN longer than requests may."""
+        allowed = self.config.timeout_graceful_shutdown + STOP_MARGIN
+        try:
+            async with asyncio.timeout(allowed):
+                await lifespan.shutdown()
+        except TimeoutError:
+            error_logger.error("Application shutdown not complete after %g s: cancelled", allowed)
+            await lifespan.cancel()
 
     async def _unless(self, event: asyncio.Event, step: Coroutine[Any, Any, None]) -> bool:
         """Await a step; False if the event came first, and the step was cancelled."""
@@ -417,6 +440,7 @@ class Server:
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         """A signal to stop: the first drains, the second does not wait."""
+        self._signals_taken.append(number)
         if self._should_exit:
             self.force_exit = True
         self.should_exit = True

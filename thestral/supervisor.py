@@ -28,7 +28,13 @@ from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import is_terminal, load_configured, pid_file, terminated_quietly
+from thestral.server import (
+    STOP_MARGIN,
+    is_terminal,
+    load_configured,
+    pid_file,
+    terminated_quietly,
+)
 from thestral.worker import (
     LEAVE_SIGNAL,
     READY,
@@ -45,8 +51,6 @@ if TYPE_CHECKING:
 
 # How often workers are looked at, in seconds.
 PATROL = 1.0
-# Beyond its own graceful time-out, for the lifespan's shutdown; then a worker is killed.
-STOP_MARGIN = 30.0
 # Pauses before a worker that died is replaced, in seconds; the last one repeats.
 BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A worker that lived so long has not died of its start.

@@ -563,3 +563,10 @@ def test_reasons_are_sentences_without_full_stop():
             assert reason
             assert not reason.endswith(".")
             assert reason.isprintable()
+
+
+def test_excerpt_that_others_give_is_the_first_line_too():
+    given = b"GET / HTTP/1.1\r\nCookie: secret\r\n\r\n"
+    assert RemoteProtocolError(400, "plain HTTP", given).excerpt == b"GET / HTTP/1.1"
+    bare = given.replace(b"\r", b"")
+    assert RemoteProtocolError(400, "plain HTTP", bare).excerpt == b"GET / HTTP/1.1"

@@ -220,7 +220,7 @@ def test_early_answer_while_the_body_is_on_its_way(serve):
         gate.open(running)
 
 
-# --- What the application does behind its response, or instead of one ------------------------------
+# --- What the application does behind its response, or instead of one -----------------------------
 
 
 @on_every_transport

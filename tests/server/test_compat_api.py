@@ -280,8 +280,14 @@ def test_signal_handler_is_a_method_of_an_object_with_should_exit():
         await task
         seen.append(server.should_exit)
 
-    asyncio.run(main())
+    raised = []
+    before = signal.signal(signal.SIGTERM, lambda *_: raised.append(seen.copy()))
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert seen == [(True, False), True]
+    assert raised == [[(True, False)]]  # again, behind the server, for the program around it
 
 
 def test_application_learns_that_shutdown_began(serve):

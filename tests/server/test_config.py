@@ -356,3 +356,17 @@ def test_what_needs_posix_says_so_elsewhere(name, monkeypatch):
     with pytest.raises(ConfigError, match="needs POSIX") as caught:
         Config("a:b", **{name: value})
     assert caught.value.option == name
+
+
+@pytest.mark.parametrize(("given", "workers"), [("3", 3), ("auto", "auto"), ("", None)])
+def test_web_concurrency_is_the_default_of_workers(monkeypatch, given, workers):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+    assert Config("a:b").workers == workers
+    assert Config("a:b", workers=2).workers == 2
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-1", "1.5", " "])
+def test_web_concurrency_that_is_no_number(monkeypatch, given):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+    with pytest.raises(ConfigError, match="WEB_CONCURRENCY is"):
+        Config("a:b")

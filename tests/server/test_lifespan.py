@@ -195,7 +195,7 @@ def test_cancelling_itself_after_startup_is_a_failure(mode):
     "message",
     [
         {"type": "lifespan.shutdown.complete"},
-        {"type": "http.response.start", "status": 200},
+        {"type": "lifespan.started"},
         {"type": "nonsense"},
         {"type": ["lifespan.startup.complete"]},
         {},
@@ -412,3 +412,17 @@ def test_requests_see_the_context_that_startup_left(serve):
     for _ in range(2):
         answer = server.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer.endswith(b"\r\n\r\nfrom lifespan")
+
+
+@pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept"])
+def test_an_application_that_looks_at_no_scope_has_no_lifespan(kind):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": kind, "status": 200, "headers": []})
+
+    with logged() as records:
+        assert outcome(app, "auto") == "served"
+    assert [record.levelname for record in records] == ["INFO", "DEBUG", "INFO"]
+    with logged() as records:
+        assert outcome(app, "on") == "Application startup failed"
+    assert len(tracebacks(records)) == 1

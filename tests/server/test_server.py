@@ -418,6 +418,8 @@ def test_signals_are_left_alone_when_told_so(run):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_and_the_callers_handlers_come_back(run, number):
     server = Server(Config(answering(b""), port=0, access_log=False))
+    raised = []
+    usual = signal.signal(number, lambda number, _: raised.append(number))
 
     async def main():
         before = dispositions()
@@ -427,7 +429,11 @@ def test_signal_stops_and_the_callers_handlers_come_back(run, number):
         assert dispositions() == before
         assert server.should_exit
 
-    run(main())
+    try:
+        run(main())
+    finally:
+        signal.signal(number, usual)
+    assert raised == [number]  # once more, for the program around it
 
 
 def test_outside_the_main_thread_no_signal_is_taken():
@@ -445,3 +451,42 @@ def test_outside_the_main_thread_no_signal_is_taken():
     thread.join(20)
     assert bodies == [b"hello"]
     assert dispositions() == before
+
+
+def test_serve_in_a_program_of_its_own_says_what_run_says(run, capfd):
+    server = Server(Config(answering(b"hello"), port=0))
+
+    async def main():
+        task = await start(server)
+        assert await get(port_of(server)) == b"hello"
+        await stop(server, task)
+
+    run(main())
+    printed = capfd.readouterr()
+    assert "Thestral running on http://127.0.0.1:" in printed.err
+    assert '"GET / HTTP/1.1" 200 OK' in printed.out
+
+
+def test_lifespan_that_hangs_in_its_shutdown_is_cancelled(run, monkeypatch, caplog):
+    monkeypatch.setattr("thestral.server.STOP_MARGIN", 0.0)
+    cancelled = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    config = Config(app, port=0, log_config=None, timeout_graceful_shutdown=0.1)
+    server = Server(config)
+
+    async def main():
+        await stop(server, await start(server))
+
+    run(main())
+    assert cancelled
+    assert "Application shutdown not complete after 0.1 s: cancelled" in caplog.messages
