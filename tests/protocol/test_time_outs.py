@@ -10,6 +10,7 @@ from apps import (
     GET,
     GET_CLOSE,
     Gate,
+    get,
     hello,
     http_only,
     post,
@@ -289,3 +290,58 @@ def test_clock_survives_what_a_time_out_raises(serve, monkeypatch):
         assert read_response(idle)[1] == b"hello"
         assert read_all(idle) == b""
     assert str(told[0]["exception"]) == "a filter of the user's"
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["kept alive", "closed by the application"])
+def test_response_that_is_still_being_sent_is_not_cut(serve, last):
+    """RFC 9112 section 9.6: whose output waits is not idle, nor done with its close."""
+    size = 24_000_000
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/":
+            close = [(b"connection", b"close")] if last else []
+            length = (b"content-length", str(size).encode())
+            await send({**START, "headers": [length, *close]})
+            await send({"type": "http.response.body", "body": bytes(size)})
+        else:
+            await hello(scope, receive, send)
+
+    running = serve(app, timeout_keep_alive=SHORT)
+    with running.connect(receive_buffer=65536) as sock:
+        sock.sendall(GET)
+        read_head(sock)
+        since = time.monotonic()
+        received = 0
+        asked = False
+        while received < size:
+            # At this rate it takes longer than any of the limits that are not to end it.
+            if received / size < (time.monotonic() - since) / 3.0:
+                data = sock.recv(min(262_144, size - received))
+                assert data, f"closed after {received} bytes"
+                received += len(data)
+            if not asked and received > 0.8 * size:
+                sock.sendall(get("/next"))
+                asked = True
+        assert read_all(sock).endswith(b"" if last else b"hello")
+
+
+def test_body_that_is_wanted_behind_the_response_has_a_time_out(serve):
+    """The client need not send it any more: it has its final response."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send({"type": "http.response.body", "body": b"A", "more_body": True})
+        await receive()
+
+    running = serve(app, timeout_body=SHORT)
+    with running.connect() as sock:
+        since = time.monotonic()
+        sock.sendall(EXPECTING)
+        assert b"200 OK" in read_head(sock)
+        with contextlib.suppress(ConnectionResetError):
+            while sock.recv(100):
+                pass
+        assert SHORT * 0.5 < time.monotonic() - since < LATE
+    nothing_stays(running)

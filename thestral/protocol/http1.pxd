@@ -68,6 +68,7 @@ cdef class HTTP1Connection(Connection):
     cdef object _idle(self)
     cdef object _linger(self)
     cdef object _close(self)
+    cdef bint _still_sends(self)
     cdef object emit(self, Py_ssize_t mark)
     cdef object flush(self)
     cdef object release(self, HTTP1Stream stream)

@@ -430,11 +430,18 @@ class HTTP1Connection(Connection):
             if self._stream is not None:
                 cycle = self._stream.cycle
                 cycle.on_deadline()
+        elif self._still_sends():
+            # RFC 9112 section 9.6: the client cannot have acknowledged what has not left. One that
+            # takes nothing is write_deadline's.
+            self.deadline = self.context.now + LINGER_TIMEOUT
         elif self._owes == HANGUP:
             self._owes = NOTHING
-            self.close_flushing()  # what it does not take, write_deadline ends
+            self.close_flushing()
         else:
             self._close()
+
+    def _still_sends(self) -> bool:
+        return not self.is_broken() and bool(self.transport.get_write_buffer_size())
 
     # --- Writing ------------------------------------------------------------------------------
 
@@ -664,8 +671,11 @@ class HTTP1Stream(Stream):
         if self.owes_continue:
             self.owes_continue = False
             self.inform(100, [])
-            context = self.connection.context
-            self.connection.deadline = context.now + context.timeout_body
+        elif self.request_complete or self.connection.deadline != 0.0:
+            return
+        # The application wants it, though the client has its response and owes it no more.
+        context = self.connection.context
+        self.connection.deadline = context.now + context.timeout_body
 
     def consumed(self, size: int) -> None:
         self.unconsumed -= size
