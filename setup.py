@@ -48,7 +48,7 @@ CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
 HEADERS = [f"csrc/{name}.h" for name in OURS]
 PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
-PROTOCOL += ["proxy", "transport", "websocket"]
+PROTOCOL += ["proxy", "transport", "turn", "websocket"]
 # Modules that a plain request does not run through are made small: a third of their size.
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
 SMALL = {"thestral._core.errors"}

@@ -133,6 +133,25 @@ class Config:
         kind=str,
         choices=("auto", "on", "off"),
     )
+    asgi_spec_version: str = option(
+        "2.3",
+        help="ASGI version of http scopes: with 2.5 send() raises OSError when the client is gone.",
+        group="Application",
+        kind=str,
+        choices=("2.3", "2.5"),
+    )
+    pathsend: bool = option(
+        False,
+        help="Offer ASGI's http.response.pathsend, by which Starlette's FileResponse sends files.",
+        group="Application",
+        kind=bool,
+    )
+    zerocopysend: bool = option(
+        False,
+        help="Offer ASGI's http.response.zerocopysend: parts of open files in a body.",
+        group="Application",
+        kind=bool,
+    )
     loop: str = option(
         "auto",
         help="Event loop: uvloop, asyncio, or MODULE:FUNCTION that makes one; auto is uvloop where"
@@ -261,11 +280,10 @@ class Config:
     )
     timeout_keep_alive: float = option(
         75.0,
-        help="How long an idle connection waits for its next request.",
+        help="How long an idle connection waits for its next request; 0 closes it after each.",
         group="Time-outs",
         kind=float,
         unit="seconds",
-        positive=True,
     )
     timeout_write: float = option(
         60.0,

@@ -253,12 +253,13 @@ class Server:
             await self._stop.wait()
         finally:
             error_logger.info("Shutting down")
+            context.draining = True
             lifespan.shutdown_event.set()
             if calling is not None:
                 calling.cancel()
             self.say_stopping()
             if self.config.shutdown_delay and not self._force_exit:
-                await self._linger(context)
+                await self._linger()
             await self._refrain(context)
             await self._drain(context)
             if self._poller is not None:
@@ -352,7 +353,6 @@ class Server:
     async def _refrain(self, context: WorkerContext) -> None:
         """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
         assert self._loop is not None
-        context.draining = True
         selecting = self._poller is None and isinstance(self._loop, asyncio.SelectorEventLoop)
         for sock in self.sockets:
             listening.refuse_new(sock)
@@ -381,11 +381,10 @@ class Server:
             except OSError:  # the client is gone already
                 sock.close()
 
-    async def _linger(self, context: WorkerContext) -> None:
+    async def _linger(self) -> None:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
         learn that we go.
         """
-        context.draining = True
         error_logger.info("Accepting for %g more seconds", self.config.shutdown_delay)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._forced.wait(), self.config.shutdown_delay)
@@ -408,8 +407,8 @@ class Server:
         for cycle in list(context.cycles):
             error_logger.error("Cancelled at shutdown: %s", cycle.title())
             if cycle.task is not None:
-                cycle.task.cancel()
                 tasks.append(cycle.task)
+            cycle.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_GRACE)
         for connection in list(context.connections):

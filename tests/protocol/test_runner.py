@@ -11,7 +11,7 @@ import pytest
 from apps import GET, GET_CLOSE, hello, http_only
 from support import Running, read_response, wait_until
 
-START = {"type": "http.response.start", "status": 200, "headers": []}
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
 BODY = {"type": "http.response.body", "body": b"done"}
 
 

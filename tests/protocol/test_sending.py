@@ -21,7 +21,7 @@ BODY = {"type": "http.response.body", "body": b"done"}
 def test_it_is_awaitable_and_a_task_may_be_made_of_it(serve):
     @http_only
     async def app(scope, receive, send):
-        step = send(START)
+        step = send(START | {"headers": [(b"content-length", b"4")]})
         assert inspect.isawaitable(step)
         assert iscoroutinefunction(send)
         assert iscoroutinefunction(receive)

@@ -168,7 +168,8 @@ def test_time_outs_do_not_fire_for_a_slow_application(serve):
     async def app(scope, receive, send):
         await gate.wait()
         body = await read_body(receive)
-        await send(START)
+        length = (b"content-length", b"%d" % len(body))
+        await send(START | {"headers": [length]})
         await second.wait()
         await send({"type": "http.response.body", "body": body})
 

@@ -27,13 +27,13 @@ COUNTS = ["limit_max_requests", "limit_concurrency", "limit_connections"]
 TIMEOUTS = [
     "timeout_head",
     "timeout_body",
-    "timeout_keep_alive",
     "timeout_write",
     "ws_close_timeout",
     "timeout_worker_healthcheck",
     "timeout_tls_handshake",
 ]
 MAY_BE_ZERO = [
+    "timeout_keep_alive",
     "timeout_graceful_shutdown",
     "ws_ping_interval",
     "ws_ping_timeout",
@@ -201,10 +201,10 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert config.limit_header_count == 100
     assert config.limit_request_body is None
     assert [getattr(config, name) for name in TIMEOUTS] == [
-        10.0, 30.0, 75.0, 60.0, 10.0, 5.0, 10.0,
+        10.0, 30.0, 60.0, 10.0, 5.0, 10.0,
     ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
-        30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
     ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]

@@ -24,7 +24,9 @@ def closes(head):
 
 
 class Application:
-    """Answers "/" at once, "/wait" when released, and streams "/stream" until told to stop."""
+    """Answers "/" at once, "/wait" when released, and streams "/stream" until told to stop: events,
+    or with a query something else.
+    """
 
     def __init__(self):
         self.release = threading.Event()
@@ -39,7 +41,9 @@ class Application:
         if path == "/wait":
             while not self.release.is_set():
                 await asyncio.sleep(0.005)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        events = path == "/stream" and not scope["query_string"]
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")] if events else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         if path == "/stream":
             await send({"type": "http.response.body", "body": b"first", "more_body": True})
             assert (await receive())["type"] == "http.request"

@@ -7,9 +7,6 @@
 from leaks import (
     only_ours,
 )
-from test_asgi import (
-    test_head_leaves_with_the_first_body,
-)
 from test_endings import (
     test_body_that_ends_with_the_connection_is_not_cut_by_what_is_sent_meanwhile,
     test_client_that_asked_for_the_close_gets_it_at_once,

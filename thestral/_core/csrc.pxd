@@ -246,5 +246,9 @@ cdef extern from "Python.h":
         PYGEN_ERROR
         PYGEN_NEXT
 
+    # Of a pointer, so that Cython counts no references of its own meanwhile.
+    Py_ssize_t reference_count "Py_REFCNT"(PyObject *) noexcept
+    bint is_dict "PyDict_CheckExact"(PyObject *) noexcept
+    Py_ssize_t dict_size "PyDict_GET_SIZE"(PyObject *) noexcept
     bint PyCoro_CheckExact(object)
     PySendResult PyIter_Send(object, object, PyObject **) except PYGEN_ERROR

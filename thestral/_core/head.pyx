@@ -1,9 +1,11 @@
 """th_head to the Python objects that a scope is made of. Each is made once per request, when the head is complete."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next
 from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 
@@ -11,6 +13,9 @@ from thestral._core.csrc cimport (
     TH_ABSOLUTE_FORM,
     TH_ASTERISK_FORM,
     TH_FIELD_HOST,
+    dict_size,
+    is_dict,
+    reference_count,
     th_field,
     th_field_count,
     th_field_name,
@@ -137,3 +142,35 @@ cdef list headers_of(const th_head *head):
     if absolute and not host_seen:  # HTTP/1.0 may leave Host out
         headers.insert(0, (b"host", slice_bytes(head, head.authority)))
     return headers
+
+
+@cython.final
+cdef class Template:
+    def __init__(self, dict items):
+        self._keys = tuple(items)
+        self._values = tuple(items.values())
+
+    cpdef dict fresh(self):
+        if self._copy is None or not self._is_unused():
+            self._copy = {
+                key: {} if type(value) is dict else value for key, value in zip(self._keys, self._values)
+            }
+        return self._copy
+
+    cdef bint _is_unused(self) noexcept:
+        """Whether nobody holds the last copy or a dict in it, and it is still what was made."""
+        cdef Py_ssize_t position = 0
+        cdef PyObject *key = NULL
+        cdef PyObject *value = NULL
+        cdef PyObject *made = NULL
+        if reference_count(<PyObject *>self._copy) > 1 or len(self._copy) != len(self._keys):
+            return False
+        for index in range(len(self._keys)):
+            made = PyTuple_GET_ITEM(self._values, index)
+            if not PyDict_Next(self._copy, &position, &key, &value) or key != PyTuple_GET_ITEM(self._keys, index):
+                return False
+            if value == made:
+                continue
+            if not is_dict(made) or not is_dict(value) or reference_count(value) > 1 or dict_size(value) > 0:
+                return False
+        return True

@@ -50,6 +50,7 @@ cdef class ResponseWriter:
     cdef readonly bint has_server
 
     cpdef Py_ssize_t begin(self, int status) except -1
+    cpdef object write_status(self, int status)
     cpdef object write_headers(self, object headers, bint drop_content_length)
     cdef object _write_header(self, object pair, bint drop_content_length)
     cdef object _note(self, int known, bytes value)
@@ -59,6 +60,6 @@ cdef class ResponseWriter:
     cpdef object write_chunk(self, bytes data)
     cpdef Py_ssize_t size(self)
     cpdef object truncate(self, Py_ssize_t mark)
-    cpdef int send(self, int fd, Py_ssize_t mark) noexcept
+    cpdef int send(self, int fd) noexcept
     cpdef bytes peek(self, Py_ssize_t mark)
     cpdef bytes take(self, Py_ssize_t mark)

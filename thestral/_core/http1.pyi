@@ -87,10 +87,9 @@ class RequestParser:
 
 @final
 class ResponseWriter:
-    """Serialises responses into one growing buffer, shared by the connections of a worker.
+    """Serialises what a connection sends in a turn into one growing buffer.
 
-    Writers nest like a stack: begin() returns a mark, take(mark) or truncate(mark) ends what was
-    begun there.
+    A mark is a position in it: take(mark) and truncate(mark) remove what was written behind it.
     """
 
     content_length: int
@@ -101,7 +100,13 @@ class ResponseWriter:
     has_server: bool
 
     def begin(self, status: int) -> int:
-        """Write the status line; returns the mark where it begins."""
+        """Begin a head: forget what the last one said, and write the status line.
+
+        Returns:
+            the mark where it begins.
+        """
+    def write_status(self, status: int) -> None:
+        """Write a status line alone, as an interim response has it."""
     def write_headers(self, headers: Iterable[Iterable[bytes]], drop_content_length: bool) -> None:
         """Write the application's fields in order, all but transfer-encoding.
 
@@ -117,8 +122,8 @@ class ResponseWriter:
         """A whole chunk, not of size 0, which would be the last one."""
     def size(self) -> int: ...
     def truncate(self, mark: int) -> None: ...
-    def send(self, fd: int, mark: int) -> int:
-        """Send what take() would give; how many bytes were taken, or an Outcome. All stays here."""
+    def send(self, fd: int) -> int:
+        """Send all there is; how many bytes were taken, or an Outcome. It stays here."""
     def peek(self, mark: int) -> bytes:
         """What take() would give."""
     def take(self, mark: int) -> bytes: ...

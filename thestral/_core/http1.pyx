@@ -150,10 +150,7 @@ cdef class RequestParser:
 
 @cython.final
 cdef class ResponseWriter:
-    """Serialises responses into one growing buffer, shared by the connections of a worker.
-
-    Writers nest like a stack: begin() returns a mark, take(mark) or truncate(mark) ends what was begun there.
-    """
+    """Serialises what a connection sends in a turn into one growing buffer."""
 
     def __cinit__(self):
         th_buffer_init(&self._buffer)
@@ -167,9 +164,12 @@ cdef class ResponseWriter:
         self.close = False
         self.has_date = False
         self.has_server = False
+        self.write_status(status)
+        return mark
+
+    cpdef object write_status(self, int status):
         if th_write_status_line(&self._buffer, status) < 0:
             raise MemoryError
-        return mark
 
     cpdef object write_headers(self, object headers, bint drop_content_length):
         if type(headers) is list:
@@ -266,8 +266,8 @@ cdef class ResponseWriter:
         if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
             th_buffer_free(&self._buffer)
 
-    cpdef int send(self, int fd, Py_ssize_t mark) noexcept:
-        return outcome_of(th_send(fd, self._buffer.data + mark, self._buffer.length - mark))
+    cpdef int send(self, int fd) noexcept:
+        return outcome_of(th_send(fd, self._buffer.data, self._buffer.length))
 
     cpdef bytes peek(self, Py_ssize_t mark):
         return PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)

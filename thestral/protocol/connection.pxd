@@ -2,13 +2,18 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from thestral._core.coroutine cimport is_held_once
+from thestral._core.log cimport monotonic
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.context cimport WorkerContext
-from thestral.protocol.transport cimport Receiver, SocketTransport
+from thestral.protocol.transport cimport Protocol, SocketTransport
+
+cdef Py_ssize_t OUTPUT_MAX
+cdef Py_ssize_t GATHER_MIN
+cdef double SLICE
 
 
-cdef class Connection(Receiver):
+cdef class Connection(Protocol):
     cdef public WorkerContext context
     cdef public object transport
     cdef public SocketTransport owned
@@ -25,12 +30,24 @@ cdef class Connection(Receiver):
     cdef public bint write_paused
     cdef public bint reading_paused
     cdef public bint lost
+    cdef list _pieces
+    cdef Py_ssize_t _pieces_size
+    cdef ResponseWriter _writer
+    cdef bint _corked
+    cdef bint _joined
 
     cdef object open(self, object transport)
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
+    cdef ResponseWriter output(self)
+    cdef object append(self, bytes data)
+    cdef bint copies(self, Py_ssize_t size) noexcept
+    cdef object emit(self)
+    cdef object expect_turn_end(self)
+    cdef object end_turn(self)
+    cdef object flush(self)
     cdef object write(self, bytes data)
-    cdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
+    cdef object write_from(self, ResponseWriter writer)
     cdef object write_gathered(self, list parts)
     cpdef object abort(self)
     cdef object pause_reading(self)
@@ -51,8 +68,12 @@ cdef class Stream:
     cdef public int status
     cdef public dict scope
 
-    cpdef object respond(self, int status, object headers, bytes body, bint end)
+    cpdef object start(self, int status, object headers)
     cpdef object write(self, bytes data, bint end)
+    cpdef object respond(self, int status, object headers, bytes body)
+    cpdef object withdraw(self)
+    cpdef int64_t announced(self) except -2
+    cpdef object announce(self, int64_t size)
     cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cpdef object write_trailers(self, object headers)
     cpdef object inform(self, int status, object headers)
@@ -75,7 +96,9 @@ cdef class Cycle:
     cdef public object task
     cdef public double deadline
     cdef public bint counted
+    cdef double _slice_began
     cdef bint _timed_out
+    cdef bint _cancelled
     cdef bint _disconnected
     cdef bint _gone
     cdef list _readers
@@ -86,11 +109,14 @@ cdef class Cycle:
     cdef object on_disconnect(self)
     cdef object on_closed(self)
     cdef object on_writable(self)
+    cdef object on_turn_end(self)
     cdef object on_deadline(self)
     cdef object on_drain(self)
+    cpdef object cancel(self)
     cpdef object on_timeout(self)
     cdef bint take(self, object message) except -1
     cdef bint proceed(self) except -1
+    cdef bint may_go_on(self) except -1
     @cython.locals(sending=Sending)
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)

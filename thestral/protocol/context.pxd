@@ -1,6 +1,8 @@
 from thestral._core.coroutine cimport this_thread
-from thestral._core.http1 cimport RequestParser, ResponseWriter
+from thestral._core.head cimport Template
+from thestral._core.http1 cimport RequestParser
 from thestral.protocol.access cimport AccessLog
+from thestral.protocol.turn cimport Turn
 
 
 cdef class WorkerContext:
@@ -17,12 +19,18 @@ cdef class WorkerContext:
     cdef public dict state
     cdef public set connections
     cdef public set cycles
-    cdef public ResponseWriter writer
+    cdef public Turn turn
     cdef public bytes default_head
     cdef public bytes date_head
     cdef public bytes server_head
     cdef public bytes extra_head
     cdef public str root_path
+    cdef public Template http_asgi
+    cdef public bint raises_when_gone
+    cdef public Template http_extensions
+    cdef public Template http_1_0_extensions
+    cdef public frozenset offered
+    cdef public bint keeps_alive
     cdef public bint send_date
     cdef public bint eager
     cdef public dict task_arguments

@@ -1,6 +1,4 @@
-"""What all connections of a worker share: settings, counters, the clock, the response scratch
-buffer.
-"""
+"""What all connections of a worker share: settings, counters, the clock, the turn."""
 
 from __future__ import annotations
 
@@ -13,12 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral._core.coroutine import this_thread
-from thestral._core.http1 import ResponseWriter
+from thestral._core.head import Template
 from thestral.errors import LocalProtocolError
 from thestral.forwarded import Forwarding, TrustedPeers
 from thestral.logging import Refusals
 from thestral.protocol.access import AccessLog
 from thestral.protocol.handshake import DeflateSettings
+from thestral.protocol.turn import Turn
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -29,6 +28,11 @@ if TYPE_CHECKING:
 # Of a Date field, RFC 9110 section 5.6.7, whatever the locale.
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# Of ASGI's HTTP format: an application is not told by send() that its client is gone.
+LENIENT_SPEC_VERSION = "2.3"
+# Extensions that an option of the same name offers, and those that HTTP/1.0 has no place for.
+FILE_EXTENSIONS = ("pathsend", "zerocopysend")
+HTTP_1_1_EXTENSIONS = ("http.response.early_hint", "http.response.trailers")
 # Deadlines are looked at this often, in seconds, or eight times within the shortest one.
 SLOWEST_TICK = 0.5
 FASTEST_TICK = 0.01
@@ -89,6 +93,15 @@ class WorkerContext:
             config.limit_request_body or 0,
         )
         self.root_path = config.root_path.rstrip("/")
+        self.http_asgi = Template({"version": "3.0", "spec_version": config.asgi_spec_version})
+        # Since 2.4 send() raises an OSError as soon as the client is gone.
+        self.raises_when_gone = config.asgi_spec_version != LENIENT_SPEC_VERSION
+        files = [name for name in FILE_EXTENSIONS if getattr(config, name)]
+        self.offered = frozenset(f"http.response.{name}" for name in files)
+        self.http_1_0_extensions = Template({name: {} for name in self.offered})
+        self.http_extensions = Template(
+            {name: {} for name in (*HTTP_1_1_EXTENSIONS, *self.offered)}
+        )
         self.trusted = TrustedPeers(config.trusted_proxies)
         self.proxy_protocol = config.proxy_protocol
         self.forwarding: Forwarding | None = None
@@ -99,7 +112,7 @@ class WorkerContext:
         shortest = min(
             config.timeout_head,
             config.timeout_body,
-            config.timeout_keep_alive,
+            config.timeout_keep_alive or math.inf,
             config.timeout_write,
             config.timeout_request or math.inf,
             config.ws_close_timeout,
@@ -111,6 +124,7 @@ class WorkerContext:
         # `now` is up to one interval old: a deadline counted from it must not come early.
         self.timeout_head = config.timeout_head + self.interval
         self.timeout_body = config.timeout_body + self.interval
+        self.keeps_alive = config.timeout_keep_alive > 0
         self.timeout_keep_alive = config.timeout_keep_alive + self.interval
         self.timeout_write = config.timeout_write + self.interval
         self.timeout_tls_handshake = config.timeout_tls_handshake + self.interval
@@ -156,7 +170,7 @@ class WorkerContext:
             most = self.max_requests // 10 if jitter is None else jitter
             self.max_requests += random.randint(0, most)  # noqa: S311
         self.on_limit: Callable[[], None] | None = None
-        self.writer = ResponseWriter()
+        self.turn = Turn(loop, base_context)
         # A field of the user's takes the place of ours: neither may stand twice.
         given = {name.lower() for name, _ in config.encoded_headers}
         self.limit_concurrency = config.limit_concurrency or 0

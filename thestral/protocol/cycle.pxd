@@ -1,5 +1,7 @@
 cimport cython
+from libc.stdint cimport int64_t
 
+from thestral._core.log cimport monotonic
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 
@@ -11,13 +13,17 @@ cdef int EXPECT_BODY
 cdef int COMPLETE
 cdef int EXPECT_FILE
 cdef int EXPECT_TRAILERS
-cdef int PIECES_PER_TURN
+cdef Py_ssize_t NOBODY_MAX
+cdef double NOBODY_TIME
 
 
 cdef class HTTPCycle(Cycle):
     cdef int _state
-    cdef int _status
-    cdef object _headers
+    cdef list _headers
+    cdef bint _streams_events
+    cdef bint _body_begun
+    cdef int64_t _nobody_left
+    cdef double _nobody_since
     cdef list _trailers
     cdef int _file
     cdef object _file_at
@@ -35,9 +41,16 @@ cdef class HTTPCycle(Cycle):
     cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
+    cdef object _begin_body(self)
+    cdef object _cut(self)
+    cdef object _drop(self, dict message)
+    cdef object _expect_client(self)
+    cdef object _expect_offered(self, str kind)
+    cdef bint _is_told_to_end(self, object exc)
     cdef object _hint(self, dict message)
     cdef object _continue(self, dict message)
     cdef object _fail(self)
+    @cython.locals(expects_body=bint)
     cdef bint _extend(self, dict message) except -1
     cdef object _unexpected(self, object kind)
     cdef object _is_complete(self)
@@ -54,5 +67,6 @@ cdef class HTTPCycle(Cycle):
 cpdef int status_of(dict message) except -1
 cpdef dict fields_of(object message)
 cpdef list headers_of(dict message)
+cpdef list trailers_of(dict message)
 cpdef list listed(dict message, str key)
 cpdef bytes body_of(dict message)

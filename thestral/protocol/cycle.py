@@ -1,4 +1,4 @@
-"""HTTPCycle: receive() and send() of one http scope as a state machine (ASGI 2.5)."""
+"""HTTPCycle: receive() and send() of one http scope as a state machine (ASGI 2.3 to 2.5)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected, LocalProtocolError
 from thestral.logging import error_logger
 from thestral.protocol.connection import Cycle
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
 
 # What send() expects next.
 EXPECT_START = 0
-EXPECT_FIRST_BODY = 1  # the head is held: it leaves together with the first part of the body
+EXPECT_FIRST_BODY = (
+    1  # the head is held: it leaves with the first part of the body, or the turn's end
+)
 EXPECT_BODY = 2
 COMPLETE = 3
 EXPECT_FILE = 4  # nothing: a file is on its way
 EXPECT_TRAILERS = 5
 
-# Of a file so much is read at once, and so often before other connections get their turn.
+# Of a file so much is read at once.
 PIECE = 256 * 1024  # bytes
-PIECES_PER_TURN = 4
+# What an application may still send to a client that is gone, beyond the length that it announced,
+# and for how long: a part of 64 KiB is what frameworks send at once. More is not the end of what it
+# was doing when its client left.
+NOBODY_MAX = 64 * 1024  # bytes
+NOBODY_TIME = 1.0  # seconds, from the first part of a body that nobody gets
 LOWEST_STATUS = 200  # 1xx is interim: not a response
 HIGHEST_STATUS = 999
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -44,8 +51,9 @@ class HTTPCycle(Cycle):
         self.context = context
         self.task = None
         self._state = EXPECT_START
-        self._status = 0
-        self._headers: Any = None
+        self._headers: list[Any] | None = None  # while the head is held
+        self._streams_events = False
+        self._body_begun = False
         self._trailers: list[Any] | None = None  # those that have come, if any are to come
         self._file = -1  # its descriptor
         self._file_at = 0
@@ -57,11 +65,15 @@ class HTTPCycle(Cycle):
         self._body_size = 0
         self._request_complete = False
         self._body_delivered = False
+        self._nobody_left = NOBODY_MAX  # bytes that may still be sent to a client that is gone
+        self._nobody_since = 0.0
         self.counted = True
         self.deadline = 0.0
+        self._slice_began = 0.0
         self._timed_out = False
-        self._disconnected = False  # receive() says so
-        self._gone = False  # send() says so
+        self._cancelled = False
+        self._disconnected = False
+        self._gone = False
         self._readers: list[asyncio.Future[None]] | None = None
         self._writers: list[asyncio.Future[None]] | None = None
 
@@ -93,30 +105,45 @@ class HTTPCycle(Cycle):
         zerocopysend and trailers.
         """
         fields: dict[str, Any] = message if type(message) is dict else fields_of(message)
+        if self._gone and self._state != COMPLETE:
+            self._drop(fields)
+            return self._state == COMPLETE or self.may_go_on()
         if self._state == EXPECT_START:
             self._start(fields)
             return True
         if fields.get("type") != "http.response.body":
             return self._extend(fields)
         self._continue(fields)
-        return self._state == COMPLETE or self._gone or self.stream.is_writable()
+        return self._state == COMPLETE or self.may_go_on()
 
     def _extend(self, message: dict[str, Any]) -> bool:
         """A message of an extension, in place of a body or behind it."""
         kind = message.get("type")
-        if kind == "http.response.early_hint" and self._state in (EXPECT_FIRST_BODY, EXPECT_BODY):
+        expects_body = self._state == EXPECT_FIRST_BODY or self._state == EXPECT_BODY
+        if kind == "http.response.early_hint" and expects_body:
             self._hint(message)
             return True
-        if kind == "http.response.pathsend" and self._state == EXPECT_FIRST_BODY:
+        if kind == "http.response.pathsend" and expects_body and not self._body_begun:
+            self._expect_offered(kind)
             self._open_path(message)
             return self.proceed()
-        if kind == "http.response.zerocopysend" and self._state in (EXPECT_FIRST_BODY, EXPECT_BODY):
+        if kind == "http.response.zerocopysend" and expects_body:
+            self._expect_offered(kind)
             self._take_file(message)
             return self.proceed()
         if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
             self._end_with_trailers(message)
             return True
         raise LocalProtocolError(self._unexpected(kind))
+
+    def _expect_offered(self, kind: str) -> None:
+        """
+        Raises:
+            LocalProtocolError: the scope does not offer this extension.
+        """
+        if kind not in self.context.offered:
+            option = kind.removeprefix("http.response.")
+            raise LocalProtocolError(f"{kind!r} is not offered: it needs the option --{option}")
 
     def _unexpected(self, kind: Any) -> str:
         if self._state == COMPLETE:
@@ -128,6 +155,10 @@ class HTTPCycle(Cycle):
 
     def proceed(self) -> bool:
         """Send the next pieces of a file."""
+        if self._gone:
+            self._close_file()
+            self._expect_client()
+            return True
         if self._file < 0:
             return True
         done = False
@@ -136,7 +167,7 @@ class HTTPCycle(Cycle):
         finally:
             if done or self._state == COMPLETE:
                 self._close_file()
-        return done and (self._state == COMPLETE or self._gone or self.stream.is_writable())
+        return done and (self._state == COMPLETE or self.may_go_on())
 
     def _start(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
@@ -145,17 +176,15 @@ class HTTPCycle(Cycle):
                 raise LocalProtocolError(f"expected 'http.response.start', got {kind!r:.100}")
             self._hint(message)
             return
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
-        self._status = status_of(message)
-        self._trailers = [] if message.get("trailers", False) else None
-        self._headers = headers_of(message)
+        status = status_of(message)
+        headers = headers_of(message)
+        self.stream.start(status, headers)
+        self._trailers = trailers_of(message)
+        self._headers = headers
         self._state = EXPECT_FIRST_BODY
 
     def _hint(self, message: dict[str, Any]) -> None:
         """Send 103 (RFC 8297); once the response has begun there is no place for it."""
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         links = listed(message, "links")
         if links:
             self.stream.inform(103, [(b"link", link) for link in links])
@@ -163,31 +192,37 @@ class HTTPCycle(Cycle):
     def _continue(self, message: dict[str, Any]) -> None:
         if self._state >= COMPLETE:
             raise LocalProtocolError(self._unexpected("http.response.body"))
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         body = body_of(message)
         end = not message.get("more_body", False)
         before_trailers = end and self._trailers is not None
-        if before_trailers:
+        cut = end and self._cancelled and self._state == EXPECT_BODY
+        if before_trailers or cut:
             end = False
-        try:
-            if self._state == EXPECT_FIRST_BODY:
-                self.stream.respond(self._status, self._headers, body, end)
-                self._headers = None
-            else:
-                self.stream.write(body, end)
-            self._state = COMPLETE if end else EXPECT_BODY
-            if before_trailers:
-                self._state = EXPECT_TRAILERS
-        except LocalProtocolError:
-            # A head that could not be sent leaves room for a 500; a body of the wrong length does
-            # not.
-            if self.stream.status:
-                self._state = COMPLETE
-                self.wake_readers()
-            raise
+        if self._state == EXPECT_FIRST_BODY and not end:
+            self._begin_body()
+        self._body_begun = True
+        self._write(body, end)
         if end:
+            self._state = COMPLETE
             self._is_complete()
+        elif cut:
+            self._cut()
+        elif before_trailers:
+            self._state = EXPECT_TRAILERS
+
+    def _begin_body(self) -> None:
+        """The head leaves, and the body takes its time."""
+        self._state = EXPECT_BODY
+        self._streams_events = is_event_stream(self._headers or [])
+        self._headers = None
+        if self.context.draining:
+            self.on_drain()
+
+    def _cut(self) -> None:
+        """End a response that is not complete in a way that the client can see."""
+        self._state = COMPLETE
+        self.stream.cut()
+        self._is_complete()
 
     def _is_complete(self) -> None:
         self.wake_readers()
@@ -195,8 +230,6 @@ class HTTPCycle(Cycle):
 
     def _end_with_trailers(self, message: dict[str, Any]) -> None:
         """Gather trailer fields; the last message of them ends the response."""
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         assert self._trailers is not None
         trailers = [*self._trailers, *headers_of(message)]
         if message.get("more_trailers", False):
@@ -206,23 +239,59 @@ class HTTPCycle(Cycle):
         self._state = COMPLETE
         self._is_complete()
 
+    # --- A client that is gone ----------------------------------------------------------------
+
+    def _expect_client(self) -> None:
+        """
+        Raises:
+            ClientDisconnected: the client is gone, and the application wants to know (ASGI 2.4).
+        """
+        if self.context.raises_when_gone:
+            raise ClientDisconnected("the client is gone")
+
+    def _drop(self, message: dict[str, Any]) -> None:
+        """Take what is sent to nobody: to finish a response is no fault, to go on and on is one.
+
+        Raises:
+            ClientDisconnected: it goes on.
+        """
+        self._expect_client()
+        kind = message.get("type")
+        if kind == "http.response.start":
+            self._trailers = trailers_of(message)
+            self._nobody_left = max(NOBODY_MAX, announced(headers_of(message)))
+        elif kind == "http.response.trailers":
+            if not message.get("more_trailers", False):
+                self._state = COMPLETE
+        elif kind != "http.response.early_hint":
+            if not message.get("more_body", False):
+                self._state = COMPLETE if self._trailers is None else EXPECT_TRAILERS
+                return
+            now = monotonic()
+            if self._nobody_since == 0.0:
+                self._nobody_since = now
+            elif self._nobody_left <= 0 or now - self._nobody_since > NOBODY_TIME:
+                raise ClientDisconnected("the client is gone")
+            self._nobody_left -= len(body_of(message))
+
     # --- A file as the body -------------------------------------------------------------------
 
     def _open_path(self, message: dict[str, Any]) -> None:
-        """Open what pathsend names, and send the head.
+        """Open what pathsend names, from the working directory if that is relative, and send the
+        head.
 
         Raises:
+            LocalProtocolError: it is no path.
             OSError: it cannot be opened; nothing has been sent.
         """
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         path = message.get("path")
-        if not isinstance(path, str) or not os.path.isabs(path):
-            raise LocalProtocolError(f"{message['type']}: path {path!r:.100} is not absolute")
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._file = os.open(os.fspath(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as exc:
+            raise LocalProtocolError(f"{message['type']}: {path!r:.100} is not a path") from exc
         try:
             size = size_of(self._file)
-            length = announced(self._headers)
+            length = self.stream.announced()
             self._begin_file(0, size if length < 0 else length, True)
         except BaseException:
             self._close_file()
@@ -236,8 +305,6 @@ class HTTPCycle(Cycle):
             LocalProtocolError: it is no file, or offset and count are none.
             OSError: it is none of a file system.
         """
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         file = message.get("file")
         offset = whole(message, "offset")
         count = whole(message, "count")
@@ -268,27 +335,26 @@ class HTTPCycle(Cycle):
         self._file_left = size
         self._file_is_last = last
         if self._state == EXPECT_FIRST_BODY:
-            headers = self._headers
-            if last and self._trailers is None and announced(headers) < 0:
-                headers = [*headers, (b"content-length", b"%d" % size)]
-            self.stream.respond(self._status, headers, b"", False)
-            self._headers = None
+            if last and self._trailers is None and self.stream.announced() < 0:
+                self.stream.announce(size)
+            self._begin_body()
+            self._write(b"", False)
+        self._body_begun = True
         self._state = EXPECT_FILE
 
     def _send_pieces(self) -> bool:
         """Send a part of the file; true if that was all."""
-        pieces = 0
         while self._file_left > 0:
-            if pieces == PIECES_PER_TURN or not self.stream.is_writable():
+            if not self.may_go_on():
                 return False
-            pieces += 1
             sent = self.stream.write_file(self._file, self._file_at, self._file_left)
             if sent < 0:
                 data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
                 sent = len(data)
                 self._write(data, False)
             if self._gone:
-                raise ClientDisconnected("the client is gone")
+                self._expect_client()
+                return True
             self._file_at += sent
             self._file_left -= sent
             if sent == 0 and self.stream.is_writable():
@@ -307,9 +373,13 @@ class HTTPCycle(Cycle):
         return True
 
     def _write(self, data: bytes, end: bool) -> None:
+        """
+        Raises:
+            LocalProtocolError: the body is not as long as announced; the response is over.
+        """
         try:
             self.stream.write(data, end)
-        except LocalProtocolError:  # the body is not as long as announced
+        except LocalProtocolError:
             self._state = COMPLETE
             self.wake_readers()
             raise
@@ -337,12 +407,19 @@ class HTTPCycle(Cycle):
         self.wake_readers()
 
     def on_closed(self) -> None:
+        self._nobody_left = max(NOBODY_MAX, self.stream.announced())
         self._close_file()
         Cycle.on_closed(self)
 
+    def on_turn_end(self) -> None:
+        Cycle.on_turn_end(self)
+        if self._state == EXPECT_FIRST_BODY:
+            self._begin_body()
+            self._write(b"", False)
+
     def on_drain(self) -> None:
-        # A stream may have no end of its own. What it still sends is sent.
-        if self._state == EXPECT_BODY:
+        # A stream of events has no end of its own. What it still sends is sent.
+        if self._state == EXPECT_BODY and self._streams_events:
             self.on_disconnect()
 
     def on_return(self, exc: BaseException | None) -> None:
@@ -351,10 +428,9 @@ class HTTPCycle(Cycle):
             self.log_raised(exc)
         if self._state == COMPLETE or self._gone:
             return
-        if self._state == EXPECT_BODY and self._disconnected and self.context.draining:
-            # It was told to end. What it has sent is sent; that it is not all, the client can see.
-            self._state = COMPLETE
-            self.stream.cut()
+        if self._state == EXPECT_BODY and self._is_told_to_end(exc):
+            # What it has sent is sent; that it is not all, the client can see.
+            self._cut()
             return
         if exc is None and self._disconnected and self._state < EXPECT_BODY:
             # It has learned from receive() that nobody waits for a response.
@@ -370,6 +446,14 @@ class HTTPCycle(Cycle):
         self._fail()
 
     # --- Parts --------------------------------------------------------------------------------
+
+    def _is_told_to_end(self, exc: BaseException | None) -> bool:
+        """Whether an application that has returned, or raised, did so because its client is gone or
+        its server stops.
+        """
+        if self.context.draining and (self._disconnected or self._streams_events):
+            return True  # a stream may know it by thestral.shutdown_event()
+        return self._disconnected and (exc is None or self.is_disconnect(exc))
 
     def _take_body(self) -> bytes:
         if self._body is None:
@@ -391,9 +475,9 @@ class HTTPCycle(Cycle):
         state = self._state
         self._state = COMPLETE
         if state < EXPECT_BODY and self._timed_out:
-            self.stream.respond(504, PLAIN_TEXT, b"Gateway Timeout", True)
+            self.stream.respond(504, PLAIN_TEXT, b"Gateway Timeout")
         elif state < EXPECT_BODY:
-            self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error", True)
+            self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error")
         else:
             self.stream.reset()
         self.wake_readers()
@@ -444,6 +528,11 @@ def headers_of(message: dict[str, Any]) -> list[Any]:
     return headers if type(headers) is list else listed(message, "headers")
 
 
+def trailers_of(message: dict[str, Any]) -> list[Any] | None:
+    """Where to gather the trailers that a start message announces; None if there will be none."""
+    return [] if message.get("trailers", False) else None
+
+
 def listed(message: dict[str, Any], key: str) -> list[Any]:
     """What a message holds under `key`, as a list; nothing and None are an empty one.
 
@@ -460,15 +549,26 @@ def listed(message: dict[str, Any], key: str) -> list[Any]:
     return list(value)
 
 
+def value_of(headers: list[Any], name: bytes) -> bytes:
+    """The value of the first field of this lower-case name; empty if there is none."""
+    for pair in headers:
+        # What is wrong with a field, the writer says.
+        if isinstance(pair, (tuple, list)) and len(pair) == 2:
+            key, value = pair
+            if isinstance(key, bytes) and key.lower() == name:
+                return value if isinstance(value, bytes) else b""
+    return b""
+
+
 def announced(headers: list[Any]) -> int:
     """The Content-Length among headers; -1 if there is none, or none that can be read."""
-    for pair in headers:
-        # What is wrong with others, the writer says.
-        if isinstance(pair, (tuple, list)) and len(pair) == 2:
-            name, value = pair
-            if isinstance(name, bytes) and name.lower() == b"content-length":
-                return int(value) if isinstance(value, bytes) and value.isdigit() else -1
-    return -1
+    value = value_of(headers, b"content-length")
+    return int(value) if value.isdigit() else -1
+
+
+def is_event_stream(headers: list[Any]) -> bool:
+    """Whether headers are those of server-sent events (WHATWG HTML section 9.2)."""
+    return value_of(headers, b"content-type")[:17].lower() == b"text/event-stream"
 
 
 def whole(message: dict[str, Any], key: str) -> int:
@@ -521,6 +621,8 @@ def body_of(message: dict[str, Any]) -> bytes:
     body = message.get("body", b"")
     if type(body) is bytes:
         return body
+    if body is None:
+        return b""
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise LocalProtocolError(f"{message['type']}: body is {type(body).__name__}, expected bytes")

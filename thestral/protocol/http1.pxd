@@ -19,8 +19,6 @@ cdef int HEAD
 cdef Py_ssize_t READ_HIGH_WATER
 cdef Py_ssize_t PIPELINE_HIGH_WATER
 cdef Py_ssize_t DISCARD_MAX
-cdef Py_ssize_t CORK_MAX
-cdef Py_ssize_t GATHER_MIN
 cdef Py_ssize_t SENDFILE_MIN
 cdef Py_ssize_t SENDFILE_MAX
 cdef int REQUESTS_PER_TURN
@@ -40,8 +38,6 @@ cdef class HTTP1Stream
 cdef class HTTP1Connection(Connection):
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
-    cdef bint _advancing
-    cdef Py_ssize_t _corked_from
     cdef bint _lingering
     cdef bint _eof
     cdef bint _scheduled
@@ -65,12 +61,11 @@ cdef class HTTP1Connection(Connection):
     cdef Py_ssize_t _respond_refused(self, object error, bint head_only) except -1
     cpdef object refuse(self, object error)
     cdef object _refuse(self, object error)
+    cdef object hang_up(self)
     cdef object _idle(self)
     cdef object _linger(self)
     cdef object _close(self)
     cdef bint _still_sends(self)
-    cdef object emit(self, Py_ssize_t mark)
-    cdef object flush(self)
     cdef object release(self, HTTP1Stream stream)
     cdef object finish(self, HTTP1Stream stream)
 
@@ -94,6 +89,8 @@ cdef class HTTP1Stream(Stream):
     cdef double began
     cdef int64_t sent
     cdef bytes head
+    cdef Py_ssize_t head_at
+    cdef int head_status
     cdef int64_t left
     cdef int64_t request_left
     cdef Py_ssize_t unconsumed
@@ -102,9 +99,9 @@ cdef class HTTP1Stream(Stream):
     @cython.locals(owned=SocketTransport, sent=Py_ssize_t)
     cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cdef object begin(self, HTTP1Connection connection, str http_version, int minor)
-    cdef Py_ssize_t _write_head(self, int status, object headers, Py_ssize_t size, bint end) except -1
+    cdef object _finish_head(self, ResponseWriter writer, Py_ssize_t size, bint end)
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
     cdef object _write_defaults(self, ResponseWriter writer)
-    cdef object _write_body(self, Py_ssize_t mark, bytes body, bint end)
+    cdef object _write_body(self, ResponseWriter writer, bytes body, bint end)
     cdef object _complete(self)
     cdef object log(self, bint aborted)

@@ -36,14 +36,10 @@ REQUESTS_PER_TURN = 64
 # Of a body that nobody took, so much is read to keep the connection; Go's net/http has the same
 # figure.
 DISCARD_MAX = 256 * 1024  # bytes
-# Responses of one read leave together up to here.
-CORK_MAX = 64 * 1024  # bytes
 # From this size on the kernel takes a file's bytes by itself.
 SENDFILE_MIN = 64 * 1024  # bytes
 # And at most so many at once: a client that reads as fast as we send would keep the loop.
 SENDFILE_MAX = 512 * 1024  # bytes
-# Bodies from this size on are not copied behind their head.
-GATHER_MIN = 16 * 1024  # bytes
 # A refused client is read from a little longer, so that its unread bytes do not reset the
 # connection before it has read the refusal: RFC 9112 section 9.6.
 LINGER_TIMEOUT = 2.0  # seconds
@@ -82,8 +78,6 @@ class HTTP1Connection(Connection):
         limits = context.limits
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
-        self._advancing = False  # within _advance: output is corked, _advance does not nest
-        self._corked_from = 0  # where in the writer that output begins
         self._lingering = False
         self._eof = False
         self._scheduled = False
@@ -144,6 +138,7 @@ class HTTP1Connection(Connection):
         if stream is not None and stream.request_complete:
             cycle = stream.cycle
             cycle.on_disconnect()
+            self.expect_turn_end()
         elif self._parser.left() == 0:
             self._starve()
             return False
@@ -196,17 +191,16 @@ class HTTP1Connection(Connection):
         """Pull events until bytes run out or a response is open; what is answered meanwhile leaves
         in one write.
         """
-        if self._advancing:
+        if self._corked:
             return
-        self._advancing = True
-        self._corked_from = self.context.writer.size()
+        self._corked = True
         try:
             self._next()
         except RemoteProtocolError as error:
             self._refuse(error)
         finally:
-            self.flush()
-            self._advancing = False
+            self._corked = False
+            self.end_turn()
 
     def _next(self) -> None:
         parser = self._parser
@@ -340,9 +334,14 @@ class HTTP1Connection(Connection):
             data = self._parser.take_left() + data
         stream.unconsumed += len(data)
         cycle = stream.cycle
-        cycle.on_data(data)
-        if stream.unconsumed > 0:
-            self.pause_reading()
+        self._corked = True
+        try:
+            cycle.on_data(data)
+            if stream.unconsumed > 0:
+                self.pause_reading()
+        finally:
+            self._corked = False
+            self.end_turn()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -393,8 +392,8 @@ class HTTP1Connection(Connection):
         the size of its content.
         """
         body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
-        writer = self.context.writer
-        mark = writer.begin(error.status)
+        writer = self.output()
+        writer.begin(error.status)
         writer.write_headers(error.headers, False)
         writer.write(b"content-type: text/plain; charset=utf-8\r\n")
         writer.write_content_length(len(body))
@@ -403,7 +402,6 @@ class HTTP1Connection(Connection):
         writer.write(b"\r\n")
         if not head_only:
             writer.write(body)
-        self.emit(mark)
         self._linger()
         return 0 if head_only else len(body)
 
@@ -443,21 +441,19 @@ class HTTP1Connection(Connection):
     def _still_sends(self) -> bool:
         return not self.is_broken() and bool(self.transport.get_write_buffer_size())
 
-    # --- Writing ------------------------------------------------------------------------------
+    # --- Ends ---------------------------------------------------------------------------------
 
-    def emit(self, mark: int) -> None:
-        """Send what the writer holds from `mark` on; within _advance it waits for flush()."""
-        writer = self.context.writer
-        if not self._advancing:
-            self.write_from(writer, mark)
-        elif writer.size() > CORK_MAX:
-            self.write_from(writer, self._corked_from)
-
-    def flush(self) -> None:
-        """Send what was corked."""
-        writer = self.context.writer
-        if self._advancing and writer.size() > self._corked_from:
-            self.write_from(writer, self._corked_from)
+    def end_turn(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            cycle = stream.cycle
+            if cycle is not None:  # its head was not refused
+                cycle.on_turn_end()
+        Connection.end_turn(self)
+        if self._eof and stream is not None and stream.bodiless and stream is self._stream:
+            # A client that sends no more, and has the whole of a response without content, is gone.
+            self.abandon()
+            self._close()
 
     def release(self, stream: HTTP1Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
@@ -467,6 +463,8 @@ class HTTP1Connection(Connection):
         `stream.cycle` holds no reference.
         """
         self._stream = None
+        if stream.head_at >= 0:
+            stream.withdraw()
         stream.cycle = None  # type: ignore[assignment]
         if not stream.logged and self.context.access_log.enabled:
             stream.log(True)
@@ -475,17 +473,21 @@ class HTTP1Connection(Connection):
         """End an exchange that is complete in both directions, and see what comes next."""
         self.release(stream)
         if not stream.persistent:
-            if self._parser.keep_alive and not self.context.draining:
-                self._linger()  # it need not have known, and may have sent more
-            else:
-                self._close()
+            self.hang_up()
         elif self._parser.left():
-            if not self._advancing:
+            if not self._corked:
                 self._schedule()
         elif self._eof:
             self._close()
         else:
             self._idle()
+
+    def hang_up(self) -> None:
+        """Close after a response. A client that need not have known may have sent more: linger."""
+        if self._parser.keep_alive and not self.context.draining:
+            self._linger()
+        else:
+            self._close()
 
     def _idle(self) -> None:
         self.resume_reading()
@@ -549,6 +551,8 @@ class HTTP1Stream(Stream):
         self.began = 0.0  # monotonic() at the head, if the access log wants to know
         self.sent = 0  # bytes of content
         self.head: bytes | None = None  # of the response, if the access log wants to know
+        self.head_at = -1  # where in the connection's writer a head is held
+        self.head_status = 0  # its status
         self.left = -1  # bytes of content still to send; -1 if not announced
         self.request_left = 0  # bytes of body still to come; -1 if chunked
         self.unconsumed = 0  # bytes of body, or of a tunnel, that nobody has taken
@@ -556,23 +560,44 @@ class HTTP1Stream(Stream):
 
     # --- The cycle's side ---------------------------------------------------------------------
 
-    def respond(self, status: int, headers: Headers, body: bytes, end: bool) -> None:
-        size = len(body)
-        mark = self._write_head(status, headers, size, end)
-        self.status = status
-        if self.connection.context.access_log.keeps_head:
-            self.head = self.connection.context.writer.peek(mark)
-        self.owes_continue = False
-        self._write_body(mark, body, end)
+    def start(self, status: int, headers: Headers) -> None:
+        self.withdraw()
+        connection = self.wire
+        writer = connection.output()
+        mark = writer.begin(status)
+        try:
+            writer.write_headers(headers, status == 204 or status == 205)
+        except BaseException:
+            writer.truncate(mark)
+            raise
+        self.head_at = mark
+        self.head_status = status
+        connection.expect_turn_end()
 
     def write(self, data: bytes, end: bool) -> None:
-        if not self.tunnel:
-            self._write_body(self.connection.context.writer.size(), data, end)
+        if self.tunnel:
+            if data:
+                self.wire.append(data)
+                self.wire.emit()
+            if end:
+                self.cut()
             return
-        if data:
-            self.wire.write(data)
-        if end:
-            self.cut()
+        writer = self.wire.output()
+        if self.head_at >= 0:
+            self._finish_head(writer, len(data), end)
+        self._write_body(writer, data, end)
+
+    def withdraw(self) -> None:
+        if self.head_at >= 0:
+            self.wire.output().truncate(self.head_at)
+            self.head_at = -1
+
+    def announced(self) -> int:
+        return self.left if self.head_at < 0 else self.wire.output().content_length
+
+    def announce(self, size: int) -> None:
+        drops = self.head_status == 204 or self.head_status == 205
+        self.wire.output().write_headers([(b"content-length", b"%d" % size)], drops)
 
     def write_file(self, file: int, offset: int, size: int) -> int:
         connection = self.wire
@@ -585,6 +610,7 @@ class HTTP1Stream(Stream):
         if 0 <= self.left < size:
             return -1  # it is too long, which write() says
         connection.flush()
+        connection.expect_turn_end()
         if connection.is_broken():
             return 0
         try:
@@ -602,7 +628,7 @@ class HTTP1Stream(Stream):
             self.owes_continue = False
             self.inform(100, [])  # RFC 9110 section 7.8: before the 101, also without a body
         connection = self.wire
-        writer = connection.context.writer
+        writer = connection.output()
         mark = writer.begin(101)
         try:
             writer.write(UPGRADED)
@@ -616,8 +642,7 @@ class HTTP1Stream(Stream):
         writer.write(b"\r\n")
         if connection.context.access_log.keeps_head:
             self.head = writer.peek(mark)
-        connection.emit(mark)
-        connection.flush()  # frames are not corked: none may overtake the head
+        connection.emit()
         self.status = 101
         self.tunnel = True
         self.high_water = 0
@@ -633,7 +658,9 @@ class HTTP1Stream(Stream):
         self.connection.deadline = when
 
     def write_trailers(self, headers: Headers) -> None:
-        writer = self.connection.context.writer
+        writer = self.wire.output()
+        if self.head_at >= 0:
+            self._finish_head(writer, 0, False)
         mark = writer.size()
         try:
             writer.write(b"0\r\n")
@@ -648,24 +675,31 @@ class HTTP1Stream(Stream):
             raise
         if not (self.chunked and self.takes_trailers):
             writer.truncate(mark)
-            self._write_body(mark, b"", True)
+            self._write_body(writer, b"", True)
             return
         writer.write(b"\r\n")
-        self.wire.emit(mark)
         self._complete()
 
     def inform(self, status: int, headers: Headers) -> None:
         if self.minor == 0 or self.status:
             return
-        writer = self.connection.context.writer
-        mark = writer.begin(status)
+        writer = self.wire.output()
+        held = b""
+        mark = writer.size()
+        if self.head_at >= 0:
+            mark = self.head_at
+            held = writer.take(mark)
         try:
+            writer.write_status(status)
             writer.write_headers(headers, True)
-        except BaseException:
+            writer.write(b"\r\n")
+            mark = writer.size()
+        finally:
             writer.truncate(mark)
-            raise
-        writer.write(b"\r\n")
-        self.wire.emit(mark)
+            if self.head_at >= 0:
+                self.head_at = mark
+                writer.write(held)
+        self.wire.expect_turn_end()
 
     def want_body(self) -> None:
         if self.owes_continue:
@@ -690,28 +724,32 @@ class HTTP1Stream(Stream):
     def reset(self) -> None:
         self.response_complete = True
         self.persistent = False
+        self.withdraw()
         self.wire.flush()  # what was sent, the client may see
         self.connection.abort()
 
     def cut(self) -> None:
+        if not (self.tunnel or self.chunked or self.bodiless) and self.left < 0:
+            self.reset()  # the connection's end would be the body's
+            return
         self.response_complete = True
-        self.wire.release(self)
-        self.wire._linger()
+        connection = self.wire
+        connection.release(self)
+        if self.tunnel:
+            connection._linger()
+        else:
+            connection.hang_up()
 
     def is_writable(self) -> bool:
         return not self.connection.write_paused
 
     # --- Head ---------------------------------------------------------------------------------
 
-    def _write_head(self, status: int, headers: Headers, size: int, end: bool) -> int:
-        """Serialise the head; returns the writer's mark of it."""
-        writer = self.connection.context.writer
-        mark = writer.begin(status)
-        try:
-            writer.write_headers(headers, status == 204 or status == 205)
-        except BaseException:
-            writer.truncate(mark)
-            raise
+    def _finish_head(self, writer: ResponseWriter, size: int, end: bool) -> None:
+        """Give the head that is held its framing; it leaves with a body's part of `size` bytes."""
+        mark = self.head_at
+        status = self.head_status
+        self.head_at = -1
         if not self.request_complete and (
             # The client has not been told to go on: what it sends next may be a request.
             self.owes_continue
@@ -719,7 +757,8 @@ class HTTP1Stream(Stream):
             or (end and self.request_left > DISCARD_MAX)
         ):
             self.persistent = False
-        if writer.close or self.connection.context.draining:
+        context = self.connection.context
+        if writer.close or context.draining or not context.keeps_alive:
             self.persistent = False
         self._frame(writer, status, size, end)
         if not self.persistent:
@@ -729,7 +768,10 @@ class HTTP1Stream(Stream):
             writer.write(b"connection: keep-alive\r\n")
         self._write_defaults(writer)
         writer.write(b"\r\n")
-        return mark
+        self.status = status
+        self.owes_continue = False
+        if context.access_log.keeps_head:
+            self.head = writer.peek(mark)
 
     def _frame(self, writer: ResponseWriter, status: int, size: int, end: bool) -> None:
         """Choose the framing: RFC 9112 section 6.3 in the order of its list."""
@@ -767,10 +809,9 @@ class HTTP1Stream(Stream):
 
     # --- Body ---------------------------------------------------------------------------------
 
-    def _write_body(self, mark: int, body: bytes, end: bool) -> None:
-        """Send a part of the body behind what the writer holds from `mark` on."""
+    def _write_body(self, writer: ResponseWriter, body: bytes, end: bool) -> None:
+        """Send a part of the body."""
         connection = self.wire
-        writer = connection.context.writer
         size = len(body)
         surplus = 0
         if self.bodiless:
@@ -782,23 +823,23 @@ class HTTP1Stream(Stream):
                 body = body[:size]
             self.left -= size
         self.sent += size
-        if size >= GATHER_MIN:
+        if size == 0:
+            pass
+        elif connection.copies(size):
+            if self.chunked:
+                writer.write_chunk(body)
+            else:
+                writer.write(body)
+        else:
             if self.chunked:
                 writer.write_chunk_head(size)
-            parts = [writer.take(connection._corked_from if connection._advancing else mark), body]
+            connection.append(body)
             if self.chunked:
-                parts.append(b"\r\n0\r\n\r\n" if end else b"\r\n")
-            connection.write_gathered(parts)
-        else:
-            if size > 0:
-                if self.chunked:
-                    writer.write_chunk(body)
-                else:
-                    writer.write(body)
-            if end and self.chunked:
-                writer.write(b"0\r\n\r\n")
-            if writer.size() > mark:
-                connection.emit(mark)
+                writer.write(b"\r\n")
+        if not end:
+            connection.emit()
+        elif self.chunked:
+            writer.write(b"0\r\n\r\n")
         if surplus:
             self._complete()
             raise LocalProtocolError(
@@ -821,8 +862,6 @@ class HTTP1Stream(Stream):
             self.log(False)
         if self.request_complete:
             connection.finish(self)
-            if not connection._parser.left():
-                connection.flush()  # who knows what the application does before it returns
         elif not self.persistent or self.request_left > DISCARD_MAX:
             connection.release(self)
             connection._linger()
@@ -831,6 +870,10 @@ class HTTP1Stream(Stream):
             self.unconsumed = 0
             connection.resume_reading()
             connection.deadline = connection.context.now + connection.context.timeout_body
+        if connection._parser.left():
+            connection.emit()  # with the responses to what is left
+        else:
+            connection.flush()  # who knows what the application does before it returns
 
     def log(self, aborted: bool) -> None:
         """A line for the access log: one for each request whose head was read."""

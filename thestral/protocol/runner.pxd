@@ -2,6 +2,7 @@ cimport cython
 
 from thestral._core.coroutine cimport Finished, advance, is_native, task_of
 from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.turn cimport Turn
 
 cdef bint MARKED
 

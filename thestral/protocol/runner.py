@@ -41,16 +41,22 @@ class Run:
         """What the application waits for; ends when it has returned, or raised."""
         cycle = self.cycle
         assert cycle is not None
+        turn = cycle.context.turn
+        turn.steps += 1
         waits = None
         try:
-            if self._steps is None:
-                self._begin(cycle)
-            waits = advance(self._steps)
-        except BaseException as exc:
-            self._end(exc)
-        else:
-            if waits is Finished:
-                self._end(None)
+            try:
+                if self._steps is None:
+                    self._begin(cycle)
+                waits = advance(self._steps)
+            except BaseException as exc:
+                self._end(exc)
+            else:
+                if waits is Finished:
+                    self._end(None)
+        finally:
+            turn.steps -= 1
+            turn.end()
         if self.cycle is None:
             raise StopIteration
         return waits
@@ -60,6 +66,10 @@ class Run:
 
     def throw(self, *error: Any) -> Any:
         """Raise where the application waits, as a coroutine does: a cancellation."""
+        cycle = self.cycle
+        assert cycle is not None
+        turn = cycle.context.turn
+        turn.steps += 1
         try:
             if self._steps is None:
                 raise error[0]
@@ -68,6 +78,9 @@ class Run:
             self._end(None)
         except BaseException as exc:
             self._end(exc)
+        finally:
+            turn.steps -= 1
+            turn.end()
         raise StopIteration
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The http and websocket scopes (ASGI HTTP and WebSocket message format 2.5)."""
+"""The http and websocket scopes (ASGI HTTP and WebSocket message format 2.3 to 2.5)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,20 @@ if TYPE_CHECKING:
     from thestral._core.http1 import RequestParser
     from thestral.protocol.connection import Connection
 
-ASGI_VERSION = "3.0"
-SPEC_VERSION = "2.5"
-# Interim responses and trailers are of HTTP/1.1.
-EXTENSIONS: dict[str, Any] = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
-HTTP_1_1_EXTENSIONS: dict[str, Any] = {
-    **EXTENSIONS,
-    "http.response.early_hint": {},
-    "http.response.trailers": {},
-}
+WEBSOCKET_ASGI = {"version": "3.0", "spec_version": "2.5"}
 
 
 def scope_template(connection: Connection) -> dict[str, Any]:
     """What all requests of a connection have in common; copied for each."""
     return {
         "type": "http",
-        "asgi": {"version": ASGI_VERSION, "spec_version": SPEC_VERSION},
         "http_version": "1.1",
         "server": connection.server,
         "client": connection.client,
         "scheme": connection.scheme,
         "root_path": connection.context.root_path,
         # Set for each request; named here so that a copy has room for all of them.
+        "asgi": None,
         "method": "",
         "path": "",
         "raw_path": b"",
@@ -63,11 +55,19 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     if root_path:
         mount(scope, root_path)
     scope["state"] = context.state.copy()
-    extensions = (HTTP_1_1_EXTENSIONS if parser.minor else EXTENSIONS).copy()
+    # What an application writes into these is not seen by the next request: nothing is shared.
+    scope["asgi"] = context.http_asgi.fresh()
+    offered = context.http_extensions if parser.minor else context.http_1_0_extensions
+    extensions = offered.fresh()
     if connection.tls is not None:
-        extensions["tls"] = connection.tls.copy()
+        extensions["tls"] = fresh_tls(connection.tls)
     scope["extensions"] = extensions
     return scope
+
+
+def fresh_tls(tls: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ASGI's tls extension, with the list in it."""
+    return {**tls, "client_cert_chain": list(tls["client_cert_chain"])}
 
 
 def secure_scheme(connection: Connection) -> str:
@@ -91,6 +91,7 @@ def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
     """
     del scope["method"]
     scope["type"] = "websocket"
+    scope["asgi"] = WEBSOCKET_ASGI.copy()
     scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
     scope["subprotocols"] = offered_subprotocols(scope["headers"])
     tls = scope["extensions"].get("tls")

@@ -3,7 +3,7 @@ cimport cython
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.connection cimport Connection
 from thestral.protocol.http1 cimport HTTP1Connection
-from thestral.protocol.transport cimport Receiver, SocketTransport
+from thestral.protocol.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t GATHER_MAX
 cdef int HANDSHAKE_RECORD
@@ -24,7 +24,7 @@ cdef class TLSHandshake(Connection):
     cdef object _fail(self, object error)
 
 
-cdef class TLSTransport(Receiver):
+cdef class TLSTransport(Protocol):
     cdef public dict tls
     cdef object _below
     cdef SocketTransport _owned

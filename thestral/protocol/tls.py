@@ -17,7 +17,7 @@ from thestral.errors import RemoteProtocolError
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import DRAIN_GRACE, LINGER_TIMEOUT, HTTP1Connection
-from thestral.protocol.transport import Receiver, SocketTransport
+from thestral.protocol.transport import Protocol, SocketTransport
 
 if TYPE_CHECKING:
     from thestral._core.socket import ReadBuffer
@@ -137,7 +137,7 @@ class TLSHandshake(Connection):
         self.abort()
 
 
-class TLSTransport(Receiver):
+class TLSTransport(Protocol):
     """A transport for the connection above it, a protocol for the transport below.
 
     What is written is encrypted at once and handed down, so that the transport below has the only

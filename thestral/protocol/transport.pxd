@@ -19,8 +19,9 @@ cdef double CORK_TIME
 cdef Py_ssize_t CORK_SIZE
 
 
-cdef class Receiver:
+cdef class Protocol:
     cdef object receive_from(self, ReadBuffer buffer)
+    cdef object end_turn(self)
 
 
 cdef class Watched:
@@ -62,7 +63,7 @@ cdef class Poller:
 
 cdef class SocketTransport(Watched):
     cdef object _protocol
-    cdef Receiver _receiver
+    cdef Protocol _receiver
     cdef object _peer
     cdef object _own
     cdef object _socket
@@ -93,7 +94,7 @@ cdef class SocketTransport(Watched):
     cdef object _open_socket(self)
     cpdef object write(self, object data)
     cpdef Py_ssize_t send_file(self, int file, int64_t offset, int64_t size) except -1
-    cpdef object write_from(self, ResponseWriter writer, Py_ssize_t mark)
+    cpdef object write_from(self, ResponseWriter writer)
     cdef object _hold(self, bytes data)
     cdef object _send_at_once(self, bytes data)
     cdef object _keep(self, bytes data, Py_ssize_t sent)

@@ -74,12 +74,15 @@ def can_own(sockets: Iterable[socket.socket]) -> bool:
     return sys.platform == "linux" and all(sock.family in FAMILIES for sock in sockets)
 
 
-class Receiver:
-    """A protocol that takes bytes from where they were received."""
+class Protocol:
+    """What is above a transport, as asyncio.Protocol describes it, with two calls more."""
 
     def receive_from(self, buffer: ReadBuffer) -> None:
         """Take all there is in `buffer`, which is lent for the call."""
         raise NotImplementedError
+
+    def end_turn(self) -> None:
+        """Send what has waited for the end of the turn; see Turn."""
 
 
 class Watched:
@@ -273,7 +276,7 @@ class SocketTransport(Watched):
     def __init__(self, poller: Poller, fd: int, peer: Any, own: Any) -> None:
         super().__init__(poller, fd)
         self._protocol: Any = None
-        self._receiver: Receiver | None = None
+        self._receiver: Protocol | None = None
         self._peer = peer
         self._own = own
         self._socket: socket.socket | None = None  # made when somebody asks for it
@@ -503,19 +506,19 @@ class SocketTransport(Watched):
         else:
             self._send_at_once(data)
 
-    def write_from(self, writer: ResponseWriter, mark: int) -> None:
-        """write() what the writer holds from `mark` on, with no copy of what is sent at once."""
+    def write_from(self, writer: ResponseWriter) -> None:
+        """write() all that a writer holds, with no copy of what is sent at once."""
         self.uncork()
-        size = writer.size() - mark
+        size = writer.size()
         corks = self._poller.corks and size <= CORK_SIZE
         if corks or self._closing or self._eof or self._queue is not None:
-            self.write(writer.take(mark))
+            self.write(writer.take(0))
             return
-        sent = writer.send(self.fd, mark)
+        sent = writer.send(self.fd)
         if sent == size:
-            writer.truncate(mark)
+            writer.truncate(0)
         else:
-            self._keep(writer.take(mark), sent)
+            self._keep(writer.take(0), sent)
 
     def _hold(self, data: bytes) -> None:
         self._held = data
@@ -680,7 +683,7 @@ class SocketTransport(Watched):
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._receiver = protocol if isinstance(protocol, Receiver) else None
+        self._receiver = protocol if isinstance(protocol, Protocol) else None
 
     def get_protocol(self) -> Any:
         return self._protocol

@@ -26,8 +26,6 @@ cdef class WebSocketCycle(Cycle):
     cdef Py_ssize_t _max_queue
     cdef Py_ssize_t _max_queue_size
     cdef int _state
-    cdef int _status
-    cdef object _headers
     cdef object _queue
     cdef Py_ssize_t _queue_size
     cdef Py_ssize_t _held

@@ -30,7 +30,7 @@ CLOSE = int(Event.CLOSE)
 
 # What has become of the connection.
 CONNECTING = 0  # the application has not answered
-DENYING = 1  # websocket.http.response.start is held, to leave with the first part of the body
+DENYING = 1  # the head of a denial is held: it leaves with its body's first part, or the turn's end
 DENIED = 2  # the head of a denial has been sent
 OPEN = 3
 CLOSING = 4  # our Close is sent, the client's awaited
@@ -73,8 +73,6 @@ class WebSocketCycle(Cycle):
         self._max_queue = settings.max_queue
         self._max_queue_size = settings.max_queue_size
         self._state = CONNECTING
-        self._status = 0  # of a denial
-        self._headers: Any = None
         self._queue: deque[str | bytes] = deque()
         self._queue_size = 0  # bytes, or characters of text
         self._held = 0  # bytes of frames that are not read yet
@@ -135,14 +133,13 @@ class WebSocketCycle(Cycle):
         elif self._state == CONNECTING and kind == "websocket.close":
             self._refuse(403, [], b"")
         elif self._state == CONNECTING and kind == "websocket.http.response.start":
-            self._status = status_of(message)
-            self._headers = headers_of(message)
+            self.stream.start(status_of(message), headers_of(message))
             self._state = DENYING
         elif self._state in (DENYING, DENIED) and kind == "websocket.http.response.body":
             self._deny(message)
         else:
             raise LocalProtocolError(self._unexpected(kind))
-        return self._state >= CLOSING or self._gone or self.stream.is_writable()
+        return self._state >= CLOSING or self._gone or self.may_go_on()
 
     def _unexpected(self, kind: Any) -> str:
         if self._state >= CLOSING:
@@ -213,17 +210,12 @@ class WebSocketCycle(Cycle):
         """The body of a response in place of the handshake's."""
         body = body_of(message)
         end = not message.get("more_body", False)
+        self._state = DENIED
         try:
-            if self._state == DENYING:
-                self.stream.respond(self._status, self._headers, body, end)
-                self._state = DENIED
-            else:
-                self.stream.write(body, end)
-        except LocalProtocolError:
-            # A head that could not be sent leaves room for a 500.
-            if self.stream.status:
-                self._state = CLOSED
-                self._disconnect(ABNORMAL, "")
+            self.stream.write(body, end)
+        except LocalProtocolError:  # it is not as long as announced
+            self._state = CLOSED
+            self._disconnect(ABNORMAL, "")
             raise
         if end:
             self._state = CLOSED
@@ -273,6 +265,12 @@ class WebSocketCycle(Cycle):
         if not self._held:
             self._disconnect(ABNORMAL, "")
         Cycle.on_writable(self)
+
+    def on_turn_end(self) -> None:
+        Cycle.on_turn_end(self)
+        if self._state == DENYING:
+            self._state = DENIED
+            self.stream.write(b"", False)
 
     def on_writable(self) -> None:
         if self._pong is not None and self._state == OPEN:
@@ -390,7 +388,7 @@ class WebSocketCycle(Cycle):
         """Answer the handshake with a short response."""
         self._state = CLOSED
         self._disconnect(ABNORMAL, "")
-        self.stream.respond(status, headers, body, True)
+        self.stream.respond(status, headers, body)
 
     def _start_close(self, code: int, reason: str) -> None:
         """Send our Close, and give the client time for its own (section 7.1.2)."""
