@@ -1,8 +1,9 @@
-"""Servers for tests: real sockets, port 0, in a thread of their own."""
+"""Servers for tests: real sockets, port 0, in a thread of their own; programs that tests run."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from programs import PROGRAMS, find
 
 from thestral import Config, Server
 from thestral.loop import loop_factory
@@ -32,6 +34,18 @@ def wait_until(fact: Callable[[], Any], patience: float = PATIENCE) -> Any:
             raise AssertionError(f"{fact} did not come true within {patience} s")
         time.sleep(0.005)
     return value
+
+
+def program(name: str) -> str:
+    """Path of one of PROGRAMS; without it the test is skipped, or fails where CI=true."""
+    package, places = PROGRAMS[name]
+    path = find(places)
+    if path is None:
+        reason = f"{name} is not installed (Debian's package: {package})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return path
 
 
 class Running:
