@@ -1,13 +1,15 @@
-"""Servers for tests: real sockets, port 0, in a thread of their own; programs that tests run."""
+"""Servers for tests: real sockets, port 0, in a thread of their own; what a machine must have."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +48,24 @@ def program(name: str) -> str:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     return path
+
+
+@contextlib.contextmanager
+def room_for_descriptors(wanted: int) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, open so many files; where that is not
+    allowed, the test is skipped.
+    """
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        except ValueError:
+            pytest.skip(f"{wanted} open files are needed, and {hard} allowed (ulimit -Hn)")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Running:
