@@ -12,7 +12,7 @@ SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-
 
 .PHONY: system install dev build test quick compat cov lint types asan fuzz fuzz-c load soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
-system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends gcc zlib1g-dev curl valgrind nginx-light libnginx-mod-stream && (command -v chromium || command -v google-chrome)
+system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends valgrind $$($(PYTHON) tests/programs.py)
 install:  ; $(PYTHON) -m pip install -e ".[$(EXTRAS)]"
 dev:      ; $(PYTHON) -m pip install -e ".[dev]"
 build:    ; $(PYTHON) setup.py -q build_ext --inplace

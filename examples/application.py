@@ -7,20 +7,20 @@ app = FastAPI()
 
 
 class User(BaseModel):
-    name: str
-    age: int
+    first_name: str
+    last_name: str
 
 
 @app.get("/")
-async def read_root() -> dict[str, str]:
-    return {"message": "Hello, world!"}
+def read_root() -> dict[str, str]:
+    return {"Hello": "World"}
 
 
 @app.get("/items/{item_id}")
-async def read_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
+def read_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
     return {"item_id": item_id, "q": q}
 
 
 @app.post("/user")
-async def create_user(user: User) -> User:
+def create_user(user: User) -> User:
     return user

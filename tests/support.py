@@ -1,15 +1,19 @@
-"""Servers for tests: real sockets, port 0, in a thread of their own."""
+"""Servers for tests: real sockets, port 0, in a thread of their own; what a machine must have."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from programs import PROGRAMS, find
 
 from thestral import Config, Server
 from thestral.loop import loop_factory
@@ -32,6 +36,36 @@ def wait_until(fact: Callable[[], Any], patience: float = PATIENCE) -> Any:
             raise AssertionError(f"{fact} did not come true within {patience} s")
         time.sleep(0.005)
     return value
+
+
+def program(name: str) -> str:
+    """Path of one of PROGRAMS; without it the test is skipped, or fails where CI=true."""
+    package, places = PROGRAMS[name]
+    path = find(places)
+    if path is None:
+        reason = f"{name} is not installed (Debian's package: {package})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return path
+
+
+@contextlib.contextmanager
+def room_for_descriptors(wanted: int) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, open so many files; where that is not
+    allowed, the test is skipped.
+    """
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        except ValueError:
+            pytest.skip(f"{wanted} open files are needed, and {hard} allowed (ulimit -Hn)")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Running:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import program
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -35,13 +36,12 @@ def test_each_task_of_the_makefile_is_phony():
 def test_job_calls_make_targets_alone(job):
     for step in job.get("steps", []):
         if "run" in step:
-            program, target, *variables = step["run"].split()
-            assert program == "make"
+            called, target, *variables = step["run"].split()
+            assert called == "make"
             assert target in targets()
             assert all(re.fullmatch(r"[A-Z]+=[\w$-]+", variable) for variable in variables)
-            dry = subprocess.run(
-                ["make", "--dry-run", target, *variables], cwd=ROOT, capture_output=True, text=True
-            )
+            command = [program("make"), "--dry-run", target, *variables]
+            dry = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             assert dry.returncode == 0, dry.stderr
 
 

@@ -7,7 +7,6 @@ virtual environment, where the smoke suite and the README's first commands run.
 from __future__ import annotations
 
 import email
-import json
 import os
 import re
 import shutil
@@ -28,7 +27,12 @@ LARGEST = 1_000_000  # bytes
 REQUIRED = {"click", "cffi", "uvloop"}
 MODULES = {path.stem for path in (ROOT / "thestral/_core").glob("*.pyx")}
 MODULES |= {path.stem for path in (ROOT / "thestral/protocol").glob("*.pxd")} - {"__init__"}
-EXAMPLE = [("/", {"message": "Hello, world!"}), ("/items/5?q=tea", {"item_id": 5, "q": "tea"})]
+USER = b'{"first_name":"Albus","last_name":"Dumbledore"}'
+EXAMPLE = [  # path, JSON that is posted, answer
+    ("/", None, b'{"Hello":"World"}'),
+    ("/items/5?q=x", None, b'{"item_id":5,"q":"x"}'),
+    ("/user", USER, USER),
+]
 
 
 def faults(wheel: Path) -> list[str]:
@@ -98,9 +102,11 @@ def serve_example(thestral: Path, environment: dict[str, str], folder: Path) -> 
         assert process.stderr is not None
         line = next(line for line in process.stderr if "running on" in line)
         url = re.findall(r"http://\S+", line)[0]
-        for path, expected in EXAMPLE:
-            with urllib.request.urlopen(url + path) as answer:
-                body = json.load(answer)
+        for path, posted, expected in EXAMPLE:
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(url + path, posted, headers)
+            with urllib.request.urlopen(request) as answer:
+                body = answer.read()
             assert body == expected, body
     finally:
         process.terminate()

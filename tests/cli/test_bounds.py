@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 from process import ROOT, Command
-from support import PATIENCE, read_all, read_head, read_response, wait_until
+from support import (
+    PATIENCE,
+    read_all,
+    read_head,
+    read_response,
+    room_for_descriptors,
+    wait_until,
+)
 
 APP = """
 import asyncio
@@ -132,7 +139,14 @@ class Target:
 
 
 @pytest.fixture
-def target(tmp_path) -> Iterator[Target]:
+def room(connections) -> Iterator[None]:
+    """For the connections, and what a process has open beside them."""
+    with room_for_descriptors(connections + 500):
+        yield
+
+
+@pytest.fixture
+def target(tmp_path, room) -> Iterator[Target]:
     (tmp_path / "main.py").write_text(APP)
     options = ("--port", "0", "--no-access-log")
     patient = ("--timeout-head", "600", "--timeout-keep-alive", "600", "--backlog", "5000")
@@ -329,7 +343,7 @@ def test_bounds(target, attack, bound, connections):
 
 
 @pytest.fixture
-def tls_target(tmp_path) -> Iterator[Target]:
+def tls_target(tmp_path, room) -> Iterator[Target]:
     authority = trustme.CA()
     authority.issue_cert("a").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     trust = ssl.create_default_context()

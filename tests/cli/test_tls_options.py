@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from process import PLAIN, Command
-from support import PATIENCE, wait_until
+from support import PATIENCE, program, wait_until
 
 PASSWORD = "open sesame"
 
@@ -100,7 +100,8 @@ def test_several_certificates(made, start):
     for name in ("server.example", "other.example"):
         shown = subprocess.run(
             [
-                *("openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", name),
+                *(program("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"),
+                *("-servername", name),
                 *("-verify_hostname", name, "-CAfile", str(made / "ca.pem")),
             ],
             input="",

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import shutil
 
 import pytest
 from chromium import LOADED, Browser
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from support import wait_until
+from support import program, wait_until
 
 # What the tests say in the page: a WebSocket whose events can be awaited one by one.
 PAGE = """<!doctype html><title>thestral</title><script>
@@ -31,10 +30,7 @@ const ended = (event) => [event.type, event.code, event.reason, event.wasClean];
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("no Chromium: apt-get install --no-install-recommends chromium")
-    browser = Browser(program, tmp_path_factory.mktemp("chromium") / "profile")
+    browser = Browser(program("Chromium"), tmp_path_factory.mktemp("chromium") / "profile")
     yield browser
     browser.close()
 

@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
-from support import PATIENCE
+from support import PATIENCE, program
 
 CONTENT = bytes(range(256)) * 8000
 
@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * 8000
 def curl(*arguments: object, data: bytes = b"") -> bytes:
     """What curl prints; it must succeed, and complain of nothing."""
     result = subprocess.run(
-        ["curl", "-sS", "--noproxy", "*", *map(str, arguments)],
+        [program("curl"), "-sS", "--noproxy", "*", *map(str, arguments)],
         input=data,
         capture_output=True,
         timeout=PATIENCE,

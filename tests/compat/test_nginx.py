@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -21,12 +20,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from support import PATIENCE, Running, wait_until
+from support import PATIENCE, Running, program, wait_until
 from websockets.asyncio.client import connect
 
 DEPLOYMENT = Path(__file__).parents[2] / "docs/deployment.md"
 CLIENT = "127.0.0.5"  # an address that nothing trusts
-STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 
 def described(connection: HTTPConnection) -> dict:
@@ -75,7 +73,6 @@ class Nginx:
     """nginx in front of a server, on ports of its own."""
 
     def __init__(self, directory: Path, http_block: str, extra: str = "") -> None:
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
         config = directory / "nginx.conf"
         top = [f"{'user root; ' if os.geteuid() == 0 else ''}daemon off; worker_processes 1;"]
         top += [f"pid {directory}/pid; error_log {directory}/error.log info;", "events {}"]
@@ -84,7 +81,9 @@ class Nginx:
         http_text = f"http {{ access_log off; {' '.join(paths)}\n{http_block}\n}}"
         config.write_text("\n".join([extra, *top, http_text]))
         self.directory = directory
-        self.process = subprocess.Popen([program, "-c", config, "-p", directory], stderr=-1)
+        self.process = subprocess.Popen(
+            [program("nginx"), "-c", config, "-p", directory], stderr=-1
+        )
 
     def wait(self, port: int) -> None:
         wait_until(lambda: self.process.poll() is not None or self.accepts(port))
@@ -240,7 +239,7 @@ def test_websocket(behind, tls):
 @pytest.mark.parametrize("over_tls", [False, True])
 def test_the_proxy_protocol_from_nginx(tmp_path, over_tls):
     """nginx passes bytes on, TLS and all, and says whose they are."""
-    assert STREAM_MODULE.exists(), "Debian's package libnginx-mod-stream is missing"
+    stream_module = program("nginx's stream module")
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     options = {}
@@ -251,7 +250,7 @@ def test_the_proxy_protocol_from_nginx(tmp_path, over_tls):
         options = {"ssl_certfile": str(tmp_path / "cert.pem")}
     with Running(application(), proxy_protocol=True, **options) as running:
         port = free_port()
-        stream = f"load_module {STREAM_MODULE};\nstream {{ server {{ listen 127.0.0.1:{port}; "
+        stream = f"load_module {stream_module};\nstream {{ server {{ listen 127.0.0.1:{port}; "
         stream += f"proxy_pass 127.0.0.1:{running.port}; proxy_protocol on; }} }}\n"
         nginx = Nginx(tmp_path, "", stream)
         try:

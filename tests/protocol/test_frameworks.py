@@ -28,13 +28,13 @@ def test_example_application(client):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     http, running = client(module.app)
-    assert http.get("/").json() == {"message": "Hello, world!"}
+    assert http.get("/").json() == {"Hello": "World"}
     assert http.get("/items/5", params={"q": "ü"}).json() == {"item_id": 5, "q": "ü"}
     assert http.get("/items/5").json() == {"item_id": 5, "q": None}
-    user = {"name": "Ada", "age": 36}
+    user = {"first_name": "Ada", "last_name": "Lovelace"}
     reply = http.post("/user", json=user)
     assert (reply.status_code, reply.json()) == (200, user)
-    assert http.post("/user", json={"name": "Ada"}).status_code == 422
+    assert http.post("/user", json={"first_name": "Ada"}).status_code == 422
     assert http.get("/items/x").status_code == 422
     assert http.get("/nowhere").status_code == 404
     assert http.request("DELETE", "/").status_code == 405

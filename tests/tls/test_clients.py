@@ -8,7 +8,7 @@ import subprocess
 import httpx
 import pytest
 from apps import GET_CLOSE, hello, http_only, read_body, respond
-from support import PATIENCE, read_all, wait_until
+from support import PATIENCE, program, read_all, wait_until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -26,7 +26,8 @@ def test_curl(serve, shared, tmp_path, version):
     body.write_bytes(bytes(range(256)) * 4096)
     result = subprocess.run(
         [
-            *("curl", "-sS", "--cacert", shared.ca, f"--tlsv{version}", "--tls-max", version),
+            *(program("curl"), "-sS", "--cacert", shared.ca),
+            *(f"--tlsv{version}", "--tls-max", version),
             *("--data-binary", f"@{body}", "-o", str(tmp_path / "out"), running.url),
             *("--next", "-sS", "--cacert", shared.ca, running.url),
         ],
@@ -39,7 +40,7 @@ def test_curl(serve, shared, tmp_path, version):
 
 def test_curl_with_a_client_certificate(serve, shared):
     running = serve(hello, ssl_cert_reqs="required", ssl_ca_certs=shared.ca)
-    command = ["curl", "-sS", "--cacert", shared.ca, running.url]
+    command = [program("curl"), "-sS", "--cacert", shared.ca, running.url]
     refused = subprocess.run(command, capture_output=True, timeout=PATIENCE)
     assert refused.returncode in (35, 55, 56)  # in the handshake, or at the first write or read
     command += ["--cert", shared.cert, "--key", shared.key]

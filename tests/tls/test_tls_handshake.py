@@ -11,7 +11,15 @@ import time
 
 import pytest
 from apps import GET, GET_CLOSE, echo, hello, http_only, is_closed, post, respond, take_reply
-from support import PATIENCE, Running, on_every_transport, read_all, read_response, wait_until
+from support import (
+    PATIENCE,
+    Running,
+    on_every_transport,
+    program,
+    read_all,
+    read_response,
+    wait_until,
+)
 from tls_client import TLSClient
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -280,7 +288,7 @@ def test_renegotiation_is_refused(serve, shared):
     """OpenSSL's client asks when told `R`; Python's cannot ask at all."""
     running = serve(hello)
     result = subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{running.port}", "-tls1_2"],
+        [program("openssl"), "s_client", "-connect", f"127.0.0.1:{running.port}", "-tls1_2"],
         input="R\n",
         capture_output=True,
         text=True,

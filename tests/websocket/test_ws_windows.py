@@ -2,10 +2,9 @@
 
 import contextlib
 import random
-import resource
 
 import pytest
-from support import wait_until
+from support import room_for_descriptors, wait_until
 from ws_apps import Sessions, echo
 from ws_client import BINARY, PING
 from ws_deflating import Deflating
@@ -17,12 +16,8 @@ NOISE = random.Random(1).randbytes(1000)
 @pytest.fixture
 def descriptors():
     """Room for both ends of many connections in one process."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MANY + 1000
-    if before[0] < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, before[1])))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with room_for_descriptors(2 * MANY + 1000):
+        yield
 
 
 def test_window_is_kept_with_few_connections_and_not_with_many(serve, descriptors):
