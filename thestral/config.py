@@ -128,7 +128,7 @@ class Config:
     )
     lifespan: str = option(
         "auto",
-        help="Run the application's lifespan; auto goes on without one.",
+        help="Run the application's lifespan; auto goes on without one, or one that raises.",
         group="Application",
         kind=str,
         choices=("auto", "on", "off"),

@@ -54,10 +54,14 @@ def test_log_level_silences_what_is_below_it(thestral, level):
 
 
 @pytest.mark.parametrize("level", ["debug", "trace"])
-def test_log_level_debug_tells_more(thestral, level):
-    server = thestral("--log-level", level, "probe:app")
+def test_log_level_debug_tells_more(thestral, tmp_path, level):
+    (tmp_path / "loud.py").write_text(
+        "import logging\nfrom probe import app\n"
+        "logging.getLogger('thestral.error').debug('detail')\n"
+    )
+    server = thestral("--log-level", level, "loud:app")
     assert server.get()[0] == 200
-    assert "DEBUG:    The application has no lifespan." in server.stderr.splitlines()
+    assert "DEBUG:    detail" in server.stderr.splitlines()
 
 
 # --- Colours --------------------------------------------------------------------------------------
