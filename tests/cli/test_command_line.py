@@ -410,7 +410,7 @@ def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
         sock.listen()
         port = str(sock.getsockname()[1])
         with Command("loud:app", "--port", port, cwd=folder) as command:
-            output = failed(command)
+            output = failed(command, 1)
     assert f"Port {port} is in use by" in output
     assert f"(PID {os.getpid()})" in output
     assert len(output.splitlines()) == 1
@@ -419,7 +419,7 @@ def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
 
 def test_address_that_is_not_ours(folder):
     with Command("main:app", "--port", "0", "--host", "192.0.2.1", cwd=folder) as command:
-        assert "Cannot listen on 192.0.2.1" in failed(command)
+        assert "Cannot listen on 192.0.2.1" in failed(command, 1)
 
 
 # --- Colours ----------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_port_in_use_is_told_before_the_lifespan_runs(thestral):
     with busy_port() as sock:
         port = sock.getsockname()[1]
         server = thestral("probe:with_lifespan", port=str(port))
-        assert server.finish() == 3
+        assert server.finish() == 1
     name = Path("/proc/self/comm").read_text().strip()
     assert server.stdout == ""
     errors = [line for line in server.stderr.splitlines() if line.startswith("ERROR:")]
