@@ -180,11 +180,19 @@ class WebSocketCycle(Cycle):
         fields = []
         subprotocol = message.get("subprotocol")
         if subprotocol is not None:
-            if subprotocol not in self.scope["subprotocols"]:
+            if not isinstance(subprotocol, str):
                 raise LocalProtocolError(
-                    f"websocket.accept: the client has not offered subprotocol {subprotocol!r:.100}"
+                    f"websocket.accept: subprotocol is {type(subprotocol).__name__}, expected str"
                 )
-            fields.append((b"sec-websocket-protocol", subprotocol.encode()))
+            if subprotocol in self.scope["subprotocols"]:
+                fields.append((b"sec-websocket-protocol", subprotocol.encode()))
+            else:  # a client must fail the connection if it is told one (section 4.1)
+                self.context.refusals.warn_once(
+                    "websocket.accept: subprotocol %.100r was not offered by the client: accepted"
+                    " without one (%s). This is told once.",
+                    subprotocol,
+                    self.title(),
+                )
         deflate = self._deflate
         if deflate is not None:
             fields.append((b"sec-websocket-extensions", deflate.response))
