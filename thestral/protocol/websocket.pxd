@@ -31,6 +31,7 @@ cdef class WebSocketCycle(Cycle):
     cdef object _queue
     cdef Py_ssize_t _queue_size
     cdef Py_ssize_t _held
+    cdef object _fault
     cdef bytes _pong
     cdef int _code
     cdef str _reason
@@ -46,11 +47,13 @@ cdef class WebSocketCycle(Cycle):
     cdef object _accept(self, dict message)
     cdef object _deny(self, dict message)
     cdef object _close_by_app(self, dict message)
-    cdef object _read(self)
+    cdef object _read(self, bint answering)
+    cdef object _take_fault(self, object error, bint answering)
     cdef object _take_message(self, object message)
     cdef object _answer(self, bytes payload)
     cdef object _refuse(self, int status, object headers, bytes body)
     cdef object _start_close(self, int code, str reason)
+    cdef object _fail_late(self)
     cdef object _fail(self, int code, str reason)
     cdef object _end(self, int code, str reason, bytes frame)
     cdef object _disconnect(self, int code, str reason)
