@@ -345,7 +345,7 @@ class Config:
     )
     ws_close_timeout: float = option(
         10.0,
-        help="Time for the client to answer a Close.",
+        help="Time for the client to answer a Close; at a shutdown 2 s at most.",
         group="WebSocket",
         kind=float,
         unit="seconds",

@@ -41,6 +41,7 @@ cdef class WebSocketCycle(Cycle):
     cdef bint _sent
     cdef double _ping_at
     cdef double _dead_at
+    cdef double _close_by
 
     cdef object _unexpected(self, object kind)
     cdef object _send_message(self, dict message)
@@ -53,6 +54,7 @@ cdef class WebSocketCycle(Cycle):
     cdef object _answer(self, bytes payload)
     cdef object _refuse(self, int status, object headers, bytes body)
     cdef object _start_close(self, int code, str reason)
+    cdef object _await_close(self, double by)
     cdef object _fail_late(self)
     cdef object _fail(self, int code, str reason)
     cdef object _end(self, int code, str reason, bytes frame)

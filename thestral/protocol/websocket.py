@@ -44,6 +44,8 @@ SERVICE_RESTART = 1012
 LONGEST_REASON = 123  # bytes
 # What came whole before a faulty frame may be answered for so long; then the fault's Close leaves.
 ANSWER_GRACE = 1.0  # seconds
+# At a shutdown a client that does not answer our Close holds the exit no longer than this.
+DRAIN_CLOSE_TIMEOUT = 2.0  # seconds
 # With more connections than this in a worker, each message is compressed on its own: our windows
 # are 32 KiB each with the default options, and a new one may begin at any time.
 MANY_CONNECTIONS = 1000
@@ -90,6 +92,7 @@ class WebSocketCycle(Cycle):
         self._sent = False  # since the last Ping
         self._ping_at = 0.0
         self._dead_at = 0.0  # unless something is heard
+        self._close_by = 0.0  # when a client is given up that has not answered our Close
 
     # --- The application's side ---------------------------------------------------------------
 
@@ -336,6 +339,10 @@ class WebSocketCycle(Cycle):
             self._gone = True
             self._start_close(SERVICE_RESTART, "")
             Cycle.on_writable(self)
+        if self._state == CLOSING:
+            context = self.context
+            latest = context.now + DRAIN_CLOSE_TIMEOUT + context.interval
+            self._await_close(min(self._close_by, latest))
 
     def on_return(self, exc: BaseException | None) -> None:
         if exc is not None:
@@ -441,9 +448,13 @@ class WebSocketCycle(Cycle):
         self._queue_size = 0
         self._disconnect(code, reason)
         self.stream.write(self._writer.close(code, reason.encode()), False)
-        self.stream.wake_at(self.context.now + settings.close_timeout)
+        self._await_close(self.context.now + settings.close_timeout)
         if self._held:
             self._read(False)
+
+    def _await_close(self, by: float) -> None:
+        self._close_by = by
+        self.stream.wake_at(by)
 
     def _fail_late(self) -> None:
         """Fail the connection for a fault that has waited."""
