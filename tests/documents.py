@@ -66,7 +66,7 @@ UVICORN = {
     "ws_ping_interval": ("20", ""),
     "ws_ping_timeout": ("20", "anything that arrives counts, not the Pong alone"),
     "ws_per_message_deflate": ("on", ""),
-    "lifespan": ("auto", "`auto` ends the start if a lifespan raises once it began"),
+    "lifespan": ("auto", "`auto` says what a lifespan has raised"),
     "interface": ("auto", "`wsgi` by a2wsgi"),
     "env_file": ("", ""),
     "log_config": ("", "TOML, too"),

@@ -18,16 +18,16 @@ from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.importer import USUAL_NAMES
-from thestral.logging import error_logger
 from thestral.option import Option
+from thestral.running import end, server_for
 from thestral.server import Server, flush_output, leave
 from thestral.settings import load_environment, read_settings
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-BAD_USAGE = 2  # as click exits
-STARTUP_FAILURE = 3
+    from thestral.supervisor import Supervisor
+
 # Keys of a click context's meta: whether only to look, and which file settings came from.
 CHECK = "thestral.check"
 FILE = "thestral.file"
@@ -240,8 +240,8 @@ def serve(app: str | None, **values: Any) -> None:
     atexit.register(flush_output)
     if app is None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
-        sys.exit(BAD_USAGE)
-    server: Server | None = None
+        sys.exit(ConfigError.exit_status)
+    server: Server | Supervisor | None = None
     try:
         config = Config(app, **values)
         if click.get_current_context().meta[CHECK]:
@@ -249,23 +249,18 @@ def serve(app: str | None, **values: Any) -> None:
             Server(config).check()
             click.echo("The application starts and stops.")
             return
-        if config.needs_supervisor:
-            from thestral.supervisor import Supervisor  # a part of the time to start
-
-            Supervisor(config).run()
-            return
-        server = Server(config)
+        server = server_for(config)
         server.run()
     except ConfigError as error:
         refuse(error)
     except ThestralError as error:
-        error_logger.error("%s", error)
-        sys.exit(1 if server is not None and server.started else STARTUP_FAILURE)
+        end(error, server)
     except Terminated:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    leave(server)
+    if isinstance(server, Server):
+        leave(server)
 
 
 def show(config: Config) -> None:
@@ -286,7 +281,9 @@ def show(config: Config) -> None:
 
 
 def refuse(error: ConfigError) -> NoReturn:
-    """One line and exit status 2, as click does for what it checks itself."""
+    """One line that names the flag, as click does for what it checks itself, and the same status
+    (ConfigError.exit_status).
+    """
     flags = {name: spec.flag or name for name, spec in options()}
     flag = "--" + flags.get(error.option, error.option).replace("_", "-")
     raise click.UsageError(f"Invalid value for '{flag}': {error.reason}") from error

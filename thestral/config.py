@@ -128,7 +128,7 @@ class Config:
     )
     lifespan: str = option(
         "auto",
-        help="Run the application's lifespan; auto goes on without one.",
+        help="Run the application's lifespan; auto goes on without one, or one that raises.",
         group="Application",
         kind=str,
         choices=("auto", "on", "off"),
@@ -363,7 +363,7 @@ class Config:
     )
     ws_close_timeout: float = option(
         10.0,
-        help="Time for the client to answer a Close.",
+        help="Time for the client to answer a Close; at a shutdown 2 s at most.",
         group="WebSocket",
         kind=float,
         unit="seconds",

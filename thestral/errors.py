@@ -9,7 +9,13 @@ if TYPE_CHECKING:
 
 
 class ThestralError(Exception):
-    """Base of all."""
+    """Base of all.
+
+    Attributes:
+        exit_status: of a process that one keeps from starting.
+    """
+
+    exit_status = 3  # uvicorn's STARTUP_FAILURE
 
 
 class ConfigError(ThestralError):
@@ -19,6 +25,8 @@ class ConfigError(ThestralError):
         option: name of the Config field.
         reason: the value and what was expected, in one line.
     """
+
+    exit_status = 2  # as of a command line that cannot be used
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"{option}: {reason}")
@@ -36,6 +44,8 @@ class LifespanError(ThestralError):
 
 class BindError(ThestralError):
     """A listening socket could not be had; the text is meant for the user."""
+
+    exit_status = 1
 
 
 class WorkerError(ThestralError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,10 +27,12 @@ class Lifespan:
 
     Args:
         app: the application.
-        mode: "on": failing to answer is an error; "auto": an application may not know lifespan.
+        mode: "on": failing to answer is an error; "auto": an application that raises in place of
+            an answer is served without lifespan (ASGI lifespan, "Scope"); "off": none is run.
 
     Attributes:
-        state: what the application put into its scope's state; requests get shallow copies.
+        state: what the application put into its scope's state; requests get shallow copies, also
+            where it raised behind that.
         context: contextvars as the lifespan's task leaves them.
         shutdown_event: what shutdown_event() gives in that context; for the server to set.
     """
@@ -45,6 +48,7 @@ class Lifespan:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._received = False
         self._foreign = False  # it has answered as if this were a request
+        self._exited = False  # it asked for the end of the process
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._expected = "startup"
 
@@ -52,7 +56,8 @@ class Lifespan:
         """Send lifespan.startup and wait for its answer.
 
         Raises:
-            LifespanError: the application failed, said so, or does not answer in mode "on".
+            LifespanError: the application answered startup.failed, or asked for the end of the
+                process; or, in mode "on", it raised or returned without an answer.
         """
         if self._mode == "off":
             return
@@ -108,6 +113,7 @@ class Lifespan:
         try:
             await self._app(scope, self._receive, self._send)
         except (SystemExit, KeyboardInterrupt) as exc:
+            self._exited = True
             raise RuntimeError(f"{type(exc).__name__} in lifespan") from exc
 
     async def _receive(self) -> dict[str, Any]:
@@ -137,19 +143,29 @@ class Lifespan:
         return None
 
     def _examine_end(self) -> None:
-        """The task ended before startup was answered: unsupported, or a failure?"""
-        assert self._task is not None
+        """The task ended before startup was answered: the start ends, or goes on without lifespan.
+
+        Raises:
+            LifespanError: it ends.
+        """
         exc = self._raised()
-        knows_it = self._received and not self._foreign
-        if exc is not None and (knows_it or self._mode == "on"):
-            error_logger.error("Exception in lifespan", exc_info=exc)
-            raise LifespanError("Application startup failed")
-        if exc is None and self._mode == "on":
-            raise LifespanError("Application startup failed: its lifespan ended without an answer")
-        if exc is not None and not self._foreign and not isinstance(exc, UNSUPPORTED):
-            error_logger.warning("Going on without lifespan, which raised", exc_info=exc)
+        fatal = self._mode == "on" or self._exited
+        # Who raises at the sight of the scope has no lifespan; who has received startup failed.
+        unsupported = self._foreign or (not self._received and isinstance(exc, UNSUPPORTED))
+        if exc is None:
+            if fatal:
+                raise LifespanError(
+                    "Application startup failed: its lifespan ended without an answer"
+                )
+            error_logger.info("The application has no lifespan.")
+        elif unsupported and not fatal:
+            said = traceback.format_exception_only(exc)[-1].strip().partition("\n")[0]
+            error_logger.info("The application has no lifespan: it raised %.100s", said)
         else:
-            error_logger.debug("The application has no lifespan.")
+            error_logger.error("Exception in lifespan", exc_info=exc)
+            if fatal:
+                raise LifespanError("Application startup failed")
+            error_logger.warning("Serving without lifespan; --lifespan on makes this fatal.")
         self._task = None
 
     def _raised(self) -> BaseException | None:

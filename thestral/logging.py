@@ -163,7 +163,7 @@ def title_of(scope: dict[str, Any]) -> str:
 
 
 class Refusals:
-    """Lines about clients that break the protocol, of one worker: no flood of them floods the log.
+    """Lines that each connection of a worker may give rise to: no flood of them floods the log.
 
     Times are those of the worker's clock.
     """
@@ -171,6 +171,7 @@ class Refusals:
     def __init__(self) -> None:
         self._count = 0
         self._until = 0.0
+        self._warned: set[str] = set()
 
     def info(self, now: float, message: str, *arguments: object) -> None:
         """Log a line, or count it."""
@@ -180,6 +181,12 @@ class Refusals:
         self._count += 1
         if self._count <= REFUSALS_TOLD:
             error_logger.info(message, *arguments)
+
+    def warn_once(self, message: str, *arguments: object) -> None:
+        """Log a warning, but no second one with this message, whatever its arguments are."""
+        if message not in self._warned:
+            self._warned.add(message)
+            error_logger.warning(message, *arguments)
 
     def tick(self, now: float) -> bool:
         """Say what was only counted once its time is over; whether there is still something."""

@@ -100,6 +100,9 @@ class Supervisor:
     Args:
         config: the options; `app` is a text, because each worker imports it.
 
+    Attributes:
+        started: whether a worker has been ready.
+
     Raises:
         ConfigError: it is none, or another option cannot be had in other processes.
     """
@@ -127,7 +130,7 @@ class Supervisor:
         self._roll: list[Worker] = []  # still to be replaced
         self._rolling = False
         self._signals: list[str] = []  # names, not acted upon yet
-        self._was_ready = False
+        self.started = False
         self._stopping = False
         self._failures = 0  # in a row
         self._next_start = 0.0
@@ -272,7 +275,7 @@ class Supervisor:
         try:
             self._launch(replaces)
         except (OSError, BindError) as exc:  # no descriptors, processes or memory left
-            if not self._was_ready:
+            if not self.started:
                 raise WorkerError(f"Cannot start a worker: {exc}") from exc
             error_logger.error("Cannot start a worker: %s", exc)
             self._failures += 1
@@ -372,8 +375,8 @@ class Supervisor:
         if worker.replaces in self._workers:  # it may have died meanwhile
             self._stop_worker(worker.replaces)
         worker.replaces = None
-        if not self._was_ready:
-            self._was_ready = True
+        if not self.started:
+            self.started = True
             for sock in self._sockets:
                 url = listening.url(sock, self.config.is_ssl)
                 error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
@@ -455,7 +458,7 @@ class Supervisor:
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         pid = worker.watch.pid
         error_logger.error("Worker %d [%d] died (%s)", worker.number, pid, how)
-        if not worker.ready and not self._was_ready:
+        if not worker.ready and not self.started:
             raise WorkerError("A worker could not start")
         young = time.monotonic() - worker.started < SETTLED
         self._failures = self._failures + 1 if young else 0

@@ -26,7 +26,6 @@ READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
 # Any other text is why it cannot start: the supervisor says it once for all of them.
 
-STARTUP_FAILURE = 3
 # Which the supervisor takes. It holds those back from a worker until they mean to it what they
 # should; a spawned one may be terminated all the time.
 SIGNALS = [
@@ -81,7 +80,7 @@ def run_worker(
             error_logger.error("%s", error)
             sys.exit(1)
         server.tell(str(error))
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(error.exit_status)
     finally:
         flush_output()
 

@@ -362,18 +362,47 @@ def test_factory_that_raises(start, folder):
     assert "RuntimeError: mine" in output
 
 
+LIFESPAN = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        {}
+    await send({{"type": "http.response.start", "status": 200}})
+    await send({{"type": "http.response.body", "body": b"served"}})
+"""
+FAILED = "await send({'type': 'lifespan.startup.failed', 'message': 'DB is down'})"
+RAISED = "raise RuntimeError('mine')"
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "mode", "said"),
     [
-        ("await send({'type': 'lifespan.startup.failed', 'message': 'DB is down'})", "DB is down"),
-        ("raise RuntimeError('mine')", "RuntimeError: mine"),
+        (FAILED, "auto", "DB is down"),
+        (FAILED, "on", "DB is down"),
+        (RAISED, "on", "RuntimeError: mine"),
+        ("return", "on", "its lifespan ended without an answer"),
+        ("raise SystemExit(0)", "auto", "SystemExit: 0"),
     ],
 )
-def test_lifespan_that_fails(start, folder, body, said):
-    (folder / "broken.py").write_text(
-        f"async def app(scope, receive, send):\n    await receive()\n    {body}\n"
-    )
-    assert said in failed(start("broken:app"))
+def test_lifespan_that_fails(start, folder, body, mode, said, workers):
+    (folder / "broken.py").write_text(LIFESPAN.format(body))
+    assert said in failed(start("broken:app", "--lifespan", mode, *workers))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lifespans"), [((), 1), (("--workers", "2"), 2)], ids=["alone", "workers"]
+)
+def test_lifespan_that_raises_is_served_and_told(start, folder, arguments, lifespans):
+    (folder / "broken.py").write_text(LIFESPAN.format(RAISED))
+    command = start("broken:app", *arguments)
+    answer = raw(command.url(), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.endswith(b"served")
+    command.saw("--lifespan on makes this fatal", times=lifespans)
+    command.stop()
+    assert command.stderr.count("ERROR:    Exception in lifespan\nTraceback (most ") == lifespans
+    assert command.stderr.count("WARNING:  Serving without lifespan; --lifespan on") == lifespans
+    assert "application shutdown" not in command.stderr
 
 
 def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
@@ -383,7 +412,7 @@ def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
         sock.listen()
         port = str(sock.getsockname()[1])
         with Command("loud:app", "--port", port, cwd=folder) as command:
-            output = failed(command)
+            output = failed(command, 1)
     assert f"Port {port} is in use by" in output
     assert f"(PID {os.getpid()})" in output
     assert len(output.splitlines()) == 1
@@ -392,7 +421,7 @@ def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
 
 def test_address_that_is_not_ours(folder):
     with Command("main:app", "--port", "0", "--host", "192.0.2.1", cwd=folder) as command:
-        assert "Cannot listen on 192.0.2.1" in failed(command)
+        assert "Cannot listen on 192.0.2.1" in failed(command, 1)
 
 
 # --- Colours ----------------------------------------------------------------------------------

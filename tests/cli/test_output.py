@@ -54,10 +54,14 @@ def test_log_level_silences_what_is_below_it(thestral, level):
 
 
 @pytest.mark.parametrize("level", ["debug", "trace"])
-def test_log_level_debug_tells_more(thestral, level):
-    server = thestral("--log-level", level, "probe:app")
+def test_log_level_debug_tells_more(thestral, tmp_path, level):
+    (tmp_path / "loud.py").write_text(
+        "import logging\nfrom probe import app\n"
+        "logging.getLogger('thestral.error').debug('detail')\n"
+    )
+    server = thestral("--log-level", level, "loud:app")
     assert server.get()[0] == 200
-    assert "DEBUG:    The application has no lifespan." in server.stderr.splitlines()
+    assert "DEBUG:    detail" in server.stderr.splitlines()
 
 
 # --- Colours --------------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ def test_port_in_use_is_told_before_the_lifespan_runs(thestral):
     with busy_port() as sock:
         port = sock.getsockname()[1]
         server = thestral("probe:with_lifespan", port=str(port))
-        assert server.finish() == 3
+        assert server.finish() == 1
     name = Path("/proc/self/comm").read_text().strip()
     assert server.stdout == ""
     errors = [line for line in server.stderr.splitlines() if line.startswith("ERROR:")]

@@ -41,6 +41,37 @@ def test_connection_that_sent_nothing_does_not_delay_the_exit(thestral):
         assert silent.recv(1) == b""
 
 
+WEBSOCKET = """
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+"""
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
+def test_websocket_that_answers_no_close_delays_the_exit_for_two_seconds(
+    thestral, tmp_path, workers
+):
+    (tmp_path / "socketed.py").write_text(WEBSOCKET)
+    server = thestral("socketed:app", "--ws-close-timeout", "20", *workers)
+    with server.connect() as deaf:
+        deaf.sendall(HANDSHAKE)
+        assert read_head(deaf).startswith(b"HTTP/1.1 101 ")
+        before = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert 1.9 < time.monotonic() - before < 12
+        assert deaf.recv(4) == b"\x88\x02\x03\xf4"  # Close 1012
+    assert "Cancelled" not in server.stderr
+
+
 @pytest.mark.parametrize("path", ["/stubborn", "/thread"])
 def test_second_signal_ends_what_cannot_be_cancelled(thestral, path):
     # A task that swallows its cancellation, and one whose thread blocks: forced is forced.

@@ -199,6 +199,19 @@ def test_starlette_subprotocol(starlette):
         assert ws.subprotocol is None
 
 
+def test_starlette_subprotocol_that_was_not_offered(starlette):
+    async def choose(websocket: WebSocket):
+        await websocket.accept(subprotocol="chosen")
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close()
+
+    for offered in (None, ["other"]):
+        with connect(starlette(choose), "/choose", subprotocols=offered) as ws:
+            assert ws.subprotocol is None
+            ws.send("x")
+            assert ws.recv() == "x"
+
+
 def test_starlette_disconnect_exceptions(starlette, caplog):
     """The client leaves while the application receives, and while it sends; nothing is logged."""
     seen: list[Any] = []

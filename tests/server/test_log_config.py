@@ -202,6 +202,19 @@ def test_refusals_are_told_ten_times_in_ten_seconds_and_then_counted(monkeypatch
     assert kept.messages[10:] == ["Refused 2 more within 10 seconds", "again"]
 
 
+def test_a_warning_about_connections_is_told_once(monkeypatch):
+    kept = Kept()
+    monkeypatch.setattr(error_logger, "handlers", [kept])
+    monkeypatch.setattr(error_logger, "level", logging.INFO)
+    refusals = Refusals()
+    for number in range(3):
+        refusals.warn_once("first %d", number)
+        refusals.warn_once("second %d", number)
+    assert kept.messages == ["first 0", "second 0"]
+    Refusals().warn_once("first %d", 4)  # of another worker
+    assert kept.messages[2:] == ["first 4"]
+
+
 @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
 def test_stream_that_is_closed_gets_nothing(monkeypatch, capsys, closed):
     """As in a process that was started with `>&-`."""

@@ -24,6 +24,10 @@ async def app(scope, receive, send):
 async def failing(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+async def raising(scope, receive, send):
+    await receive()
+    raise RuntimeError("no database")
 """
 
 
@@ -139,6 +143,14 @@ def test_check_of_what_does_not_start_is_status_3(check, app):
     result = check(app)
     assert result.exit_code == 3
     assert "starts and stops" not in result.output
+
+
+@pytest.mark.parametrize(("mode", "status"), [("auto", 0), ("on", 3)])
+def test_check_of_a_lifespan_that_raises_ends_as_serving_would(check, mode, status):
+    result = check("checked:raising", "--lifespan", mode)
+    assert result.exit_code == status
+    assert "RuntimeError: no database" in result.output
+    assert ("--lifespan on makes this fatal" in result.output) is (mode == "auto")
 
 
 def test_module_named_check_can_still_be_served(tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def test_unix_socket(folder, arguments):
         with over(path) as client:
             assert int(client.get("/").text.split()[0]) in pids
         with Command(*arguments, cwd=folder) as second:
-            assert second.wait() == 3
+            assert second.wait() == 1
         assert "s is in use by another server" in second.stderr
         if "--workers=2" in arguments:
             os.kill(pids[0], signal.SIGTERM)  # a worker does not take the path with it
@@ -221,7 +221,7 @@ def test_servers_that_start_at_once_on_a_dead_unix_socket(folder):
         commands = [
             stack.enter_context(Command("main:app", "--uds", "s", cwd=folder)) for _ in range(4)
         ]
-        wait_until(lambda: sum(it.process.poll() == 3 for it in commands) == 3)
+        wait_until(lambda: sum(it.process.poll() == 1 for it in commands) == 3)
         (folder / "release").touch()
         (server,) = [it for it in commands if it.process.poll() is None]
         server.saw("Thestral running on unix:s")
@@ -277,7 +277,7 @@ def test_unix_socket_taken_over_is_not_removed(folder):
 )
 def test_unix_socket_that_cannot_be(folder, path, said):
     with Command("main:app", "--uds", path, cwd=folder) as command:
-        assert command.wait() == 3
+        assert command.wait() == 1
     assert said in command.stderr
     assert (folder / "main.py").read_text() == PLAIN
 
@@ -329,7 +329,7 @@ def test_descriptor_that_cannot_be(folder):
         ]:
             given = [] if descriptor == 999 else [descriptor]
             with Command("main:app", "--fd", str(descriptor), cwd=folder, pass_fds=given) as it:
-                assert it.wait() == 3
+                assert it.wait() == 1
             assert re.search(f"File descriptor {descriptor}:? {said}", it.stderr)
             assert "Traceback" not in it.stderr
 

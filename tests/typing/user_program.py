@@ -73,14 +73,15 @@ async def main() -> None:
 
 def serve() -> None:
     try:
-        thestral.run("main:app", host="0.0.0.0", port=8000, log_level="warning")
+        Server(Config("main:app", host="0.0.0.0", port=8000, log_level="warning")).run()
     except errors.ConfigError as error:
         option: str = error.option
         print(option, error.reason)
     except (errors.BindError, errors.ImportFailedError, errors.LifespanError):
-        raise
+        thestral.run("main:app", host="0.0.0.0", port=8001, log_level="warning")
     except errors.ThestralError as error:
-        print(error)
+        status: int = error.exit_status
+        print(error, status)
 
 
 def test() -> None:

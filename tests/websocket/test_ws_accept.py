@@ -191,21 +191,45 @@ def test_subprotocol_4_2_2(serve, chosen):
     assert answer.all(b"sec-websocket-protocol") == ([chosen.encode()] if chosen else [])
 
 
-@pytest.mark.parametrize("chosen", ["d", "A", "a, b", "", " a", b"a", 1, "\u20ac"])
-def test_subprotocol_that_was_not_offered_4_2_2(serve, chosen, errors):
-    app = accepting(subprotocol=chosen)
+@pytest.mark.parametrize("offered", [("Sec-WebSocket-Protocol: a, b",), ()], ids=["a, b", "none"])
+@pytest.mark.parametrize("chosen", ["d", "A", "a, b", "", " a", "\u20ac", "x\r\ny: z" * 50])
+def test_subprotocol_that_was_not_offered_4_2_2(serve, chosen, offered, errors, caplog):
+    """The field must not be sent: a client would fail the connection (section 4.1)."""
+    running = serve(accepting(subprotocol=chosen))
+    for _ in range(3):
+        answer = answer_of(running, *offered)
+        assert answer.status == 101
+        assert not answer.all(b"sec-websocket-protocol")
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    text = warning.getMessage()
+    assert text.startswith(f"websocket.accept: subprotocol {chosen!r:.100} was not offered")
+    assert "(WebSocket /)" in text
+    assert len(text.splitlines()) == 1
+    assert not errors()
+
+
+def test_subprotocols_that_were_not_offered_are_one_warning(serve, caplog):
+    """Told once for a worker: what is chosen may come from clients, of which each sends another."""
+
+    @ws_only
+    async def app(scope, receive, send):
+        await accept(receive, send, subprotocol=scope["path"])
+        await send({"type": "websocket.close"})
+
     running = serve(app)
-    with Client(running, handshake("Sec-WebSocket-Protocol: a, b")) as client:
-        assert client.head().status == 500
-    assert len(app.faults) == 1
-    assert "subprotocol" in app.faults[0]
+    for number in range(3):
+        with connected(running, path=f"/{number}") as client:
+            assert client.read_close()[0] == 1000
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+@pytest.mark.parametrize("chosen", [b"a", 1, ["a"], ("a",)])
+def test_subprotocol_that_is_no_str(serve, chosen, errors):
+    app = accepting(subprotocol=chosen)
+    assert answer_of(serve(app), "Sec-WebSocket-Protocol: a").status == 500
+    said = f"websocket.accept: subprotocol is {type(chosen).__name__}, expected str"
+    assert app.faults == [said]
     assert len(errors()) == 1
-
-
-def test_subprotocol_without_any_offered_4_2_2(serve, errors):
-    app = accepting(subprotocol="a")
-    assert answer_of(serve(app)).status == 500
-    assert len(app.faults) == len(errors()) == 1
 
 
 def test_headers_keep_order_and_duplicates(serve):
@@ -290,7 +314,7 @@ def test_accept_can_be_tried_again(serve):
 
     @ws_only
     async def app(scope, receive, send):
-        for fields in ({"subprotocol": "b"}, {"headers": [(b"upgrade", b"x")]}):
+        for fields in ({"subprotocol": 1}, {"headers": [(b"upgrade", b"x")]}):
             with pytest.raises(LocalProtocolError):
                 await send({"type": "websocket.accept"} | fields)
         await echo(scope, receive, send)

@@ -172,6 +172,39 @@ def test_shutdown_does_not_wait_long_for_clients(serve):
         assert client.read_close()[0] == 1012
 
 
+async def closing(scope, receive, send):
+    await accept(receive, send)
+    await send({"type": CLOSING, "code": 4000})
+
+
+@pytest.mark.parametrize(("app", "code"), [(echo, 1012), (closing, 4000)])
+def test_shutdown_waits_two_seconds_at_most_for_a_close(serve, app, code):
+    """Whether our Close leaves then or has left before, with longer to go."""
+    running = serve(ws_only(app), timeout_graceful_shutdown=60.0, ws_close_timeout=50.0)
+    with connected(running) as client:
+        if app is closing:
+            assert client.read_close()[0] == code
+        began = time.monotonic()
+        stop(running)
+        running._thread.join(40)
+        assert not running._thread.is_alive()
+        assert 1.9 < time.monotonic() - began < 30
+        if app is echo:
+            assert client.read_close()[0] == code
+        assert client.is_reset()
+
+
+def test_client_that_closes_during_the_shutdown_ends_it_at_once(serve):
+    """Also where it had been sent a Close before."""
+    running = serve(ws_only(closing), ws_close_timeout=50.0)
+    with connected(running) as client:
+        assert client.read_close()[0] == 4000
+        stop(running)
+        wait_until(lambda: running.context.draining)
+        client.send(close_frame(4000))
+        client.ended()
+
+
 def test_application_that_ignores_the_shutdown_is_cancelled(serve, errors):
     gate = Gate()
 

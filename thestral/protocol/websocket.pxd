@@ -29,6 +29,7 @@ cdef class WebSocketCycle(Cycle):
     cdef object _queue
     cdef Py_ssize_t _queue_size
     cdef Py_ssize_t _held
+    cdef object _fault
     cdef bytes _pong
     cdef int _code
     cdef str _reason
@@ -38,17 +39,21 @@ cdef class WebSocketCycle(Cycle):
     cdef bint _sent
     cdef double _ping_at
     cdef double _dead_at
+    cdef double _close_by
 
     cdef object _unexpected(self, object kind)
     cdef object _send_message(self, dict message)
     cdef object _accept(self, dict message)
     cdef object _deny(self, dict message)
     cdef object _close_by_app(self, dict message)
-    cdef object _read(self)
+    cdef object _read(self, bint answering)
+    cdef object _take_fault(self, object error, bint answering)
     cdef object _take_message(self, object message)
     cdef object _answer(self, bytes payload)
     cdef object _refuse(self, int status, object headers, bytes body)
     cdef object _start_close(self, int code, str reason)
+    cdef object _await_close(self, double by)
+    cdef object _fail_late(self)
     cdef object _fail(self, int code, str reason)
     cdef object _end(self, int code, str reason, bytes frame)
     cdef object _disconnect(self, int code, str reason)

@@ -42,6 +42,10 @@ ABNORMAL = 1006
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 LONGEST_REASON = 123  # bytes
+# What came whole before a faulty frame may be answered for so long; then the fault's Close leaves.
+ANSWER_GRACE = 1.0  # seconds
+# At a shutdown a client that does not answer our Close holds the exit no longer than this.
+DRAIN_CLOSE_TIMEOUT = 2.0  # seconds
 # With more connections than this in a worker, each message is compressed on its own: our windows
 # are 32 KiB each with the default options, and a new one may begin at any time.
 MANY_CONNECTIONS = 1000
@@ -76,6 +80,7 @@ class WebSocketCycle(Cycle):
         self._queue: deque[str | bytes] = deque()
         self._queue_size = 0  # bytes, or characters of text
         self._held = 0  # bytes of frames that are not read yet
+        self._fault: RemoteProtocolError | None = None  # fails the connection after the answers
         self._pong: bytes | None = None  # owed to the newest Ping
         self._code = ABNORMAL
         self._reason = ""
@@ -85,6 +90,7 @@ class WebSocketCycle(Cycle):
         self._sent = False  # since the last Ping
         self._ping_at = 0.0
         self._dead_at = 0.0  # unless something is heard
+        self._close_by = 0.0  # when a client is given up that has not answered our Close
 
     # --- The application's side ---------------------------------------------------------------
 
@@ -99,6 +105,8 @@ class WebSocketCycle(Cycle):
             self._connect_delivered = True
             return {"type": "websocket.connect"}
         while not self._queue:
+            if self._fault is not None:
+                self._fail_late()
             if self._disconnected:
                 if self._disconnect_delivered:
                     raise LocalProtocolError("receive() after 'websocket.disconnect'")
@@ -112,7 +120,7 @@ class WebSocketCycle(Cycle):
         message = self._queue.popleft()
         self._queue_size -= len(message)
         if self._held:
-            self._read()
+            self._read(True)
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
@@ -177,11 +185,19 @@ class WebSocketCycle(Cycle):
         fields = []
         subprotocol = message.get("subprotocol")
         if subprotocol is not None:
-            if subprotocol not in self.scope["subprotocols"]:
+            if not isinstance(subprotocol, str):
                 raise LocalProtocolError(
-                    f"websocket.accept: the client has not offered subprotocol {subprotocol!r:.100}"
+                    f"websocket.accept: subprotocol is {type(subprotocol).__name__}, expected str"
                 )
-            fields.append((b"sec-websocket-protocol", subprotocol.encode()))
+            if subprotocol in self.scope["subprotocols"]:
+                fields.append((b"sec-websocket-protocol", subprotocol.encode()))
+            else:  # a client must fail the connection if it is told one (section 4.1)
+                self.context.refusals.warn_once(
+                    "websocket.accept: subprotocol %.100r was not offered by the client: accepted"
+                    " without one (%s). This is told once.",
+                    subprotocol,
+                    self.title(),
+                )
         deflate = self._deflate
         if deflate is not None:
             fields.append((b"sec-websocket-extensions", deflate.response))
@@ -247,9 +263,12 @@ class WebSocketCycle(Cycle):
 
     def on_data(self, data: bytes) -> None:
         self._heard = True
+        if self._fault is not None:
+            self.stream.consumed(len(data))
+            return
         self._held += len(data)
         self._parser.feed(data)
-        self._read()
+        self._read(False)
 
     def on_end(self) -> None:
         """The handshake has no body."""
@@ -262,7 +281,9 @@ class WebSocketCycle(Cycle):
     def on_closed(self) -> None:
         self._state = CLOSED
         self._gone = True
-        if not self._held:
+        if self._fault is not None:
+            self._fail_late()
+        elif not self._held:
             self._disconnect(ABNORMAL, "")
         Cycle.on_writable(self)
 
@@ -279,13 +300,18 @@ class WebSocketCycle(Cycle):
         Cycle.on_writable(self)
 
     def on_deadline(self) -> None:
-        """The client has not closed in time, or a Ping is due, or has had no echo."""
+        """The client has not closed in time, or a Ping is due, or has had no echo; or the
+        application has had its time to answer in front of a fault.
+        """
         now = self.context.now
         if self._state == CLOSING:
             self._state = CLOSED
             self.stream.reset()
             return
         if self._state != OPEN:
+            return
+        if self._fault is not None:
+            self._fail_late()
             return
         settings = self.context.websocket
         assert settings is not None
@@ -311,6 +337,10 @@ class WebSocketCycle(Cycle):
             self._gone = True
             self._start_close(SERVICE_RESTART, "")
             Cycle.on_writable(self)
+        if self._state == CLOSING:
+            context = self.context
+            latest = context.now + DRAIN_CLOSE_TIMEOUT + context.interval
+            self._await_close(min(self._close_by, latest))
 
     def on_return(self, exc: BaseException | None) -> None:
         if exc is not None:
@@ -333,8 +363,12 @@ class WebSocketCycle(Cycle):
 
     # --- Reading ------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        """Read frames while there is room for their messages."""
+    def _read(self, answering: bool) -> None:
+        """Read frames while there is room for their messages.
+
+        Args:
+            answering: whether the application is about to get a message that it may answer.
+        """
         parser = self._parser
         try:
             while len(self._queue) < self._max_queue and self._queue_size < self._max_queue_size:
@@ -350,17 +384,9 @@ class WebSocketCycle(Cycle):
                 else:
                     break
         except RemoteProtocolError as error:
-            if self._state == OPEN:
-                client = client_address(self.stream.connection) or "a client"
-                self.context.refusals.info(
-                    self.context.now,
-                    "Closed the WebSocket of %s with %d: %s",
-                    client,
-                    error.status,
-                    error.reason,
-                )
-            self._fail(error.status, error.reason)
-        taken = self._held - parser.left()
+            self._take_fault(error, answering or bool(self._queue))
+        left = 0 if self._fault is not None else parser.left()
+        taken = self._held - left
         self._held -= taken
         self.stream.consumed(taken)
         if self._gone and not self._held:
@@ -372,6 +398,24 @@ class WebSocketCycle(Cycle):
         self._queue.append(message)
         self._queue_size += len(message)
         self.wake_readers()
+
+    def _take_fault(self, error: RemoteProtocolError, answering: bool) -> None:
+        """A frame is faulty: what came whole before it may still be answered."""
+        context = self.context
+        if self._state == OPEN:
+            client = client_address(self.stream.connection) or "a client"
+            context.refusals.info(
+                context.now,
+                "Closed the WebSocket of %s with %d: %s",
+                client,
+                error.status,
+                error.reason,
+            )
+            if answering:
+                self._fault = error
+                self.stream.wake_at(context.now + ANSWER_GRACE + context.interval)
+                return
+        self._fail(error.status, error.reason)
 
     def _answer(self, payload: bytes) -> None:
         """A Pong for a Ping; a client that reads none gets one for its newest (section 5.5.3)."""
@@ -392,6 +436,9 @@ class WebSocketCycle(Cycle):
 
     def _start_close(self, code: int, reason: str) -> None:
         """Send our Close, and give the client time for its own (section 7.1.2)."""
+        if self._fault is not None:
+            self._fail_late()  # its code says why, whoever closes (section 7.1.7)
+            return
         settings = self.context.websocket
         assert settings is not None
         self._state = CLOSING
@@ -399,9 +446,20 @@ class WebSocketCycle(Cycle):
         self._queue_size = 0
         self._disconnect(code, reason)
         self.stream.write(self._writer.close(code, reason.encode()), False)
-        self.stream.wake_at(self.context.now + settings.close_timeout)
+        self._await_close(self.context.now + settings.close_timeout)
         if self._held:
-            self._read()
+            self._read(False)
+
+    def _await_close(self, by: float) -> None:
+        self._close_by = by
+        self.stream.wake_at(by)
+
+    def _fail_late(self) -> None:
+        """Fail the connection for a fault that has waited."""
+        fault = self._fault
+        assert fault is not None
+        self._fault = None
+        self._fail(fault.status, fault.reason)
 
     def _fail(self, code: int, reason: str) -> None:
         """Fail the connection (section 7.1.7)."""
