@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
 import logging
 import signal
@@ -44,11 +45,16 @@ def signals_as_usual() -> None:
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
-    """Function (app, **options) that gives a server, stopped after the test; on both loops."""
+    """Function (app, **options) that gives a server, stopped after the test; on both loops.
+
+    A parameter is the name of a loop, or another class of servers.
+    """
+    if isinstance(request.param, str):
+        start = functools.partial(Running, loop=request.param)
+    else:
+        start = request.param
     with contextlib.ExitStack() as stack:
-        yield lambda app, **options: stack.enter_context(
-            Running(app, loop=request.param, **options)
-        )
+        yield lambda app, **options: stack.enter_context(start(app, **options))
     gc.collect()  # what a test leaves behind must complain in that test
 
 

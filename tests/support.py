@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,11 +75,15 @@ class Running:
     def __init__(self, app: Any, loop: str = "auto", **options: Any) -> None:
         options.setdefault("access_log", False)
         options.setdefault("timeout_graceful_shutdown", 3.0)
-        self.server = Server(Config(app, port=0, **options), install_signal_handlers=False)
+        self.server = self.new_server(app, **options)
         self.error: BaseException | None = None
         self.server.owns_sockets = loop not in BY_LOOP
         self._loop_name = loop.removesuffix(" transports")
         self._thread = threading.Thread(target=self._run, name="thestral")
+
+    @staticmethod
+    def new_server(app: Any, **options: Any) -> Any:
+        return Server(Config(app, port=0, **options), install_signal_handlers=False)
 
     def _run(self) -> None:
         self.loop = loop_factory(self._loop_name)()
@@ -146,6 +151,22 @@ def read_all(sock: socket.socket) -> bytes:
     while data := sock.recv(65536):
         received += data
     return bytes(received)
+
+
+def read_to(sock: socket.socket, text: bytes, times: int = 1) -> bytes:
+    """What comes until a text is there so often."""
+    received = b""
+    while received.count(text) < times:
+        data = sock.recv(4096)
+        assert data, received
+        received += data
+    return received
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST, as a crashed peer's kernel does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 def read_head(sock: socket.socket) -> bytes:

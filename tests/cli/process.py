@@ -68,6 +68,7 @@ class Command:
     """
 
     program = ("-m", "thestral")  # of the interpreter
+    server_name = "Thestral"  # as its log has it
 
     def __init__(
         self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, **popen: Any
@@ -141,7 +142,8 @@ class Command:
         def running() -> re.Match[str] | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
-            return re.search(r"Thestral running on (https?://\S+) \(Press", self.stderr)
+            pattern = rf"{self.server_name} running on (https?://\S+) \(Press"
+            return re.search(pattern, self.stderr)
 
         return wait_until(running)[1]
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 
 import django
 import pytest
 from django.conf import settings
 from django.test.utils import override_settings
+
+
+@pytest.fixture
+def complaints(caplog, monkeypatch) -> Callable[[], list[str]]:
+    """What servers, frameworks and asyncio have logged at WARNING or above."""
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    return lambda: [
+        f"{record.name}: {record.getMessage()}\n{record.exc_text or ''}".rstrip()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
 
 
 @pytest.fixture

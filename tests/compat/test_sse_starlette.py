@@ -10,7 +10,7 @@ from process import Command
 from sse_starlette.sse import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.routing import Route
-from support import PATIENCE, wait_until
+from support import PATIENCE, read_to, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -24,16 +24,6 @@ def stream_of(events, **options) -> Starlette:
 
 def connection(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-
-
-def read_to(sock, text: bytes, times: int = 1) -> bytes:
-    """What comes until a text is there so often."""
-    received = b""
-    while received.count(text) < times:
-        data = sock.recv(4096)
-        assert data, received
-        received += data
-    return received
 
 
 def test_pings_and_a_client_that_leaves(serve):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import time
 
 import pytest
@@ -22,7 +21,7 @@ from apps import (
     take_replies,
 )
 from leaks import nothing_stays, only_ours, waiter  # noqa: F401
-from support import on_every_transport, read_all, read_head, read_response, wait_until
+from support import on_every_transport, read_all, read_head, read_response, reset, wait_until
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 MEGABYTE = 2**20
@@ -33,12 +32,6 @@ def resident() -> int:
     """Bytes of memory this process holds."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with RST, as a crashed peer's kernel does."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 # --- Clients that leave ---------------------------------------------------------------------------

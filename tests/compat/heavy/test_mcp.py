@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from apps import get, post
 from mcp import Client, MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from process import Command
-from support import PATIENCE, wait_until
+from support import PATIENCE, Running, read_to, reset, wait_until
+from uvicorn_peer import beside_uvicorn
 from ws_sessions import run
 
 HEADERS = {"Accept": "application/json, text/event-stream"}
@@ -50,6 +56,7 @@ class Watched:
 
         @server.tool()
         async def wait() -> str:
+            self.waiting += 1
             try:
                 await asyncio.Event().wait()
             finally:
@@ -58,7 +65,8 @@ class Watched:
 
         self.app = server.streamable_http_app()
         self.seen: list[tuple[str, int, str]] = []
-        self.cancelled = 0
+        self.waiting = self.cancelled = 0
+        self.open = 0  # requests
 
     async def __call__(self, scope, receive, send) -> None:
         async def watched(message) -> None:
@@ -68,7 +76,11 @@ class Watched:
                 self.seen.append((scope["method"], message["status"], session))
             await send(message)
 
-        await self.app(scope, receive, watched)
+        self.open += scope["type"] == "http"
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            self.open -= scope["type"] == "http"
 
 
 @pytest.fixture
@@ -169,6 +181,87 @@ def test_client_that_gives_a_call_up(serve, watched, mode):
     wait_until(lambda: not running.context.cycles)
 
 
+# --- Without the SDK's client ---------------------------------------------------------------------
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+SESSION = ("Mcp-Session-Id", "Mcp-Protocol-Version")
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+def call(name: str, **arguments: int) -> dict[str, object]:
+    params = {"name": name, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+
+
+@contextlib.contextmanager
+def session(running: Running) -> Iterator[httpx.Client]:
+    """A client whose requests belong to a session that is ended behind it."""
+    with httpx.Client(trust_env=False, headers=HEADERS, base_url=running.url) as http:
+        reply = http.post("/mcp", json=INITIALIZE)
+        values = (reply.headers["mcp-session-id"], "2025-06-18")
+        http.headers.update(zip(SESSION, values, strict=True))
+        assert http.post("/mcp", json=INITIALIZED).status_code == 202
+        yield http
+        assert http.delete("/mcp").status_code == 200
+
+
+@beside_uvicorn
+def test_head_of_the_stream_comes_at_once(serve, watched, complaints):
+    """The server may have nothing to say for hours."""
+    running = serve(watched, lifespan="on")
+    with session(running) as http:
+        with http.stream("GET", "/mcp", timeout=5) as reply:
+            assert reply.status_code == 200
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            # One stream for each session: the first is still there.
+            assert http.get("/mcp").status_code == 409
+        assert "3" in http.post("/mcp", json=call("add", left=1, right=2)).text
+    wait_until(lambda: not running.context.cycles)
+    assert not complaints()
+
+
+def listens(fields: list[str]) -> bytes:
+    return get("/mcp", *fields)
+
+
+def calls(fields: list[str]) -> bytes:
+    body = json.dumps(call("wait")).encode()
+    return post(body, "Content-Type: application/json", *fields, path="/mcp")
+
+
+@beside_uvicorn
+@pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["reset", "close"])
+@pytest.mark.parametrize("request_of", [listens, calls])
+def test_client_that_leaves_is_no_error(serve, watched, request_of, leave, complaints):
+    """From a silent stream, and from a call whose answer will be an event."""
+    running = serve(watched, lifespan="on")
+    with session(running) as http:
+        fields = [f"{name}: {http.headers[name]}" for name in ("Accept", *SESSION)]
+        host = f"Host: 127.0.0.1:{running.port}".encode()  # MCP looks at it
+        with running.connect() as sock:
+            sock.sendall(request_of(fields).replace(b"Host: a", host))
+            if request_of is listens:
+                read_to(sock, b"text/event-stream")
+            else:
+                wait_until(lambda: watched.waiting)
+            leave(sock)
+        wait_until(lambda: not watched.open)
+        assert "3" in http.post("/mcp", json=call("add", left=1, right=2)).text
+    wait_until(lambda: not running.context.cycles)
+    assert not complaints()
+
+
+# --- Shutdown -------------------------------------------------------------------------------------
+
 APPLICATION = """
 from mcp.server import MCPServer
 
@@ -209,3 +302,4 @@ def test_sigterm_ends_the_stream_of_a_client(tmp_path: Path, workers):
         spent = run(main())
     assert spent < PATIENCE
     assert "Cancelled at shutdown" not in command.stderr
+    assert "Traceback" not in command.stderr
