@@ -64,7 +64,7 @@ async def large(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """100 messages of 1 KiB, of a length that is not announced."""
+    """100 messages of 1 KiB without a Content-Length, all sent in the application's first step."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -72,6 +72,16 @@ async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
     for _ in range(CHUNKS):
         await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def late_stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The same after one wait: for a future, as a database's answer would be."""
+    if scope["type"] != "lifespan":
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+    await stream(scope, receive, send)
 
 
 async def sleep(scope: dict[str, Any], receive: Any, send: Any) -> None:
