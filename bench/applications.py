@@ -5,6 +5,7 @@ their imports count only where they are used.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from typing import Any
 
@@ -13,6 +14,13 @@ LARGE = bytes(range(256)) * 4096  # 1 MiB
 LARGE_HEADERS = [(b"content-type", b"application/octet-stream"), (b"content-length", b"1048576")]
 CHUNK = b"0123456789abcdef" * 64  # 1 KiB
 CHUNKS = 100
+EVENT_HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"access-control-allow-origin", b"*"),  # the page of first_byte.py has another port
+]
+EVENTS = 10
+FIRST_EVENT = 0.2  # seconds before the first event
+EVENT_PAUSE = 0.01  # seconds between two
 
 
 async def lifespan(receive: Any, send: Any) -> None:
@@ -64,13 +72,38 @@ async def large(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """100 messages of 1 KiB, of a length that is not announced."""
+    """100 messages of 1 KiB without a Content-Length, all sent in the application's first step."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS[:1]})
     for _ in range(CHUNKS):
         await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def late_stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The same after one wait: for a future, as a database's answer would be."""
+    if scope["type"] != "lifespan":
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+    await stream(scope, receive, send)
+
+
+async def events(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Server-sent events, the first of them FIRST_EVENT seconds after the response's start; each
+    carries the time at which it was sent, in microseconds since the epoch.
+    """
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": EVENT_HEADERS})
+    for number in range(EVENTS):
+        await asyncio.sleep(EVENT_PAUSE if number else FIRST_EVENT)
+        event = b"data: %d\n\n" % (time.time_ns() // 1000)
+        await send({"type": "http.response.body", "body": event, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

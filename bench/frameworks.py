@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
-from applications import lifespan
+from applications import CHUNK, CHUNKS, lifespan
 from fastapi import FastAPI
 from pydantic import BaseModel
-from starlette.responses import FileResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, StreamingResponse
+from starlette.routing import Route
 
 fast = FastAPI()
 
@@ -33,6 +37,18 @@ def sync_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]
 @fast.post("/items")
 async def create(item: Item) -> dict[str, str | float]:
     return {"name": item.name, "total": item.price * len(item.tags)}
+
+
+async def parts() -> AsyncIterator[bytes]:
+    for _ in range(CHUNKS):
+        yield CHUNK
+
+
+async def streamed(request: Request) -> StreamingResponse:
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+stream = Starlette(routes=[Route("/", streamed)])
 
 
 async def file(scope: dict[str, Any], receive: Any, send: Any) -> None:

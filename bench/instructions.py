@@ -95,6 +95,11 @@ def get(*fields: str) -> Callable[[int, int], None]:
     return partial(exchange, request=head("GET /", *fields), end=b"\r\n\r\nHello, world!")
 
 
+def stream(app: str, *packages: str) -> Case:
+    load = partial(exchange, request=head("GET /", *FOUR), end=b"\r\n0\r\n\r\n")
+    return Case(app, load, packages=packages, few=100, many=300)
+
+
 BODY = b"x" * 1024
 POST = head("POST /", *FOUR, "Content-Type: application/json", f"Content-Length: {len(BODY)}")
 ITEM = head("GET /items/5?q=tea", *FOUR)
@@ -104,6 +109,9 @@ CASES = {
     "POST 1 KB": Case(
         "applications:body", partial(exchange, request=POST + BODY, end=b"\r\n\r\n1024")
     ),
+    "stream, first step": stream("applications:stream"),
+    "stream, after an await": stream("applications:late_stream"),
+    "stream, Starlette": stream("frameworks:stream", "starlette", "anyio"),
     "FastAPI async": Case(
         "frameworks:fast",
         partial(exchange, request=ITEM, end=b'\r\n\r\n{"item_id":5,"q":"tea"}'),

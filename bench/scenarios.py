@@ -53,6 +53,7 @@ ITEM = json.dumps(
 ).encode()
 PLAIN = Setup("applications:plain", limits=True)
 FAST = Setup("frameworks:fast")
+STREAM = Requests(expected=CHUNK * CHUNKS, connections=32)
 SCENARIOS: dict[str, Scenario] = {
     "plain GET, 4 headers": Scenario(PLAIN, Requests()),
     "plain GET, 12 headers": Scenario(PLAIN, Requests(fields=BROWSER)),
@@ -69,9 +70,9 @@ SCENARIOS: dict[str, Scenario] = {
     "1 MB response": Scenario(
         Setup("applications:large", limits=True, size=MEGA), Requests(expected=LARGE, connections=8)
     ),
-    "100 × 1 KB stream": Scenario(
-        Setup("applications:stream"), Requests(expected=CHUNK * CHUNKS, connections=32)
-    ),
+    "stream, first step": Scenario(Setup("applications:stream"), STREAM, unit="stream"),
+    "stream, after an await": Scenario(Setup("applications:late_stream"), STREAM, unit="stream"),
+    "stream, Starlette": Scenario(Setup("frameworks:stream"), STREAM, unit="stream"),
     "1 MB file by pathsend": Scenario(
         Setup("frameworks:file"), Requests(expected=LARGE, connections=8), primary="rate"
     ),

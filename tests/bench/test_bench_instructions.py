@@ -86,7 +86,7 @@ def test_kept_counts_are_of_cases_that_exist():
     assert kept["measured_with"].keys() == instructions.versions().keys()
 
 
-@pytest.mark.parametrize("program", ["peers", "instructions", "micro"])
+@pytest.mark.parametrize("program", ["peers", "instructions", "micro", "first_byte"])
 def test_help(program):
     command = [sys.executable, str(instructions.BENCH / f"{program}.py"), "--help"]
     assert "usage:" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
