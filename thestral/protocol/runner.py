@@ -39,10 +39,13 @@ class Run:
 
     def __next__(self) -> Any:
         """What the application waits for; ends when it has returned, or raised."""
-        return self._step(None)
+        waits = self._step(None)
+        if self.cycle is None:
+            raise StopIteration  # from here: out of another function it would have a traceback
+        return waits
 
     def _step(self, error: tuple[Any, ...] | None) -> Any:
-        """Run the application to its next wait, from an error that is raised where it waits."""
+        """Run the application to its next wait, perhaps from an error that is raised where it is."""
         cycle = self.cycle
         assert cycle is not None
         turn = cycle.context.turn
@@ -64,8 +67,6 @@ class Run:
         finally:
             turn.steps -= 1
             turn.end()
-        if self.cycle is None:
-            raise StopIteration
         return waits
 
     def send(self, value: None) -> Any:
@@ -73,7 +74,10 @@ class Run:
 
     def throw(self, *error: Any) -> Any:
         """Raise where the application waits, as a coroutine does: a cancellation."""
-        return self._step(error)
+        waits = self._step(error)
+        if self.cycle is None:
+            raise StopIteration
+        return waits
 
     def close(self) -> None:
         """The loop is gone, and nobody is left to answer."""
