@@ -200,7 +200,8 @@ class HTTP1Connection(Connection):
             self._refuse(error)
         finally:
             self._corked = False
-            self.end_turn()
+            if self._stream is not None or self._writer is not None:  # else all has left
+                self.end_turn()
 
     def _next(self) -> None:
         parser = self._parser

@@ -45,7 +45,7 @@ class Run:
         return waits
 
     def _step(self, error: tuple[Any, ...] | None) -> Any:
-        """Run the application to its next wait, perhaps from an error that is raised where it is."""
+        """Run the application to its next wait, from an error raised where it waits if one is."""
         cycle = self.cycle
         assert cycle is not None
         turn = cycle.context.turn
@@ -66,7 +66,8 @@ class Run:
                     self._end(None)
         finally:
             turn.steps -= 1
-            turn.end()
+            if turn.waiting:
+                turn.end()
         return waits
 
     def send(self, value: None) -> Any:

@@ -8,9 +8,9 @@ cdef Py_ssize_t SPARE_WRITERS
 
 cdef class Turn:
     cdef public Py_ssize_t steps
+    cdef public list waiting
     cdef object _loop
     cdef object _context
-    cdef list _waiting
     cdef bint _scheduled
     cdef list _writers
     cdef Py_ssize_t _spare

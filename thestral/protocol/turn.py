@@ -29,13 +29,14 @@ class Turn:
     Attributes:
         steps: applications' steps that run now, each of which ends with end(). There is more than
             one where a step runs the loop.
+        waiting: connections that have joined.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         self.steps = 0
+        self.waiting: list[Protocol] = []
         self._loop = loop
         self._context = context
-        self._waiting: list[Protocol] = []
         self._scheduled = False
         # Those that are not lent are in front.
         self._writers: list[Any] = [None] * SPARE_WRITERS
@@ -43,7 +44,7 @@ class Turn:
 
     def join(self, connection: Protocol) -> None:
         """Have a connection's end_turn() called at the end of this turn."""
-        self._waiting.append(connection)
+        self.waiting.append(connection)
         if self.steps == 0 and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self.loop_turned, context=self._context)
@@ -51,14 +52,13 @@ class Turn:
     def loop_turned(self) -> None:
         """The loop's call, behind everything that was ready when a connection joined."""
         self._scheduled = False
-        self.end()
+        if self.waiting:
+            self.end()
 
     def end(self) -> None:
         """Let the output of all that have joined leave."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        self._waiting = []
+        waiting = self.waiting
+        self.waiting = []
         for connection in waiting:
             try:
                 connection.end_turn()
