@@ -84,26 +84,13 @@ def test_gzip_of_a_stream(serve):
     assert gzip.decompress(packed) == b"first" * 1000 + b"last" * 1000
 
 
-class WithoutPathsend:
-    """As docs/http.md has it."""
-
-    def __init__(self, app) -> None:
-        self.app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        scope.get("extensions", {}).pop("http.response.pathsend", None)
-        await self.app(scope, receive, send)
-
-
 @pytest.mark.parametrize("pathsend", [True, False])
 def test_gzip_of_a_file(client, tmp_path, pathsend):
     """Starlette compresses what it sends itself, and not what it leaves to the server."""
     (tmp_path / "page.css").write_text("a {}\n" * 10_000)
     app = Starlette(routes=[Mount("/static", StaticFiles(directory=tmp_path))])
     app.add_middleware(GZipMiddleware)
-    if not pathsend:
-        app.add_middleware(WithoutPathsend)
-    http, _ = client(app)
+    http, _ = client(app, pathsend=pathsend)
     for _ in range(2):
         reply = http.get("/static/page.css")
         assert reply.text == "a {}\n" * 10_000
