@@ -53,7 +53,7 @@ PROTOCOL += ["proxy", "transport", "turn", "websocket"]
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
 SMALL = {"thestral._core.errors"}
 SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "transport", "websocket")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "transport", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

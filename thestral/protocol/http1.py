@@ -611,12 +611,14 @@ class HTTP1Stream(Stream):
             return -1  # it is too long, which write() says
         connection.flush()
         connection.expect_turn_end()
+        if connection.is_broken():
+            return 0
         try:
             sent = owned.send_file(file, offset, min(size, SENDFILE_MAX))
         except OSError:
             return -1  # not from this file system
         if sent == 0 and connection.is_broken():
-            return 0
+            return 0  # the client is gone, which it now knows, and not the end of the file
         connection.written += sent
         self.sent += sent
         if self.left >= 0:

@@ -11,9 +11,11 @@ cdef class Run:
     cdef Cycle cycle
     cdef object _steps
 
+    cdef object _step(self, tuple error)
     cdef object _begin(self, Cycle cycle)
     cdef object _end(self, object exc)
 
 
+cdef object throw_into(object steps, tuple error)
 @cython.locals(run=Run)
 cpdef object start(Cycle cycle)

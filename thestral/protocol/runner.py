@@ -39,6 +39,10 @@ class Run:
 
     def __next__(self) -> Any:
         """What the application waits for; ends when it has returned, or raised."""
+        return self._step(None)
+
+    def _step(self, error: tuple[Any, ...] | None) -> Any:
+        """Run the application to its next wait, from an error that is raised where it waits."""
         cycle = self.cycle
         assert cycle is not None
         turn = cycle.context.turn
@@ -46,9 +50,12 @@ class Run:
         waits = None
         try:
             try:
-                if self._steps is None:
-                    self._begin(cycle)
-                waits = advance(self._steps)
+                if error is not None:
+                    waits = throw_into(self._steps, error)
+                else:
+                    if self._steps is None:
+                        self._begin(cycle)
+                    waits = advance(self._steps)
             except BaseException as exc:
                 self._end(exc)
             else:
@@ -66,22 +73,7 @@ class Run:
 
     def throw(self, *error: Any) -> Any:
         """Raise where the application waits, as a coroutine does: a cancellation."""
-        cycle = self.cycle
-        assert cycle is not None
-        turn = cycle.context.turn
-        turn.steps += 1
-        try:
-            if self._steps is None:
-                raise error[0]
-            return self._steps.throw(*error)
-        except StopIteration:
-            self._end(None)
-        except BaseException as exc:
-            self._end(exc)
-        finally:
-            turn.steps -= 1
-            turn.end()
-        raise StopIteration
+        return self._step(error)
 
     def close(self) -> None:
         """The loop is gone, and nobody is left to answer."""
@@ -109,6 +101,16 @@ class Run:
         if cycle.counted:
             cycle.context.running -= 1
         cycle.on_return(exc)
+
+
+def throw_into(steps: Any, error: tuple[Any, ...]) -> Any:
+    """As advance(), from an error on; in place of a first step it is what the step raises."""
+    if steps is None:
+        raise error[0]
+    try:
+        return steps.throw(*error)
+    except StopIteration:
+        return Finished
 
 
 async def awaiting(awaitable: Awaitable[None]) -> None:
