@@ -25,7 +25,7 @@ from starlette_cramjam.middleware import CompressionMiddleware
 from support import PATIENCE, read_head, wait_until
 from uvicorn_peer import beside_uvicorn
 
-CONTENT = b"".join(b"line %d of a text\n" % number for number in range(20_000))
+CONTENT = b"".join(b"line %d of a text\n" % number for number in range(5000))
 FIRST_PIECE = 64 * 1024  # of a FileResponse
 
 

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 import os
+import threading
 
 import pytest
-from apps import GET_CLOSE, get, http_only
+from apps import GET_CLOSE, Gate, get, http_only
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
 from starlette.routing import Route
-from support import read_all, read_head, read_response, wait_until
+from support import PATIENCE, read_all, read_head, read_response, reset, wait_until
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -279,6 +280,36 @@ def test_a_client_that_leaves_within_it(serve, tmp_path, version, errors):
     wait_until(lambda: not running.context.cycles)
     assert [isinstance(exc, OSError) for exc in raised] == ([] if version == "2.3" else [True])
     assert str(sparse) not in open_files()
+    assert not errors()
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.5"])
+def test_a_client_whose_reset_the_kernel_alone_knows(serve, file, version, errors):
+    """It is sendfile() that finds it, and not the file that is too short."""
+    gate, blocked, left = Gate(), threading.Event(), threading.Event()
+    raised = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START | {"headers": [(b"content-length", b"3000001")]})
+        await gate.wait()
+        blocked.set()
+        left.wait(PATIENCE)  # in the loop's thread, which reads nothing meanwhile
+        try:
+            await send(pathsend(file))
+        except OSError as exc:
+            raised.append(exc)
+
+    running = serve(app, asgi_spec_version=version)
+    sock = running.connect()
+    sock.sendall(get("/"))
+    read_head(sock)
+    gate.open(running)
+    blocked.wait(PATIENCE)
+    reset(sock)
+    left.set()
+    wait_until(lambda: not running.context.cycles)
+    assert [str(exc) for exc in raised] == ([] if version == "2.3" else ["the client is gone"])
     assert not errors()
 
 

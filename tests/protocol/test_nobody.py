@@ -6,8 +6,14 @@ import asyncio
 
 import pytest
 from apps import GET, Gate, get, http_only
-from support import on_every_transport, read_all, read_head, read_response, wait_until
-from test_faults import reset
+from support import (
+    on_every_transport,
+    read_all,
+    read_head,
+    read_response,
+    reset,
+    wait_until,
+)
 
 NOBODY_MAX = 64 * 1024  # thestral.protocol.cycle.NOBODY_MAX
 START = {"type": "http.response.start", "status": 200, "headers": []}
