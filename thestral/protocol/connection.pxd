@@ -10,7 +10,8 @@ from thestral.protocol.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t OUTPUT_MAX
 cdef Py_ssize_t GATHER_MIN
-cdef double SLICE
+cdef Py_ssize_t BURST_MAX
+cdef double BURST_TIME
 
 
 cdef class Connection(Protocol):
@@ -96,7 +97,8 @@ cdef class Cycle:
     cdef public object task
     cdef public double deadline
     cdef public bint counted
-    cdef double _slice_began
+    cdef Py_ssize_t _burst
+    cdef double _burst_began
     cdef bint _timed_out
     cdef bint _cancelled
     cdef bint _disconnected
@@ -117,6 +119,7 @@ cdef class Cycle:
     cdef bint take(self, object message) except -1
     cdef bint proceed(self) except -1
     cdef bint may_go_on(self) except -1
+    cdef object count(self, Py_ssize_t size)
     @cython.locals(sending=Sending)
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)

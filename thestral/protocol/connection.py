@@ -34,9 +34,11 @@ WRITE_HIGH_WATER = 64 * 1024  # bytes
 OUTPUT_MAX = 64 * 1024  # bytes
 # Bodies and frames from this size on are not copied behind the other output.
 GATHER_MIN = 16 * 1024  # bytes
-# An application that is never made to wait sends for this long before others get their turn. The
-# loop's turn, which takes 1 or 2 us, is then less than 1 % of what it does.
-SLICE = 0.00025  # seconds
+# An application that is never made to wait sends this much before others get their turn: about
+# 0.2 ms of work, of which the loop's turn is 1 %.
+BURST_MAX = 256  # messages and KiB, added up
+# And this long, if it has other work between its messages.
+BURST_TIME = 0.005  # seconds
 # struct linger: on, 0 seconds. close() then resets.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # Starlette's exceptions for a client that is gone.
@@ -399,7 +401,8 @@ class Cycle:
         self.task: asyncio.Task[None] | None = None
         self.counted = False
         self.deadline = 0.0  # of the application; 0.0 for none
-        self._slice_began = 0.0  # when it first sent in this turn; 0.0 if it has not
+        self._burst = 0  # messages and KiB of this turn
+        self._burst_began = 0.0  # 0.0 if there is none
         self._timed_out = False
         self._cancelled = False  # by the server
         self._disconnected = False  # receive() says so
@@ -434,7 +437,8 @@ class Cycle:
 
     def on_turn_end(self) -> None:
         """All output leaves now."""
-        self._slice_began = 0.0
+        self._burst = 0
+        self._burst_began = 0.0
 
     def on_deadline(self) -> None:
         """The time has come that was given to Stream.wake_at()."""
@@ -508,9 +512,13 @@ class Cycle:
         if not (self._gone or self.stream.is_writable()):
             return False
         now = monotonic()
-        if self._slice_began == 0.0:
-            self._slice_began = now
-        return now - self._slice_began < SLICE
+        if self._burst_began == 0.0:
+            self._burst_began = now
+        return self._burst < BURST_MAX and now - self._burst_began < BURST_TIME
+
+    def count(self, size: int) -> None:
+        """Note that a message of so many bytes has been sent in this turn."""
+        self._burst += 1 + size // 1024
 
     # --- What both kinds of scope need ----------------------------------------------------------
 
@@ -605,7 +613,8 @@ class Sending:
             cycle.context.expect_own_thread()
             done = cycle.take(message)
         else:
-            cycle._slice_began = 0.0  # the loop has turned since
+            cycle._burst = 0  # the loop has turned since
+            cycle._burst_began = 0.0
             done = cycle.proceed()
         if done:
             cycle.context.spare_sending = self

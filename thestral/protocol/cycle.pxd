@@ -43,6 +43,7 @@ cdef class HTTPCycle(Cycle):
     cdef object _start(self, dict message)
     cdef object _begin_body(self)
     cdef object _cut(self)
+    @cython.locals(size=Py_ssize_t)
     cdef object _drop(self, dict message)
     cdef object _expect_client(self)
     cdef object _expect_offered(self, str kind)

@@ -69,7 +69,8 @@ class HTTPCycle(Cycle):
         self._nobody_since = 0.0
         self.counted = True
         self.deadline = 0.0
-        self._slice_began = 0.0
+        self._burst = 0
+        self._burst_began = 0.0
         self._timed_out = False
         self._cancelled = False
         self._disconnected = False
@@ -202,6 +203,7 @@ class HTTPCycle(Cycle):
             self._begin_body()
         self._body_begun = True
         self._write(body, end)
+        self.count(len(body))
         if end:
             self._state = COMPLETE
             self._is_complete()
@@ -272,7 +274,9 @@ class HTTPCycle(Cycle):
                 self._nobody_since = now
             elif self._nobody_left <= 0 or now - self._nobody_since > NOBODY_TIME:
                 raise ClientDisconnected("the client is gone")
-            self._nobody_left -= len(body_of(message))
+            size = len(body_of(message))
+            self._nobody_left -= size
+            self.count(size)
 
     # --- A file as the body -------------------------------------------------------------------
 
@@ -355,6 +359,7 @@ class HTTPCycle(Cycle):
             if self._gone:
                 self._expect_client()
                 return True
+            self.count(sent)
             self._file_at += sent
             self._file_left -= sent
             if sent == 0 and self.stream.is_writable():

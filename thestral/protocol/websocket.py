@@ -177,6 +177,7 @@ class WebSocketCycle(Cycle):
             data = bytes(data)
         self._sent = True
         self.stream.write(self._writer.message(data), False)
+        self.count(len(data))
         if len(self.context.connections) > MANY_CONNECTIONS:
             self._writer.forget()
 
