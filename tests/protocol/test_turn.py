@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from apps import GET, GET_CLOSE, Gate, get, http_only, post, take_replies
-from support import on_every_transport, read_all, read_head, read_response, wait_until
+from support import PATIENCE, on_every_transport, read_all, read_head, read_response, wait_until
 
 from thestral.protocol.http1 import HTTP1Connection
 
@@ -316,7 +316,7 @@ def test_100_stands_before_a_head_that_is_held(serve):
         assert sock.recv(100).startswith(b"4\r\nbody\r\n")
 
 
-def test_a_refused_body_takes_the_place_of_a_head_that_is_held(serve):
+def test_a_refused_body_cuts_a_response_whose_head_has_left(serve):
     """The application has begun a response when the rest of a request turns out to be wrong: its
     head has left, so that the client can only be shown that it is cut.
     """
@@ -336,6 +336,44 @@ def test_a_refused_body_takes_the_place_of_a_head_that_is_held(serve):
             while sock.recv(100):
                 pass
         gate.open(running)
+
+
+def test_a_refused_body_takes_the_place_of_a_head_that_is_held(serve):
+    """The rest of a request turns out to be wrong in the turn in which a task of the application's
+    has begun a response: nothing of that is seen.
+    """
+    begin = asyncio.Event()
+    sent = []
+
+    @http_only
+    async def app(scope, receive, send):
+        async def work():
+            await begin.wait()
+            await send(START)
+            sent.append(True)
+
+        await asyncio.create_task(work())
+
+    running = serve(app)
+    transport = Transport()
+    request = post(b"", path="/").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+
+    async def go():
+        connection = HTTP1Connection(running.context)
+        connection.connection_made(transport)
+        connection.data_received(request + b"1\r\na\r\n")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        begin.set()  # the task goes on in the next turn, and behind it the connection
+        running.loop.call_soon(connection.data_received, b"nonsense\r\n")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        connection.connection_lost(None)
+
+    asyncio.run_coroutine_threadsafe(go(), running.loop).result(PATIENCE)
+    assert sent
+    (reply,) = take_replies(b"".join(transport.writes))
+    assert reply.status == 400
 
 
 def test_a_denial_leaves_before_its_body_comes(serve):

@@ -121,7 +121,8 @@ class ResponseWriter:
     def write_chunk(self, data: bytes) -> None:
         """A whole chunk, not of size 0, which would be the last one."""
     def size(self) -> int: ...
-    def truncate(self, mark: int) -> None: ...
+    def truncate(self, mark: int) -> None:
+        """Remove what was written behind a mark; nothing if all of it is gone already."""
     def send(self, fd: int) -> int:
         """Send all there is; how many bytes were taken, or an Outcome. It stays here."""
     def peek(self, mark: int) -> bytes:

@@ -262,7 +262,8 @@ cdef class ResponseWriter:
         return self._buffer.length
 
     cpdef object truncate(self, Py_ssize_t mark):
-        self._buffer.length = mark
+        if mark < <Py_ssize_t>self._buffer.length:
+            self._buffer.length = mark
         if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
             th_buffer_free(&self._buffer)
 
