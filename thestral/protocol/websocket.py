@@ -359,7 +359,7 @@ class WebSocketCycle(Cycle):
                     "ASGI application returned without completing its response (%s)", self.title()
                 )
             self._state = CLOSED
-            self.stream.reset()
+            self.stream.cut()
         elif self._state == OPEN:
             self._start_close(NORMAL if exc is None else INTERNAL_ERROR, "")
 
