@@ -235,7 +235,7 @@ def test_response_cut_by_a_crash(serve, log):
     made = log(LINE_FORMATS[False])
     running = serve(app, access_log=True, access_log_format="%U %s %B %{aborted}x")
     running.raw(b"GET /crash HTTP/1.1\r\n" + CLOSE + b"\r\n")
-    with running.connect() as sock, pytest.raises(ConnectionResetError):
+    with running.connect() as sock:
         sock.sendall(b"GET /cut HTTP/1.1\r\n" + HOST + b"\r\n")
         read_all(sock)
     assert made.has(2) == ["/crash 500 21 false", "/cut 200 4 true"]

@@ -9,7 +9,7 @@ import copy
 
 import pytest
 from apps import GET, Gate, get, http_only, post, read_body, respond, take_replies
-from support import read_response, wait_until
+from support import on_every_transport, read_all, read_response, wait_until
 
 from thestral.errors import LocalProtocolError
 
@@ -67,12 +67,10 @@ def test_raising_at_any_stage_ends_the_request_alone(serve, errors, failure, sta
     with running.connect() as sock:
         sock.sendall(get())
         if "within" in stage:
-            raw = b""
-            with pytest.raises(ConnectionResetError):
-                while data := sock.recv(65536):
-                    raw += data
+            raw = read_all(sock)
             assert raw.startswith(b"HTTP/1.1 200 ")
             assert b"part" in raw
+            assert not raw.endswith(b"0\r\n\r\n")
         else:
             head, _ = read_response(sock)
             assert head.startswith(b"HTTP/1.1 200 " if "end" in stage else b"HTTP/1.1 500 ")
@@ -84,6 +82,32 @@ def test_raising_at_any_stage_ends_the_request_alone(serve, errors, failure, sta
     wait_until(lambda: not running.context.cycles)
     assert running.context.running == 0
     assert len(errors()) == 1
+
+
+@on_every_transport
+@pytest.mark.parametrize("how", ["raises", "returns", "is too short"])
+def test_what_was_sent_before_the_end_arrives(serve, how, errors):
+    """As an event that says what went wrong, though the client has not taken all before it."""
+    headers = [(b"content-length", b"3000000")] if how == "is too short" else []
+    count = 30
+    part = b"x" * 65536
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START | {"headers": headers})
+        for _ in range(count):
+            await send(MORE | {"body": part})
+        await send(MORE | {"body": b"event: error", "more_body": how != "is too short"})
+        if how == "raises":
+            raise ValueError
+
+    running = serve(app)
+    with running.connect(receive_buffer=4096) as sock:
+        sock.sendall(GET)
+        raw = read_all(sock)
+    assert len(errors()) == 1
+    assert raw.count(b"x") >= count * len(part)
+    assert raw.removesuffix(b"\r\n").endswith(b"event: error")
 
 
 # --- Applications that are none -------------------------------------------------------------------

@@ -32,7 +32,7 @@ from test_http1 import (
     test_bodies_of_all_sizes_arrive_whole,
     test_body_behind_many_pipelined_requests_is_read_on,
     test_keep_alive_is_the_default_in_1_1,
-    test_less_than_content_length_aborts_the_connection,
+    test_less_than_content_length_ends_the_connection,
     test_pipelined_requests_are_answered_in_order,
     test_pipelined_requests_wait_for_a_slow_one,
 )

@@ -113,8 +113,7 @@ def test_client_gone_before_the_answer_is_told_by_receive(serve, leave, errors):
 
 
 @LEAVES
-@pytest.mark.parametrize("message", ["text", "close"])
-def test_send_raises_once_the_client_is_gone(serve, leave, message, errors):
+def test_send_raises_once_the_client_is_gone(serve, leave, errors):
     """ClientDisconnected, an OSError, as ASGI 2.4 asks for; not an error of the application's."""
     raised = []
 
@@ -122,10 +121,7 @@ def test_send_raises_once_the_client_is_gone(serve, leave, message, errors):
         await accept(receive, send)
         assert (await receive())["type"] == "websocket.disconnect"
         try:
-            if message == "text":
-                await send_text(send, "late")
-            else:
-                await send({"type": CLOSING})
+            await send_text(send, "late")
         except OSError as exc:
             raised.append(exc)
             raise
@@ -137,6 +133,32 @@ def test_send_raises_once_the_client_is_gone(serve, leave, message, errors):
         wait_until(lambda: sessions.last.ended)
     assert type(raised.pop()) is ClientDisconnected
     sessions.all.clear()
+    nothing_stays(running)
+    assert not errors()
+
+
+@LEAVES
+@pytest.mark.parametrize("accepts", [True, False], ids=["open", "handshake"])
+def test_close_is_dropped_once_the_client_is_gone(serve, leave, accepts, errors):
+    """An application that closes whatever has happened, as in a `finally`, goes on behind it."""
+
+    async def app(scope, receive, send):
+        if accepts:
+            await accept(receive, send)
+        else:
+            assert (await receive())["type"] == "websocket.connect"
+        assert (await receive())["type"] == "websocket.disconnect"
+        await send({"type": CLOSING})
+
+    sessions = Sessions(app)
+    running = serve(sessions)
+    with connected(running) if accepts else Client(running) as client:
+        if leave == "Close" and not accepts:
+            leave = "FIN"  # a Close is not read before the answer
+        wait_until(lambda: sessions.calls and sessions.last.received)
+        LEAVING[leave][0](client)
+        wait_until(lambda: sessions.last.ended)
+    assert sessions.last.raised is None
     nothing_stays(running)
     assert not errors()
 
@@ -263,6 +285,30 @@ def test_client_gone_with_a_full_queue_while_the_application_sends(serve, errors
         wait_until(lambda: all(c.write_paused for c in running.context.connections))
         client.reset()
         assert sessions.disconnect()[0] == 1006
+    nothing_stays(running)
+    assert not errors()
+
+
+def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
+    """receive() has not told of the end yet: messages come before it."""
+    gate = Gate()
+
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await gate.wait()
+        while True:
+            await send_text(send, (await receive())["text"])
+
+    sessions = Sessions(app)
+    running = serve(sessions, ws_max_queue=2)
+    with connected(running) as client:
+        client.send(*[frame(TEXT, str(number)) for number in range(6)])
+        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        client.reset()
+        wait_until(lambda: not running.context.connections)
+        gate.open(running)
+        wait_until(lambda: sessions.last.ended)
+    assert type(sessions.last.raised) is ClientDisconnected
     nothing_stays(running)
     assert not errors()
 

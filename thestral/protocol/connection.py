@@ -561,7 +561,7 @@ class Cycle:
         """Whether an exception only says that the client is gone: ours, or a framework's word for
         it.
         """
-        if not self._disconnected:
+        if not (self._disconnected or self._gone):
             return False
         if isinstance(exc, BaseExceptionGroup):
             return all(self.is_disconnect(member) for member in exc.exceptions)

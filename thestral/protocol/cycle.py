@@ -386,7 +386,7 @@ class HTTPCycle(Cycle):
             self.stream.write(data, end)
         except LocalProtocolError:
             self._state = COMPLETE
-            self.wake_readers()
+            self._is_complete()
             raise
 
     def _close_file(self) -> None:
@@ -474,17 +474,17 @@ class HTTPCycle(Cycle):
         return body
 
     def _fail(self) -> None:
-        """The application did not finish: 500 while nothing has been sent, else the client sees it
-        cut.
+        """The application did not finish: 500 while nothing has been sent, else the client gets
+        what was sent, and sees it cut.
         """
-        state = self._state
+        if self._state >= EXPECT_BODY:
+            self._cut()
+            return
         self._state = COMPLETE
-        if state < EXPECT_BODY and self._timed_out:
+        if self._timed_out:
             self.stream.respond(504, PLAIN_TEXT, b"Gateway Timeout")
-        elif state < EXPECT_BODY:
-            self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error")
         else:
-            self.stream.reset()
+            self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error")
         self.wake_readers()
 
 

@@ -738,7 +738,7 @@ class HTTP1Stream(Stream):
         self.response_complete = True
         connection = self.wire
         connection.release(self)
-        if self.tunnel:
+        if self.tunnel or not self.request_complete:
             connection._linger()
         else:
             connection.hang_up()
@@ -851,7 +851,7 @@ class HTTP1Stream(Stream):
         if end:
             if self.left > 0:
                 missing = self.left
-                self.reset()
+                self.cut()
                 raise LocalProtocolError(
                     f"the body is {missing} bytes shorter than its content-length"
                 )

@@ -129,9 +129,11 @@ class WebSocketCycle(Cycle):
         """Of websocket.accept, send, close, and the parts of a denial."""
         if type(message) is not dict:
             message = fields_of(message)
-        if self._gone:
-            raise ClientDisconnected("the client is gone")
         kind = message.get("type")
+        if self._gone:
+            if kind == "websocket.close":
+                return True  # the connection is over, which is all that it asks for
+            raise ClientDisconnected("the client is gone")
         if self._state == OPEN and kind == "websocket.send":
             self._send_message(message)
         elif self._state == OPEN and kind == "websocket.close":
@@ -358,7 +360,7 @@ class WebSocketCycle(Cycle):
                     "ASGI application returned without completing its response (%s)", self.title()
                 )
             self._state = CLOSED
-            self.stream.reset()
+            self.stream.cut()
         elif self._state == OPEN:
             self._start_close(NORMAL if exc is None else INTERNAL_ERROR, "")
 
