@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import http.client
 import threading
+import time
 
 import pytest
 from apps import GET, GET_CLOSE, Gate, get, http_only, post, take_replies
@@ -67,11 +68,14 @@ class Transport(asyncio.Transport):
 
 @pytest.fixture
 def writes(serve):
-    """Function (app, *requests) that gives what a connection has written once all is answered."""
+    """Function (app, *requests) that gives what a connection has written once all is answered; its
+    attribute `last` is that of the last call, for an application to look at.
+    """
 
     def writes(app, *requests):
         running = serve(app)
         transport = Transport()
+        writes.last = transport.writes
 
         def begin():
             connection = HTTP1Connection(running.context)
@@ -464,6 +468,25 @@ def test_a_websocket_that_pours_leaves_others_their_turn(serve):
         stop.set()
         sock.shutdown(2)
         reader.join()
+
+
+def test_parts_between_which_an_application_blocks_do_not_wait(writes):
+    """But for the first, which nothing tells from one that is followed at once."""
+    blocking = 0.02  # seconds; connection.BURST_TIME is 0.005
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        for number in range(5):
+            await send(body(b"%d" % number, more=True))
+            seen.append(sum(map(len, writes.last)))
+            time.sleep(blocking)  # as a client of a database may
+        await send(body())
+
+    seen = []
+    written = writes(app, GET)
+    head = len(written[0]) - len(b"1\r\n0\r\n" * 2)
+    assert seen == [0, *(head + 6 * parts for parts in (2, 3, 4, 5))]
 
 
 # --- Connections ----------------------------------------------------------------------------------

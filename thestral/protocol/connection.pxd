@@ -77,6 +77,7 @@ cdef class Stream:
     cpdef object announce(self, int64_t size)
     cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cpdef object write_trailers(self, object headers)
+    cpdef object flush(self)
     cpdef object inform(self, int status, object headers)
     cpdef object open_tunnel(self, object headers)
     cpdef object wake_at(self, double when)
@@ -99,6 +100,8 @@ cdef class Cycle:
     cdef public bint counted
     cdef Py_ssize_t _burst
     cdef double _burst_began
+    cdef double _sent_at
+    cdef bint _blocks
     cdef bint _timed_out
     cdef bint _cancelled
     cdef bint _disconnected

@@ -37,7 +37,7 @@ GATHER_MIN = 16 * 1024  # bytes
 # An application that is never made to wait sends this much before others get their turn: about
 # 0.2 ms of work, of which the loop's turn is 1 %.
 BURST_MAX = 256  # messages and KiB, added up
-# And this long, if it has other work between its messages.
+# And this long, if it works or blocks between its messages. Then nothing that it sends waits, too.
 BURST_TIME = 0.005  # seconds
 # struct linger: on, 0 seconds. close() then resets.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -348,6 +348,10 @@ class Stream:
         """
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Let what was written leave now, and not at the end of the turn."""
+        raise NotImplementedError
+
     def inform(self, status: int, headers: Headers) -> None:
         """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer reads them."""
         raise NotImplementedError
@@ -403,6 +407,8 @@ class Cycle:
         self.deadline = 0.0  # of the application; 0.0 for none
         self._burst = 0  # messages and KiB of this turn
         self._burst_began = 0.0  # 0.0 if there is none
+        self._sent_at = 0.0
+        self._blocks = False  # it has let time go by within a turn, and may do so again
         self._timed_out = False
         self._cancelled = False  # by the server
         self._disconnected = False  # receive() says so
@@ -512,8 +518,14 @@ class Cycle:
         if not (self._gone or self.stream.is_writable()):
             return False
         now = monotonic()
+        self._blocks = (self._blocks or self._burst_began > 0.0) and (
+            now - self._sent_at >= BURST_TIME
+        )
+        self._sent_at = now
         if self._burst_began == 0.0:
             self._burst_began = now
+        if self._blocks:
+            self.stream.flush()
         return self._burst < BURST_MAX and now - self._burst_began < BURST_TIME
 
     def count(self, size: int) -> None:

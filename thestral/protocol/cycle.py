@@ -71,6 +71,8 @@ class HTTPCycle(Cycle):
         self.deadline = 0.0
         self._burst = 0
         self._burst_began = 0.0
+        self._sent_at = 0.0
+        self._blocks = False
         self._timed_out = False
         self._cancelled = False
         self._disconnected = False

@@ -683,6 +683,9 @@ class HTTP1Stream(Stream):
         writer.write(b"\r\n")
         self._complete()
 
+    def flush(self) -> None:
+        self.wire.flush()
+
     def inform(self, status: int, headers: Headers) -> None:
         if self.minor == 0 or self.status:
             return
