@@ -101,6 +101,15 @@ def test_what_finishes_a_response_is_dropped_without_a_word(serve, errors, name,
     assert not errors()
 
 
+@pytest.mark.parametrize("digits", [18, 19, 20, 5000])
+def test_a_length_beyond_belief_that_nobody_gets(serve, errors, digits):
+    app = Late(START | {"headers": [(b"content-length", b"9" * digits)]}, body(b"x", True), body())
+    run(serve, app)
+    assert app.raised is None
+    assert app.taken == 3
+    assert not errors()
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_version_2_5_raises_at_once(serve, errors, name):
     app = Late(*WHOLE[name])

@@ -36,6 +36,7 @@ PIECE = 256 * 1024  # bytes
 # was doing when its client left.
 NOBODY_MAX = 64 * 1024  # bytes
 NOBODY_TIME = 1.0  # seconds, from the first part of a body that nobody gets
+LONGEST_LENGTH = 19  # digits; those that are shorter fit 63 bits
 LOWEST_STATUS = 200  # 1xx is interim: not a response
 HIGHEST_STATUS = 999
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -570,7 +571,7 @@ def value_of(headers: list[Any], name: bytes) -> bytes:
 def announced(headers: list[Any]) -> int:
     """The Content-Length among headers; -1 if there is none, or none that can be read."""
     value = value_of(headers, b"content-length")
-    return int(value) if value.isdigit() else -1
+    return int(value) if value.isdigit() and len(value) < LONGEST_LENGTH else -1
 
 
 def is_event_stream(headers: list[Any]) -> bool:
