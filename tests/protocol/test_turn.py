@@ -470,6 +470,42 @@ def test_a_websocket_that_pours_leaves_others_their_turn(serve):
         reader.join()
 
 
+def test_a_message_that_was_sent_is_no_error_if_its_client_leaves_in_the_turn_of_the_others(serve):
+    """A large message ends a burst. It has left when the client closes; the application hears of
+    that by receive().
+    """
+    received = []
+
+    async def app(scope, receive, send):
+        if scope["type"] != "websocket":
+            raise NotImplementedError
+        received.append(await receive())
+        await send({"type": "websocket.accept"})
+        received.append(await receive())
+        await send({"type": "websocket.send", "bytes": bytes(500_000)})
+        received.append(await receive())
+
+    running = serve(app)
+
+    async def go():
+        connection = HTTP1Connection(running.context)
+        transport = Transport()
+        connection.connection_made(transport)
+        connection.data_received(UPGRADE)
+        while not transport.writes:
+            await asyncio.sleep(0)
+        connection.data_received(b"\x81\x82\0\0\0\0go")
+        await asyncio.sleep(0)  # the application sends, and waits for its turn
+        connection.data_received(b"\x88\x82\0\0\0\0\x03\xe8")
+        connection.connection_lost(None)
+
+    asyncio.run_coroutine_threadsafe(go(), running.loop).result(PATIENCE)
+    wait_until(lambda: not running.context.cycles)
+    assert [message["type"] for message in received] == [
+        *("websocket.connect", "websocket.receive", "websocket.disconnect"),
+    ]
+
+
 def test_parts_between_which_an_application_blocks_do_not_wait(writes):
     """But for the first, which nothing tells from one that is followed at once."""
     blocking = 0.02  # seconds; connection.BURST_TIME is 0.005

@@ -120,7 +120,7 @@ cdef class Cycle:
     cpdef object cancel(self)
     cpdef object on_timeout(self)
     cdef bint take(self, object message) except -1
-    cdef bint proceed(self) except -1
+    cdef bint proceed(self, bint waited) except -1
     cdef bint may_go_on(self) except -1
     cdef object count(self, Py_ssize_t size)
     @cython.locals(sending=Sending)

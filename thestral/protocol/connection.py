@@ -505,9 +505,14 @@ class Cycle:
         """
         raise NotImplementedError
 
-    def proceed(self) -> bool:
-        """Go on with what take() has begun; as take()."""
-        if self._gone:
+    def proceed(self, waited: bool) -> bool:
+        """Go on with what take() has begun; as take().
+
+        Args:
+            waited: for the client to read, so that what was taken may not have arrived; or only for
+                the others to have their turn.
+        """
+        if waited and self._gone:
             raise ClientDisconnected("the client is gone")
         return True
 
@@ -613,7 +618,8 @@ class Sending:
         cycle = self.cycle
         if cycle is None:
             raise RuntimeError("send() was awaited already")
-        if self.waiting is not None:
+        waited = self.waiting is not None
+        if waited:
             for future in self.waiting:
                 return future
             self.waiting = None
@@ -627,7 +633,7 @@ class Sending:
         else:
             cycle._burst = 0  # the loop has turned since
             cycle._burst_began = 0.0
-            done = cycle.proceed()
+            done = cycle.proceed(waited)
         if done:
             cycle.context.spare_sending = self
             raise StopIteration

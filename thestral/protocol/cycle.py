@@ -130,11 +130,11 @@ class HTTPCycle(Cycle):
         if kind == "http.response.pathsend" and expects_body and not self._body_begun:
             self._expect_offered(kind)
             self._open_path(message)
-            return self.proceed()
+            return self.proceed(False)
         if kind == "http.response.zerocopysend" and expects_body:
             self._expect_offered(kind)
             self._take_file(message)
-            return self.proceed()
+            return self.proceed(False)
         if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
             self._end_with_trailers(message)
             return True
@@ -157,7 +157,7 @@ class HTTPCycle(Cycle):
         part = "trailers" if self._state == EXPECT_TRAILERS else "body"
         return f"expected 'http.response.{part}', got {kind!r:.100}"
 
-    def proceed(self) -> bool:
+    def proceed(self, waited: bool) -> bool:
         """Send the next pieces of a file."""
         if self._gone:
             self._close_file()
