@@ -15,6 +15,7 @@ import pytest
 from support import Running
 
 from thestral.cpus import available
+from thestral.logconfig import SharedLogger
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist may be absent where one test is run by hand
@@ -73,22 +74,17 @@ def client(serve):
         each.close()
 
 
-LOGGERS = ["thestral", "thestral.error", "thestral.access"]
-ALIASES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
+LOGGERS = ["uvicorn", "uvicorn.error", "uvicorn.access"]
 
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """What a server in this process has set up ends with its test."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    known = logging.Logger.manager.loggerDict
-    held = {name: known.pop(name) for name in ALIASES if name in known}
     states = [copy.copy(logger.__dict__) for logger in loggers]
     lists = [(logger.handlers[:], logger.filters[:]) for logger in loggers]
     yield
-    for name in ALIASES:
-        known.pop(name, None)
-    known.update(held)
     for logger, state, (handlers, filters) in zip(loggers, states, lists, strict=True):
         logger.__dict__.update(state, handlers=handlers, filters=filters)
         logger.setLevel(state["level"])  # forgets what was remembered of levels
+    SharedLogger.first_names_used = None

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from thestral._csrc import lib
 from thestral.errors import ConfigError
 from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
+from thestral.logconfig import LOGGING_CONFIG as LOGGING_CONFIG  # uvicorn's place for it
+from thestral.logconfig import changed_default
 from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
 from thestral.option import Option, checked, checked_header, option, paths, wire_accepts, words
@@ -702,6 +704,8 @@ class Config:
             )
         seconds = Option(help="", group="", kind=float, unit="seconds", positive=True)
         self.timeout_notify = checked("timeout_notify", seconds, self.timeout_notify)
+        if self.log_config == "":
+            self.log_config = changed_default() or ""
         if self.workers is None:
             self.workers = workers_of_environment()
         self.host = self.hosts

@@ -1,29 +1,110 @@
-"""--log-config: a file or a dict for logging.config, with uvicorn's names of loggers."""
+"""The loggers, which have uvicorn's names and ours, and --log-config: a file or a dict for
+logging.config.
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from thestral.errors import ConfigError
 
 if TYPE_CHECKING:
     import configparser
 
-# uvicorn's loggers, and ours that stand for them.
-UVICORN_NAMES = {
-    "uvicorn": "thestral",
-    "uvicorn.error": "thestral.error",
-    "uvicorn.access": "thestral.access",
-}
 # uvicorn's formatters have the same names in our module.
 UVICORN_MODULE = "uvicorn.logging."
 OWN_MODULE = "thestral.logging."
 
+# What our handler of the access logger shows of a record: by whether the format is the default.
+LINE_FORMATS = {
+    True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+    False: "%(message)s",
+}
+LOGGING_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "default": {
+            "()": "thestral.logging.DefaultFormatter",
+            "fmt": "%(levelprefix)s %(message)s",
+            "use_colors": None,
+        },
+        "access": {
+            "()": "thestral.logging.AccessFormatter",
+            "fmt": LINE_FORMATS[True],
+            "use_colors": None,
+        },
+    },
+    "handlers": {
+        "default": {
+            "formatter": "default",
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stderr",
+        },
+        "access": {
+            "formatter": "access",
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+        },
+    },
+    "loggers": {
+        "uvicorn": {"handlers": ["default"], "level": "INFO", "propagate": False},
+        "uvicorn.error": {"level": "INFO"},
+        "uvicorn.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
+    },
+}
+UNCHANGED = copy.deepcopy(LOGGING_CONFIG)
+
+
+class SharedLogger(logging.Logger):
+    """One of the two objects of a logger that stands in logging's table under two names: they have
+    all attributes in common.
+
+    dictConfig and fileConfig disable, one by one, the loggers that they do not name. Once a
+    configuration has named loggers of one kind, those of the other kind disable nothing, or the
+    names that it leaves out would silence those that it uses.
+    """
+
+    # Whether a configuration has named the loggers by their first names, or by the second ones.
+    first_names_used: ClassVar[bool | None] = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "disabled":
+            is_first = logging.getLogger(self.name) is self
+            if not value:
+                SharedLogger.first_names_used = is_first
+            elif SharedLogger.first_names_used not in (None, is_first):
+                return
+        super().__setattr__(name, value)
+
+
+def shared_logger(name: str, other_name: str) -> logging.Logger:
+    """The logger of a name, with another name.
+
+    The program may hold loggers of both names already, and have set them up: both stay valid.
+    """
+    logger = logging.getLogger(name)
+    other = logging.getLogger(other_name)
+    for handler in other.handlers:
+        logger.addHandler(handler)
+    for condition in other.filters:
+        logger.addFilter(condition)
+    logger.setLevel(other.level or logger.level)
+    logger.propagate = logger.propagate and other.propagate
+    kind = type(logger)
+    shared: Any = SharedLogger
+    if kind is not logging.Logger:  # of logging.setLoggerClass()
+        shared = type(kind.__name__, (SharedLogger, kind), {})
+    logger.__class__ = other.__class__ = shared
+    other.__dict__ = logger.__dict__
+    return logger
+
 
 def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparser.RawConfigParser:
-    """What a file, or a dict, says, with our names in place of uvicorn's.
+    """What a file, or a dict, says, with our formatters in place of uvicorn's.
 
     Args:
         given: a path ending in .json, .yaml, .yml or .toml, or of an ini file; or the dict.
@@ -32,7 +113,7 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
         ConfigError: the file cannot be read.
     """
     if isinstance(given, dict):
-        return renamed(given)
+        return with_own_formatters(given)
     suffix = os.path.splitext(given)[1]
     try:
         with open(given, encoding="utf-8") as file:
@@ -56,7 +137,7 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
         raise unusable(repr(given), error) from None
     if not isinstance(content, dict):
         raise ConfigError("log_config", f"{given!r} holds no table of logging's settings")
-    return renamed(content)
+    return with_own_formatters(content)
 
 
 def read_yaml(text: str) -> Any:
@@ -76,21 +157,14 @@ def read_ini(text: str) -> configparser.RawConfigParser:
     parser.read_string(text)
     for name in parser.sections():
         section = parser[name]
-        if name.startswith("logger_") and section.get("qualname") in UVICORN_NAMES:
-            section["qualname"] = UVICORN_NAMES[section["qualname"]]
         if name.startswith("formatter_") and "class" in section:
             section["class"] = own_class(section["class"])
     return parser
 
 
-def renamed(given: dict[str, Any]) -> dict[str, Any]:
-    """A copy with our loggers and formatters in place of uvicorn's; what names ours stays."""
+def with_own_formatters(given: dict[str, Any]) -> dict[str, Any]:
+    """A copy with our formatters in place of uvicorn's."""
     content = dict(given)
-    loggers = content.get("loggers")
-    if isinstance(loggers, dict):
-        own = {name: loggers[name] for name in loggers if name not in UVICORN_NAMES}
-        theirs = {UVICORN_NAMES[name]: loggers[name] for name in loggers if name in UVICORN_NAMES}
-        content["loggers"] = theirs | own
     formatters = content.get("formatters")
     if isinstance(formatters, dict):
         content["formatters"] = {name: with_own_class(formatters[name]) for name in formatters}
@@ -115,7 +189,7 @@ def own_class(name: Any) -> Any:
 def apply_log_config(
     content: dict[str, Any] | configparser.RawConfigParser, use_colors: bool | None, shown: str
 ) -> None:
-    """Configure logging, and let uvicorn's names stand for our loggers.
+    """Configure logging.
 
     Args:
         content: of read_log_config().
@@ -127,7 +201,6 @@ def apply_log_config(
     """
     import logging.config  # and much behind it
 
-    give_names_back()
     try:
         if isinstance(content, dict):
             for formatter in content.get("formatters", {}).values():
@@ -138,7 +211,6 @@ def apply_log_config(
             logging.config.fileConfig(content, disable_existing_loggers=False)
     except Exception as error:
         raise unusable(shown, error) from error
-    take_names()
 
 
 def unusable(shown: str, error: Exception) -> ConfigError:
@@ -149,31 +221,6 @@ def unusable(shown: str, error: Exception) -> ConfigError:
     return ConfigError("log_config", f"{shown} cannot be used: {' '.join(text.split())}")
 
 
-def take_names() -> None:
-    """Make getLogger("uvicorn.access") our access logger, and so on: filters that people add to it
-    work, and what applications log to "uvicorn.error" is seen.
-
-    A logger of that name that somebody holds already cannot become ours. Then ours takes over its
-    filters, and shows what is logged to it if nothing else would.
-    """
-    known = logging.Logger.manager.loggerDict
-    for theirs, own in UVICORN_NAMES.items():
-        logger = logging.getLogger(own)
-        held = known.get(theirs)
-        if not isinstance(held, logging.Logger):
-            known[theirs] = logger
-        elif held is not logger:
-            for condition in held.filters:
-                logger.addFilter(condition)
-            if not held.handlers:
-                held.parent = logger
-
-
-def give_names_back() -> None:
-    """Before logging is configured anew: it would take our loggers for others, not to be named in
-    the configuration and so to be disabled.
-    """
-    known = logging.Logger.manager.loggerDict
-    for theirs, own in UVICORN_NAMES.items():
-        if known.get(theirs) is logging.getLogger(own):
-            del known[theirs]
+def changed_default() -> dict[str, Any] | None:
+    """LOGGING_CONFIG if the program has changed it."""
+    return copy.deepcopy(LOGGING_CONFIG) if LOGGING_CONFIG != UNCHANGED else None

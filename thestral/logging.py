@@ -1,8 +1,9 @@
 """Logging: the loggers, their configuration, and formatters with colours on a terminal.
 
-Names and shapes are uvicorn's under `thestral`: `thestral` for all, `thestral.error`,
-`thestral.access`. An access record carries args (client_addr, method, full_path, http_version,
-status_code).
+Names and shapes are uvicorn's: `uvicorn` for all, `uvicorn.error`, `uvicorn.access`, because
+handlers, log processors and dashboards look for them in a record. `thestral`, `thestral.error` and
+`thestral.access` are second names. An access record carries args (client_addr, method, full_path,
+http_version, status_code).
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import click
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import escaped, find_field
 from thestral._csrc import lib
-from thestral.logconfig import apply_log_config, give_names_back, read_log_config, take_names
+from thestral.logconfig import (
+    LINE_FORMATS,
+    UNCHANGED,
+    SharedLogger,
+    apply_log_config,
+    read_log_config,
+    shared_logger,
+)
 from thestral.logformat import DEFAULT
 
 if TYPE_CHECKING:
@@ -36,53 +44,15 @@ LOG_LEVELS = {
 }
 
 logging.addLevelName(TRACE_LOG_LEVEL, "TRACE")
-error_logger = logging.getLogger("thestral.error")
-access_logger = logging.getLogger("thestral.access")
+server_logger = shared_logger("uvicorn", "thestral")
+error_logger = shared_logger("uvicorn.error", "thestral.error")
+access_logger = shared_logger("uvicorn.access", "thestral.access")
 
-# What our handler of the access logger shows of a record: by whether the format is the default.
-LINE_FORMATS = {
-    True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
-    False: "%(message)s",
-}
 # At most so many refusals are told in so many seconds; of the rest only how many.
 REFUSALS_TOLD = 10
 REFUSALS_TIME = 10.0  # seconds
 # An X-Request-ID of visible ASCII and no more than this is shown.
 LONGEST_REQUEST_ID = 128  # bytes
-
-LOGGING_CONFIG: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "default": {
-            "()": "thestral.logging.DefaultFormatter",
-            "fmt": "%(levelprefix)s %(message)s",
-            "use_colors": None,
-        },
-        "access": {
-            "()": "thestral.logging.AccessFormatter",
-            "fmt": LINE_FORMATS[True],
-            "use_colors": None,
-        },
-    },
-    "handlers": {
-        "default": {
-            "formatter": "default",
-            "class": "logging.StreamHandler",
-            "stream": "ext://sys.stderr",
-        },
-        "access": {
-            "formatter": "access",
-            "class": "logging.StreamHandler",
-            "stream": "ext://sys.stdout",
-        },
-    },
-    "loggers": {
-        "thestral": {"handlers": ["default"], "level": "INFO", "propagate": False},
-        "thestral.error": {"level": "INFO"},
-        "thestral.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
-    },
-}
 
 
 def configure(config: Config) -> None:
@@ -98,9 +68,11 @@ def configure(config: Config) -> None:
         content = read_log_config(given)
         shown = repr(given) if isinstance(given, str) else "the dict given"
         apply_log_config(content, config.use_colors, shown)
+    if given is not None:
+        SharedLogger.first_names_used = None  # the program may disable them by either name
     level = config.log_level_number
     if level is not None:
-        for logger in (error_logger, access_logger, logging.getLogger("thestral")):
+        for logger in (error_logger, access_logger, server_logger):
             logger.setLevel(level)
     if not config.access_log:
         access_logger.handlers = []
@@ -109,7 +81,6 @@ def configure(config: Config) -> None:
 
 def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
     """What logging.config does with LOGGING_CONFIG; most servers start without importing that."""
-    give_names_back()
     handlers = {}
     for name, spec in content["handlers"].items():
         handler: logging.Handler = logging.NullHandler()
@@ -124,11 +95,11 @@ def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
         logger.handlers = [handlers[of] for of in spec.get("handlers", ())]
         logger.setLevel(spec["level"])
         logger.propagate = spec.get("propagate", True)
-    take_names()
+        logger.disabled = False
 
 
 def own_config(config: Config) -> dict[str, Any]:
-    own = copy.deepcopy(LOGGING_CONFIG)
+    own = copy.deepcopy(UNCHANGED)
     for name, stream in (("default", sys.stderr), ("access", sys.stdout)):
         if stream is None:  # the process was started with it closed
             own["handlers"][name] = {"class": "logging.NullHandler"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from thestral.config import Config
+from thestral.logging import access_logger, error_logger
 from thestral.server import Server
 from thestral.sockets import duplicate
 
@@ -19,8 +21,8 @@ BEAT = 1.0  # seconds between signs of life for the arbiter
 class ThestralWorker(Worker):  # type: ignore[misc]
     """Serves gunicorn's application on gunicorn's sockets.
 
-    gunicorn's keepalive, graceful_timeout, max_requests, access-log switch and TLS files hold;
-    options without a counterpart stand in CONFIG_KWARGS of a subclass.
+    gunicorn's keepalive, graceful_timeout, max_requests, logs and TLS files hold; options without a
+    counterpart stand in CONFIG_KWARGS of a subclass.
     """
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
@@ -33,14 +35,35 @@ class ThestralWorker(Worker):  # type: ignore[misc]
         signal.signal(signal.SIGABRT, self.handle_abort)
         signal.siginterrupt(signal.SIGUSR1, False)
 
+    def init_process(self) -> None:
+        """Log where gunicorn does, before the application is loaded, which may change it."""
+        take_over(error_logger, self.log.error_log)
+        take_over(access_logger, self.log.access_log)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Read the options, too: gunicorn ends if that fails before the worker has booted, and
+        would start the worker for ever if it failed later.
+        """
+        super().load_wsgi()
+        self.server_config = Config(self.wsgi, **(self.options() | self.CONFIG_KWARGS))
+
     def run(self) -> None:
+        server = GunicornServer(self.server_config, self)
+        server.run([duplicate(listener.sock) for listener in self.sockets])
+        self.alive = False
+
+    def options(self) -> dict[str, Any]:
+        """gunicorn's settings as options of Config."""
         limit = self.max_requests
         options: dict[str, Any] = {
             "timeout_keep_alive": float(self.cfg.keepalive),
             "timeout_graceful_shutdown": float(self.cfg.graceful_timeout),
             "limit_max_requests": None if limit == sys.maxsize else limit,
             "limit_max_requests_jitter": 0,  # gunicorn has added its own
-            "access_log": bool(self.cfg.accesslog),
+            "log_config": None,
+            "access_log": logs_requests(self.cfg),
+            "access_log_format": self.cfg.access_log_format,
             "backlog": self.cfg.backlog,
             "forwarded_allow_ips": self.cfg.forwarded_allow_ips,
         }
@@ -52,10 +75,22 @@ class ThestralWorker(Worker):  # type: ignore[misc]
                 "ssl_cert_reqs": int(self.cfg.cert_reqs),
                 "ssl_ciphers": self.cfg.ciphers,
             }
-        config = Config(self.wsgi, **(options | self.CONFIG_KWARGS))
-        server = GunicornServer(config, self)
-        server.run([duplicate(listener.sock) for listener in self.sockets])
-        self.alive = False
+        return options
+
+
+def take_over(logger: logging.Logger, gunicorns: logging.Logger) -> None:
+    """Give a logger the handlers of gunicorn's, which reopens their files at SIGUSR1."""
+    logger.handlers = list(gunicorns.handlers)
+    logger.propagate = gunicorns.propagate
+    logger.setLevel(gunicorns.level)
+    logger.disabled = False
+
+
+def logs_requests(settings: Any) -> bool:
+    """Whether gunicorn's own workers would, by the rule of its Logger.access()."""
+    configured = settings.logconfig or settings.logconfig_dict or settings.logconfig_json
+    to_syslog = settings.syslog and not settings.disable_redirect_access_to_syslog
+    return bool(settings.accesslog or configured or to_syslog)
 
 
 class GunicornServer(Server):

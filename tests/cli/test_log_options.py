@@ -197,10 +197,10 @@ def test_config_made_for_uvicorn(start, tmp_path, name):
     httpx.get(url + "/health")
     httpx.get(url + "/a?b")
     command.saw("[GET /a?b HTTP/1.1] 200 OK\n")
-    assert re.search(r"^<thestral.access> 127\.0\.0\.1:\d+ \[GET /a\?b", command.stdout, re.M)
+    assert re.search(r"^<uvicorn.access> 127\.0\.0\.1:\d+ \[GET /a\?b", command.stdout, re.M)
     assert "/health" not in command.stdout
-    assert "<thestral.error> INFO:     Application startup complete.\n" in command.stderr
-    assert "<thestral.error> WARNING:  said by the application\n" in command.stderr
+    assert "<uvicorn.error> INFO:     Application startup complete.\n" in command.stderr
+    assert "<uvicorn.error> WARNING:  said by the application\n" in command.stderr
 
 
 def test_ini_made_for_uvicorn(start, tmp_path):
@@ -208,7 +208,7 @@ def test_ini_made_for_uvicorn(start, tmp_path):
     command = start("--log-config", "log.ini")
     httpx.get(command.url() + "/a")
     command.saw("[GET /a HTTP/1.1] 200 OK\n")
-    assert "<thestral.error> Application startup complete.\n" in command.stderr
+    assert "<uvicorn.error> Application startup complete.\n" in command.stderr
 
 
 def test_config_that_names_our_loggers(start, tmp_path):
@@ -216,7 +216,7 @@ def test_config_that_names_our_loggers(start, tmp_path):
     (tmp_path / "log.json").write_text(text)
     command = start("--log-config", "log.json")
     httpx.get(command.url() + "/a")
-    command.saw("<thestral.access> ")
+    command.saw("<uvicorn.access> ")
 
 
 def test_log_level_holds_with_a_config_too(start, tmp_path):
@@ -232,7 +232,7 @@ def test_workers_take_the_config(start, tmp_path):
     (tmp_path / "log.json").write_text(FILES["log.json"])
     command = start("--log-config", "log.json", "--workers", "2")
     httpx.get(command.url() + "/a")
-    command.saw("<thestral.access> ")
+    command.saw("<uvicorn.access> ")
 
 
 # --- --use-colors -----------------------------------------------------------------------------

@@ -382,7 +382,22 @@ def test_agent_that_forwards_logs_gets_records(serve, log, monkeypatch, where):
     monkeypatch.setattr(logging.Logger, where, agents)
     running = serve(app, access_log=True)
     ask(running, b"GET / HTTP/1.1\r\n" + HOST)
-    wait_until(lambda: "thestral.access" in names)
+    wait_until(lambda: "uvicorn.access" in names)
+
+
+@pytest.mark.parametrize("line_format", [LINE_FORMATS[True], "%(message)s"])
+def test_level_changes_while_the_server_runs(serve, log, line_format):
+    made = log(line_format)
+    access_logger.setLevel(logging.WARNING)
+    running = serve(app, access_log=True)
+    ask(running, b"GET /1 HTTP/1.1\r\n" + HOST)
+    access_logger.setLevel(logging.INFO)
+    ask(running, b"GET /2 HTTP/1.1\r\n" + HOST)
+    access_logger.setLevel(logging.WARNING)
+    ask(running, b"GET /3 HTTP/1.1\r\n" + HOST)
+    access_logger.setLevel(logging.INFO)
+    ask(running, b"GET /4 HTTP/1.1\r\n" + HOST)
+    assert [line.split("GET ")[1][:2] for line in made.has(2)] == ["/2", "/4"]
 
 
 # --- When it is written ---------------------------------------------------------------------------

@@ -252,5 +252,5 @@ def test_returning_without_a_response_once_the_client_is_gone(serve, errors, cap
         sock.sendall(GET)
     wait_until(lambda: not running.context.connections)
     assert errors() == []
-    wait_until(lambda: [r for r in caplog.records if r.name == "thestral.access"])
-    assert [r.args[-1] for r in caplog.records if r.name == "thestral.access"] == [499]
+    wait_until(lambda: [r for r in caplog.records if r.name == "uvicorn.access"])
+    assert [r.args[-1] for r in caplog.records if r.name == "uvicorn.access"] == [499]

@@ -141,7 +141,7 @@ def test_raising_before_start_is_500_and_logged(serve, errors, failure):
         sock.sendall(GET)  # and the connection goes on
         assert read_response(sock)[1] == b"hello"
     for record in errors():
-        assert record.name == "thestral.error"
+        assert record.name == "uvicorn.error"
         assert record.exc_info[1] is not None
         assert record.exc_info[2] is not None
         assert "GET /raise" in record.getMessage()

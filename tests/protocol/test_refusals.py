@@ -33,7 +33,7 @@ def log(caplog, monkeypatch):
     return lambda: [
         record
         for record in caplog.records
-        if record.name == "thestral.error" and "Refused" in record.getMessage()
+        if record.name == "uvicorn.error" and "Refused" in record.getMessage()
     ]
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import sys
 
 import pytest
 
 from thestral import Config
+from thestral.config import LOGGING_CONFIG
 from thestral.errors import ConfigError
-from thestral.logconfig import read_log_config
+from thestral.logconfig import shared_logger
 from thestral.logging import (
-    LOGGING_CONFIG,
     AccessFormatter,
     DefaultFormatter,
     Refusals,
@@ -23,8 +24,8 @@ from thestral.logging import (
     title_of,
 )
 
-NAMES = ["thestral", "thestral.error", "thestral.access"]
-ALIASES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
+NAMES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
+OTHER_NAMES = ["thestral", "thestral.error", "thestral.access"]
 
 
 def configured():
@@ -50,30 +51,60 @@ def test_our_own_configuration_is_that_of_logging_config(use_colors):
     assert error_logger.parent.handlers[0].formatter.use_colors == colors
 
 
-def test_uvicorns_names_are_other_names_of_our_loggers():
+@pytest.mark.parametrize(("name", "other"), [*zip(NAMES, OTHER_NAMES, strict=True)])
+def test_what_is_set_by_one_name_holds_for_the_other(name, other):
     configure(Config("a:b"))
-    for name, alias in zip(NAMES, ALIASES, strict=True):
-        assert logging.getLogger(alias) is logging.getLogger(name)
-    assert logging.getLogger("uvicorn.more").parent is logging.getLogger("thestral")
+    first, second = logging.getLogger(name), logging.getLogger(other)
+    for setter, reader in ((first, second), (second, first)):
+        condition = logging.Filter("x")
+        setter.addFilter(condition)
+        assert reader.filters[-1] is condition
+        setter.setLevel(logging.ERROR)
+        assert not reader.isEnabledFor(logging.WARNING)
+        setter.setLevel(logging.INFO)
+        assert reader.isEnabledFor(logging.INFO)
+        setter.disabled = True
+        assert reader.disabled
+        configure(Config("a:b"))
+        assert not reader.disabled
 
 
-def test_logger_that_somebody_holds_already_is_shown_and_its_filters_hold():
-    held = logging.getLogger("uvicorn.access")
-    condition = logging.Filter("x")
-    held.addFilter(condition)
+def test_records_have_uvicorns_names_and_go_up_its_tree():
     configure(Config("a:b"))
-    assert logging.getLogger("uvicorn.access") is held
-    assert access_logger.filters == [condition]
-    assert held.parent is access_logger
+    assert [logging.getLogger(name).name for name in OTHER_NAMES] == NAMES
+    handlers = logging.getLogger("uvicorn").handlers
+    assert handlers
+    for name in ("uvicorn.more", "thestral.more"):
+        assert logging.getLogger(name).parent.handlers is handlers
 
 
-def test_logger_that_somebody_has_set_up_is_left_alone():
-    held = logging.getLogger("uvicorn.error")
-    parent = held.parent
-    held.addHandler(logging.NullHandler())
-    configure(Config("a:b"))
-    assert held.parent is parent
-    held.handlers.clear()
+class OwnLogger(logging.Logger):
+    """Of a program that calls logging.setLoggerClass()."""
+
+
+@pytest.mark.parametrize("kind", [logging.Logger, OwnLogger])
+def test_loggers_that_a_program_has_set_up_before_are_ours(monkeypatch, kind):
+    known = {}
+    monkeypatch.setattr(logging.Logger.manager, "loggerDict", known)
+    monkeypatch.setattr(logging.Logger.manager, "loggerClass", kind)
+    child = logging.getLogger("second.name.child")
+    first, second = logging.getLogger("first"), logging.getLogger("second.name")
+    handlers = [logging.NullHandler(), logging.NullHandler()]
+    conditions = [logging.Filter("a"), logging.Filter("b")]
+    for each, handler, condition in zip((first, second), handlers, conditions, strict=True):
+        each.addHandler(handler)
+        each.addFilter(condition)
+    second.setLevel(logging.ERROR)
+    second.propagate = False
+    shared = shared_logger("first", "second.name")
+    assert shared is first is logging.getLogger("first")
+    assert second is logging.getLogger("second.name") is child.parent
+    assert isinstance(first, kind)
+    for each in (first, second):
+        assert each.name == "first"
+        assert each.handlers == handlers
+        assert each.filters == conditions
+        assert (each.level, each.propagate) == (logging.ERROR, False)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -112,9 +143,36 @@ def test_use_colors_reaches_both_formatters(use_colors):
         assert handler.formatter.use_colors is bool(use_colors)  # no terminal here
 
 
-def test_ours_wins_over_uvicorns_in_one_config():
-    given = {"loggers": {"uvicorn.access": {"level": 1}, "thestral.access": {"level": 2}}}
-    assert read_log_config(given) == {"loggers": {"thestral.access": {"level": 2}}}
+@pytest.fixture
+def changed(monkeypatch):
+    """LOGGING_CONFIG, in which a test may change formats, the access logger's level, and more."""
+    for name in LOGGING_CONFIG:
+        monkeypatch.setitem(LOGGING_CONFIG, name, copy.deepcopy(LOGGING_CONFIG[name]))
+    return LOGGING_CONFIG
+
+
+def test_change_of_logging_config_holds(changed):
+    changed["formatters"]["default"]["fmt"] = "%(asctime)s %(message)s"
+    changed["loggers"]["uvicorn.access"]["level"] = "ERROR"
+    config = Config("a:b")
+    configure(pickle.loads(pickle.dumps(config)))  # as in a worker
+    (shown,) = logging.getLogger("uvicorn").handlers
+    assert shown.formatter._fmt == "%(asctime)s %(message)s"
+    assert access_logger.level == logging.ERROR
+
+
+def test_change_of_logging_config_after_its_config_does_not_hold(changed):
+    config = Config("a:b")
+    changed["loggers"]["uvicorn.access"]["level"] = "ERROR"
+    configure(config)
+    assert access_logger.level == logging.INFO
+
+
+def test_change_of_logging_config_leaves_a_log_config_alone(changed):
+    changed["loggers"]["uvicorn.access"]["level"] = "ERROR"
+    assert Config("a:b", log_config=None).log_config is None
+    given = {"version": 1, "disable_existing_loggers": False}
+    assert Config("a:b", log_config=given).log_config == given
 
 
 def test_yaml_without_its_package(tmp_path, monkeypatch):

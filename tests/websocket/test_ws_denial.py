@@ -304,7 +304,7 @@ def access(caplog, monkeypatch):
     for name in ("thestral", "thestral.access"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     caplog.set_level(logging.INFO, "thestral.access")
-    return lambda: [r.args for r in caplog.records if r.name == "thestral.access"]
+    return lambda: [r.args for r in caplog.records if r.name == "uvicorn.access"]
 
 
 def test_access_line_of_a_websocket(serve, access, caplog):
@@ -316,7 +316,7 @@ def test_access_line_of_a_websocket(serve, access, caplog):
     wait_until(lambda: not running.context.connections)
     (args,) = access()
     assert args == (f"{host}:{port}", "GET", "/chat?room=1", "1.1", 101)
-    lines = [r.getMessage() for r in caplog.records if r.name == "thestral.access"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "uvicorn.access"]
     assert lines == [f'{host}:{port} - "GET /chat?room=1 HTTP/1.1" 101']
 
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
+from thestral.logconfig import LINE_FORMATS
 from thestral.logformat import DEFAULT, Atom, is_json, read_format
-from thestral.logging import LINE_FORMATS, AccessFormatter, access_logger, error_logger, request_id
+from thestral.logging import AccessFormatter, access_logger, error_logger, request_id
 
 # What a part of a line is.
 LITERAL = 0
@@ -108,13 +109,13 @@ class AccessLog:
         enabled: whether to log at all.
 
     Attributes:
-        enabled: false also if the access logger does not take INFO.
+        enabled: whether to call record(), which asks for the access logger's level each time.
         timed: whether record() needs to know when a request began.
         keeps_head: whether record() needs the response's head.
     """
 
     def __init__(self, text: str, enabled: bool) -> None:
-        self.enabled = enabled and access_logger.isEnabledFor(INFO)
+        self.enabled = enabled
         json = is_json(text)
         parts = [make_part(atom, json) for atom in read_format(text)]
         kinds = {part.kind for part in parts}
@@ -182,6 +183,8 @@ class AccessLog:
             aborted: the response is not complete.
             head: the response's, as sent, if `keeps_head`.
         """
+        if not self._logger.isEnabledFor(INFO):
+            return
         lines = self._lines
         if lines.size() > WAITING_MAX and not self._has_room():
             self._lost += 1
@@ -219,7 +222,6 @@ class AccessLog:
             and not handler.filters
             and not logger.propagate
             and handler.level <= INFO
-            and logger.isEnabledFor(INFO)
         )
 
     def _log(
