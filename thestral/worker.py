@@ -64,8 +64,9 @@ def run_worker(
     # After a fork the supervisor's handlers are here, too.
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
-        # Ctrl-C reaches the whole group; the supervisor says when to stop.
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        # Ctrl-C reaches the whole group; the supervisor says when to stop. Not SIG_IGN, which
+        # programs that the application starts would inherit: nothing could interrupt them.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else do_nothing)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable(all_threads=True)
@@ -83,6 +84,10 @@ def run_worker(
         sys.exit(error.exit_status)
     finally:
         flush_output()
+
+
+def do_nothing(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that is not meant for a worker."""
 
 
 @contextlib.contextmanager
