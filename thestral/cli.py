@@ -39,6 +39,8 @@ Examples:
   thestral main:app --workers auto   use all processors
   thestral check main:app            say what would be served, and with which options
   thestral --help                    all options"""
+# What may be repeated under uvicorn, too; the rest of our lists are one value there.
+SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
 INTERRUPTED = 130  # 128 + SIGINT, before anything was started
 
 
@@ -65,24 +67,50 @@ class ServeCommand(click.Command):
                 formatter.write_dl(records)
 
 
-class LinesOption(click.Option):
-    """A repeatable option whose environment variable holds one value a line."""
+class AsGiven(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Any value: Config checks it, by one rule for the command line, the environment and files."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value
+
+
+class PathAsGiven(AsGiven):
+    """Shells complete the names of files."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return click.Path().shell_complete(ctx, param, incomplete)
+
+
+class ChoiceAsGiven(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """Shells complete the choices."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value
+
+
+class SwitchAsGiven(click.types.BoolParamType):
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value
+
+
+class ListOption(click.Option):
+    """A repeatable option. Its own environment variable holds one value a line; uvicorn's separates
+    them as uvicorn does, by blanks, or directories as in PATH.
+    """
 
     def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
         text = self.resolve_envvar_value(ctx)
-        return None if text is None else [line for line in text.splitlines() if line.strip()]
-
-
-class NumberOrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """An integer, or one of some words."""
-
-    name = "integer"
-
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self.words = words
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return value if value in self.words else click.INT.convert(value, param, ctx)
+        if text is None:
+            return None
+        own, _ = environment_of(self.name or "")
+        if os.environ.get(own) or self.name not in SEVERAL_UNDER_UVICORN:
+            return [line for line in text.splitlines() if line.strip()]
+        return text.split(os.pathsep if isinstance(self.type, PathAsGiven) else None)
 
 
 def version_text() -> str:
@@ -131,25 +159,23 @@ def make_option(name: str, spec: Option) -> click.Option:
         "show_default": default not in (None, "", []),
     }
     if spec.kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], **settings)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], type=SwitchAsGiven(), **settings)
     if spec.kind is list:
         settings |= {"metavar": spec.item, "type": type_of(spec), "multiple": True}
-        return LinesOption([flag, name], **settings)
-    if spec.choices:
-        return click.Option([flag, name], type=click.Choice(spec.choices), **settings)
-    if spec.item:
-        return click.Option([flag, name], metavar=spec.item, type=type_of(spec), **settings)
-    if spec.unit:
-        settings["metavar"] = spec.unit.upper()
+        return ListOption([flag, name], **settings)
+    metavar = spec.item or spec.unit.upper()
     if spec.words:
-        settings["metavar"] = "|".join([*spec.words, "INTEGER"])
-        return click.Option([flag, name], type=NumberOrWord(spec.words), **settings)
-    return click.Option([flag, name], type=spec.kind, **settings)
+        metavar = "|".join([*spec.words, "INTEGER"])
+    return click.Option([flag, name], metavar=metavar or None, type=type_of(spec), **settings)
 
 
-def type_of(spec: Option) -> click.ParamType[str]:
-    """Shells complete the names of files."""
-    return click.Path() if spec.item == "PATH" else click.STRING
+def type_of(spec: Option) -> click.ParamType[Any]:
+    """How --help names an option's values, and what shells complete."""
+    if spec.choices:
+        return ChoiceAsGiven(spec.choices)
+    if spec.item == "PATH":
+        return PathAsGiven("text")
+    return AsGiven({int: "integer", float: "float"}.get(spec.kind, "text"))
 
 
 def complete_app(

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from thestral.types import ASGIApplication
 
 LOOPS = ("auto", "uvloop", "asyncio", "none")
-# Where None is uvicorn's "not set" (and for the time-out its "for ever"), it is our default.
-UVICORN_UNSET = (
-    *("reload_dirs", "reload_includes", "reload_excludes", "headers"),
-    "timeout_graceful_shutdown",
-)
+# What None means where it is no value of the option's, and not its default: as under uvicorn.
+MEANT_BY_NONE = {"host": [""], "loop": "none"}  # every address; asyncio
 LARGEST_PORT = 65535
 LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core counts in 32 bits
 LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
@@ -685,19 +682,15 @@ class Config:
         also=(int,),
         optional=True,
     )
-    access_log: bool = option(True, help="Log each request.", group="Logging", kind=bool)
+    access_log: bool = option(
+        True, help="Log each request.", group="Logging", kind=bool, words=tuple(LOG_LEVELS)
+    )
 
     def __post_init__(self) -> None:
         if self.env_file is not None:
             from thestral.settings import load_environment  # which needs this module
 
             load_environment(os.fspath(self.env_file))
-        for name in UVICORN_UNSET:
-            value = getattr(self, name)
-            if value is None:
-                setattr(self, name, default_of(name))
-            elif isinstance(value, str) and name.startswith("reload_"):
-                setattr(self, name, [value])
         if self.callback_notify is not None and not callable(self.callback_notify):
             raise ConfigError(
                 "callback_notify", f"{self.callback_notify!r} given, expected an async function"
@@ -708,12 +701,13 @@ class Config:
             self.log_config = changed_default() or ""
         if self.workers is None:
             self.workers = workers_of_environment()
-        self.host = self.hosts
         self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
-        if isinstance(self.ssl_ca_certs, os.PathLike):
-            self.ssl_ca_certs = os.fspath(self.ssl_ca_certs)
         for name, spec in options():
-            setattr(self, name, checked(name, spec, getattr(self, name)))
+            value = getattr(self, name)
+            if value is None and not spec.optional:
+                value = MEANT_BY_NONE.get(name, default_of(name))
+            setattr(self, name, checked(name, spec, value))
+        self.access_log = bool(self.access_log)  # a level's name, which uvicorn takes for True
         for name in () if POSIX else NEED_POSIX:
             if getattr(self, name):
                 raise ConfigError(name, "needs POSIX, and this system is another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -11,6 +12,11 @@ from typing import Any
 
 from thestral._csrc import lib
 from thestral.errors import ConfigError
+
+SWITCH_TEXTS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off", ""), False),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Option:
         optional: None stands for "not set".
         flag: name on the command line if it is not the field's.
         item: what a value is, for --help; PATH is completed by the shell.
-        words: texts that may stand in place of a number.
+        words: texts that may stand in place of a number, or of a switch.
         secret: repr() of a Config and `thestral check` do not show it.
         also: types that a value given from Python may have, too.
     """
@@ -66,25 +72,57 @@ def checked(name: str, spec: Option, value: Any) -> Any:
     if value is None:
         if spec.optional:
             return None
-        raise ConfigError(name, f"None given, expected {describe(spec)}")
+        raise refused(name, spec, value)
     if spec.kind is list:
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ConfigError(name, f"{value!r} given, expected {describe(spec)}")
-        return list(value)
-    if isinstance(value, spec.also) or value in spec.words:
-        return value
-    wrong = ConfigError(name, f"{value!r} given, expected {describe(spec)}")
+        if isinstance(value, (str, os.PathLike)):
+            value = [value]
+        if not isinstance(value, Iterable):
+            raise refused(name, spec, value)
+        items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in value]
+        if name != "headers" and not all(isinstance(item, str) for item in items):
+            raise refused(name, spec, items)
+        return items
+    if isinstance(value, os.PathLike) and spec.item == "PATH":
+        value = os.fspath(value)
+    if isinstance(value, str):
+        value = read_text(spec, value)
+    elif isinstance(value, float) and spec.choices:
+        value = str(value)  # ssl-min-version = 1.2, in a file
+    given = value
     if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if spec.kind is bool and value in (0, 1):
+        value = bool(value)
+    if isinstance(value, spec.also) or value in spec.words:
+        return value
     if not isinstance(value, spec.kind) or (isinstance(value, bool) and spec.kind is not bool):
-        raise wrong
+        raise refused(name, spec, given)
     if spec.choices and value not in spec.choices:
-        raise wrong
+        raise refused(name, spec, given)
     if isinstance(value, (int, float)) and spec.kind is not bool:
         in_bounds = spec.lowest <= value <= spec.highest and math.isfinite(value)
         if not in_bounds or (spec.positive and value == 0):
-            raise wrong
+            raise refused(name, spec, given)
     return value
+
+
+def refused(name: str, spec: Option, value: Any) -> ConfigError:
+    return ConfigError(name, f"{value!r} given, expected {describe(spec)}")
+
+
+def read_text(spec: Option, text: str) -> Any:
+    """What a text stands for, as it comes from a command line, the environment, or a program that
+    hands on either; the text itself if it stands for nothing.
+    """
+    if text.lower() in (*spec.choices, *spec.words):
+        return text.lower()
+    if spec.kind is bool:
+        return SWITCH_TEXTS.get(text.strip().lower(), text)
+    for kind in (spec.kind, *spec.also):
+        if kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    return text
 
 
 def describe(spec: Option) -> str:
@@ -92,7 +130,7 @@ def describe(spec: Option) -> str:
     if spec.choices:
         return "one of " + ", ".join(spec.choices)
     if spec.kind is list:
-        return "a list"
+        return "a text or a list of them"
     if spec.kind is bool:
         return "True or False"
     if spec.kind is str:

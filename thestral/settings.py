@@ -48,9 +48,12 @@ def known(table: Any, path: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError("config", f"{path}: thestral is no table")
     names = {"app": "app"}
+    lists = set()
     for name, spec in options():
         names[name] = name
         names[spec.flag or name] = name
+        if spec.kind is list:
+            lists.add(name)
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
@@ -60,7 +63,9 @@ def known(table: Any, path: str) -> dict[str, Any]:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError("config", f"{path} has an unknown option {key!r}{hint}")
-        values[names[name]] = value
+        field = names[name]
+        one = field in lists and not isinstance(value, list)
+        values[field] = [value] if one else value
     return values
 
 

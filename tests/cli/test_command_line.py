@@ -298,7 +298,7 @@ def test_shell_completion(folder, words, completed):
         ),
         (["--timeout-head", "nan"], "'--timeout-head': nan given"),
         (["--limit-header-count", "-1"], "'--limit-header-count': -1 given, expected an integer"),
-        (["--lifespan", "maybe"], "'maybe' is not one of 'auto', 'on', 'off'"),
+        (["--lifespan", "maybe"], "'maybe' given, expected one of auto, on, off"),
         (["--header", "no colon"], "'--header': 'no colon' given, expected 'Name: Value'"),
         (["--header", "a b: c"], "'--header': 'a b' is not a field name"),
         (["--header", "a: b\rc"], "'--header': 'b\\rc' is not a field value"),

@@ -176,7 +176,7 @@ CLIENTS = ("--ssl-cert-reqs", "required")
         ((*SERVER, "--ssl-ciphers", "NONSENSE"), "--ssl-ciphers': 'NONSENSE' given, which is no"),
         ((*SERVER, "--ssl-version", "3"), "--ssl-version': 3 given, expected 17, or 5 for TLS 1.2"),
         ((*SERVER, "--ssl-version", "5", "--ssl-min-version", "1.3"), "but --ssl-version is TLS"),
-        ((*SERVER, "--ssl-min-version", "1.1"), "'1.1' is not one of '1.2', '1.3'"),
+        ((*SERVER, "--ssl-min-version", "1.1"), "'1.1' given, expected one of 1.2, 1.3"),
         ((*SERVER, "--timeout-tls-handshake", "0"), "'--timeout-tls-handshake': 0.0 given"),
         (("--ssl-certfile", "no.pem", "--workers", "2"), "'no.pem' cannot be read: No such"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from thestral import Config
-from thestral.config import options
+from thestral.config import default_of, options
 from thestral.errors import ConfigError, ThestralError
 
 GIB = 2**30  # what the help calls the largest size
@@ -70,8 +70,8 @@ NUMBERS = {
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
 ]
-# Whose None is uvicorn's.
-DEFAULT_FOR_NONE = {"timeout_graceful_shutdown": 30.0, "headers": [], "reload_dirs": []}
+# What None means under uvicorn, where it is no default.
+MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
 
 
 def refused(name, value):
@@ -125,25 +125,48 @@ def test_time_that_may_be_zero(name):
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", ["1", 1.0, True, b"1", [1]])
+@pytest.mark.parametrize("value", ["a", "", "1.0", 1.0, True, b"1", [1]])
 def test_integer_of_another_type_is_refused(name, value):
     assert repr(value) in refused(name, value)
 
 
 @pytest.mark.parametrize("name", TIMEOUTS)
-@pytest.mark.parametrize("value", ["1", True, None])
+@pytest.mark.parametrize("value", ["a", "", True, "inf"])
 def test_timeout_of_another_type_is_refused(name, value):
     assert str(value) in refused(name, value)
 
 
-def test_none_is_for_options_that_may_be_unset():
+def test_none_is_not_set():
+    """Programs hand on None for what their own options leave open."""
     for name, spec in options():
-        if name in UNSET:
-            assert taken(name, None) is None
-        elif name in DEFAULT_FOR_NONE:
-            assert taken(name, None) == DEFAULT_FOR_NONE[name]
-        elif spec.kind is not list:
-            assert refused(name, None).startswith("None given, expected ")
+        meant = None if spec.optional else MEANT_BY_NONE.get(name, default_of(name))
+        assert taken(name, None) == meant
+    assert {name for name, spec in options() if spec.optional} == set(UNSET)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("port", "8001", 8001),
+        ("timeout_keep_alive", "5", 5.0),
+        ("workers", "2", 2),
+        ("workers", "auto", "auto"),
+        ("ssl_cert_reqs", "2", 2),
+        ("ssl_cert_reqs", "required", "required"),
+        ("fd", "3", 3),
+        ("log_level", "INFO", "info"),
+        ("log_level", "10", 10),
+        ("lifespan", "ON", "on"),
+        ("ssl_min_version", 1.3, "1.3"),
+        ("access_log", "info", True),
+        ("access_log", "WARNING", True),
+        ("use_colors", "off", False),
+    ],
+)
+def test_text_means_what_it_means_on_the_command_line(name, text, value):
+    found = taken(name, text)
+    assert found == value
+    assert type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +182,6 @@ def test_choice_is_one_of_those_named(name, choices):
     for choice in choices:
         assert taken(name, choice) == choice
     assert refused(name, "maybe") == f"'maybe' given, expected one of {', '.join(choices)}"
-    refused(name, choices[0].upper())
     refused(name, "")
 
 
@@ -174,10 +196,12 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_switch_takes_true_and_false_alone(name):
-    assert taken(name, True) is True
-    assert taken(name, False) is False
-    for value in (0, 1, "yes", ""):
+def test_switch_is_on_or_off(name):
+    for value in (True, 1, "1", "true", "True", "yes", "on"):
+        assert taken(name, value) is True
+    for value in (False, 0, "0", "false", "no", "off", ""):
+        assert taken(name, value) is False
+    for value in (2, "maybe", b"1", [], {}):
         assert refused(name, value).endswith("expected True or False")
 
 
@@ -330,10 +354,17 @@ def test_framing_is_not_the_users(name):
     assert repr(name) in refused("headers", [(name, "1")])
 
 
-@pytest.mark.parametrize("value", ["X-One: 1", 5])
-def test_headers_that_are_no_list_are_refused(value):
-    # A text would be taken letter by letter.
-    refused("headers", value)
+def test_one_value_stands_for_a_list_of_it():
+    assert taken("headers", "X-One: 1") == [("X-One", "1")]
+    assert taken("host", "::1") == ["::1"]
+    assert taken("reload_dirs", Path("src")) == ["src"]
+    assert taken("reload_includes", ("*.html", Path("a"))) == ["*.html", "a"]
+
+
+@pytest.mark.parametrize("name", ["headers", "host", "reload_dirs"])
+def test_number_is_no_list(name):
+    refused(name, 5)
+    refused(name, [5])
 
 
 def test_configs_do_not_share_their_headers():

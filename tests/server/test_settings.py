@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from thestral.cli import main
+from thestral.config import Config, options
 
 APP = """
 events = []
@@ -93,7 +94,13 @@ def test_file_by_name(check, tmp_path):
     [
         ("prot = 1", "unknown option 'prot'; did you mean 'port'?"),
         ("port = 70000", "70000 given, expected an integer of at least 0 and at most 65535"),
-        ('port = "x"', "'--port': 'x' is not a valid integer"),
+        ('port = "x"', "'--port': 'x' given, expected an integer of at least 0"),
+        ("port = 1.5", "'--port': 1.5 given, expected an integer of at least 0"),
+        ("port = true", "'--port': True given, expected an integer of at least 0"),
+        ("host = 5", "'--host': [5] given, expected a text or a list of them"),
+        ("reload-dir = [5]", "'--reload-dir': [5] given, expected a text or a list of them"),
+        ("uds-permissions = 660", "'--uds-permissions': 660 given, expected a text"),
+        ('access-log = "maybe"', "'--access-log': 'maybe' given, expected True or False"),
         ("port = ", "'thestral.toml' cannot be read: "),
     ],
 )
@@ -102,6 +109,79 @@ def test_fault_of_a_file_is_one_line_and_status_2(check, tmp_path, text, words):
     result = check("checked:app")
     assert result.exit_code == 2
     assert words in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "text", "value"),
+    [
+        ("host", '"::1"', "::1", ["::1"]),
+        ("ssl_certfile", '"a.pem"', "a.pem", ["a.pem"]),
+        ("headers", '"X-A: 1"', "X-A: 1", [("X-A", "1")]),
+        ("reload_dirs", '"."', ".", ["."]),
+        ("forwarded_allow_ips", '"10.0.0.0/8"', "10.0.0.0/8", "10.0.0.0/8"),
+        ("port", "9000", "9000", 9000),
+        ("port", '"9000"', "9000", 9000),
+        ("timeout_head", "5", "5", 5.0),
+        ("workers", '"auto"', "auto", "auto"),
+        ("workers", "2", "2", 2),
+        ("log_level", '"INFO"', "INFO", "info"),
+        ("log_level", "10", "10", 10),
+        ("ssl_min_version", "1.3", "1.3", "1.3"),
+        ("factory", "true", "true", True),
+        ("access_log", '"info"', "info", True),
+        ("use_colors", "false", "false", False),
+    ],
+)
+def test_value_is_the_same_from_each_source(
+    name, written, text, value, check, tmp_path, monkeypatch
+):
+    spec = dict(options())[name]
+    flag = (spec.flag or name).replace("_", "-")
+    seen = [Config("checked:app", **{name: given}) for given in (value, text)]
+    monkeypatch.setattr("thestral.cli.show", seen.append)
+    check("checked:app", **{f"THESTRAL_{name.upper()}": text})
+    if spec.kind is bool:
+        check("checked:app", f"--{flag}" if value else f"--no-{flag}")
+    else:
+        check("checked:app", f"--{flag}", text)
+    (tmp_path / "thestral.toml").write_text(f"{flag} = {written}\n")
+    check("checked:app")
+    assert [getattr(config, name) for config in seen] == [value] * 5
+
+
+def test_list_in_a_file_where_the_command_line_takes_commas(check, tmp_path):
+    (tmp_path / "thestral.toml").write_text('forwarded-allow-ips = ["10.0.0.0/8", "unix"]\n')
+    result = check("checked:app")
+    assert shown(result, "forwarded_allow_ips") == "['10.0.0.0/8', 'unix']  (thestral.toml)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("UVICORN_HEADERS", "A:1 B:2", [("A", "1"), ("B", "2")]),
+        ("THESTRAL_HEADERS", "A: 1 B:2\n\nC: 3\n", [("A", "1 B:2"), ("C", "3")]),
+        ("UVICORN_RELOAD_DIRS", f"a{os.pathsep}b c", ["a", "b c"]),
+        ("THESTRAL_RELOAD_DIRS", f"a{os.pathsep}b c\nd", [f"a{os.pathsep}b c", "d"]),
+        ("UVICORN_RELOAD_INCLUDES", "*.html *.css", ["*.html", "*.css"]),
+        ("UVICORN_RELOAD_EXCLUDES", "a* b*", ["a*", "b*"]),
+        ("UVICORN_SSL_CERTFILE", f"a{os.pathsep}b c.pem", [f"a{os.pathsep}b c.pem"]),
+    ],
+)
+def test_lists_in_the_environment(check, name, text, value):
+    result = check("checked:app", "--no-reload", **{name: text})
+    assert shown(result, name.partition("_")[2].lower()) == f"{value!r}  (environment)"
+
+
+def test_own_variable_comes_before_uvicorns(check):
+    result = check("checked:app", THESTRAL_HEADERS="A: 1 2", UVICORN_HEADERS="B:1 C:2")
+    assert shown(result, "headers") == "[('A', '1 2')]  (environment)"
+
+
+def test_log_configuration_is_a_table(check, tmp_path):
+    (tmp_path / "thestral.toml").write_text("[log-config]\nversion = 1\nincremental = true\n")
+    result = check("checked:app")
+    assert result.exit_code == 0, result.output
+    assert shown(result, "log_config") == "{'version': 1, 'incremental': True}  (thestral.toml)"
 
 
 def test_missing_file_is_status_2(check):
