@@ -20,7 +20,7 @@ from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.importer import USUAL_NAMES
 from thestral.option import Option
 from thestral.running import end, server_for
-from thestral.server import Server, flush_output, leave
+from thestral.server import Server, flush_output, left_in_time
 from thestral.settings import load_environment, read_settings
 
 if TYPE_CHECKING:
@@ -276,7 +276,8 @@ def serve(app: str | None, **values: Any) -> None:
             click.echo("The application starts and stops.")
             return
         server = server_for(config)
-        server.run()
+        with left_in_time(server) if isinstance(server, Server) else contextlib.nullcontext():
+            server.run()
     except ConfigError as error:
         refuse(error)
     except ThestralError as error:
@@ -285,8 +286,6 @@ def serve(app: str | None, **values: Any) -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    if isinstance(server, Server):
-        leave(server)
 
 
 def show(config: Config) -> None:

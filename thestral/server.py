@@ -148,6 +148,8 @@ class Server:
     def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve in a new event loop until told to stop.
 
+        The program's own handler of a signal that stopped it, if it has one, is called at the end.
+
         Args:
             sockets: as serve().
 
@@ -157,6 +159,7 @@ class Server:
         """
         configure(self.config)
         self._run(self.work(sockets))
+        call_own_handlers(self._signals_taken)
 
     def check(self) -> None:
         """Import the application, run its lifespan from start to end, and open nothing.
@@ -510,11 +513,25 @@ def terminated_quietly() -> Generator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # The application may have set its own, at its import.
+        if signal.getsignal(signal.SIGTERM) is raise_terminated:
+            signal.signal(signal.SIGTERM, before)
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def call_own_handlers(taken: Sequence[int]) -> None:
+    """Raise signals again that the server has taken, the last one first, where the program or its
+    application has a handler of its own: what that closes should be closed.
+
+    A default one would end the process as a failure, which a stop on demand is not.
+    """
+    for number in reversed(taken):
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.raise_signal(number)
 
 
 def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
@@ -536,7 +553,21 @@ def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
         loop.close()
 
 
-def leave(server: Server) -> None:
+@contextlib.contextmanager
+def left_in_time(server: Server) -> Generator[None]:
+    """Run a server, and leave() even if a handler of the application's exits at its end."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.code, str):  # as the interpreter does
+            print(end.code, file=sys.stderr)
+            end.code = 1
+        leave(server, end.code or 0)
+        raise
+    leave(server)
+
+
+def leave(server: Server, status: int = 0) -> None:
     """End the process even if the application's tasks or threads do not: they had their time."""
     deadline = time.monotonic() + CANCEL_GRACE
     for thread in threading.enumerate():
@@ -547,7 +578,7 @@ def leave(server: Server) -> None:
         error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
         logging.shutdown()
         flush_output()
-        os._exit(0)
+        os._exit(status)
 
 
 def flush_output() -> None:

@@ -30,6 +30,7 @@ from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
 from thestral.server import (
     STOP_MARGIN,
+    call_own_handlers,
     is_terminal,
     load_configured,
     pid_file,
@@ -129,7 +130,8 @@ class Supervisor:
         self._target = config.worker_count
         self._roll: list[Worker] = []  # still to be replaced
         self._rolling = False
-        self._signals: list[str] = []  # names, not acted upon yet
+        self._signals: list[int] = []  # not acted upon yet
+        self._stopped_by: list[int] = []
         self.started = False
         self._stopping = False
         self._failures = 0  # in a row
@@ -163,6 +165,7 @@ class Supervisor:
                 self._drop_queues(number)
             listening.close_all(self._sockets)
         error_logger.info("Stopped parent process [%d]", os.getpid())
+        call_own_handlers(self._stopped_by)
 
     def _preload(self) -> Any:
         """Import the application once for all workers: they share its memory until they write."""
@@ -214,14 +217,16 @@ class Supervisor:
             writer.close()
 
     def _note_signal(self, number: int, frame: object) -> None:
-        self._signals.append(signal.Signals(number).name)
+        self._signals.append(number)
 
     def _take_signals(self) -> None:
         while self._signals:
-            name = self._signals.pop(0)
+            number = self._signals.pop(0)
+            name = signal.Signals(number).name
             error_logger.info("Received %s", name)
             gone = name == "SIGHUP" and self._on_terminal and not is_terminal()
             if gone or name in ("SIGINT", "SIGTERM"):
+                self._stopped_by.append(number)
                 self._stop()
             elif self._stopping:
                 continue

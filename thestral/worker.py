@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
 from thestral.logging import error_logger
-from thestral.server import Server, flush_output, leave
+from thestral.server import Server, flush_output, left_in_time
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -72,8 +72,8 @@ def run_worker(
     faulthandler.enable(all_threads=True)
     server = WorkerServer(config, pipe, app)
     try:
-        server.run(sockets)
-        leave(server)
+        with left_in_time(server):
+            server.run(sockets)
     except Terminated:
         sys.exit(0)
     except ThestralError as error:
@@ -146,6 +146,8 @@ class WorkerServer(Server):
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM drains, however often it comes; SIGQUIT does not wait."""
+        if number not in self._signals_taken:
+            self._signals_taken.append(number)
         if number == LEAVE_SIGNAL:
             self.force_exit = True
         self.should_exit = True
