@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from load import APP, Load, ask, ask_aside, workers
+from load import APP, LOCK, Load, ask, ask_aside, workers
 from support import wait_until
 
 pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
@@ -124,19 +124,41 @@ def test_app_dir_outside_is_watched(start, tmp_path_factory):
     assert changed.endswith(f"{outside.name}/other.py'")
 
 
-def test_running_request_does_not_hold_up_new_code(start, folder):
+def test_running_request_is_answered_by_the_old_code(start, folder):
     command = start()
     url = command.url()
     (old,) = workers(command, 1)
     asking = ask_aside(url, "/wait")
     command.saw("/wait")
     (folder / "main.py").write_text(version(2))
+    command.saw("Detected changes")
+    waiting = ask_aside(url, "/")  # the port stays open meanwhile
+    (folder / "release").touch()
+    new = workers(command, 2)[1]
+    asking.join()
+    waiting.join()
+    assert asking.pid == old
+    assert waiting.pid in (old, new)
+    command.stop()
+
+
+def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
+    """Only one of them may have the application's lock; a request does not hold it for ever."""
+    (folder / "main.py").write_text(LOCK + APP)
+    command = start()
+    url = command.url()
+    (old,) = workers(command, 1)
+    asking = ask_aside(url, "/wait")
+    command.saw("/wait")
+    (folder / "main.py").write_text(LOCK + version(2))
     new = workers(command, 2)[1]
     assert ask(url) == new
-    (folder / "release").touch()
     asking.join()
-    assert asking.pid == old
-    wait_until(lambda: not Path(f"/proc/{old}").exists())
+    assert asking.pid is None
+    command.saw("Killing worker 1, which does not stop")
+    assert not Path(f"/proc/{old}").exists()
+    assert "Waiting for a change" not in command.stderr
+    command.stop()
 
 
 @pytest.mark.parametrize(
