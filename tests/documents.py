@@ -52,7 +52,7 @@ UVICORN = {
     "port": ("8000", ""),
     "uds": ("", "`--uds-permissions` sets its mode, 666 as there"),
     "fd": ("", "the socket's family is found out; systemd's `LISTEN_FDS` too"),
-    "reload": ("off", "watchfiles is needed"),
+    "reload": ("off", "the old worker ends first, as there; by watchfiles, or by polling"),
     "reload_dirs": ("", ""),
     "reload_includes": ("", ""),
     "reload_excludes": ("", "`.venv`, `node_modules` and the like never matter"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import itertools
 import math
@@ -62,8 +63,10 @@ HOPELESS = 5
 REMINDER = 60.0  # seconds
 # For faulthandler to write what it has to.
 STACKS_GRACE = 1.0
-# Who has just saved a file does not wait for the requests of the old code.
+# Who has just saved a file does not wait longer for the requests of the old code.
 RELOAD_PATIENCE = 3.0  # seconds
+# What a worker meets that wants what its predecessor still holds: a port, a lock, a file, memory.
+HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
 
 
 @dataclass(eq=False)
@@ -77,6 +80,7 @@ class Worker:
         ready: time.monotonic() since when it serves; 0.0 while it starts.
         base: bytes of memory that it held when it was ready; 0 if unknown.
         reason: why it could not start, in its own words.
+        ends_first: while it stops no other starts, which may want what it holds.
     """
 
     number: int
@@ -91,6 +95,7 @@ class Worker:
     reason: str = ""
     retiring: bool = False
     stopping: bool = False
+    ends_first: bool = False
     stop_by: float = 0.0
     expires: float = math.inf
 
@@ -238,7 +243,7 @@ class Supervisor:
                 self._target = max(1, self._target - 1)
 
     def _take_changes(self) -> None:
-        """Files have changed: new workers at once, the old ones go."""
+        """Files have changed: the old workers go, then new ones start."""
         changed = self._reloader.take() if self._reloader is not None else []
         if not changed or self._stopping:
             return
@@ -247,6 +252,7 @@ class Supervisor:
         error_logger.warning("Detected changes in %s%s. Reloading...", shown, more)
         self._next_start = 0.0
         for worker in self._workers:
+            worker.ends_first = True
             self._stop_worker(worker)
             worker.stop_by = min(worker.stop_by, time.monotonic() + RELOAD_PATIENCE)
 
@@ -257,6 +263,8 @@ class Supervisor:
         that take another's place one by one.
         """
         if self._stopping or time.monotonic() < self._next_start:
+            return
+        if any(worker.ends_first for worker in self._workers):
             return
         staying = [worker for worker in self._workers if not worker.stopping]
         places = [worker for worker in staying if worker.replaces not in staying]
@@ -467,7 +475,16 @@ class Supervisor:
             raise WorkerError("A worker could not start")
         young = time.monotonic() - worker.started < SETTLED
         self._failures = self._failures + 1 if young else 0
-        if not worker.ready:
+        old = worker.replaces
+        if not worker.ready and old in self._workers and wants_what_is_held(worker.reason):
+            assert old is not None
+            error_logger.warning(
+                "Worker %d could not start beside the one that it replaces: stopping that first",
+                worker.number,
+            )
+            old.ends_first = True
+            self._stop_worker(old)
+        elif not worker.ready:
             self._give_up_rolling()
         if self._failures >= HOPELESS and not self._workers:
             raise WorkerError(f"No worker lives: {self._failures} in a row died at their start")
@@ -561,6 +578,11 @@ class Supervisor:
     def _unregister(self, thing: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selecting.unregister(thing)
+
+
+def wants_what_is_held(reason: str) -> bool:
+    """Whether a start has failed, by its error's text, for something that only one may have."""
+    return any(f"[Errno {number}]" in reason for number in HELD_BY_ANOTHER)
 
 
 def check_picklable(config: Config) -> None:

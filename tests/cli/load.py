@@ -84,6 +84,14 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"%d %d" % (os.getpid(), VERSION)})
 """
 
+# In front of it: what two processes cannot have at the same time.
+LOCK = """
+import fcntl
+
+lock = open("lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
+
 
 class Failure(NamedTuple):
     """A request without a whole answer of 200.

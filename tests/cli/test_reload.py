@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from load import APP, Load, ask, ask_aside, workers
+from load import APP, LOCK, Load, ask, ask_aside, workers
 from support import wait_until
 
-pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
+from thestral.config import Config
+from thestral.reloader import Reloader
+
+NOTICE = "Looking for changed files every 0.25 s; with the package watchfiles it takes less: pip"
 
 
 def version(number):
@@ -29,6 +32,23 @@ def folder(tmp_path):
 @pytest.fixture
 def start(start):
     return partial(start, "--reload")
+
+
+@pytest.fixture
+def start_polling(start, tmp_path_factory):
+    """start(), where watchfiles is not installed."""
+    stub = tmp_path_factory.mktemp("stub")
+    (stub / "watchfiles.py").write_text("raise ImportError('not here')\n")
+    return partial(start, env={"PYTHONPATH": str(stub)})
+
+
+@pytest.fixture(params=["watchfiles", "polling"])
+def start_either(request):
+    """start() with each way to see changes."""
+    if request.param == "polling":
+        return request.getfixturevalue("start_polling")
+    pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
+    return request.getfixturevalue("start")
 
 
 def reloads(command):
@@ -58,9 +78,9 @@ def test_new_code_and_no_refused_connection(start, folder, count):
     assert "Traceback" not in command.stderr
 
 
-def test_syntax_error_is_survived(start, folder):
+def test_syntax_error_is_survived(start_either, folder):
     (folder / "main.py").write_text("def app(:\n")
-    command = start()  # already broken when it starts
+    command = start_either()  # already broken when it starts
     for number in (1, 2):
         command.saw("SyntaxError: invalid syntax", times=number)
         command.saw("ended (exit 3). Waiting for a change...", times=number)
@@ -74,9 +94,9 @@ def test_syntax_error_is_survived(start, folder):
     assert command.wait() == 0
 
 
-def test_what_matters_and_what_does_not(start, folder):
+def test_what_matters_and_what_does_not(start_either, folder):
     (folder / ".env").write_text("")
-    command = start(
+    command = start_either(
         *("--reload-include", "*.html", "--reload-include", ".env"),
         *("--reload-exclude", "static", "--reload-exclude", "test_*.py"),
         "--reload-delay",
@@ -98,8 +118,21 @@ def test_what_matters_and_what_does_not(start, folder):
     assert pids[0] != workers(command, 5)[4]
 
 
-def test_directories(start, folder):
-    command = start("--reload-dir", "static", "--reload-dir", "templates")
+@pytest.mark.parametrize(
+    ("name", "matters"),
+    [
+        *[("a.py", True), ("a.txt", True), (".env", True), ("a/b.html", True)],
+        *[(".git/a", False), ("lib/site-packages/a.py", False), ("__pycache__/a", False)],
+        *[("a.py~", False), ("a.pyc", False), (".a.py.swp", False), (".#a.py", False)],
+    ],
+)
+def test_pattern_for_all_files_leaves_out_what_tools_write(name, matters, tmp_path):
+    config = Config("a:b", reload_dirs=[tmp_path], reload_includes="*")
+    assert Reloader(config, print).matters(None, str(tmp_path / name)) is matters
+
+
+def test_directories(start_either, folder):
+    command = start_either("--reload-dir", "static", "--reload-dir", "templates")
     command.url()
     workers(command, 1)
     (folder / "main.py").write_text(version(2))
@@ -110,6 +143,20 @@ def test_directories(start, folder):
     (folder / "templates" / "c.py").write_text("")
     workers(command, 3)
     assert reloads(command)[1:] == ["'templates/c.py'"]
+
+
+def test_polling_says_so_once_and_sees_what_goes_and_comes_back(start_polling, folder):
+    (folder / "a.py").write_text("")
+    command = start_polling()
+    command.url()
+    workers(command, 1)
+    (folder / "a.py").unlink()
+    workers(command, 2)
+    (folder / "a.py").write_text("")
+    workers(command, 3)
+    assert reloads(command) == ["'a.py'"] * 2
+    assert command.stderr.count(NOTICE) == 1
+    command.stop()
 
 
 def test_app_dir_outside_is_watched(start, tmp_path_factory):
@@ -124,19 +171,41 @@ def test_app_dir_outside_is_watched(start, tmp_path_factory):
     assert changed.endswith(f"{outside.name}/other.py'")
 
 
-def test_running_request_does_not_hold_up_new_code(start, folder):
+def test_running_request_is_answered_by_the_old_code(start, folder):
     command = start()
     url = command.url()
     (old,) = workers(command, 1)
     asking = ask_aside(url, "/wait")
     command.saw("/wait")
     (folder / "main.py").write_text(version(2))
+    command.saw("Detected changes")
+    waiting = ask_aside(url, "/")  # the port stays open meanwhile
+    (folder / "release").touch()
+    new = workers(command, 2)[1]
+    asking.join()
+    waiting.join()
+    assert asking.pid == old
+    assert waiting.pid in (old, new)
+    command.stop()
+
+
+def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
+    """Only one of them may have the application's lock; a request does not hold it for ever."""
+    (folder / "main.py").write_text(LOCK + APP)
+    command = start()
+    url = command.url()
+    (old,) = workers(command, 1)
+    asking = ask_aside(url, "/wait")
+    command.saw("/wait")
+    (folder / "main.py").write_text(LOCK + version(2))
     new = workers(command, 2)[1]
     assert ask(url) == new
-    (folder / "release").touch()
     asking.join()
-    assert asking.pid == old
-    wait_until(lambda: not Path(f"/proc/{old}").exists())
+    assert asking.pid is None
+    command.saw("Killing worker 1, which does not stop")
+    assert not Path(f"/proc/{old}").exists()
+    assert "Waiting for a change" not in command.stderr
+    command.stop()
 
 
 @pytest.mark.parametrize(
@@ -151,15 +220,3 @@ def test_bad_options(start, arguments, said):
     assert command.wait() == 2
     assert said in command.stderr
     assert "Traceback" not in command.stderr
-
-
-def test_without_watchfiles(start, folder, tmp_path_factory):
-    stub = tmp_path_factory.mktemp("stub")
-    (stub / "watchfiles.py").write_text("raise ImportError('not here')\n")
-    command = start(env={"PYTHONPATH": str(stub)})
-    assert command.wait() == 2
-    assert "'--reload': needs the package watchfiles: pip install 'thestral[standard]'" in (
-        command.stderr
-    )
-    assert "Traceback" not in command.stderr
-    assert not (folder / "imports").exists()

@@ -8,7 +8,7 @@ import resource
 import signal
 
 import pytest
-from load import APP, Load, ask, ask_aside, workers
+from load import APP, LOCK, Load, ask, ask_aside, workers
 from support import wait_until
 
 
@@ -142,6 +142,56 @@ def test_limit_of_requests_under_load(start, count):
         wait_until(lambda: pids[-1] in load.pids)
     command.saw(f"lifespan.shutdown {pids[0]}")
     assert "died" not in command.stderr
+    command.stop()
+
+
+# A name without a file (unix(7)), which ends with its socket, as a port does.
+NAME = """
+import socket
+
+side = socket.socket(socket.AF_UNIX)
+side.bind("\\0{}")
+"""
+# Whose failure is the application's message, and no exception of its import.
+IN_LIFESPAN = """
+import traceback
+
+inner = app
+
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        return await inner(scope, receive, send)
+    try:
+        exec(HELD, globals())
+    except OSError:
+        await receive()
+        text = traceback.format_exc()
+        return await send({"type": "lifespan.startup.failed", "message": text})
+    await inner(scope, receive, send)
+"""
+
+
+@pytest.mark.parametrize("held", ["lock", "name"])
+@pytest.mark.parametrize("where", ["import", "lifespan"])
+@pytest.mark.parametrize("how", ["limit", "SIGHUP"])
+def test_successor_that_cannot_start_beside_the_old_one(start, folder, held, where, how):
+    text = LOCK if held == "lock" else NAME.format(folder)
+    in_lifespan = f"{APP}\nHELD = {text!r}\n{IN_LIFESPAN}"
+    (folder / "main.py").write_text(text + APP if where == "import" else in_lifespan)
+    command = start("--limit-max-requests", "5", "--limit-max-requests-jitter", "0")
+    url = command.url()
+    (old,) = workers(command, 1)
+    if how == "SIGHUP":
+        command.signal(signal.SIGHUP)
+    else:
+        assert {ask(url) for _ in range(5)} == {old}
+    new = workers(command, 2)[1]
+    assert ask(url) == new
+    assert command.stderr.count("could not start beside the one that it replaces") == 1
+    assert command.stdout.index(f"lifespan.shutdown {old}") < command.stdout.index(
+        f"lifespan.startup {new}"
+    )
+    assert "given up" not in command.stderr
     command.stop()
 
 
