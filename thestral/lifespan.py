@@ -183,6 +183,8 @@ class Lifespan:
         _, pending = await asyncio.wait({self._task}, timeout=FINISH_GRACE)
         if pending:
             error_logger.warning("The application's lifespan does not end although it is cancelled")
+        else:
+            self._raised()  # seen: else asyncio says that nobody has looked
 
 
 def shutdown_event() -> asyncio.Event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 
 import pytest
@@ -123,6 +124,21 @@ def test_startup_failed_is_a_failure(mode, message, said):
     with logged() as records:
         assert outcome(app, mode) == said
     assert tracebacks(records) == []
+
+
+def test_raising_behind_startup_failed_is_said_once(caplog):
+    """As Starlette does: it has told why, and raises it, too."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        raise RuntimeError("no database")
+
+    with logged() as records:
+        assert outcome(app, "auto") == "no database"
+    gc.collect()  # asyncio would complain of an exception that nobody has looked at
+    assert tracebacks(records) == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 class Wordless(RuntimeError):
