@@ -85,7 +85,8 @@ def writes(serve):
             return connection
 
         connection = running.call(begin)
-        wait_until(lambda: not running.context.cycles)
+        count = b"".join(requests).count(b" HTTP/1.1\r\n")
+        wait_until(lambda: running.context.total_requests == count and not running.context.cycles)
         running.call(lambda: connection.connection_lost(None))
         return transport.writes
 
