@@ -144,7 +144,7 @@ class Chromium:
         )
 
     def measure(self, port: int, streams: int) -> dict[str, list[float]]:
-        """What the page sees of so many streams by EventSource, and as many by fetch().
+        """Open this many streams with EventSource, then as many with fetch(), and time each.
 
         Raises:
             ValueError: it sees something else, or does not answer.

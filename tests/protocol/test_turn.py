@@ -401,6 +401,26 @@ def test_a_denial_leaves_before_its_body_comes(serve):
 # --- Others have their turn -----------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def read_meanwhile(sock):
+    """Read all that comes, in a thread; at the end shut the connection down."""
+    stop = threading.Event()
+
+    def read():
+        with contextlib.suppress(OSError):
+            while not stop.is_set() and sock.recv(1 << 20):
+                pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sock.shutdown(2)
+        reader.join()
+
+
 @on_every_transport
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("size", [1, 1000, 65536])
@@ -419,24 +439,13 @@ def test_a_sender_that_never_waits_leaves_others_their_turn(serve, method, size)
         await send(body(b"here"))
 
     running = serve(app)
-    stop = threading.Event()
     with running.connect() as sock:
         sock.sendall(get("/endless").replace(b"GET", method.encode()))
         assert read_head(sock).startswith(b"HTTP/1.1 200 ")
-
-        def read():
-            with contextlib.suppress(OSError):
-                while not stop.is_set() and sock.recv(1 << 20):
-                    pass
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        for _ in range(20):
-            assert running.raw(GET_CLOSE).endswith(b"here")
-        assert not ended
-        stop.set()
-        sock.shutdown(2)
-        reader.join()
+        with read_meanwhile(sock):
+            for _ in range(20):
+                assert running.raw(GET_CLOSE).endswith(b"here")
+            assert not ended
     wait_until(lambda: ended)
 
 
@@ -452,23 +461,12 @@ def test_a_websocket_that_pours_leaves_others_their_turn(serve):
             await send({"type": "websocket.send", "bytes": b"x" * 1000})
 
     running = serve(app, lifespan="off")
-    stop = threading.Event()
     with running.connect() as sock:
         sock.sendall(UPGRADE)
         assert read_head(sock).startswith(b"HTTP/1.1 101 ")
-
-        def read():
-            with contextlib.suppress(OSError):
-                while not stop.is_set() and sock.recv(1 << 20):
-                    pass
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        for _ in range(20):
-            assert running.raw(GET_CLOSE).endswith(b"here")
-        stop.set()
-        sock.shutdown(2)
-        reader.join()
+        with read_meanwhile(sock):
+            for _ in range(20):
+                assert running.raw(GET_CLOSE).endswith(b"here")
 
 
 def test_a_message_that_was_sent_is_no_error_if_its_client_leaves_in_the_turn_of_the_others(serve):
