@@ -505,6 +505,46 @@ def test_a_message_that_was_sent_is_no_error_if_its_client_leaves_in_the_turn_of
     ]
 
 
+def test_a_burst_that_fills_the_transport_waits_for_the_client(serve):
+    """Its output leaves when the turn ends, which is when the transport has enough."""
+    sent = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        for number in range(1000):
+            await send(body(b"x", more=True))
+            sent.append(number)
+
+    class Full(Transport):
+        def write(self, data):
+            super().write(data)
+            self.connection.pause_writing()
+
+    running = serve(app)
+
+    async def go():
+        transport = Full()
+        connection = transport.connection = HTTP1Connection(running.context)
+        connection.connection_made(transport)
+        connection.data_received(GET)
+        while not transport.writes:
+            await asyncio.sleep(0)
+        for _ in range(10):  # the loop turns, and nothing moves
+            stalled = len(sent)
+            await asyncio.sleep(0)
+            assert len(sent) == stalled
+        connection.resume_writing()
+        while len(transport.writes) < 2:
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return stalled
+
+    stalled = asyncio.run_coroutine_threadsafe(go(), running.loop).result(PATIENCE)
+    assert 0 < stalled < 1000
+    wait_until(lambda: not running.context.cycles)
+
+
 def test_parts_between_which_an_application_blocks_do_not_wait(writes):
     """But for the first, which nothing tells from one that is followed at once."""
     blocking = 0.02  # seconds; connection.BURST_TIME is 0.005

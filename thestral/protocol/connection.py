@@ -514,7 +514,7 @@ class Cycle:
         """
         if waited and self._gone:
             raise ClientDisconnected("the client is gone")
-        return True
+        return self._gone or self.stream.is_writable()
 
     def may_go_on(self) -> bool:
         """Whether the application may send more in this turn: the client reads, and others have

@@ -164,7 +164,7 @@ class HTTPCycle(Cycle):
             self._expect_client()
             return True
         if self._file < 0:
-            return True
+            return self.stream.is_writable()
         done = False
         try:
             done = self._send_pieces()
