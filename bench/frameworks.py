@@ -51,6 +51,14 @@ async def streamed(request: Request) -> StreamingResponse:
 stream = Starlette(routes=[Route("/", streamed)])
 
 
+async def streaming_response(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The response alone, without an application's routes and middleware around it."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await StreamingResponse(parts(), media_type="text/plain")(scope, receive, send)
+
+
 async def file(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """The file that BENCH_FILE names: by http.response.pathsend where the server offers it, else in
     chunks that a thread reads, as Starlette does both.

@@ -72,6 +72,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "stream, first step": Scenario(Setup("applications:stream"), STREAM, unit="stream"),
     "stream, after an await": Scenario(Setup("applications:late_stream"), STREAM, unit="stream"),
+    "stream, StreamingResponse": Scenario(
+        Setup("frameworks:streaming_response"), STREAM, unit="stream"
+    ),
     "stream, Starlette": Scenario(Setup("frameworks:stream"), STREAM, unit="stream"),
     "1 MB file by pathsend": Scenario(
         Setup("frameworks:file"), Requests(expected=LARGE, connections=8), primary="rate"

@@ -113,6 +113,7 @@ cdef class Cycle:
     cdef object on_end(self)
     cdef object on_disconnect(self)
     cdef object on_closed(self)
+    cdef object on_over(self)
     cdef object on_writable(self)
     cdef object on_turn_end(self)
     cdef object on_deadline(self)

@@ -436,6 +436,9 @@ class Cycle:
         self.wake_readers()
         self.on_writable()
 
+    def on_over(self) -> None:
+        """The response has come to its end, complete or refused."""
+
     def on_writable(self) -> None:
         """The peer has taken enough."""
         if self._writers is not None:

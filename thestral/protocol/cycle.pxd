@@ -54,12 +54,10 @@ cdef class HTTPCycle(Cycle):
     @cython.locals(expects_body=bint)
     cdef bint _extend(self, dict message) except -1
     cdef object _unexpected(self, object kind)
-    cdef object _is_complete(self)
     cdef object _end_with_trailers(self, dict message)
     cdef object _open_path(self, dict message)
     cdef object _take_file(self, dict message)
     cdef object _begin_file(self, object offset, object size, bint last)
-    cdef object _write(self, bytes data, bint end)
     cdef bint _send_pieces(self) except -1
     cdef object _close_file(self)
 

@@ -205,11 +205,10 @@ class HTTPCycle(Cycle):
         if self._state == EXPECT_FIRST_BODY and not end:
             self._begin_body()
         self._body_begun = True
-        self._write(body, end)
+        self.stream.write(body, end)
         self.count(len(body))
         if end:
-            self._state = COMPLETE
-            self._is_complete()
+            self.on_over()
         elif cut:
             self._cut()
         elif before_trailers:
@@ -227,11 +226,7 @@ class HTTPCycle(Cycle):
         """End a response that is not complete in a way that the client can see."""
         self._state = COMPLETE
         self.stream.cut()
-        self._is_complete()
-
-    def _is_complete(self) -> None:
-        self.wake_readers()
-        self.on_writable()  # another task that waited to send
+        self.on_over()
 
     def _end_with_trailers(self, message: dict[str, Any]) -> None:
         """Gather trailer fields; the last message of them ends the response."""
@@ -241,8 +236,7 @@ class HTTPCycle(Cycle):
             self._trailers = trailers
             return
         self.stream.write_trailers(trailers)
-        self._state = COMPLETE
-        self._is_complete()
+        self.on_over()
 
     # --- A client that is gone ----------------------------------------------------------------
 
@@ -345,7 +339,7 @@ class HTTPCycle(Cycle):
             if last and self._trailers is None and self.stream.announced() < 0:
                 self.stream.announce(size)
             self._begin_body()
-            self._write(b"", False)
+            self.stream.write(b"", False)
         self._body_begun = True
         self._state = EXPECT_FILE
 
@@ -358,7 +352,7 @@ class HTTPCycle(Cycle):
             if sent < 0:
                 data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
                 sent = len(data)
-                self._write(data, False)
+                self.stream.write(data, False)
             if self._gone:
                 self._expect_client()
                 return True
@@ -376,21 +370,9 @@ class HTTPCycle(Cycle):
                 self._state = EXPECT_TRAILERS
                 return True
             self._state = COMPLETE
-            self._write(b"", True)
-            self._is_complete()
+            self.stream.write(b"", True)
+            self.on_over()
         return True
-
-    def _write(self, data: bytes, end: bool) -> None:
-        """
-        Raises:
-            LocalProtocolError: the body is not as long as announced; the response is over.
-        """
-        try:
-            self.stream.write(data, end)
-        except LocalProtocolError:
-            self._state = COMPLETE
-            self._is_complete()
-            raise
 
     def _close_file(self) -> None:
         if self._file >= 0:
@@ -419,11 +401,16 @@ class HTTPCycle(Cycle):
         self._close_file()
         Cycle.on_closed(self)
 
+    def on_over(self) -> None:
+        self._state = COMPLETE
+        self.wake_readers()
+        self.on_writable()  # another task that waited to send
+
     def on_turn_end(self) -> None:
         Cycle.on_turn_end(self)
         if self._state == EXPECT_FIRST_BODY:
             self._begin_body()
-            self._write(b"", False)
+            self.stream.write(b"", False)
 
     def on_drain(self) -> None:
         # A stream of events has no end of its own. What it still sends is sent.

@@ -847,14 +847,18 @@ class HTTP1Stream(Stream):
         elif self.chunked:
             writer.write(b"0\r\n\r\n")
         if surplus:
+            cycle = self.cycle
             self._complete()
+            cycle.on_over()
             raise LocalProtocolError(
                 f"the body is {surplus} bytes or more longer than its content-length; not sent"
             )
         if end:
             if self.left > 0:
                 missing = self.left
+                cycle = self.cycle
                 self.cut()
+                cycle.on_over()
                 raise LocalProtocolError(
                     f"the body is {missing} bytes shorter than its content-length"
                 )
