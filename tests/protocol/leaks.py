@@ -1,4 +1,4 @@
-"""Whether a client that is gone leaves anything behind."""
+"""Whether a client that is gone leaves anything behind, without help from the garbage collector."""
 
 import gc
 
@@ -8,22 +8,29 @@ from apps import (
 )
 from support import wait_until
 
-PER_EXCHANGE = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle"}
+from thestral._core.websocket import FrameParser
+from thestral.protocol.connection import Connection, Cycle, Stream
+
+PER_EXCHANGE = (Connection, Stream, Cycle, FrameParser)
 
 
 @pytest.fixture(autouse=True)  # in each module that imports it
 def only_ours():
-    """What was there before does not count, and need not be walked through: it is frozen.
+    """Count only this test's objects, and keep the collector from freeing any of them.
 
-    And stays so: thawed, the heap of all imports would be walked after each later test.
+    Objects made before are frozen, and stay so: thawed, the heap of all imports would be walked
+    after each later test.
     """
+    gc.collect()
     gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def alive() -> list[object]:
-    """What is left of this test's connections and exchanges."""
-    gc.collect()
-    return [o for o in gc.get_objects() if type(o).__name__ in PER_EXCHANGE]
+    """This test's connections and exchanges that still exist."""
+    return [o for o in gc.get_objects() if isinstance(o, PER_EXCHANGE)]
 
 
 def nothing_stays(running) -> None:

@@ -1,10 +1,10 @@
 """Clients that go, at each point and in each way: what the application is told, what stays."""
 
 import asyncio
-import gc
 import socket
 
 import pytest
+from leaks import nothing_stays, only_ours  # noqa: F401
 from support import on_every_transport, wait_until
 from ws_apps import Gate, Sessions, accept, echo, send_bytes, send_text, ws_only
 from ws_client import PING, TEXT, Client, close_frame, connected, frame
@@ -12,28 +12,6 @@ from ws_client import PING, TEXT, Client, close_frame, connected, frame
 from thestral.errors import ClientDisconnected
 
 CLOSING = "websocket.close"
-
-PER_CONNECTION = {"HTTP1Connection", "HTTP1Stream", "HTTPCycle", "WebSocketCycle", "FrameParser"}
-
-
-@pytest.fixture(autouse=True)
-def only_ours():
-    """What was there before does not count, and need not be walked through: it is frozen.
-
-    And stays so: thawed, the heap of all imports would be walked after each later test.
-    """
-    gc.freeze()
-
-
-def alive() -> list[object]:
-    gc.collect()
-    return [o for o in gc.get_objects() if type(o).__name__ in PER_CONNECTION]
-
-
-def nothing_stays(running) -> None:
-    wait_until(lambda: not running.context.connections)
-    wait_until(lambda: not running.context.cycles)
-    wait_until(lambda: not alive(), 3)
 
 
 def go_by_close(client: Client) -> None:
