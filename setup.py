@@ -47,13 +47,14 @@ else:
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
 HEADERS = [f"csrc/{name}.h" for name in OURS]
-PROTOCOL = ["access", "connection", "context", "cycle", "http1", "runner", "scope", "tls"]
-PROTOCOL += ["proxy", "transport", "turn", "websocket"]
+PROTOCOL = ["access", "clock", "connection", "context", "cycle", "http1", "phases"]
+PROTOCOL += ["proxy", "runner", "scope", "settings", "tls", "transport", "turn", "websocket"]
 # Modules that a plain request does not run through are made small: a third of their size.
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
 SMALL = {"thestral._core.errors"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "transport", "turn", "websocket")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "phases", "proxy")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("settings", "tls", "transport", "turn")}
+SMALL |= {"thestral.protocol.websocket"}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

@@ -26,8 +26,9 @@ from thestral import Config
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
 from thestral.loop import loop_factory
-from thestral.protocol.context import ParserLimits, WorkerContext
+from thestral.protocol.context import WorkerContext
 from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.settings import ParserLimits
 
 SEED = 2616
 ROUNDS = 4  # seeds
@@ -377,8 +378,8 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
             if not connection.eof_received():
                 wire.close()
         elif kind == 15 and rng.random() < 0.2 * trouble:
-            context.refresh()
-            connection.check_deadlines(context.now + FOREVER)
+            context.clock.refresh()
+            connection.check_deadlines(context.clock.now + FOREVER)
         elif kind == 16 and rng.random() < 0.1 * trouble:
             context.draining = True
             connection.drain()
@@ -392,7 +393,7 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
     application.released.set()
     for _ in range(STEPS):
         await asyncio.sleep(0)
-    asked = requests_of(data[:at], context.limits)
+    asked = requests_of(data[:at], context.settings.limits)
     served = [(scope.get("method", "GET"), scope["raw_path"]) for scope in application.scopes]
     assert served == [request[:2] for request in asked[: len(served)]]
     for body, (_, _, whole) in zip(application.bodies, asked, strict=False):

@@ -41,7 +41,7 @@ def test_silent_connection_is_closed_without_a_word(serve):
     with running.connect() as sock:
         raw, took = timed(sock, since)
     assert raw == b""
-    assert SHORT * 0.5 < took < LATE
+    assert SHORT <= took < LATE
     nothing_stays(running)
 
 
@@ -56,7 +56,7 @@ def test_half_head_is_408(serve, sent, behind):
     replies = take_replies(raw)
     assert [reply.status for reply in replies] == ([200, 408] if behind else [408])
     assert replies[-1].one(b"connection") == b"close"
-    assert SHORT * 0.5 < took < LATE
+    assert SHORT <= took < LATE
     nothing_stays(running)
 
 
@@ -100,7 +100,7 @@ def test_half_body_is_408_and_a_disconnect(serve, sent):
         raw, took = timed(sock, since)
     (reply,) = take_replies(raw)
     assert reply.status == 408
-    assert SHORT * 0.5 < took < LATE
+    assert SHORT <= took < LATE
     wait_until(lambda: seen and seen[-1] == "http.disconnect")
     nothing_stays(running)
 
@@ -156,7 +156,7 @@ def test_idle_keep_alive_connection_is_closed(serve, behind):
         sock.settimeout(3)
         raw, took = timed(sock, since)
         assert len(take_replies(raw)) == 2
-        assert SHORT * 0.5 < took < LATE
+        assert SHORT <= took < LATE
         wait_until(lambda: not running.context.connections, 4)
     nothing_stays(running)
 

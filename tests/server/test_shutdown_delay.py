@@ -15,7 +15,7 @@ from support import PATIENCE, on_every_transport, read_all, read_head, read_resp
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSES = b"\r\nconnection: close\r\n"
-# From the end of a request to the end of its connection: protocol.http1.DRAIN_GRACE and a tick.
+# From the end of a request to the end of its connection: protocol.phases.DRAIN_GRACE and a tick.
 GRACE = 1.0
 
 

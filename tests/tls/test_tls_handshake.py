@@ -227,7 +227,7 @@ def test_handshake_time_out_is_not_that_of_the_request(serve):
     running = serve(hello, timeout_tls_handshake=0.2, timeout_head=PATIENCE)
     with running.connect() as sock:
         deadline = running.call(lambda: max(one.deadline for one in running.context.connections))
-        assert deadline > running.call(lambda: running.context.now) + 1
+        assert deadline > running.call(lambda: running.context.clock.now) + 1
         sock.sendall(GET_CLOSE)
         assert read_all(sock).endswith(b"hello")
 

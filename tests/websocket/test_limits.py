@@ -359,8 +359,8 @@ def test_client_that_reads_slowly_is_not_dropped(serve):
     running = serve(ws_only(flooding(rounds * 20, part // 20)), timeout_write=0.4)
     with connected(running, receive_buffer=65536) as client:
         for _ in range(rounds):
-            now = running.context.now
-            wait_until(lambda now=now: running.context.now > now + 0.15)
+            now = running.context.clock.now
+            wait_until(lambda now=now: running.context.clock.now > now + 0.15)
             for _ in range(20):
                 assert client.read().opcode == BINARY
         assert client.read_close() == (1000, "")

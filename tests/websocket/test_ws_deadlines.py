@@ -197,7 +197,7 @@ def test_the_deadline_of_the_head_ends_with_it(serve):
     running = serve(Sessions(echo), timeout_head=0.1, timeout_keep_alive=0.1, timeout_body=0.1)
     with connected(running) as client:
         (connection,) = running.context.connections
-        now = running.context.now
-        wait_until(lambda: running.context.now > now + 0.5)
+        now = running.context.clock.now
+        wait_until(lambda: running.context.clock.now > now + 0.5)
         assert connection in running.context.connections
         client.works()

@@ -264,7 +264,7 @@ class Connection(Protocol):
         if unsent == 0 and not self.write_paused:
             self.write_deadline = 0.0
         elif self.write_deadline == 0.0 or taken > self.taken:
-            self.write_deadline = now + self.context.timeout_write
+            self.write_deadline = self.context.clock.after(self.context.timeouts.write)
         self.taken = taken
         if 0.0 < self.write_deadline <= now:
             self.abort()

@@ -145,7 +145,7 @@ class HTTPCycle(Cycle):
         Raises:
             LocalProtocolError: the scope does not offer this extension.
         """
-        if kind not in self.context.offered:
+        if kind not in self.context.settings.offered:
             option = kind.removeprefix("http.response.")
             raise LocalProtocolError(f"{kind!r} is not offered: it needs the option --{option}")
 
@@ -245,7 +245,7 @@ class HTTPCycle(Cycle):
         Raises:
             ClientDisconnected: the client is gone, and the application wants to know (ASGI 2.4).
         """
-        if self.context.raises_when_gone:
+        if self.context.settings.raises_when_gone:
             raise ClientDisconnected("the client is gone")
 
     def _drop(self, message: dict[str, Any]) -> None:

@@ -13,23 +13,27 @@ from thestral.protocol.transport cimport SocketTransport
 from thestral.protocol.websocket cimport WebSocketCycle
 
 # Of the .py beside this: C integers, so that comparing with them makes no object.
-cdef int BODY
-cdef int END
-cdef int HEAD
+cdef int BODY_READ
+cdef int END_READ
+cdef int HEAD_READ
 cdef Py_ssize_t READ_HIGH_WATER
 cdef Py_ssize_t PIPELINE_HIGH_WATER
 cdef Py_ssize_t DISCARD_MAX
 cdef Py_ssize_t SENDFILE_MIN
 cdef Py_ssize_t SENDFILE_MAX
 cdef int REQUESTS_PER_TURN
-cdef int NOTHING
-cdef int REQUEST
-cdef int HEAD_REST
-cdef int BODY_REST
-cdef int NEXT_REQUEST
-cdef int HANGUP
-cdef int NOTHING_KNOWN
 cdef int CLIENT_CLOSED_REQUEST
+cdef int FIRST_HEAD
+cdef int HEAD
+cdef int BODY
+cdef int RESPONDING
+cdef int IDLE
+cdef int LAST_CHANCE
+cdef int TUNNEL
+cdef int LINGERING
+cdef int CLOSING
+cdef double LINGER_TIMEOUT
+cdef double DRAIN_GRACE
 
 
 cdef class HTTP1Stream
@@ -38,12 +42,15 @@ cdef class HTTP1Stream
 cdef class HTTP1Connection(Connection):
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
-    cdef bint _lingering
     cdef bint _eof
     cdef bint _scheduled
-    cdef int _owes
+    cdef int _phase
+    cdef double _since
 
     cpdef object data_received(self, bytes data)
+    @cython.locals(wait=double)
+    cdef object enter(self, int phase)
+    cdef bint has_ended(self) noexcept
     cpdef object advance(self)
     cdef object _read(self)
     cdef bint has_room(self)

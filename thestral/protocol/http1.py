@@ -14,6 +14,20 @@ from thestral.logging import client_address
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.handshake import accept_token, agree_on_deflate
+from thestral.protocol.phases import (
+    BODY,
+    CLOSING,
+    DRAIN_GRACE,
+    FIRST_HEAD,
+    HEAD,
+    IDLE,
+    LAST_CHANCE,
+    LINGER_TIMEOUT,
+    LINGERING,
+    PHASES,
+    RESPONDING,
+    TUNNEL,
+)
 from thestral.protocol.runner import start
 from thestral.protocol.scope import http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket import WebSocketCycle
@@ -23,9 +37,9 @@ if TYPE_CHECKING:
     from thestral.protocol.context import WorkerContext
     from thestral.types import Headers
 
-HEAD = int(Event.HEAD)
-BODY = int(Event.BODY)
-END = int(Event.END)
+HEAD_READ = int(Event.HEAD)
+BODY_READ = int(Event.BODY)
+END_READ = int(Event.END)
 
 # Body that the application has not taken: reading pauses above this.
 READ_HIGH_WATER = 64 * 1024  # bytes
@@ -40,22 +54,6 @@ DISCARD_MAX = 256 * 1024  # bytes
 SENDFILE_MIN = 64 * 1024  # bytes
 # And at most so many at once: a client that reads as fast as we send would keep the loop.
 SENDFILE_MAX = 512 * 1024  # bytes
-# A refused client is read from a little longer, so that its unread bytes do not reset the
-# connection before it has read the refusal: RFC 9112 section 9.6.
-LINGER_TIMEOUT = 2.0  # seconds
-# At a shutdown the next request may be on its way on a connection that was busy this recently.
-DRAIN_GRACE = 1.0  # seconds
-
-# What the peer owes while a deadline runs.
-NOTHING = 0
-REQUEST = 1  # the first head: a silent peer is dropped without a word
-HEAD_REST = 2
-BODY_REST = 3
-NEXT_REQUEST = 4
-HANGUP = 5
-NOTHING_KNOWN = 6  # a tunnel: what is owed, its cycle knows
-LAST_REQUEST = 7  # none has to come any more
-
 # nginx's status for a request whose client was gone before there was a response.
 CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
@@ -75,13 +73,25 @@ class HTTP1Connection(Connection):
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)
-        limits = context.limits
+        limits = context.settings.limits
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
-        self._lingering = False
+        self._phase = FIRST_HEAD
+        self._since = 0.0  # Clock.now when the phase began
         self._eof = False
         self._scheduled = False
-        self._owes = NOTHING
+
+    def enter(self, phase: int) -> None:
+        """Go over to a phase; what the client owes in it, it owes from now on."""
+        context = self.context
+        self._phase = phase
+        self._since = context.clock.now
+        wait: float = context.waits[phase]
+        self.deadline = context.clock.after(wait) if wait > 0.0 else 0.0
+
+    def has_ended(self) -> bool:
+        """Whether nothing that the client sends is looked at any more."""
+        return self._phase >= LINGERING or self.lost
 
     # --- asyncio's side -----------------------------------------------------------------------
 
@@ -89,14 +99,13 @@ class HTTP1Connection(Connection):
         self.open(transport)
         self.scope_template = scope_template(self)
         context = self.context
-        if 0 < context.limit_connections < len(context.connections):
+        if 0 < context.settings.limit_connections < len(context.connections):
             self._refuse(overloaded())
             return
-        self.deadline = self.context.now + self.context.timeout_head
-        self._owes = REQUEST
+        self.enter(FIRST_HEAD)
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering or self.lost:
+        if self.has_ended():
             return
         stream = self._stream
         if stream is not None and stream.tunnel:
@@ -107,7 +116,7 @@ class HTTP1Connection(Connection):
 
     def receive_from(self, buffer: ReadBuffer) -> None:
         """As data_received(), without a copy of what is used up within the call."""
-        if self._lingering or self.lost:
+        if self.has_ended():
             return
         stream = self._stream
         if stream is not None and stream.tunnel:
@@ -133,7 +142,7 @@ class HTTP1Connection(Connection):
         """The client sends no more, but may still read: a response goes on."""
         self._eof = True
         stream = self._stream
-        if self._lingering or (stream is not None and stream.tunnel):
+        if self.has_ended() or (stream is not None and stream.tunnel):
             return False
         if stream is not None and stream.request_complete:
             cycle = stream.cycle
@@ -179,7 +188,7 @@ class HTTP1Connection(Connection):
     def advance(self) -> None:
         """Go on with what is in the parser; scheduled, so never within an application's step."""
         self._scheduled = False
-        if self.lost or self._lingering:
+        if self.has_ended():
             return
         stream = self._stream
         if stream is None:
@@ -206,22 +215,21 @@ class HTTP1Connection(Connection):
     def _next(self) -> None:
         parser = self._parser
         requests = 0
-        while not self._lingering and not self.lost:
+        while not self.has_ended():
             stream = self._stream
             if self.write_paused if stream is None else stream.request_complete:
                 self._keep_waiting()
                 return
             event = parser.next_event()
-            if event == HEAD:
+            if event == HEAD_READ:
                 self._begin()
-            elif event == BODY:
+            elif event == BODY_READ:
                 self._take_body()
-            elif event == END:
+            elif event == END_READ:
                 stream = self._stream
                 assert stream is not None
                 stream.request_complete = True
-                self.deadline = 0.0
-                self._owes = NOTHING
+                self.enter(RESPONDING)
                 if stream.discarding:
                     self.finish(stream)
                     continue
@@ -240,10 +248,9 @@ class HTTP1Connection(Connection):
                     self.resume_reading()
                 if stream is None:
                     if not parser.is_idle():
-                        if self._owes != HEAD_REST:
-                            self._owes = HEAD_REST
-                            self.deadline = self.context.now + self.context.timeout_head
-                    elif self._owes == NOTHING:
+                        if self._phase != HEAD:
+                            self.enter(HEAD)
+                    elif self._phase == RESPONDING:
                         self._idle()  # what was behind the last request was an empty line
                 else:
                     self._start(stream)
@@ -284,23 +291,23 @@ class HTTP1Connection(Connection):
         if context.access_log.timed:
             stream.began = monotonic()
         self._stream = stream
-        if parser.websocket and context.websocket is not None:
+        if parser.websocket and context.settings.websocket is not None:
             self._begin_websocket(stream, scope)
         else:
-            if 0 < context.limit_concurrency <= context.running:
+            if 0 < context.settings.limit_concurrency <= context.running:
                 raise overloaded()
             cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
             cycle.begin(scope, stream, context)
             stream.cycle = cycle
         stream.request_left = -1 if parser.chunked else parser.content_length
         context.total_requests += 1
-        self._owes = BODY_REST
-        # A client that waits for 100 owes nothing until it gets it.
-        self.deadline = 0.0 if stream.owes_continue else context.now + context.timeout_body
+        self.enter(BODY)
+        if stream.owes_continue:
+            self.deadline = 0.0  # a client that waits for 100 owes nothing until it gets it
 
     def _begin_websocket(self, stream: HTTP1Stream, scope: dict[str, Any]) -> None:
         """The head asks for a WebSocket: check the handshake, or refuse it."""
-        settings = self.context.websocket
+        settings = self.context.settings.websocket
         assert settings is not None
         headers = scope["headers"]
         stream.accept = accept_token(self._parser, scope["method"], headers)
@@ -314,7 +321,7 @@ class HTTP1Connection(Connection):
         assert stream is not None
         data = self._parser.read_body()
         stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
-        self.deadline = self.context.now + self.context.timeout_body
+        self.enter(BODY)
         stream.unconsumed += len(data)
         if stream.request_left > 0:
             stream.request_left -= len(data)
@@ -353,7 +360,7 @@ class HTTP1Connection(Connection):
 
     def refuse(self, error: RemoteProtocolError) -> None:
         """Answer bytes that are not HTTP at all: whoever accepted the connection has seen them."""
-        if not self._lingering:  # as one connection too many
+        if not self.has_ended():  # as one connection too many
             self._refuse(error)
 
     def _refuse(self, error: RemoteProtocolError) -> None:
@@ -363,7 +370,7 @@ class HTTP1Connection(Connection):
         client = client_address(self) or "a client"
         context = self.context
         context.refusals.info(
-            context.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
+            context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
         )
         if stream is None:
             sent = self._respond_refused(error, self._parser.is_head())
@@ -408,8 +415,7 @@ class HTTP1Connection(Connection):
 
     def _linger(self) -> None:
         """Close our side, and read on for a moment without keeping anything."""
-        self._lingering = True
-        self._owes = HANGUP
+        self.enter(LINGERING)
         self.flush()
         self.resume_reading()
         if self.lost:
@@ -417,24 +423,22 @@ class HTTP1Connection(Connection):
         if self._eof or not self.transport.can_write_eof():
             self.close_flushing()
             return
-        self.deadline = self.context.now + LINGER_TIMEOUT
         self.transport.write_eof()
 
     def on_deadline(self) -> None:
-        if self._owes == BODY_REST:
-            self._refuse(RemoteProtocolError(408, "body not received in time"))
-        elif self._owes == HEAD_REST:
-            self._refuse(RemoteProtocolError(408, "request head not received in time"))
-        elif self._owes == NOTHING_KNOWN:
+        late = PHASES[self._phase].refusal
+        if late is not None:
+            self._refuse(RemoteProtocolError(408, late))
+        elif self._phase == TUNNEL:
             if self._stream is not None:
                 cycle = self._stream.cycle
                 cycle.on_deadline()
         elif self._still_sends():
             # RFC 9112 section 9.6: the client cannot have acknowledged what has not left. One that
             # takes nothing is write_deadline's.
-            self.deadline = self.context.now + LINGER_TIMEOUT
-        elif self._owes == HANGUP:
-            self._owes = NOTHING
+            self.deadline = self.context.clock.after(LINGER_TIMEOUT)
+        elif self._phase == LINGERING:
+            self.enter(CLOSING)
             self.close_flushing()
         else:
             self._close()
@@ -494,11 +498,9 @@ class HTTP1Connection(Connection):
         self.resume_reading()
         if self.context.draining:
             # A response that began before the shutdown has not said that the connection closes.
-            self._owes = LAST_REQUEST
-            self.deadline = self.context.now + DRAIN_GRACE
-            return
-        self._owes = NEXT_REQUEST
-        self.deadline = self.context.now + self.context.timeout_keep_alive
+            self.enter(LAST_CHANCE)
+        else:
+            self.enter(IDLE)
 
     def _close(self) -> None:
         """Close after the last response; lingering if the client has sent more than we read."""
@@ -506,20 +508,18 @@ class HTTP1Connection(Connection):
         if self._parser.left():
             self._linger()
             return
-        self._lingering = True
+        self.enter(CLOSING)
         self.close_flushing()
 
     def drain(self) -> None:
         if self._stream is not None:
             cycle = self._stream.cycle
             cycle.on_drain()
-        elif not self._lingering and self._owes != LAST_REQUEST and self._parser.is_idle():
-            context = self.context
-            idle = self._owes == NEXT_REQUEST
-            since = self.deadline - (context.timeout_keep_alive if idle else context.timeout_head)
-            self._owes = LAST_REQUEST
-            self.deadline = since + DRAIN_GRACE
-            if self.deadline <= context.now:
+        elif self._phase < LAST_CHANCE and self._parser.is_idle():
+            quiet = self.context.clock.now - self._since
+            self.enter(LAST_CHANCE)
+            self.deadline -= quiet
+            if quiet >= DRAIN_GRACE:
                 self._close()
 
 
@@ -649,7 +649,7 @@ class HTTP1Stream(Stream):
         self.status = 101
         self.tunnel = True
         self.high_water = 0
-        connection._owes = NOTHING_KNOWN
+        connection.enter(TUNNEL)
         if connection.context.access_log.enabled:
             self.log(False)
         if connection._parser.left():
@@ -714,8 +714,7 @@ class HTTP1Stream(Stream):
         elif self.request_complete or self.connection.deadline != 0.0:
             return
         # The application wants it, though the client has its response and owes it no more.
-        context = self.connection.context
-        self.connection.deadline = context.now + context.timeout_body
+        self.wire.enter(BODY)
 
     def consumed(self, size: int) -> None:
         self.unconsumed -= size
@@ -725,7 +724,7 @@ class HTTP1Stream(Stream):
         if connection.has_room():
             connection.resume_reading()
         if not self.request_complete:
-            connection.deadline = connection.context.now + connection.context.timeout_body
+            connection.enter(BODY)
 
     def reset(self) -> None:
         self.response_complete = True
@@ -764,7 +763,7 @@ class HTTP1Stream(Stream):
         ):
             self.persistent = False
         context = self.connection.context
-        if writer.close or context.draining or not context.keeps_alive:
+        if writer.close or context.draining or context.timeouts.keep_alive == 0.0:
             self.persistent = False
         self._frame(writer, status, size, end)
         if not self.persistent:
@@ -810,8 +809,8 @@ class HTTP1Stream(Stream):
         if not writer.has_date:
             writer.write(context.date_head)
         if not writer.has_server:
-            writer.write(context.server_head)
-        writer.write(context.extra_head)
+            writer.write(context.settings.server_head)
+        writer.write(context.settings.extra_head)
 
     # --- Body ---------------------------------------------------------------------------------
 
@@ -879,7 +878,7 @@ class HTTP1Stream(Stream):
             self.discarding = True
             self.unconsumed = 0
             connection.resume_reading()
-            connection.deadline = connection.context.now + connection.context.timeout_body
+            connection.enter(BODY)
         if connection._parser.left():
             connection.emit()  # with the responses to what is left
         else:

@@ -12,7 +12,8 @@ from thestral.errors import RemoteProtocolError
 from thestral.forwarded import plain_address
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection
-from thestral.protocol.http1 import DRAIN_GRACE, HTTP1Connection
+from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.phases import DRAIN_GRACE
 from thestral.protocol.tls import TLSHandshake
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def new_connection(context: WorkerContext) -> Connection:
     """What an accepted connection begins as."""
-    return ProxyHandshake(context) if context.proxy_protocol else behind_proxy(context)
+    return ProxyHandshake(context) if context.settings.proxy_protocol else behind_proxy(context)
 
 
 def behind_proxy(context: WorkerContext) -> TLSHandshake | HTTP1Connection:
@@ -44,8 +45,8 @@ class ProxyHandshake(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.open(transport)
-        if self.context.trusted.trusts_peer(self.client, self.server):
-            self.deadline = self.context.now + self.context.timeout_head
+        if self.context.settings.trusted.trusts_peer(self.client, self.server):
+            self.deadline = self.context.clock.after(self.context.timeouts.head)
         else:
             self._hand_over(None, b"")
 
@@ -85,7 +86,7 @@ class ProxyHandshake(Connection):
         else:
             client = client_address(self) or "a client"
             context = self.context
-            context.refusals.info(context.now, "Refused %s: %s", client, reason)
+            context.refusals.info(context.clock.now, "Refused %s: %s", client, reason)
             self.abort()
 
     def eof_received(self) -> bool:
@@ -96,7 +97,7 @@ class ProxyHandshake(Connection):
         self.context.discard(self)
 
     def drain(self) -> None:
-        self.deadline = min(self.deadline, self.context.now + DRAIN_GRACE)
+        self.deadline = min(self.deadline, self.context.clock.after(DRAIN_GRACE))
 
     def on_deadline(self) -> None:
         self.abort()

@@ -132,8 +132,8 @@ def start(cycle: Cycle) -> None:
     context = cycle.context
     if cycle.counted:
         context.running += 1
-        if context.timeout_request:
-            cycle.deadline = context.now + context.timeout_request + context.interval
+        if context.timeouts.request:
+            cycle.deadline = context.clock.after(context.timeouts.request)
     own = context.base_context.copy()
     run: Run = Run.__new__(Run)
     run.cycle = cycle

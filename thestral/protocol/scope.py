@@ -22,7 +22,7 @@ def scope_template(connection: Connection) -> dict[str, Any]:
         "server": connection.server,
         "client": connection.client,
         "scheme": connection.scheme,
-        "root_path": connection.context.root_path,
+        "root_path": connection.context.settings.root_path,
         # Set for each request; named here so that a copy has room for all of them.
         "asgi": None,
         "method": "",
@@ -43,14 +43,15 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     """
     scope = connection.scope_template.copy()
     context = connection.context
-    root_path = context.root_path
+    settings = context.settings
+    root_path = settings.root_path
     parser.read_head(scope)
     if parser.minor == 0:
         scope["http_version"] = parser.http_version
     if parser.https_target and connection.tls is None:
         scope["scheme"] = secure_scheme(connection)
-    if parser.forwarded and context.forwarding is not None:
-        context.forwarding.apply(scope, connection.client, connection.server)
+    if parser.forwarded and settings.forwarding is not None:
+        settings.forwarding.apply(scope, connection.client, connection.server)
         root_path = scope["root_path"]
     if root_path:
         mount(scope, root_path)
@@ -76,7 +77,7 @@ def secure_scheme(connection: Connection) -> str:
     Raises:
         RemoteProtocolError: no trusted proxy sent it, so it is refused.
     """
-    if connection.scheme != "https" and not connection.context.trusted.trusts_peer(
+    if connection.scheme != "https" and not connection.context.settings.trusted.trusts_peer(
         connection.client, connection.server
     ):
         raise RemoteProtocolError(421, "https is asked for over a connection without TLS")

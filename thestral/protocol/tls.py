@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from thestral.errors import RemoteProtocolError
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection
-from thestral.protocol.http1 import DRAIN_GRACE, LINGER_TIMEOUT, HTTP1Connection
+from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.phases import DRAIN_GRACE, LINGER_TIMEOUT
 from thestral.protocol.transport import Protocol, SocketTransport
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TLSHandshake(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.open(transport)
-        self.deadline = self.context.now + self.context.timeout_tls_handshake
+        self.deadline = self.context.clock.after(self.context.timeouts.tls_handshake)
 
     def data_received(self, data: bytes) -> None:
         if self._failed:
@@ -107,12 +108,12 @@ class TLSHandshake(Connection):
         client = client_address(self) or "a client"
         reason = error.reason or error.strerror
         self.context.refusals.info(
-            self.context.now, "TLS handshake with %s failed: %s", client, reason
+            self.context.clock.now, "TLS handshake with %s failed: %s", client, reason
         )
         self._failed = True
         self._flush()
         if not self.is_broken():
-            self.deadline = self.context.now + LINGER_TIMEOUT
+            self.deadline = self.context.clock.after(LINGER_TIMEOUT)
             self.transport.write_eof()
 
     def eof_received(self) -> bool:
@@ -123,7 +124,7 @@ class TLSHandshake(Connection):
         self.context.discard(self)
 
     def drain(self) -> None:
-        self.deadline = min(self.deadline, self.context.now + DRAIN_GRACE)
+        self.deadline = min(self.deadline, self.context.clock.after(DRAIN_GRACE))
 
     def on_deadline(self) -> None:
         if self._failed:
@@ -132,7 +133,7 @@ class TLSHandshake(Connection):
         if self._begun:
             client = client_address(self) or "a client"
             self.context.refusals.info(
-                self.context.now, "TLS handshake with %s not completed in time", client
+                self.context.clock.now, "TLS handshake with %s not completed in time", client
             )
         self.abort()
 
@@ -257,7 +258,7 @@ class TLSTransport(Protocol):
         client = client_address(above) or "a client"
         context = above.context
         reason = error.reason or error.strerror
-        context.refusals.info(context.now, "TLS with %s failed: %s", client, reason)
+        context.refusals.info(context.clock.now, "TLS with %s failed: %s", client, reason)
         self._flush()
         self._closed = True
         self._below.close()

@@ -69,7 +69,7 @@ class WebSocketCycle(Cycle):
         deflate: Deflate | None,
     ) -> None:
         super().__init__(scope, stream, context)
-        settings = context.websocket
+        settings = context.settings.websocket
         assert settings is not None
         self._parser = FrameParser(settings.max_size)
         self._writer = FrameWriter()
@@ -207,7 +207,7 @@ class WebSocketCycle(Cycle):
         for pair in headers_of(message):
             fields.append(allowed(pair))
         self.stream.open_tunnel(fields)
-        settings = self.context.websocket
+        settings = self.context.settings.websocket
         assert settings is not None
         if deflate is not None:
             self._parser.use_deflate(deflate.client_window_bits, deflate.client_takeover)
@@ -219,8 +219,8 @@ class WebSocketCycle(Cycle):
                 deflate.settings.min_size,
             )
         self._state = OPEN
-        if settings.ping_interval:
-            self._ping_at = self.context.now + settings.ping_interval
+        if self.context.timeouts.ws_ping_interval:
+            self._ping_at = self.context.clock.after(self.context.timeouts.ws_ping_interval)
             self._arm()
         if self.context.draining:
             self.on_drain()
@@ -306,7 +306,8 @@ class WebSocketCycle(Cycle):
         """The client has not closed in time, or a Ping is due, or has had no echo; or the
         application has had its time to answer in front of a fault.
         """
-        now = self.context.now
+        context = self.context
+        now = context.clock.now
         if self._state == CLOSING:
             self._state = CLOSED
             self.stream.reset()
@@ -316,23 +317,21 @@ class WebSocketCycle(Cycle):
         if self._fault is not None:
             self._fail_late()
             return
-        settings = self.context.websocket
-        assert settings is not None
         if self._heard or self._held:
             self._dead_at = 0.0
         if 0.0 < self._dead_at <= now:
             self._fail(INTERNAL_ERROR, "keepalive ping timeout")
             return
         if self._ping_at <= now:
-            self._ping_at = now + settings.ping_interval
+            self._ping_at = context.clock.after(context.timeouts.ws_ping_interval)
             if not self._sent:
                 self._writer.forget()  # its window is the largest part of an idle connection
             self._sent = False
             if self.stream.is_writable():
                 self.stream.write(self._writer.ping(), False)
-                if settings.ping_timeout and self._dead_at == 0.0:
+                if context.timeouts.ws_ping_timeout and self._dead_at == 0.0:
                     self._heard = False
-                    self._dead_at = now + settings.ping_timeout
+                    self._dead_at = context.clock.after(context.timeouts.ws_ping_timeout)
         self._arm()
 
     def on_drain(self) -> None:
@@ -341,8 +340,7 @@ class WebSocketCycle(Cycle):
             self._start_close(SERVICE_RESTART, "")
             Cycle.on_writable(self)
         if self._state == CLOSING:
-            context = self.context
-            latest = context.now + DRAIN_CLOSE_TIMEOUT + context.interval
+            latest = self.context.clock.after(DRAIN_CLOSE_TIMEOUT)
             self._await_close(min(self._close_by, latest))
 
     def on_return(self, exc: BaseException | None) -> None:
@@ -408,7 +406,7 @@ class WebSocketCycle(Cycle):
         if self._state == OPEN:
             client = client_address(self.stream.connection) or "a client"
             context.refusals.info(
-                context.now,
+                context.clock.now,
                 "Closed the WebSocket of %s with %d: %s",
                 client,
                 error.status,
@@ -416,7 +414,7 @@ class WebSocketCycle(Cycle):
             )
             if answering:
                 self._fault = error
-                self.stream.wake_at(context.now + ANSWER_GRACE + context.interval)
+                self.stream.wake_at(context.clock.after(ANSWER_GRACE))
                 return
         self._fail(error.status, error.reason)
 
@@ -442,14 +440,12 @@ class WebSocketCycle(Cycle):
         if self._fault is not None:
             self._fail_late()  # its code says why, whoever closes (section 7.1.7)
             return
-        settings = self.context.websocket
-        assert settings is not None
         self._state = CLOSING
         self._queue.clear()
         self._queue_size = 0
         self._disconnect(code, reason)
         self.stream.write(self._writer.close(code, reason.encode()), False)
-        self._await_close(self.context.now + settings.close_timeout)
+        self._await_close(self.context.clock.after(self.context.timeouts.ws_close_timeout))
         if self._held:
             self._read(False)
 

@@ -1,0 +1,105 @@
+"""What the options say about connections, requests and responses, worked out once for a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from thestral.forwarded import Forwarding, TrustedPeers
+from thestral.protocol.handshake import DeflateSettings
+
+if TYPE_CHECKING:
+    from thestral.config import Config
+
+# With this version of ASGI's HTTP format send() does not tell an application that its client is
+# gone; since 2.4 it raises an OSError at once.
+LENIENT_SPEC_VERSION = "2.3"
+# Extensions that an option of the same name offers.
+FILE_EXTENSIONS = ("pathsend", "zerocopysend")
+
+
+class ParserLimits(NamedTuple):
+    """Bytes, and a count of fields; the arguments of RequestParser."""
+
+    request_line: int
+    head: int
+    fields: int
+    body: int
+
+
+class WebSocketSettings(NamedTuple):
+    """Bytes and messages."""
+
+    max_size: int
+    max_queue: int
+    max_queue_size: int
+    deflate: DeflateSettings | None
+
+
+class Settings:
+    """Read-only once made.
+
+    Args:
+        config: resolved options.
+
+    Attributes:
+        limits: of a request.
+        limit_concurrency: requests that may run at once; 0 for any number.
+        limit_connections: connections that may be open at once; 0 for any number.
+        root_path: in front of each path; no slash at its end.
+        proxy_protocol: trusted peers begin with a PROXY head.
+        trusted: whose PROXY heads and forwarded fields are believed.
+        forwarding: reads the forwarded fields; None if they are ignored.
+        websocket: None if WebSockets are not served.
+        spec_version: of ASGI's HTTP format.
+        raises_when_gone: send() raises as soon as the client is gone.
+        offered: names of the file extensions that scopes offer.
+        send_date: responses get a Date field.
+        server_head: the Server field, or nothing.
+        extra_head: the fields of --header.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.limits = ParserLimits(
+            config.limit_request_line,
+            config.limit_header_size,
+            config.limit_header_count,
+            config.limit_request_body or 0,
+        )
+        self.limit_concurrency = config.limit_concurrency or 0
+        self.limit_connections = config.limit_connections or 0
+        self.root_path = config.root_path.rstrip("/")
+        self.proxy_protocol = config.proxy_protocol
+        self.trusted = TrustedPeers(config.trusted_proxies)
+        self.forwarding: Forwarding | None = None
+        if config.proxy_headers:
+            self.forwarding = Forwarding(self.trusted, config.proxy_fields)
+        self.websocket = websocket_settings(config) if config.ws != "none" else None
+        self.spec_version = config.asgi_spec_version
+        self.raises_when_gone = config.asgi_spec_version != LENIENT_SPEC_VERSION
+        files = [name for name in FILE_EXTENSIONS if getattr(config, name)]
+        self.offered = frozenset(f"http.response.{name}" for name in files)
+        # A field of the user's takes the place of ours: neither may stand twice.
+        given = {name.lower() for name, _ in config.encoded_headers}
+        self.send_date = config.date_header and b"date" not in given
+        send_server = config.server_header and b"server" not in given
+        self.server_head = b"server: thestral\r\n" if send_server else b""
+        self.extra_head = b"".join(
+            name + b": " + value + b"\r\n" for name, value in config.encoded_headers
+        )
+
+
+def websocket_settings(config: Config) -> WebSocketSettings:
+    deflate = DeflateSettings(
+        config.ws_deflate_server_window_bits,
+        config.ws_deflate_client_window_bits,
+        config.ws_deflate_context_takeover,
+        config.ws_deflate_level,
+        config.ws_deflate_memory_level,
+        config.ws_deflate_min_size,
+    )
+    return WebSocketSettings(
+        config.ws_max_size,
+        config.ws_max_queue,
+        config.ws_max_queue_size,
+        deflate if config.ws_per_message_deflate else None,
+    )
