@@ -28,6 +28,7 @@ from thestral.logconfig import (
     shared_logger,
 )
 from thestral.logformat import DEFAULT
+from thestral.output import BoundedStreamHandler
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -85,7 +86,7 @@ def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
     for name, spec in content["handlers"].items():
         handler: logging.Handler = logging.NullHandler()
         if "stream" in spec:
-            handler = logging.StreamHandler(STREAMS[spec["stream"]]())
+            handler = BoundedStreamHandler(STREAMS[spec["stream"]]())
             formatter = content["formatters"][spec["formatter"]]
             kind = FORMATTERS[formatter["()"]]
             handler.setFormatter(kind(formatter["fmt"], use_colors=use_colors))
