@@ -178,7 +178,11 @@ class Server:
         await lifespan.shutdown()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work in a new event loop, and end what is left in that."""
+        """Run the work in a new event loop, and end what is left in that.
+
+        The thread's current loop (asyncio.set_event_loop) stays what it is: the caller may have
+        one, and while ours runs asyncio.get_event_loop() gives ours anyway.
+        """
         try:
             loop = loop_factory(self.config.loop)()
         except BaseException:
@@ -189,11 +193,9 @@ class Server:
         executor = ThreadPoolExecutor(thread_name_prefix="thestral")
         loop.set_default_executor(executor)
         try:
-            asyncio.set_event_loop(loop)
             with terminated_quietly():
                 loop.run_until_complete(work)
         finally:
-            asyncio.set_event_loop(None)
             executor.shutdown(wait=False, cancel_futures=True)
             self.left_behind = not finish_loop(loop)
 
