@@ -35,6 +35,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_STEP = 0.02
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
 STOP_MARGIN = 30.0  # seconds
+FORCE_HINT = " (Press CTRL+C to quit at once)"
 # How long tasks that were cancelled may take to end, in seconds.
 CANCEL_GRACE = 1.0
 
@@ -331,6 +332,19 @@ class Server:
             notify.notify("WATCHDOG=1")
             self._loop.call_later(interval, self._watch_over)
 
+    def say_waiting(self, count: int) -> None:
+        """The stop has to wait for so many requests."""
+        error_logger.info(
+            "Waiting for running requests to finish: %d, at most %g s%s",
+            count,
+            self.config.timeout_graceful_shutdown,
+            self.how_to_force(),
+        )
+
+    def how_to_force(self) -> str:
+        """What is added to a line about a wait, if a signal would end it."""
+        return FORCE_HINT if self._signals_taken else ""
+
     def say_stopping(self) -> None:
         notify.stopping()
 
@@ -390,7 +404,8 @@ class Server:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
         learn that we go.
         """
-        error_logger.info("Accepting for %g more seconds", self.config.shutdown_delay)
+        delay = self.config.shutdown_delay
+        error_logger.info("Accepting for %g more seconds%s", delay, self.how_to_force())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._forced.wait(), self.config.shutdown_delay)
 
@@ -402,8 +417,8 @@ class Server:
         for connection in list(context.connections):
             connection.drain()
         deadline = self._loop.time() + self.config.timeout_graceful_shutdown
-        if context.cycles:
-            error_logger.info("Waiting for running requests to finish: %d", len(context.cycles))
+        if context.cycles and not self._force_exit:
+            self.say_waiting(len(context.cycles))
         while (context.cycles or context.connections) and not self._force_exit:
             if self._loop.time() >= deadline:
                 break

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What a worker tells its supervisor.
 READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
+WAITING = "waiting"  # requests run on after SIGTERM
 # Any other text is why it cannot start: the supervisor says it once for all of them.
 
 # Which the supervisor takes. It holds those back from a worker until they mean to it what they
@@ -132,6 +133,14 @@ class WorkerServer(Server):
 
     def retire(self) -> None:
         self.tell(RETIRE)
+
+    def say_waiting(self, count: int) -> None:
+        """It is the supervisor who knows how long, and what Ctrl-C does."""
+        error_logger.info("Waiting for running requests to finish: %d", count)
+        self.tell(WAITING)
+
+    def how_to_force(self) -> str:
+        return ""
 
     def tell(self, message: str) -> None:
         with contextlib.suppress(OSError):  # it is gone, as we are about to be told
