@@ -35,6 +35,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_STEP = 0.02
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
 STOP_MARGIN = 30.0  # seconds
+# What systemd is asked to allow a start where --timeout-worker-startup does not say it.
+LONGEST_START = 900.0  # seconds
 FORCE_HINT = " (Press CTRL+C to quit at once)"
 # How long tasks that were cancelled may take to end, in seconds.
 CANCEL_GRACE = 1.0
@@ -84,6 +86,8 @@ class Server:
 
     # What it takes while it serves.
     signals: Sequence[signal.Signals] = SIGNALS
+    # Whether it is this process that a service manager listens to.
+    has_manager = True
     # Whether connections are ours where they can be; else the loop's transports carry them.
     owns_sockets = True
 
@@ -222,6 +226,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
+        if self.has_manager:
+            tell_start(self.config)
         self.certificates = tls.load(self.config)
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
@@ -263,7 +269,8 @@ class Server:
             lifespan.shutdown_event.set()
             if calling is not None:
                 calling.cancel()
-            self.say_stopping()
+            if self.has_manager:
+                tell_stop(self.config)
             if self.config.shutdown_delay and not self._force_exit:
                 await self._linger()
             await self._refrain(context)
@@ -344,9 +351,6 @@ class Server:
     def how_to_force(self) -> str:
         """What is added to a line about a wait, if a signal would end it."""
         return FORCE_HINT if self._signals_taken else ""
-
-    def say_stopping(self) -> None:
-        notify.stopping()
 
     def retire(self) -> None:
         """limit_max_requests is reached: a server on its own stops."""
@@ -484,6 +488,18 @@ class Server:
 def is_terminal() -> bool:
     """Whether stderr is a terminal that is still there."""
     return os.isatty(2)
+
+
+def tell_start(config: Config) -> None:
+    """Have systemd wait for a slow start."""
+    startup = config.timeout_worker_startup
+    notify.starting(startup + STOP_MARGIN if startup else LONGEST_START)
+
+
+def tell_stop(config: Config) -> None:
+    """Have systemd wait for the longest stop: delay, requests, then the lifespan's shutdown."""
+    grace = config.timeout_graceful_shutdown
+    notify.stopping(config.shutdown_delay + grace + grace + STOP_MARGIN)
 
 
 def load_configured(config: Config) -> Any:

@@ -36,6 +36,8 @@ from thestral.server import (
     is_terminal,
     load_configured,
     pid_file,
+    tell_start,
+    tell_stop,
     terminated_quietly,
 )
 from thestral.worker import (
@@ -161,6 +163,7 @@ class Supervisor:
         try:
             with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
+                tell_start(self.config)
                 set_title("supervisor")
                 if self.config.preload:
                     with terminated_quietly():
@@ -428,7 +431,7 @@ class Supervisor:
     def _stop(self) -> None:
         again = self._stopping
         if not again:
-            notify.stopping()
+            tell_stop(self.config)
         self._stopping = True
         # The last worker that closes them ends the port: who comes later is refused at once, and
         # does not wait in a queue that nobody will take anything from.

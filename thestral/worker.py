@@ -121,6 +121,7 @@ class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
     signals = (signal.SIGTERM, LEAVE_SIGNAL)
+    has_manager = False  # it is the supervisor who talks to systemd
 
     def __init__(self, config: Config, pipe: Connection, app: ASGIApplication | None) -> None:
         super().__init__(config, loaded=app)
@@ -149,9 +150,6 @@ class WorkerServer(Server):
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         """The file names the supervisor."""
         return contextlib.nullcontext()
-
-    def say_stopping(self) -> None:
-        """It is the supervisor who talks to systemd."""
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM drains, however often it comes; SIGQUIT does not wait."""
