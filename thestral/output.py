@@ -100,6 +100,28 @@ class BoundedStreamHandler(logging.StreamHandler[Any]):
             self._tell_lost()
 
 
+class LastResortHandler(BoundedStreamHandler):
+    """Writes what loggers without a handler log to stderr, as logging's own does."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass  # StreamHandler.__init__() sets it
+
+
+def bound_last_resort() -> None:
+    """Replace logging's handler of last resort, if it is logging's own. asyncio writes there what
+    the application's tasks have raised.
+    """
+    handler = logging.lastResort
+    if handler is not None and type(handler).__module__ == logging.__name__:
+        logging.lastResort = LastResortHandler()
+        logging.lastResort.setLevel(handler.level)
+
+
 def count_lines(text: str) -> int:
     return text.count("\n") or 1
 

@@ -14,9 +14,19 @@ from process import Command
 from support import PATIENCE, read_all, wait_until
 
 APP = """
+import asyncio
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
+    if scope["path"] == "/task":  # asyncio logs what it has raised
+        asyncio.get_running_loop().create_task(fail())
+        await send({"type": "http.response.start", "status": 500})
+        await send({"type": "http.response.body"})
+    else:
+        await fail()
+
+async def fail():
     raise RuntimeError("x" * 3000)
 """
 # More tracebacks than any pipe, or pipe and memory, hold.
@@ -59,21 +69,29 @@ def unread(request, tmp_path):
         yield start
 
 
-def ask(port):
+def ask(port, path=b"/"):
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path)
         return read_all(sock)
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["stderr", "stdout and stderr"])
-def test_tracebacks_that_nobody_reads_do_not_stop_the_server(unread, shared):
+@pytest.mark.parametrize(
+    ("shared", "path", "said"),
+    [
+        (False, b"/", "Exception in ASGI application"),
+        (True, b"/", "Exception in ASGI application"),
+        (False, b"/task", "Task exception was never retrieved"),
+    ],
+    ids=["stderr", "stdout and stderr", "asyncio"],
+)
+def test_tracebacks_that_nobody_reads_do_not_stop_the_server(unread, shared, path, said):
     command, port, reader = unread(shared)
     for _ in range(REQUESTS):
-        assert ask(port).startswith(b"HTTP/1.1 500 ")
+        assert ask(port, path).startswith(b"HTTP/1.1 500 ")
     command.signal(signal.SIGTERM)
     assert command.wait() == 0
-    said = b"".join(iter(lambda: os.read(reader, 65536), b"")).decode()
-    assert said.count("Exception in ASGI application") < REQUESTS
+    received = b"".join(iter(lambda: os.read(reader, 65536), b"")).decode()
+    assert 0 < received.count(said) < REQUESTS
 
 
 def test_reader_that_comes_back_hears_how_many_lines_were_lost(unread):

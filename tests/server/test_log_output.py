@@ -223,6 +223,24 @@ def test_what_is_no_file_is_written_to_as_ever(write, monkeypatch, stream):
     assert captured.getvalue() == "a line\n"
 
 
+def test_handler_of_last_resort_is_bounded_if_it_is_loggings_own(monkeypatch, capsys):
+    class Own(logging.Handler):
+        pass
+
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    for given in (Own(), None):
+        logging.lastResort = given
+        output.bound_last_resort()
+        assert logging.lastResort is given
+    logging.lastResort = logging._StderrHandler(logging.WARNING)
+    output.bound_last_resort()
+    output.bound_last_resort()
+    assert type(logging.lastResort) is output.LastResortHandler
+    assert logging.lastResort.level == logging.WARNING
+    logging.lastResort.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capsys.readouterr().err == "a line\n"
+
+
 def test_file_is_written_to_as_ever(write, waits, tmp_path):
     with (tmp_path / "log").open("w") as file:
         error = write(file)
