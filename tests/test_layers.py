@@ -30,7 +30,7 @@ ORDER = [
 LEAVES = {
     *("config", "errors", "types", "logging", "option", "importer", "lifespan", "loop", "sockets"),
     *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
-    *("forwarded", "logconfig", "logformat"),
+    *("forwarded", "logconfig", "logformat", "output"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}

@@ -17,7 +17,7 @@ from thestral import __version__
 from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
-from thestral.importer import USUAL_NAMES
+from thestral.importer import USUAL_NAMES, file_of, module_of
 from thestral.option import Option
 from thestral.running import end, server_for
 from thestral.server import Server, flush_output, left_in_time
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from thestral.supervisor import Supervisor
 
-# Keys of a click context's meta: whether only to look, and which file settings came from.
+# Keys of a click context's meta: whether only to look, which file settings came from, and the
+# command line.
 CHECK = "thestral.check"
 FILE = "thestral.file"
+ARGUMENTS = "thestral.arguments"
 ASSIGNED = re.compile(rf"^(?:async def |def |)({'|'.join(USUAL_NAMES)})\b(?! *\.)", re.MULTILINE)
 EXAMPLES = """\
 Examples:
@@ -41,6 +43,8 @@ Examples:
   thestral --help                    all options"""
 # What may be repeated under uvicorn, too; the rest of our lists are one value there.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
+# Commands of FastAPI's command line, with the options that make ours do the same.
+FOREIGN_COMMANDS = {"run": [], "dev": ["--reload"]}
 INTERRUPTED = 130  # 128 + SIGINT, before anything was started
 
 
@@ -49,9 +53,13 @@ class ServeCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]
-        if args[:1] == ["run"] and len(args) > 1 and not args[1].startswith("-"):
-            raise click.UsageError(f"There is no command 'run': thestral {args[1]} serves.", ctx)
-        return super().parse_args(ctx, args[1:] if ctx.meta[CHECK] else args)
+        ctx.meta[ARGUMENTS] = list(args)
+        own = args[1:] if ctx.meta[CHECK] else args
+        if not ctx.resilient_parsing and not FOREIGN_COMMANDS.keys().isdisjoint(own):
+            values, rest, _ = self.make_parser(ctx).parse_args(args=list(own))
+            if values.get("app") in FOREIGN_COMMANDS and rest:
+                refuse_command(ctx, values["app"], rest[0], values.get("app_dir"))
+        return super().parse_args(ctx, own)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -182,16 +190,93 @@ def complete_app(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Applications in the working directory's modules, by their usual names."""
-    from pathlib import Path  # a shell asks; a server does not
-
     from click.shell_completion import CompletionItem
 
-    found = []
-    for path in sorted(Path().glob("*.py")):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            names = ASSIGNED.findall(path.read_text())
-            found += [f"{path.stem}:{name}" for name in dict.fromkeys(names)]
-    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in applications() if name.startswith(incomplete)]
+
+
+def applications() -> list[str]:
+    """What the working directory's modules hold under an application's usual names."""
+    from pathlib import Path  # a shell asks; a server does not
+
+    files = sorted(str(path) for path in Path().glob("*.py"))
+    return [f"{file.removesuffix('.py')}:{name}" for file in files for name in names_in(file)]
+
+
+def names_in(file: str) -> list[str]:
+    """An application's usual names that a Python file assigns."""
+    try:
+        with open(file, encoding="utf-8") as source:
+            return list(dict.fromkeys(ASSIGNED.findall(source.read())))
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+# --- What is not ours to understand, and what to type in its place ------------------------------
+
+
+def refuse_command(
+    ctx: click.Context, word: str, app: str | None = None, app_dir: str | None = None
+) -> NoReturn:
+    """Say what to type in place of `run main.py`."""
+    arguments = [argument for argument in ctx.meta[ARGUMENTS] if argument != word]
+    if app is None:
+        app = next(iter(applications()), "main:app")
+        arguments.insert(int(ctx.meta[CHECK]), app)
+    named = as_named(app, app_dir or "") or [app]
+    added = [option for option in FOREIGN_COMMANDS[word] if option not in arguments]
+    raise click.UsageError(
+        f"There is no command '{word}'. Type: {command_with(ctx, arguments, app, named + added)}",
+        ctx,
+    )
+
+
+def refuse_file(ctx: click.Context, app: str, named: list[str]) -> NoReturn:
+    """Say what to type in place of `main.py`."""
+    arguments = ctx.meta[ARGUMENTS]
+    if app in arguments:
+        advice = f"Type: {command_with(ctx, arguments, app, named)}"
+    else:  # of the environment, or a file of settings
+        advice = f"Say in its place: {joined(named)}"
+    raise click.UsageError(f"'{app}' names a file. {advice}", ctx)
+
+
+def command_with(ctx: click.Context, arguments: list[str], app: str, named: list[str]) -> str:
+    """The command line with the application named otherwise, and with what options that takes: at
+    the end, where they replace others of their kind.
+    """
+    at = arguments.index(app)
+    name, *options = named
+    return f"{ctx.command_path} {joined([*arguments[:at], name, *arguments[at + 1 :], *options])}"
+
+
+def joined(arguments: list[str]) -> str:
+    """Arguments as a shell takes them."""
+    import shlex  # not needed where all is well
+
+    return shlex.join(arguments)
+
+
+def as_named(app: str, app_dir: str) -> list[str] | None:
+    """The arguments that name the application of a file; None if no file is named.
+
+    Args:
+        app: "main.py", "src/main.py:app" and the like.
+        app_dir: the option's value.
+    """
+    path, _, attribute = app.partition(":")
+    file = file_of(path, app_dir)
+    if file is None:
+        return None
+    module, folder = module_of(file)
+    found = names_in(file)
+    attribute = attribute or next((name for name in USUAL_NAMES if name in found), "NAME")
+    named = [f"{module}:{attribute}"]
+    if folder != os.path.abspath(app_dir or os.curdir):
+        named += ["--app-dir", os.path.relpath(folder)]
+    if attribute == "create_app":
+        named.append("--factory")
+    return named
 
 
 def make_command() -> click.Command:
@@ -267,10 +352,16 @@ def serve(app: str | None, **values: Any) -> None:
     if app is None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
         sys.exit(ConfigError.exit_status)
+    context = click.get_current_context()
+    if app in FOREIGN_COMMANDS and not is_module(app, values["app_dir"]):
+        refuse_command(context, app)
+    named = as_named(app, values["app_dir"])
+    if named is not None:
+        refuse_file(context, app, named)
     server: Server | Supervisor | None = None
     try:
         config = Config(app, **values)
-        if click.get_current_context().meta[CHECK]:
+        if context.meta[CHECK]:
             show(config)
             Server(config).check()
             click.echo("The application starts and stops.")
@@ -286,6 +377,14 @@ def serve(app: str | None, **values: Any) -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def is_module(name: str, app_dir: str) -> bool:
+    """Whether there is a top-level module of that name."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec(name, [os.path.abspath(app_dir or os.curdir), *sys.path])
+    return spec is not None and spec.origin is not None  # a mere directory has none
 
 
 def show(config: Config) -> None:

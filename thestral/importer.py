@@ -56,6 +56,35 @@ def import_module(name: str) -> ModuleType:
         raise ImportFailedError(in_user_code(f'Could not import "{name}"', exc)) from exc
 
 
+def file_of(name: str, app_dir: str = "") -> str | None:
+    """Path of the Python file, or package, that is named where a module should be; None if none is.
+
+    Args:
+        name: "main.py", "src/main.py", "src/main", "src/package".
+        app_dir: where it is looked for first; then the current directory.
+    """
+    if not name.endswith(".py") and os.sep not in name:
+        return None
+    for folder in (app_dir or os.curdir, os.curdir):
+        path = os.path.normpath(os.path.join(folder, name))
+        for file in (path, f"{path}.py", os.path.join(path, "__init__.py")):
+            if file.endswith(".py") and os.path.isfile(file):
+                return file
+    return None
+
+
+def module_of(file: str) -> tuple[str, str]:
+    """Dotted name of a file's module, and the directory that it is imported from: the one that its
+    outermost package stands in.
+    """
+    folder, name = os.path.split(os.path.abspath(file))
+    names = [] if name == "__init__.py" else [name.removesuffix(".py")]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, name = os.path.split(folder)
+        names.insert(0, name)
+    return ".".join(names), folder
+
+
 def missing_module(name: str, missing: str) -> str:
     from pathlib import Path  # not needed where all is well
 

@@ -41,12 +41,12 @@ LOGGING_CONFIG: dict[str, Any] = {
     "handlers": {
         "default": {
             "formatter": "default",
-            "class": "logging.StreamHandler",
+            "class": "thestral.output.BoundedStreamHandler",
             "stream": "ext://sys.stderr",
         },
         "access": {
             "formatter": "access",
-            "class": "logging.StreamHandler",
+            "class": "thestral.output.BoundedStreamHandler",
             "stream": "ext://sys.stdout",
         },
     },

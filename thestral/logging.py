@@ -28,6 +28,7 @@ from thestral.logconfig import (
     shared_logger,
 )
 from thestral.logformat import DEFAULT
+from thestral.output import BoundedStreamHandler, bound_last_resort
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -69,6 +70,7 @@ def configure(config: Config) -> None:
         shown = repr(given) if isinstance(given, str) else "the dict given"
         apply_log_config(content, config.use_colors, shown)
     if given is not None:
+        bound_last_resort()
         SharedLogger.first_names_used = None  # the program may disable them by either name
     level = config.log_level_number
     if level is not None:
@@ -85,7 +87,7 @@ def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
     for name, spec in content["handlers"].items():
         handler: logging.Handler = logging.NullHandler()
         if "stream" in spec:
-            handler = logging.StreamHandler(STREAMS[spec["stream"]]())
+            handler = BoundedStreamHandler(STREAMS[spec["stream"]]())
             formatter = content["formatters"][spec["formatter"]]
             kind = FORMATTERS[formatter["()"]]
             handler.setFormatter(kind(formatter["fmt"], use_colors=use_colors))

@@ -36,8 +36,23 @@ def reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={usec}", patience=PATIENCE)
 
 
-def stopping() -> None:
-    notify("STOPPING=1", patience=PATIENCE)
+def starting(allowed: float) -> None:
+    """To be followed by ready() within so many seconds, even if TimeoutStartSec is shorter.
+
+    Said once and for all: nobody could say it while the application is imported, which holds the
+    main thread, and often the interpreter.
+    """
+    notify(extension(allowed), patience=PATIENCE)
+
+
+def stopping(allowed: float) -> None:
+    """To be followed by the end within so many seconds, even if TimeoutStopSec is shorter."""
+    notify("STOPPING=1", extension(allowed), patience=PATIENCE)
+
+
+def extension(allowed: float) -> str:
+    """A time-out of systemd's is at least so many seconds from now; a longer one stays."""
+    return f"EXTEND_TIMEOUT_USEC={round(allowed * 1_000_000)}"
 
 
 def watchdog_interval() -> float | None:

@@ -35,6 +35,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_STEP = 0.02
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
 STOP_MARGIN = 30.0  # seconds
+# What systemd is asked to allow a start where --timeout-worker-startup does not say it.
+LONGEST_START = 900.0  # seconds
+FORCE_HINT = " (Press CTRL+C to quit at once)"
 # How long tasks that were cancelled may take to end, in seconds.
 CANCEL_GRACE = 1.0
 
@@ -83,6 +86,8 @@ class Server:
 
     # What it takes while it serves.
     signals: Sequence[signal.Signals] = SIGNALS
+    # Whether it is this process that a service manager listens to.
+    has_manager = True
     # Whether connections are ours where they can be; else the loop's transports carry them.
     owns_sockets = True
 
@@ -178,7 +183,11 @@ class Server:
         await lifespan.shutdown()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work in a new event loop, and end what is left in that."""
+        """Run the work in a new event loop, and end what is left in that.
+
+        The thread's current loop (asyncio.set_event_loop) stays what it is: the caller may have
+        one, and while ours runs asyncio.get_event_loop() gives ours anyway.
+        """
         try:
             loop = loop_factory(self.config.loop)()
         except BaseException:
@@ -189,11 +198,9 @@ class Server:
         executor = ThreadPoolExecutor(thread_name_prefix="thestral")
         loop.set_default_executor(executor)
         try:
-            asyncio.set_event_loop(loop)
             with terminated_quietly():
                 loop.run_until_complete(work)
         finally:
-            asyncio.set_event_loop(None)
             executor.shutdown(wait=False, cancel_futures=True)
             self.left_behind = not finish_loop(loop)
 
@@ -219,6 +226,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
+        if self.has_manager:
+            tell_start(self.config)
         self.certificates = tls.load(self.config)
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
@@ -260,7 +269,8 @@ class Server:
             lifespan.shutdown_event.set()
             if calling is not None:
                 calling.cancel()
-            self.say_stopping()
+            if self.has_manager:
+                tell_stop(self.config)
             if self.config.shutdown_delay and not self._force_exit:
                 await self._linger()
             await self._refrain(context)
@@ -329,8 +339,18 @@ class Server:
             notify.notify("WATCHDOG=1")
             self._loop.call_later(interval, self._watch_over)
 
-    def say_stopping(self) -> None:
-        notify.stopping()
+    def say_waiting(self, count: int) -> None:
+        """The stop has to wait for so many requests."""
+        error_logger.info(
+            "Waiting for running requests to finish: %d, at most %g s%s",
+            count,
+            self.config.timeout_graceful_shutdown,
+            self.how_to_force(),
+        )
+
+    def how_to_force(self) -> str:
+        """What is added to a line about a wait, if a signal would end it."""
+        return FORCE_HINT if self._signals_taken else ""
 
     def retire(self) -> None:
         """limit_max_requests is reached: a server on its own stops."""
@@ -388,7 +408,8 @@ class Server:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
         learn that we go.
         """
-        error_logger.info("Accepting for %g more seconds", self.config.shutdown_delay)
+        delay = self.config.shutdown_delay
+        error_logger.info("Accepting for %g more seconds%s", delay, self.how_to_force())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._forced.wait(), self.config.shutdown_delay)
 
@@ -400,8 +421,8 @@ class Server:
         for connection in list(context.connections):
             connection.drain()
         deadline = self._loop.time() + self.config.timeout_graceful_shutdown
-        if context.cycles:
-            error_logger.info("Waiting for running requests to finish: %d", len(context.cycles))
+        if context.cycles and not self._force_exit:
+            self.say_waiting(len(context.cycles))
         while (context.cycles or context.connections) and not self._force_exit:
             if self._loop.time() >= deadline:
                 break
@@ -467,6 +488,18 @@ class Server:
 def is_terminal() -> bool:
     """Whether stderr is a terminal that is still there."""
     return os.isatty(2)
+
+
+def tell_start(config: Config) -> None:
+    """Have systemd wait for a slow start."""
+    startup = config.timeout_worker_startup
+    notify.starting(startup + STOP_MARGIN if startup else LONGEST_START)
+
+
+def tell_stop(config: Config) -> None:
+    """Have systemd wait for the longest stop: delay, requests, then the lifespan's shutdown."""
+    grace = config.timeout_graceful_shutdown
+    notify.stopping(config.shutdown_delay + grace + grace + STOP_MARGIN)
 
 
 def load_configured(config: Config) -> Any:

@@ -30,11 +30,14 @@ from thestral.health import Watch, resident_size
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
 from thestral.server import (
+    FORCE_HINT,
     STOP_MARGIN,
     call_own_handlers,
     is_terminal,
     load_configured,
     pid_file,
+    tell_start,
+    tell_stop,
     terminated_quietly,
 )
 from thestral.worker import (
@@ -43,6 +46,7 @@ from thestral.worker import (
     RETIRE,
     SIGNALS,
     STACKS_SIGNAL,
+    WAITING,
     held_back,
     run_worker,
     set_title,
@@ -81,6 +85,7 @@ class Worker:
         base: bytes of memory that it held when it was ready; 0 if unknown.
         reason: why it could not start, in its own words.
         ends_first: while it stops no other starts, which may want what it holds.
+        waits: it stops, and its requests run on.
     """
 
     number: int
@@ -96,6 +101,7 @@ class Worker:
     retiring: bool = False
     stopping: bool = False
     ends_first: bool = False
+    waits: bool = False
     stop_by: float = 0.0
     expires: float = math.inf
 
@@ -139,6 +145,7 @@ class Supervisor:
         self._stopped_by: list[int] = []
         self.started = False
         self._stopping = False
+        self._wait_told = False
         self._failures = 0  # in a row
         self._next_start = 0.0
         self._next_for_size = 0.0  # time.monotonic()
@@ -156,6 +163,7 @@ class Supervisor:
         try:
             with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
+                tell_start(self.config)
                 set_title("supervisor")
                 if self.config.preload:
                     with terminated_quietly():
@@ -373,6 +381,9 @@ class Supervisor:
             self._on_ready(worker)
         elif message == RETIRE:
             worker.retiring = True
+        elif message == WAITING:
+            worker.waits = True
+            self._say_waiting()
         else:
             worker.reason = message
 
@@ -420,7 +431,7 @@ class Supervisor:
     def _stop(self) -> None:
         again = self._stopping
         if not again:
-            notify.stopping()
+            tell_stop(self.config)
         self._stopping = True
         # The last worker that closes them ends the port: who comes later is refused at once, and
         # does not wait in a queue that nobody will take anything from.
@@ -433,6 +444,17 @@ class Supervisor:
             if again and worker.process.is_alive():
                 os.kill(worker.process.pid, LEAVE_SIGNAL)
             self._expect_end(worker)
+        if not again:
+            self._say_waiting()
+
+    def _say_waiting(self) -> None:
+        """Say how long a stop may take, once, if something holds it up."""
+        if not self._stopping or self._wait_told:
+            return
+        if self.config.shutdown_delay or any(worker.waits for worker in self._workers):
+            self._wait_told = True
+            allowed = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
+            error_logger.info("Waiting for the workers, at most %g s%s", allowed, FORCE_HINT)
 
     def _stop_worker(self, worker: Worker) -> None:
         if not worker.stopping:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What a worker tells its supervisor.
 READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
+WAITING = "waiting"  # requests run on after SIGTERM
 # Any other text is why it cannot start: the supervisor says it once for all of them.
 
 # Which the supervisor takes. It holds those back from a worker until they mean to it what they
@@ -120,6 +121,7 @@ class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
     signals = (signal.SIGTERM, LEAVE_SIGNAL)
+    has_manager = False  # it is the supervisor who talks to systemd
 
     def __init__(self, config: Config, pipe: Connection, app: ASGIApplication | None) -> None:
         super().__init__(config, loaded=app)
@@ -133,6 +135,14 @@ class WorkerServer(Server):
     def retire(self) -> None:
         self.tell(RETIRE)
 
+    def say_waiting(self, count: int) -> None:
+        """It is the supervisor who knows how long, and what Ctrl-C does."""
+        error_logger.info("Waiting for running requests to finish: %d", count)
+        self.tell(WAITING)
+
+    def how_to_force(self) -> str:
+        return ""
+
     def tell(self, message: str) -> None:
         with contextlib.suppress(OSError):  # it is gone, as we are about to be told
             self._pipe.send(message)
@@ -140,9 +150,6 @@ class WorkerServer(Server):
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         """The file names the supervisor."""
         return contextlib.nullcontext()
-
-    def say_stopping(self) -> None:
-        """It is the supervisor who talks to systemd."""
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM drains, however often it comes; SIGQUIT does not wait."""

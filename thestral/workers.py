@@ -96,6 +96,8 @@ def logs_requests(settings: Any) -> bool:
 class GunicornServer(Server):
     """A Server that shows gunicorn's arbiter that its loop runs, and stops when that is gone."""
 
+    has_manager = False  # it is the arbiter who talks to systemd
+
     def __init__(self, config: Config, worker: ThestralWorker) -> None:
         super().__init__(config)
         self._worker = worker
@@ -103,9 +105,6 @@ class GunicornServer(Server):
     def announce(self) -> None:
         signal.signal(signal.SIGQUIT, self._quit)
         self._beat()
-
-    def say_stopping(self) -> None:
-        """The arbiter talks to systemd."""
 
     def _beat(self) -> None:
         assert self._loop is not None

@@ -12,9 +12,11 @@ import sys
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from process import PLAIN, ROOT, Command
 
 import thestral
+from thestral.cli import main
 
 
 @pytest.fixture
@@ -250,10 +252,81 @@ def test_without_arguments(folder):
     assert len(err.splitlines()) < 15  # --help has the rest
 
 
-def test_a_word_of_other_commands(folder):
-    status, _, err = run("run", "main:app", cwd=folder)
-    assert status == 2
-    assert "There is no command 'run': thestral main:app serves." in err
+@pytest.fixture
+def files(folder, monkeypatch):
+    """Applications in files of several kinds, in the working directory."""
+    (folder / "src/pkg").mkdir(parents=True)
+    (folder / "src/pkg/__init__.py").touch()
+    (folder / "src/pkg/main.py").write_text("application = print")
+    (folder / "plain").mkdir()
+    (folder / "plain/made.py").write_text("def create_app():\n    return print")
+    (folder / "plain/other.py").write_text("api = print")
+    monkeypatch.chdir(folder)
+    for name in ("THESTRAL_APP", "UVICORN_APP"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def refused(*arguments, **environment):
+    """What the command says of a mistake in its arguments."""
+    result = CliRunner().invoke(main, arguments, prog_name="thestral", env=environment)
+    assert result.exit_code == 2, result.output
+    return result.output.splitlines()[-1].removeprefix("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("run main:app", "main:app"),
+        ("run main.py", "main:app"),
+        ("run", "main:app"),
+        ("run --workers 2 src/pkg/main.py", "--workers 2 pkg.main:application --app-dir src"),
+        ("check run main.py", "check main:app"),
+        ("dev main.py", "main:app --reload"),
+        ("dev main.py --port 80", "main:app --port 80 --reload"),
+        ("dev --reload main.py", "--reload main:app"),
+        ("dev", "main:app --reload"),
+    ],
+)
+def test_commands_of_others_are_told_what_to_type(files, typed, right):
+    word = "dev" if "dev" in typed else "run"
+    (files / word).mkdir()  # no module
+    assert refused(*typed.split()) == f"There is no command '{word}'. Type: thestral {right}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("main.py", "main:app"),
+        ("./main.py", "main:app"),
+        ("main.py:create_app", "main:create_app --factory"),
+        ("src/pkg/main.py", "pkg.main:application --app-dir src"),
+        ("src/pkg/main:asgi", "pkg.main:asgi --app-dir src"),
+        ("src/pkg", "pkg:NAME --app-dir src"),
+        ("plain/made.py", "made:create_app --app-dir plain --factory"),
+        ("plain/other.py", "other:NAME --app-dir plain"),
+    ],
+)
+def test_file_in_place_of_a_module_is_told_what_to_type(files, typed, right):
+    said = f"'{typed}' names a file. "
+    assert refused(typed) == f"{said}Type: thestral {right}"
+    assert refused("check", typed, "--port", "80") == (
+        f"{said}Type: thestral check {right.split()[0]} --port 80{right[len(right.split()[0]) :]}"
+    )
+    assert refused(THESTRAL_APP=typed) == f"{said}Say in its place: {right}"
+
+
+def test_file_is_looked_for_in_the_directory_given(files):
+    said = refused("pkg/main.py", "--app-dir", "src")
+    assert said.endswith("Type: thestral pkg.main:application --app-dir src")
+    said = refused("main.py", "--app-dir", "src/pkg")
+    assert said.endswith("Type: thestral pkg.main:application --app-dir src/pkg --app-dir src")
+
+
+def test_module_may_be_called_run(folder):
+    (folder / "run.py").write_text("from main import app")
+    status, out, _ = run("check", "run", cwd=folder)
+    assert (status, out.splitlines()[-1]) == (0, "The application starts and stops.")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +398,7 @@ def test_bad_option(folder, arguments, said):
             "main:ap",
             'Attribute "ap" not found in module "main". Did you mean "app"? It has: app, cr',
         ),
-        ("main.py:app", 'Could not import module "main.py". Name it without ".py"'),
+        ("mian.py:app", 'Could not import module "mian.py". Name it without ".py"'),
         (":app", '":app" is not of the form "module:attribute"'),
         ("json:__name__", "'json' is not callable, so it is no ASGI application"),
         ("json", 'Module "json" has none of app, application, create_app'),

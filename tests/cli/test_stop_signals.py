@@ -12,6 +12,7 @@ from process import PLAIN, Command
 from support import read_response
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
+FORCE = "(Press CTRL+C to quit at once)"
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_idle_connection_does_not_delay(command):
         command.signal(signal.SIGTERM)
         assert idle.recv(1) == b""
         assert command.wait() == 0
+    assert FORCE not in command.stderr  # nothing to wait for
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -68,12 +70,39 @@ def test_second_signal_does_not_wait(command, number):
     thread, answers = get(command.url() + "/stuck")
     command.saw("stuck started")
     command.signal(number)
-    command.saw("Waiting for running requests to finish: 1")
+    command.saw(f"Waiting for running requests to finish: 1, at most 30 s {FORCE}\n")
     command.signal(number)
     assert command.wait() == 0
     thread.join()
     assert isinstance(answers[0], httpx.Response)
     assert answers[0].status_code == 500  # cancelled, so that the client need not guess
+
+
+@pytest.mark.parametrize("command", [["--workers", "2"], ["--reload"]], indirect=True)
+def test_supervisor_says_that_a_second_signal_does_not_wait(command):
+    threads = [get(command.url() + "/stuck")[0] for _ in range(2)]
+    command.saw("stuck started", times=2)
+    command.signal(signal.SIGINT)
+    command.saw(f"Waiting for the workers, at most 30 s {FORCE}\n")
+    command.signal(signal.SIGINT)
+    assert command.wait() == 0
+    for thread in threads:
+        thread.join()
+    assert command.stderr.count(FORCE) == 1
+
+
+@pytest.mark.parametrize("command", [["--workers", "1", "--preload"]], indirect=True)
+def test_second_signal_is_no_matter_while_a_worker_is_replaced(command):
+    thread, _ = get(command.url() + "/stuck")
+    command.saw("stuck started")
+    command.signal(signal.SIGHUP)
+    command.saw("Waiting for running requests to finish: 1\n")
+    assert FORCE not in command.stderr
+    command.signal(signal.SIGINT)
+    command.saw(f"Waiting for the workers, at most 30 s {FORCE}\n")
+    command.signal(signal.SIGINT)
+    assert command.wait() == 0
+    thread.join()
 
 
 @pytest.mark.parametrize("command", [["--timeout-graceful-shutdown", "0.2"]], indirect=True)

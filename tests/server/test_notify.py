@@ -73,6 +73,7 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
     arguments = ["main:app", "--port", "0", "--workers", str(count)]
     with Command(*arguments, cwd=folder, env=env) as command:
         pid = command.process.pid
+        assert manager.next() == "EXTEND_TIMEOUT_USEC=900000000"
         assert manager.next() == f"READY=1\nMAINPID={pid}"
         assert len(workers(command, count)) == count  # it was ready when all were
         assert [manager.hear() for _ in range(3)] == [WATCHDOG] * 3
@@ -90,10 +91,30 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
             assert manager.next() == f"READY=1\nMAINPID={pid}"
             command.saw("Rolling restart given up")
         command.signal(signal.SIGTERM)
-        assert manager.next() == "STOPPING=1"
+        assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
         assert command.wait() == 0
     # Of workers it hears nothing.
     assert {sender for sender, _ in manager.heard} == {pid}
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="needs Linux")
+@pytest.mark.parametrize("how", [[], ["--workers", "2"], ["--workers", "2", "--preload"]])
+def test_manager_waits_for_a_slow_start_and_a_slow_stop(tmp_path, how):
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "slow.py").write_text("open('gate').close()\nfrom main import app\n")
+    (tmp_path / "main.py").write_text(APP)
+    options = ["--timeout-worker-startup", "300", "--timeout-graceful-shutdown", "500"]
+    with Manager(tmp_path / "notify") as manager:
+        env = {"NOTIFY_SOCKET": manager.path}
+        arguments = ["slow:app", "--port", "0", "--shutdown-delay", "0.1", *options, *how]
+        with Command(*arguments, cwd=tmp_path, env=env) as command:
+            assert manager.next() == "EXTEND_TIMEOUT_USEC=330000000"
+            assert "Thestral running" not in command.stderr
+            with open(tmp_path / "gate", "w"):  # each process that imports it
+                assert manager.next().startswith("READY=1")
+            command.stop()
+            assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=1030100000"
+        assert {sender for sender, _ in manager.heard} == {command.process.pid}
 
 
 @pytest.mark.timeout(10)
@@ -102,7 +123,7 @@ def test_manager_that_does_not_read_holds_nobody_up(tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", manager.path)
         for _ in range(1000):  # more than any queue of datagrams takes
             notify.notify(WATCHDOG)
-        notify.stopping()
+        notify.stopping(1.0)
         assert manager.hear() == WATCHDOG
 
 

@@ -436,6 +436,29 @@ def test_signal_stops_and_the_callers_handlers_come_back(run, number):
     assert raised == [number]  # once more, for the program around it
 
 
+@pytest.mark.parametrize("name", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("method", ["run", "check"])
+def test_loop_of_the_caller_is_left_to_it(name, method):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(asyncio.get_event_loop() is asyncio.get_running_loop())
+        await answering(b"")(scope, receive, send)
+
+    server = make(app, loop=name, log_config=None)
+    server.on_started = lambda: setattr(server, "should_exit", True)
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    try:
+        getattr(server, method)()
+        assert asyncio.get_event_loop() is own
+        assert own.run_until_complete(asyncio.sleep(0, "works")) == "works"
+    finally:
+        asyncio.set_event_loop(None)
+        own.close()
+    assert seen == [True]
+
+
 def test_outside_the_main_thread_no_signal_is_taken():
     server = Server(Config(answering(b"hello"), port=0, access_log=False))
     before = dispositions()

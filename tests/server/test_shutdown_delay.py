@@ -124,6 +124,8 @@ def test_second_signal_cuts_the_delay(tmp_path, arguments):
         command.saw("lifespan startup", times=count)
         command.signal(signal.SIGTERM)
         command.saw("Accepting for 600 more seconds", times=count)
+        who = "Accepting for 600 more seconds" if count == 1 else "the workers, at most 630 s"
+        command.saw(f"{who} (Press CTRL+C to quit at once)\n")
         with socket.create_connection(("127.0.0.1", port), 10) as sock:
             sock.sendall(REQUEST)
             assert closes(read_response(sock)[0])

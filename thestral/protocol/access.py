@@ -12,8 +12,6 @@ import binascii
 import logging
 import os
 import select
-import stat
-import sys
 import time
 import weakref
 from types import FunctionType
@@ -24,6 +22,13 @@ from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_
 from thestral.logconfig import LINE_FORMATS
 from thestral.logformat import DEFAULT, Atom, is_json, read_format
 from thestral.logging import AccessFormatter, access_logger, error_logger, request_id
+from thestral.output import (
+    BATCH,
+    READER_PATIENCE,
+    BoundedStreamHandler,
+    is_stderr,
+    poll_of,
+)
 
 # What a part of a line is.
 LITERAL = 0
@@ -78,13 +83,9 @@ EXTENSION_KINDS = {
 }
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
 INFO = logging.INFO
-# Written at once. A pipe takes so much in one piece (PIPE_BUF), so that lines of several workers do
-# not mix, and if it polls as writable without blocking.
-BATCH = 4096  # bytes
 # What a pipe's reader does not take waits in memory, up to so much; then the server waits for the
-# reader, for so long; then lines are lost until it has read all that waits.
+# reader, READER_PATIENCE; then lines are lost until it has read all that waits.
 WAITING_MAX = 1024 * 1024  # bytes
-READER_PATIENCE = 1000  # milliseconds
 # What a record's text begins with when the line is not made of its arguments: it uses them up, and
 # filters and handlers that look into them find what they find with uvicorn.
 NO_ARGUMENTS = "%.0s" * 5
@@ -150,7 +151,8 @@ class AccessLog:
         handler = self._logger.handlers[0]
         formatter = handler.formatter
         if (
-            type(handler) is logging.StreamHandler
+            isinstance(handler, logging.StreamHandler)
+            and type(handler) in (logging.StreamHandler, BoundedStreamHandler)
             and type(formatter) is AccessFormatter
             and formatter._fmt == line_format
             and not formatter.use_colors
@@ -459,28 +461,6 @@ def is_watched(logger: logging.Logger) -> bool:
         type(function) is FunctionType and function.__globals__ is vars(logging)
         for function in functions
     )
-
-
-def poll_of(stream: Any) -> select.poll | None:
-    """A poll for room in a pipe or socket; None for what does not wait for a reader."""
-    try:
-        file = stream.fileno()
-        mode = os.fstat(file).st_mode
-    except (AttributeError, OSError, ValueError):  # no file, or a closed one
-        return None
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return None
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return poll
-
-
-def is_stderr(stream: Any) -> bool:
-    """Whether what the error log says goes the same way."""
-    try:
-        return os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 def make_part(atom: Atom, json: bool) -> Part:
