@@ -45,7 +45,7 @@ cdef class HTTP1Connection(Connection):
     cdef bint _eof
     cdef bint _scheduled
     cdef int _phase
-    cdef double _since
+    cdef public double since
 
     cpdef object data_received(self, bytes data)
     @cython.locals(wait=double)

@@ -77,7 +77,7 @@ class HTTP1Connection(Connection):
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
         self._phase = FIRST_HEAD
-        self._since = 0.0  # Clock.now when the phase began
+        self.since = 0.0  # Clock.now when the phase began
         self._eof = False
         self._scheduled = False
 
@@ -85,7 +85,7 @@ class HTTP1Connection(Connection):
         """Go over to a phase; what the client owes in it, it owes from now on."""
         context = self.context
         self._phase = phase
-        self._since = context.clock.now
+        self.since = context.clock.now
         wait: float = context.waits[phase]
         self.deadline = context.clock.after(wait) if wait > 0.0 else 0.0
 
@@ -516,7 +516,7 @@ class HTTP1Connection(Connection):
             cycle = self._stream.cycle
             cycle.on_drain()
         elif self._phase < LAST_CHANCE and self._parser.is_idle():
-            quiet = self.context.clock.now - self._since
+            quiet = self.context.clock.now - self.since
             self.enter(LAST_CHANCE)
             self.deadline -= quiet
             if quiet >= DRAIN_GRACE:
