@@ -11,6 +11,7 @@ import os
 import ssl
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thestral.certificate import read_certificate
@@ -158,9 +159,21 @@ def make_contexts(config: Config) -> Contexts:
             raise ConfigError(
                 "ssl_context_factory", f"{type(front).__name__} returned, expected ssl.SSLContext"
             )
+    return Contexts(front, certificates, suites_of(front))
+
+
+def suites_of(context: ssl.SSLContext) -> dict[str, int]:
+    """Numbers of a context's cipher suites by OpenSSL's names."""
     # OpenSSL numbers a suite as the protocol does, with its own mark in the upper half.
-    suites = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in front.get_ciphers()}
-    return Contexts(front, certificates, suites)
+    return {cipher["name"]: cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
+
+
+@cache
+def known_suites() -> dict[str, int]:
+    """suites_of() all that OpenSSL has, for a name that comes from elsewhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    return suites_of(context)
 
 
 def default_context(config: Config, certificates: dict[ssl.SSLContext, str]) -> ssl.SSLContext:
