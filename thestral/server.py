@@ -219,7 +219,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
-        self.certificates = tls.load(self.config)
+        self.certificates = self.load_certificates()
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
@@ -229,6 +229,9 @@ class Server:
         finally:
             listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def load_certificates(self) -> tls.Certificates | None:
+        return tls.load(self.config)
 
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         return pid_file(self.config.pid_file)
