@@ -10,7 +10,19 @@ enum {
   IPV4_SIZE = 12,
   IPV6_SIZE = 36,
   UNIX_PATH_SIZE = 108,
-  UNIX_SIZE = 2 * UNIX_PATH_SIZE
+  UNIX_SIZE = 2 * UNIX_PATH_SIZE,
+  TLV_START_SIZE = 3, /* type and length */
+  CRC32C_SIZE = 4,
+  TLS_START_SIZE = 5 /* client and verify */
+};
+
+/* Section 2.2, types of TLVs; those from TLS_VERSION on stand within the value of TLS. */
+enum {
+  TYPE_CRC32C = 0x03,
+  TYPE_TLS = 0x20,
+  TYPE_TLS_VERSION = 0x21,
+  TYPE_TLS_NAME = 0x22,
+  TYPE_TLS_CIPHER = 0x23
 };
 
 /* --- Version 1, section 2.1 ------------------------------------------------------------------------------------ */
@@ -103,6 +115,76 @@ static th_slice path_at(const char *src, uint32_t offset) {
   return path;
 }
 
+/* Takes the TLV at *pos of src[0..end) and moves *pos behind it. Returns its type, or TH_EPROXY if it is cut short. */
+static int next_tlv(const char *src, size_t end, size_t *pos, th_slice *value) {
+  if (end - *pos < TLV_START_SIZE) return TH_EPROXY;
+  int type = (unsigned char)src[*pos];
+  size_t length = read_u16(src + *pos + 1);
+  *pos += TLV_START_SIZE;
+  if (end - *pos < length) return TH_EPROXY;
+  value->offset = (uint32_t)*pos;
+  value->length = (uint32_t)length;
+  *pos += length;
+  return type;
+}
+
+/* CRC32C (RFC 9260 appendix A) of src[0..n), where the four bytes at `zeros` count as 0. */
+static uint32_t crc32c(const char *src, size_t n, size_t zeros) {
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < n; i++) {
+    if (i < zeros || i >= zeros + CRC32C_SIZE) crc ^= (unsigned char)src[i];
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+  }
+  return ~crc;
+}
+
+/* The value of the TLV about TLS; 1 if it is right. */
+static int read_tls(const char *src, th_slice value, th_proxy *out) {
+  if (value.length < TLS_START_SIZE) return 0;
+  size_t pos = value.offset;
+  size_t end = pos + value.length;
+  out->tls = (uint8_t)src[pos] & (TH_PROXY_TLS | TH_PROXY_TLS_CERT_CONN | TH_PROXY_TLS_CERT_SESSION);
+  out->tls_verify = (uint32_t)read_u16(src + pos + 1) << 16 | read_u16(src + pos + 3);
+  pos += TLS_START_SIZE;
+  while (pos < end) {
+    th_slice part;
+    th_slice *place;
+    switch (next_tlv(src, end, &pos, &part)) {
+      case TH_EPROXY: return 0;
+      case TYPE_TLS_VERSION: place = &out->tls_version; break;
+      case TYPE_TLS_NAME: place = &out->tls_name; break;
+      case TYPE_TLS_CIPHER: place = &out->tls_cipher; break;
+      default: continue;
+    }
+    if (place->offset != 0) return 0;
+    *place = part;
+  }
+  return 1;
+}
+
+/* The TLVs at src[pos..end), where the head ends; 1 if they are right. */
+static int read_tlvs(const char *src, size_t pos, size_t end, th_proxy *out) {
+  int has_crc = 0;
+  int has_tls = 0;
+  while (pos < end) {
+    th_slice value;
+    switch (next_tlv(src, end, &pos, &value)) {
+      case TH_EPROXY: return 0;
+      case TYPE_CRC32C: {
+        if (has_crc++ || value.length != CRC32C_SIZE) return 0;
+        const char *sum = src + value.offset;
+        if (crc32c(src, end, value.offset) != ((uint32_t)read_u16(sum) << 16 | read_u16(sum + 2))) return 0;
+        break;
+      }
+      case TYPE_TLS:
+        if (has_tls++ || !read_tls(src, value, out)) return 0;
+        break;
+      default: break;
+    }
+  }
+  return 1;
+}
+
 static int read_binary(const char *src, size_t n, th_proxy *out) {
   if (memcmp(src, SIGNATURE, n < SIGNATURE_SIZE ? n : SIGNATURE_SIZE) != 0) return TH_EPROXY;
   if (n < FIXED_SIZE) return 0;
@@ -135,7 +217,8 @@ static int read_binary(const char *src, size_t n, th_proxy *out) {
     out->source = path_at(src, FIXED_SIZE);
     out->destination = path_at(src, FIXED_SIZE + UNIX_PATH_SIZE);
   }
-  return (int)(FIXED_SIZE + length); /* TLVs are passed over */
+  if (family != 0x00 && !read_tlvs(src, FIXED_SIZE + least, FIXED_SIZE + length, out)) return TH_EPROXY;
+  return (int)(FIXED_SIZE + length);
 }
 
 int th_proxy_read(const char *src, size_t n, th_proxy *out) {

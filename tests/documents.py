@@ -85,7 +85,7 @@ UVICORN = {
     "timeout_keep_alive": ("5", "5 s is shorter than a load balancer's 60 s, which gives 502s"),
     "timeout_graceful_shutdown": ("", "finite"),
     "timeout_worker_healthcheck": ("5", "measured by what the kernel shows, not by a ping"),
-    "ssl_keyfile": ("", "repeatable"),
+    "ssl_keyfile": ("", "repeatable; a pipe, with workers too"),
     "ssl_certfile": ("", "repeatable (SNI); renewed without a restart"),
     "ssl_keyfile_password": ("", ""),
     "ssl_version": ("17", "`--ssl-min-version` is easier"),

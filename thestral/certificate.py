@@ -1,18 +1,22 @@
-"""What thestral needs to know of an X.509 certificate: its subject as a text, and the host names it
-is for.
+"""What thestral needs to know of an X.509 certificate: its subject as a text, the host names it is
+for, and when it is valid.
 
 The ssl module tells neither of a certificate that we present, and of a client's only a part.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 # Tags of DER (X.690 section 8), with the class bits as they stand in the encoding.
 VERSION = 0xA0  # of TBSCertificate: [0], and it may be missing
 EXTENSIONS = 0xA3  # of TBSCertificate: [3]
 DNS_NAME = 0x82  # of GeneralName: [2]
+UTC_TIME = 0x17
+GENERALIZED_TIME = 0x18
 LONG_LENGTH = 0x80
 
 SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
@@ -51,10 +55,14 @@ class Certificate(NamedTuple):
         subject: the distinguished name of its owner as RFC 4514 writes it.
         names: host names in lower case, "*.example.org" among them; the common name where there is
             no subjectAltName.
+        not_before, not_after: when it is valid, in UTC; None for a time that is not written as
+            RFC 5280 has it.
     """
 
     subject: str
     names: tuple[str, ...]
+    not_before: datetime | None
+    not_after: datetime | None
 
 
 class Element(NamedTuple):
@@ -110,9 +118,27 @@ def read_certificate(der: bytes) -> Certificate:
             del fields[0]
         subject = [attributes(relative) for relative in fields[4].parts()]
         names = alternative_names(fields[6:])
-        return Certificate(name_text(subject), names or common_names(subject))
+        begin, end = [time_of(element) for element in fields[3].parts()]
+        return Certificate(name_text(subject), names or common_names(subject), begin, end)
     except (IndexError, ValueError) as exc:
         raise ValueError(f"not a certificate: {exc}") from exc
+
+
+def time_of(element: Element) -> datetime | None:
+    """RFC 5280 section 4.1.2.5; None if it is written in another way."""
+    text = element.content.decode("latin-1")
+    if element.tag == UTC_TIME:
+        text = ("19" if text[:2] >= "50" else "20") + text
+    elif element.tag != GENERALIZED_TIME:
+        return None
+    match = re.fullmatch("([0-9]{4})" + "([0-9]{2})" * 5 + "Z", text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = map(int, match.groups())
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def alternative_names(fields: list[Element]) -> tuple[str, ...]:

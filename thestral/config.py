@@ -702,6 +702,9 @@ class Config:
         if self.workers is None:
             self.workers = workers_of_environment()
         self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
+        # By path, what thestral.tls has read of pipes, which give it once. It goes to workers with
+        # the options.
+        self.read_once: dict[str, bytes] = {}
         for name, spec in options():
             value = getattr(self, name)
             if value is None and not spec.optional:

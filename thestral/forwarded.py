@@ -46,6 +46,21 @@ PAIR = re.compile(
 PREFIX_TEXT = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[!$&'()*+,.:;=@~\w-]+)+", re.ASCII)
 
 
+class Proxied(NamedTuple):
+    """What the PROXY head of a trusted peer says of the connection that it passes on.
+
+    Attributes:
+        client, server: its ends.
+        secure: whether the client has connected to the proxy over TLS.
+        tls: ASGI's tls extension of that, if the head says enough.
+    """
+
+    client: tuple[str, int] | None
+    server: Address | None
+    secure: bool
+    tls: dict[str, Any] | None
+
+
 class TrustedPeers:
     """Addresses whose word is taken.
 
@@ -139,12 +154,20 @@ class Forwarding:
         self._fields = frozenset(fields)
         self._warned = False
 
-    def apply(self, scope: dict[str, Any], client: Address | None, server: Address | None) -> None:
+    def apply(
+        self,
+        scope: dict[str, Any],
+        client: Address | None,
+        server: Address | None,
+        proxied: bool = False,
+    ) -> None:
         """Set a scope's client, scheme, Host field and root_path as proxies say.
 
         Args:
             scope: of a request, before its root_path is put in front of its path.
             client, server: the ends of its connection.
+            proxied: whether a PROXY head names these: the peer itself is trusted then, and the
+                client is its word for the nearest hop.
         """
         found: dict[bytes, str] = {}
         for name, value in scope["headers"]:
@@ -153,16 +176,17 @@ class Forwarding:
                 found[name] = f"{found[name]},{text}" if name in found else text
         if not found:
             return
-        if not self._trusted.trusts_peer(client, server):
+        trusted = self._trusted.trusts_peer(client, server)
+        if not (trusted or proxied):
             self._warn(next(iter(found)), client)
             return
         entries = {name: elements(text) for name, text in found.items() if name != FORWARDED}
         if FORWARDED in found:
-            claims = self._read_forwarded(found[FORWARDED])
+            claims = self._read_forwarded(found[FORWARDED], trusted)
             hops, index = 0, 0
         else:
             hops = len(entries.get(FOR, ()))
-            index, address = self._walk(entries.get(FOR, []))
+            index, address = self._walk(entries.get(FOR, []), trusted)
             claims = Claims(
                 address, pick(entries, PROTO, index, hops), pick(entries, HOST, index, hops)
             )
@@ -190,14 +214,21 @@ class Forwarding:
                 client[0] if client else "a Unix socket",
             )
 
-    def _walk(self, nodes: list[str]) -> tuple[int, tuple[str, int] | None]:
+    def _walk(self, nodes: list[str], trusted: bool) -> tuple[int, tuple[str, int] | None]:
         """Go from hop to hop, from the right, as far as each is trusted.
+
+        Args:
+            nodes: what the hops say whom they serve.
+            trusted: whether the client of the connection is a hop whose word counts. One that a
+                PROXY head names may have written all of `nodes` itself.
 
         Returns:
             Index of the entry that names the client, and its host and port; the number of entries,
             and None, if the last one is no address already.
         """
         index, client = len(nodes), None
+        if not trusted:
+            return index, client
         for position in range(len(nodes) - 1, max(-1, len(nodes) - 1 - MAX_HOPS), -1):
             node = read_node(nodes[position])
             if node is None:
@@ -207,12 +238,12 @@ class Forwarding:
                 break
         return index, client
 
-    def _read_forwarded(self, text: str) -> Claims:
+    def _read_forwarded(self, text: str, trusted: bool) -> Claims:
         """What the hop that names the client says (RFC 7239 section 5)."""
         hops = read_forwarded(text)
         if not hops:
             return Claims(None, None, None)
-        index, client = self._walk([hop.get("for", "") for hop in hops])
+        index, client = self._walk([hop.get("for", "") for hop in hops], trusted)
         hop = hops[min(index, len(hops) - 1)]
         return Claims(client, hop.get("proto"), hop.get("host"))
 

@@ -228,7 +228,7 @@ class Server:
         error_logger.info("Started server process [%d]", os.getpid())
         if self.has_manager:
             tell_start(self.config)
-        self.certificates = tls.load(self.config)
+        self.certificates = self.load_certificates()
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
@@ -238,6 +238,9 @@ class Server:
         finally:
             listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def load_certificates(self) -> tls.Certificates | None:
+        return tls.load(self.config)
 
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         return pid_file(self.config.pid_file)

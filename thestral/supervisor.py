@@ -138,6 +138,7 @@ class Supervisor:
         self._queues: dict[int, list[socket.socket]] = {}
         self._selecting = selectors.DefaultSelector()
         self._reloader: Reloader | None = None
+        self._certificates: tls.Certificates | None = None
         self._target = config.worker_count
         self._roll: list[Worker] = []  # still to be replaced
         self._rolling = False
@@ -158,7 +159,8 @@ class Supervisor:
             ThestralError: it could not start, or no worker can.
         """
         configure(self.config)
-        tls.load(self.config)  # what is wrong is said once, and not by each worker
+        # What there is to say of them is said once, and not by each worker.
+        self._certificates = tls.load(self.config)
         self._sockets = listening.open_all(self.config)
         try:
             with pid_file(self.config.pid_file):
@@ -413,6 +415,9 @@ class Supervisor:
         """Replace every worker, one by one, each new one ready before the old one stops."""
         notify.reloading()
         self._rolling = True
+        if self._certificates is not None and not self._certificates.reload():
+            self._give_up_rolling()  # no new worker could start
+            return
         self._next_start = 0.0  # who asks has mended what was broken
         for worker in self._workers:
             if not worker.ready:  # it may have what is to be replaced, or hang in it
@@ -520,8 +525,10 @@ class Supervisor:
         self._next_start = time.monotonic() + pause
 
     def _patrol(self) -> None:
-        """Look at each worker: its time, its size, its health."""
+        """Look at each worker: its time, its size, its health. And at the certificates."""
         now = time.monotonic()
+        if self._certificates is not None:
+            self._certificates.current()
         for worker in self._workers:
             if worker.stop_by and now >= worker.stop_by:
                 error_logger.error("Killing worker %d, which does not stop", worker.number)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import stat
+import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from thestral.certificate import read_certificate
+from thestral.certificate import Certificate, read_certificate
 from thestral.errors import ConfigError
 from thestral.logging import error_logger
 
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 ALPN_PROTOCOLS = ("http/1.1",)
 # Files are looked at by a handshake, and at most this often.
 LOOK_INTERVAL = 1.0  # seconds
+# Of a certificate that ends sooner a warning says so.
+SHORT_VALIDITY = timedelta(days=7)
+# Names of what one process has open; another may have other files there, or none.
+DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
 
 MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # The stdlib's numbers: those that choose the version by themselves, and the one for TLS 1.2 alone.
@@ -40,7 +48,7 @@ VERSION_NUMBERS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 END_CERTIFICATE = "-----END CERTIFICATE-----"
 
-# What tells one state of a file from another; None for one that cannot be seen.
+# What tells one state of a file from another; None for one that cannot be seen, or not read again.
 Signature = tuple[int, int, int, int] | None
 
 
@@ -51,11 +59,13 @@ class Contexts(NamedTuple):
         front: every handshake begins with it; SNI may choose another.
         certificates: the PEM of each context's own certificate.
         suites: number of a cipher suite by OpenSSL's name.
+        warnings: a line for each certificate that clients refuse now, or will within a week.
     """
 
     front: ssl.SSLContext
     certificates: dict[ssl.SSLContext, str]
     suites: dict[str, int]
+    warnings: list[str]
 
     def extension(self, connection: ssl.SSLObject) -> dict[str, Any]:
         """ASGI's tls extension (its TLS specification 0.2) for a handshake that is complete.
@@ -83,17 +93,23 @@ class Certificates:
     """The contexts of a worker, renewed when a file that the options name has changed.
 
     Connections that run keep the context they began with. A file that cannot be used leaves the old
-    contexts in place, and one line in the log.
+    contexts in place, and one line in the log. What came from a pipe stays as it was.
+
+    Args:
+        config: the options.
+        quiet: say only what goes wrong, because a supervisor looks at the same files.
 
     Raises:
         ConfigError: a file or an option cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, quiet: bool = False) -> None:
+        self.quiet = quiet
         self._config = config
         self._next_look = time.monotonic() + LOOK_INTERVAL
         self._seen = self._look()
         self._contexts = make_contexts(config)
+        self._warn()
 
     def current(self) -> Contexts:
         """What a new handshake begins with."""
@@ -107,30 +123,51 @@ class Certificates:
     def reload(self) -> bool:
         """Load the files again, changed or not; False if that failed and all stays as it was."""
         self._seen = self._look()  # before they are read: a change in between is not missed
+        kept = self._config.read_once.keys()
+        if kept and not self.quiet:
+            error_logger.warning(
+                "Cannot renew what came from a pipe or descriptor, which is read only once: %s."
+                " Restart to renew it.",
+                ", ".join(map(repr, kept)),
+            )
         try:
             self._contexts = make_contexts(self._config)
         except Exception as exc:  # a user's factory may raise anything
             error_logger.error("TLS certificates not reloaded, the old ones stay: %s", exc)
             return False
-        error_logger.info("TLS certificates reloaded")
+        renewed = self._config.ssl_context_factory or not kept >= set(self._files())
+        if renewed and not self.quiet:
+            error_logger.info("TLS certificates reloaded")
+        self._warn()
         return True
 
-    def _look(self) -> list[Signature]:
+    def _warn(self) -> None:
+        if not self.quiet:
+            for text in self._contexts.warnings:
+                error_logger.warning("%s", text)
+
+    def _files(self) -> list[str]:
         config = self._config
         named = [*config.certificate_files, *config.key_files]
         if config.ssl_ca_certs is not None:
             named.append(os.fspath(config.ssl_ca_certs))
-        return [signature(path) for path in named]
+        return named
+
+    def _look(self) -> list[Signature]:
+        return [signature(path) for path in self._files()]
 
 
-def load(config: Config) -> Certificates | None:
+def load(config: Config, quiet: bool = False) -> Certificates | None:
     """The contexts that the options ask for; None for plain HTTP.
+
+    Args:
+        config, quiet: as Certificates.
 
     Raises:
         ConfigError: they cannot be had.
     """
     if config.is_ssl:
-        return Certificates(config)
+        return Certificates(config, quiet)
     for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
         if getattr(config, name):
             raise ConfigError(name, "given without --ssl-certfile")
@@ -146,9 +183,10 @@ def make_contexts(config: Config) -> Contexts:
         ConfigError: one cannot be used.
     """
     certificates: dict[ssl.SSLContext, str] = {}
+    warnings: list[str] = []
 
     def default_factory() -> ssl.SSLContext:
-        return default_context(config, certificates)
+        return default_context(config, certificates, warnings)
 
     if config.ssl_context_factory is None:
         front = default_factory()
@@ -158,13 +196,31 @@ def make_contexts(config: Config) -> Contexts:
             raise ConfigError(
                 "ssl_context_factory", f"{type(front).__name__} returned, expected ssl.SSLContext"
             )
+    return Contexts(front, certificates, suites_of(front), warnings)
+
+
+def suites_of(context: ssl.SSLContext) -> dict[str, int]:
+    """Numbers of a context's cipher suites by OpenSSL's names."""
     # OpenSSL numbers a suite as the protocol does, with its own mark in the upper half.
-    suites = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in front.get_ciphers()}
-    return Contexts(front, certificates, suites)
+    return {cipher["name"]: cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
 
 
-def default_context(config: Config, certificates: dict[ssl.SSLContext, str]) -> ssl.SSLContext:
+@cache
+def known_suites() -> dict[str, int]:
+    """suites_of() all that OpenSSL has, for a name that comes from elsewhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    return suites_of(context)
+
+
+def default_context(
+    config: Config, certificates: dict[ssl.SSLContext, str], warnings: list[str]
+) -> ssl.SSLContext:
     """A context for each certificate, and the first of them, which leads to the others.
+
+    Args:
+        config: the options.
+        certificates, warnings: to be filled, as in Contexts.
 
     Raises:
         ConfigError: a file or an option cannot be used.
@@ -182,13 +238,16 @@ def default_context(config: Config, certificates: dict[ssl.SSLContext, str]) -> 
     first: ssl.SSLContext | None = None
     for path, key in zip(config.certificate_files, keys, strict=True):
         context = empty_context(config)
-        pem = load_chain(context, path, key, config.ssl_keyfile_password)
+        pem = load_chain(config, context, path, key)
         certificates[context] = pem
         try:
-            names = read_certificate(ssl.PEM_cert_to_DER_cert(pem)).names
+            certificate = read_certificate(ssl.PEM_cert_to_DER_cert(pem))
         except ValueError as exc:
             raise ConfigError("ssl_certfile", f"{path!r}: {exc}") from exc
-        for name in names:
+        warning = date_warning(path, certificate, datetime.now(UTC))
+        if warning is not None:
+            warnings.append(warning)
+        for name in certificate.names:
             by_name.setdefault(name, context)
         first = first or context
     assert first is not None
@@ -242,7 +301,7 @@ def empty_context(config: Config) -> ssl.SSLContext:
                 "ssl_ciphers", f"{config.ssl_ciphers!r} given, which is no cipher that OpenSSL has"
             ) from exc
     if config.ssl_ca_certs is not None:
-        load_authorities(context, os.fspath(config.ssl_ca_certs))
+        load_authorities(config, context, os.fspath(config.ssl_ca_certs))
     context.verify_mode = client_certificates(config)
     if context.verify_mode != ssl.CERT_NONE and config.ssl_ca_certs is None:
         raise ConfigError(
@@ -256,16 +315,34 @@ def client_certificates(config: Config) -> ssl.VerifyMode:
     return CLIENT_CERTIFICATES[value] if isinstance(value, str) else ssl.VerifyMode(value)
 
 
-def load_chain(context: ssl.SSLContext, path: str, key: str, password: str | None) -> str:
+def date_warning(path: str, certificate: Certificate, now: datetime) -> str | None:
+    """What clients think of a certificate's time, if it is not good or soon will not be.
+
+    Args:
+        path: of the file that holds it.
+        now: in UTC, as the certificate's times.
+    """
+    begin, end = certificate.not_before, certificate.not_after
+    if end is not None and end < now:
+        return f"The certificate in {path!r} expired on {end:%Y-%m-%d at %H:%M} UTC"
+    if begin is not None and begin > now:
+        return f"The certificate in {path!r} is not valid before {begin:%Y-%m-%d, %H:%M} UTC"
+    if end is not None and end - now < SHORT_VALIDITY:
+        return f"The certificate in {path!r} expires on {end:%Y-%m-%d at %H:%M} UTC"
+    return None
+
+
+def load_chain(config: Config, context: ssl.SSLContext, path: str, key: str) -> str:
     """Load a certificate with its chain and key; returns the PEM of the certificate itself.
 
     Raises:
         ConfigError: one of them cannot be used.
     """
-    text = read_pem("ssl_certfile", path, BEGIN_CERTIFICATE, "certificate")
+    text = read_pem(config, "ssl_certfile", path, BEGIN_CERTIFICATE, "certificate")
+    password = config.ssl_keyfile_password
     # Without --ssl-keyfile the key stands behind the certificate.
     key_option = "ssl_certfile" if key == path else "ssl_keyfile"
-    read_pem(key_option, key, "PRIVATE KEY-----", "private key")
+    read_pem(config, key_option, key, "PRIVATE KEY-----", "private key")
     asked = False
 
     def tell() -> str:
@@ -274,7 +351,8 @@ def load_chain(context: ssl.SSLContext, path: str, key: str, password: str | Non
         return password or ""
 
     try:
-        context.load_cert_chain(path, key, password=tell)
+        with loadable(config, path) as certificate, loadable(config, key) as private:
+            context.load_cert_chain(certificate, private, password=tell)
     except (ssl.SSLError, ValueError) as exc:
         if asked and password is None:
             raise ConfigError(
@@ -291,33 +369,63 @@ def load_chain(context: ssl.SSLContext, path: str, key: str, password: str | Non
     return text[start : text.index(END_CERTIFICATE, start)] + END_CERTIFICATE + "\n"
 
 
-def load_authorities(context: ssl.SSLContext, path: str) -> None:
+def load_authorities(config: Config, context: ssl.SSLContext, path: str) -> None:
     """Load the certificates that clients' certificates are verified by.
 
     Raises:
         ConfigError: they cannot be used.
     """
-    read_pem("ssl_ca_certs", path, BEGIN_CERTIFICATE, "certificate")
+    read_pem(config, "ssl_ca_certs", path, BEGIN_CERTIFICATE, "certificate")
     try:
-        context.load_verify_locations(path)
+        with loadable(config, path) as authorities:
+            context.load_verify_locations(authorities)
     except ssl.SSLError as exc:
         raise ConfigError("ssl_ca_certs", f"{path!r}: {explain(exc)}") from exc
 
 
-def read_pem(option: str, path: str, mark: str, what: str) -> str:
-    """The text of a file, which must hold `mark`.
+def read_pem(config: Config, option: str, path: str, mark: str, what: str) -> str:
+    """The text of a file, which must hold `mark`. The options keep it if it can be read only once.
 
     Raises:
         ConfigError: it does not, or cannot be read.
     """
-    try:
-        with open(path, encoding="latin-1") as file:
-            text = file.read()
-    except OSError as exc:
-        raise ConfigError(option, f"{path!r} cannot be read: {exc.strerror}") from exc
+    data = config.read_once.get(path)
+    if data is None:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as exc:
+            raise ConfigError(option, f"{path!r} cannot be read: {exc.strerror}") from exc
+        if signature(path) is None:
+            config.read_once[path] = data
+    text = data.decode("latin-1")
     if mark not in text:
         raise ConfigError(option, f"{path!r} holds no {what} in PEM")
     return text
+
+
+@contextlib.contextmanager
+def loadable(config: Config, path: str) -> Generator[str]:
+    """A path that OpenSSL can read, for a file that read_pem() has read: another one if the file
+    cannot be read again.
+    """
+    data = config.read_once.get(path)
+    if data is None:
+        yield path
+        return
+    with memory_file() as file:
+        file.write(data)
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"
+
+
+def memory_file() -> IO[bytes]:
+    """A file without a name; with Linux a key in it is on no disk."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("thestral"), "w+b")
+    from tempfile import TemporaryFile  # rarely needed
+
+    return TemporaryFile()
 
 
 def explain(exc: Exception) -> str:
@@ -339,8 +447,12 @@ def client_chain(connection: ssl.SSLObject) -> Sequence[str]:
 
 
 def signature(path: str) -> Signature:
+    if path.startswith(DESCRIPTORS):
+        return None
     try:
         found = os.stat(path)
     except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from thestral import tls
 from thestral.errors import Terminated, ThestralError
 from thestral.logging import error_logger
 from thestral.server import Server, flush_output, left_in_time
@@ -146,6 +147,10 @@ class WorkerServer(Server):
     def tell(self, message: str) -> None:
         with contextlib.suppress(OSError):  # it is gone, as we are about to be told
             self._pipe.send(message)
+
+    def load_certificates(self) -> tls.Certificates | None:
+        """The supervisor says what there is to say of them."""
+        return tls.load(self.config, quiet=True)
 
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         """The file names the supervisor."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
+from thestral import tls
 from thestral.config import Config
 from thestral.logging import access_logger, error_logger
 from thestral.server import Server
@@ -26,6 +28,27 @@ class ThestralWorker(Worker):  # type: ignore[misc]
     """
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
+    # The arbiter's, which the workers have from it: what pipes held, and what was said already.
+    _read_once: ClassVar[dict[str, bytes]] = {}
+    _warned: ClassVar[set[str]] = set()
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        with contextlib.suppress(Exception):  # the worker will meet it, too, and say it
+            self.look_at_certificates()
+
+    def look_at_certificates(self) -> None:
+        """Do in the arbiter, before it forks, what can be done once for all workers: read pipes,
+        and warn of certificates that expire.
+        """
+        certificates = tls.load(self.make_config(""), quiet=True)
+        if certificates is None:
+            return
+        take_over(error_logger, self.log.error_log)
+        for text in certificates.current().warnings:
+            if text not in self._warned:
+                self._warned.add(text)
+                error_logger.warning("%s", text)
 
     def init_signals(self) -> None:
         """The Server takes SIGINT and SIGTERM when it runs; what else gunicorn sends is its own."""
@@ -46,12 +69,17 @@ class ThestralWorker(Worker):  # type: ignore[misc]
         would start the worker for ever if it failed later.
         """
         super().load_wsgi()
-        self.server_config = Config(self.wsgi, **(self.options() | self.CONFIG_KWARGS))
+        self.server_config = self.make_config(self.wsgi)
 
     def run(self) -> None:
         server = GunicornServer(self.server_config, self)
         server.run([duplicate(listener.sock) for listener in self.sockets])
         self.alive = False
+
+    def make_config(self, app: Any) -> Config:
+        config = Config(app, **(self.options() | self.CONFIG_KWARGS))
+        config.read_once = self._read_once
+        return config
 
     def options(self) -> dict[str, Any]:
         """gunicorn's settings as options of Config."""
@@ -105,6 +133,13 @@ class GunicornServer(Server):
     def announce(self) -> None:
         signal.signal(signal.SIGQUIT, self._quit)
         self._beat()
+
+    def load_certificates(self) -> tls.Certificates | None:
+        """The arbiter has said what there was to say, but knows nothing of renewals."""
+        certificates = tls.load(self.config, quiet=True)
+        if certificates is not None:
+            certificates.quiet = False
+        return certificates
 
     def _beat(self) -> None:
         assert self._loop is not None

@@ -58,6 +58,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     assert command.stderr.count("'server.pem' holds no certificate in PEM") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old
+    assert "died" not in command.stderr  # no worker was started for it
     command.stop()
     assert "Traceback" not in command.stderr
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import ssl
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -128,6 +130,109 @@ def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
     command.saw("TLS certificates reloaded")
 
 
+# --- Pipes, as a shell makes for <(vault read ...) -----------------------------------------------
+
+
+@pytest.fixture
+def pipe():
+    """Function (*paths) that gives a descriptor of a pipe which holds those files."""
+    opened = []
+
+    def make(*paths) -> int:
+        reader, writer = os.pipe()
+        opened.append(reader)
+        with open(writer, "wb") as file:
+            for path in paths:
+                file.write(path.read_bytes())
+        return reader
+
+    yield make
+    for reader in opened:
+        os.close(reader)
+
+
+CANNOT = "Cannot renew what came from a pipe or descriptor"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--workers", "2"), ("--workers", "2", "--preload"), ("--reload",)],
+    ids=["one", "workers", "preload", "reload"],
+)
+def test_certificate_and_key_from_pipes(made, start, pipe, flags):
+    """SIGHUP starts workers, too: each has what was read once."""
+    pipes = [pipe(made / name) for name in ("server.pem", "locked.key", "ca.pem")]
+    options = [f"--ssl-{kind}" for kind in ("certfile", "keyfile", "ca-certs")]
+    names = [f"/dev/fd/{number}" for number in pipes]
+    arguments = [word for pair in zip(options, names, strict=True) for word in pair]
+    command = start(
+        *(*arguments, "--ssl-keyfile-password", PASSWORD, *flags), pass_fds=tuple(pipes)
+    )
+    assert ask(made, command).text == " /x"
+    workers = 2 if "2" in flags else 1
+    command.saw("Application startup complete", workers)
+    command.signal(signal.SIGHUP)
+    command.saw(CANNOT)
+    if flags:
+        command.saw("Application startup complete", 2 * workers)
+    assert ask(made, command).text == " /x"
+    command.stop()
+    assert command.stderr.count(CANNOT) == 1
+    assert all(repr(name) in command.stderr for name in names)
+    assert "BEGIN" not in command.stderr
+
+
+def test_a_pipe_with_a_name_is_read_once_for_all_workers(made, start, tmp_path):
+    """It holds certificate and key, and its writer comes late."""
+    os.mkfifo(tmp_path / "fifo")
+    command = start("--ssl-certfile", str(tmp_path / "fifo"), "--workers", "2")
+    both = (made / "server.pem").read_bytes() + (made / "server.key").read_bytes()
+    (tmp_path / "fifo").write_bytes(both)
+    assert ask(made, command).text == " /x"
+    command.stop()
+
+
+def test_stdin_may_be_one(made, start, pipe):
+    arguments = (*CERT, "--ssl-keyfile", "/dev/stdin", "--limit-max-requests", "1")
+    command = start(*arguments, stdin=pipe(made / "server.key"))
+    assert ask(made, command).text == " /x"
+    command.saw("Application startup complete", 2)  # of another worker
+    assert ask(made, command).text == " /x"
+    command.stop()
+
+
+# --- Time ----------------------------------------------------------------------------------------
+
+
+def test_a_certificate_that_expires_is_said_once_for_all_workers(made, start, tmp_path):
+    authority = trustme.CA()
+
+    def renew(days: int) -> None:
+        end = datetime.now(UTC) + timedelta(days=days)
+        issued = authority.issue_cert("127.0.0.1", not_after=end)
+        issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "new")
+        os.replace(tmp_path / "new", tmp_path / "live.pem")
+
+    renew(2)
+    command = start("--ssl-certfile", str(tmp_path / "live.pem"), "--workers", "2")
+    port = int(command.url().rpartition(":")[2])
+    line = f"The certificate in {str(tmp_path / 'live.pem')!r} expires on 20"
+    assert command.stderr.count(line) == 1
+    before = ssl.get_server_certificate(("127.0.0.1", port))
+    command.saw("Application startup complete", 2)
+    renew(1)
+    command.saw(line, 2)
+    wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
+    renew(90)
+    command.saw("TLS certificates reloaded", 2)
+    command.signal(signal.SIGHUP)
+    command.saw("TLS certificates reloaded", 3)
+    command.saw("Application startup complete", 4)
+    command.stop()
+    assert command.stderr.count(line) == 2
+    assert command.stderr.count("TLS certificates reloaded") == 3
+
+
 # --- What cannot be used: one line, and 2 --------------------------------------------------------
 
 
@@ -196,23 +301,58 @@ def test_check_looks_at_the_files_and_keeps_the_password(made):
         assert "does not open 'locked.key'" in failed(command)
 
 
-def test_gunicorns_own_options_hold_in_its_worker(made, tmp_path):
-    command = [
-        *(sys.executable, "-m", "gunicorn", "main:app", "-k", "thestral.workers.ThestralWorker"),
-        *("-b", "127.0.0.1:0", "--no-control-socket", "--keyfile", "server.key"),
-        *("--certfile", "server.pem", "--ca-certs", "ca.pem", "--cert-reqs", "2"),
-    ]
-    log = tmp_path / "log"
+GUNICORN = (
+    *(sys.executable, "-m", "gunicorn", "main:app", "-k", "thestral.workers.ThestralWorker"),
+    *("-b", "127.0.0.1:0", "--no-control-socket"),
+)
+
+
+@contextlib.contextmanager
+def gunicorn(made, log, *arguments: str, **popen):
+    """gunicorn with those arguments and its log in a file; gives the process and its URL."""
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=made, stderr=file, stdout=file)
+        process = subprocess.Popen(
+            [*GUNICORN, *arguments], cwd=made, stderr=file, stdout=file, **popen
+        )
     try:
         url = wait_until(lambda: re.search(r"Listening at: (https://\S+)", log.read_text()))[1]
-        trust = ssl.create_default_context(cafile=made / "ca.pem")
-        trust.load_cert_chain(made / "other.pem", made / "other.key")
-        assert httpx.get(url + "/x", verify=trust, timeout=10).text == " /x"
+        yield process, url
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def test_gunicorns_own_options_hold_in_its_worker(made, tmp_path):
+    arguments = ("--keyfile", "server.key", "--certfile", "server.pem")
+    arguments += ("--ca-certs", "ca.pem", "--cert-reqs", "2")
+    with gunicorn(made, tmp_path / "log", *arguments) as (_, url):
+        trust = ssl.create_default_context(cafile=made / "ca.pem")
+        trust.load_cert_chain(made / "other.pem", made / "other.key")
+        assert httpx.get(url + "/x", verify=trust, timeout=10).text == " /x"
+
+
+def test_gunicorns_workers_share_what_its_arbiter_has_read(made, tmp_path, pipe):
+    """Those that start later, too. And a warning that is about all of them is said once."""
+    authority = trustme.CA()
+    end = datetime.now(UTC) + timedelta(days=1)
+    issued = authority.issue_cert("127.0.0.1", not_after=end)
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    pipes = [pipe(tmp_path / "cert"), pipe(tmp_path / "key")]
+    names = [f"/dev/fd/{number}" for number in pipes]
+    arguments = ("--certfile", names[0], "--keyfile", names[1], "-w", "2")
+    log = tmp_path / "log"
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    with gunicorn(made, log, *arguments, pass_fds=tuple(pipes)) as (process, url):
+        assert httpx.get(url + "/x", verify=trust, timeout=10).text == " /x"
+        wait_until(lambda: log.read_text().count("Application startup complete") == 2)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: log.read_text().count("Application startup complete") == 4)
+        wait_until(lambda: log.read_text().count("Worker exiting") == 2)
+        assert httpx.get(url + "/x", verify=trust, timeout=10).text == " /x"
+    expected = f"The certificate in '{names[0]}' expires on {end:%Y-%m-%d at %H:%M} UTC"
+    assert log.read_text().count(expected) == 1

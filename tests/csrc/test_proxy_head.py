@@ -19,6 +19,38 @@ def binary(command=0x21, family=0x11, addresses=IPV4, length=None) -> bytes:
     return SIGNATURE + struct.pack(">BBH", command, family, size) + addresses
 
 
+def tlv(kind: int, value: bytes = b"") -> bytes:
+    return struct.pack(">BH", kind, len(value)) + value
+
+
+def with_checksum(*tlvs: bytes, **options) -> bytes:
+    """A head with its checksum in front of the TLVs."""
+    head = binary(addresses=IPV4 + tlv(CRC32C, bytes(4)) + b"".join(tlvs), **options)
+    place = 16 + len(IPV4) + 3
+    return head[:place] + struct.pack(">I", crc32c(head)) + head[place + 4 :]
+
+
+def crc32c(data: bytes) -> int:
+    """CRC32C as the division of polynomials that it is: all of the data is one number."""
+    bits = "".join(f"{byte:08b}"[::-1] for byte in data)
+    rest = int(bits, 2) << 32 ^ 0xFFFFFFFF << len(bits)
+    for place in reversed(range(len(bits))):
+        if rest >> place + 32 & 1:
+            rest ^= 0x11EDC6F41 << place
+    return ~int(f"{rest:032b}"[::-1], 2) & 0xFFFFFFFF
+
+
+CRC32C, TLS, TLS_VERSION, TLS_NAME, TLS_CIPHER = 0x03, 0x20, 0x21, 0x22, 0x23
+ABOUT_TLS = (
+    tlv(TLS_VERSION, b"TLSv1.3")
+    + tlv(TLS_NAME, "Zoë".encode())
+    + tlv(TLS_CIPHER, b"TLS_AES_256_GCM_SHA384")
+    + tlv(0x24, b"RSA-SHA256")
+    + tlv(0x25, b"RSA2048")
+)
+SECURE = tlv(TLS, b"\x07\0\0\0\0" + ABOUT_TLS)
+
+
 @pytest.fixture(scope="module")
 def source():
     return Guard(2 * lib.TH_PROXY_HEAD_MAX)
@@ -116,6 +148,25 @@ BAD = {
         binary(addresses=IPV4[:-1]),
         binary(family=0x21, addresses=IPV6[:-1]),
         binary(family=0x31, addresses=UNIX[:-1]),
+        # TLVs: cut short, behind what was right too; within the one about TLS; twice
+        *(binary(addresses=IPV4 + SECURE[:end]) for end in range(1, len(SECURE))),
+        binary(addresses=IPV4 + SECURE + b"\0"),
+        binary(family=0x21, addresses=IPV6 + SECURE[:-1]),
+        binary(family=0x31, addresses=UNIX + b"\x04\0"),
+        *(binary(addresses=IPV4 + tlv(TLS, b"\x01\0\0\0\0"[:size])) for size in range(5)),
+        *(
+            binary(addresses=IPV4 + tlv(TLS, b"\x01\0\0\0\0" + tlv(TLS_VERSION, b"T")[:size]))
+            for size in range(1, 4)
+        ),
+        binary(addresses=IPV4 + SECURE + SECURE),
+        *(
+            binary(addresses=IPV4 + tlv(TLS, b"\x01\0\0\0\0" + tlv(kind, b"T") * 2))
+            for kind in (TLS_VERSION, TLS_NAME, TLS_CIPHER)
+        ),
+        # Checksums: wrong, of a wrong size, twice
+        binary(addresses=IPV4 + tlv(CRC32C, bytes(4))),
+        *(binary(addresses=IPV4 + tlv(CRC32C, bytes(size))) for size in (0, 3, 5)),
+        with_checksum(with_checksum()[-7:]),
     ],
     lib.TH_EPROXY_SIZE: [
         b"PROXY UNKNOWN " + b"f" * 92 + b"\r\n",
@@ -124,6 +175,62 @@ BAD = {
         binary(length=65535),
     ],
 }
+
+
+# TLVs behind the addresses: bits, verification, version, name and cipher.
+SAID = {
+    SECURE: (7, 0, b"TLSv1.3", "Zoë".encode(), b"TLS_AES_256_GCM_SHA384"),
+    tlv(0x04) + tlv(0xEA, b"x" * 300) + SECURE + tlv(0x04, b"..."): (
+        *(7, 0, b"TLSv1.3", "Zoë".encode(), b"TLS_AES_256_GCM_SHA384"),
+    ),
+    tlv(TLS, b"\x03\0\0\x01\x0a" + tlv(TLS_VERSION, b"TLSv1.2")): (
+        *(3, 266, b"TLSv1.2", b"", b""),
+    ),
+    tlv(TLS, b"\xf9\xff\xff\xff\xff"): (1, 0xFFFFFFFF, b"", b"", b""),
+    tlv(TLS, b"\0\0\0\0\0"): (0, 0, b"", b"", b""),
+    # An empty value, and a version that stands where it means nothing
+    tlv(TLS, b"\x01\0\0\0\0" + tlv(TLS_VERSION)): (1, 0, b"", b"", b""),
+    tlv(TLS_VERSION, b"TLSv1.3"): (0, 0, b"", b"", b""),
+    b"": (0, 0, b"", b"", b""),
+}
+SAID_HEADS = {binary(addresses=IPV4 + tlvs): said for tlvs, said in SAID.items()}
+SAID_HEADS |= {with_checksum(tlvs): said for tlvs, said in SAID.items()}
+SAID_HEADS |= {
+    binary(family=0x21, addresses=IPV6 + SECURE): SAID[SECURE],
+    binary(family=0x31, addresses=UNIX + SECURE): SAID[SECURE],
+    binary(command=0x20, addresses=IPV4 + SECURE): SAID[b""],
+    binary(command=0x20, addresses=IPV4 + SECURE[:-1]): SAID[b""],
+    binary(family=0x00, addresses=SECURE): SAID[b""],
+}
+
+
+@pytest.mark.parametrize("data", SAID_HEADS, ids=range(len(SAID_HEADS)))
+def test_what_a_head_says_of_tls(source, data):
+    head = ffi.new("th_proxy *")
+    assert lib.th_proxy_read(source.place(data), len(data), head) == len(data)
+    texts = [
+        data[where.offset : where.offset + where.length]
+        for where in (head.tls_version, head.tls_name, head.tls_cipher)
+    ]
+    assert (head.tls, head.tls_verify, *texts) == SAID_HEADS[data]
+    for end in range(len(data)):
+        assert lib.th_proxy_read(source.place(data[:end]), end, head) == 0, end
+
+
+def test_the_oracle_of_checksums_knows_the_published_value():
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+def test_any_bit_that_differs_breaks_the_checksum(source):
+    good = with_checksum(SECURE)
+    for place in range(len(good)):
+        if place in (14, 15, 28):  # the head's length; the type, without which there is no checksum
+            continue
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[place] ^= 1 << bit
+            is_local = (place, bit) == (12, 0)  # of which nothing is read
+            assert (read(source, bytes(bad))[0] > 0) is is_local, (place, bit)
 
 
 @pytest.mark.parametrize("data", GOOD, ids=range(len(GOOD)))

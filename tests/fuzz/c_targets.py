@@ -36,6 +36,9 @@ PROXY_HEADS = [
     PROXY_2 + b"\x21\x21\0\x2b" + bytes(36) + b"\x03\0\x04\0\0\0\0",
     PROXY_2 + b"\x21\x31\0\xd8" + b"/run/a".ljust(108, b"\0") + b"/run/b".ljust(108, b"\0"),
     PROXY_2 + b"\x21\x31\0\xd8" + b"/" * 216,
+    PROXY_2 + b"\x21\x11\0\x28" + bytes(12) + b"\x20\0\x13\x01" + bytes(4) + b"\x21\0\7TLSv1.3"
+    b"\x22\0\1a" + b"\xea\0\3abc",
+    PROXY_2 + b"\x21\x11\0\x19" + bytes(12) + b"\x03\0\4\x1c\xe7\xc3\x5f\x04\0\3abc",
 ]
 # Around the limits that the targets' settings choose.
 LONG_LINES = [

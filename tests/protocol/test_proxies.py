@@ -20,6 +20,29 @@ V2 = (
     + bytes([192, 0, 2, 1, 198, 51, 100, 7])
     + struct.pack(">HH", 56324, 443)
 )
+CERT_SHOWN, VERIFIED = 3, 0
+
+
+def tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BH", kind, len(value)) + value
+
+
+def secure_head(client: int, verify: int, *about: bytes) -> bytes:
+    """V2 with what a proxy that ends TLS says (section 2.2.6)."""
+    tlvs = tlv(0x20, struct.pack(">BI", client, verify) + b"".join(about))
+    return V2[:14] + struct.pack(">H", 12 + len(tlvs)) + V2[16:] + tlvs
+
+
+VERSION, CIPHER = tlv(0x21, b"TLSv1.3"), tlv(0x23, b"TLS_AES_256_GCM_SHA384")
+SECURE = secure_head(CERT_SHOWN, VERIFIED, VERSION, CIPHER, tlv(0x22, b"Luna, M.D."))
+TLS = {
+    "server_cert": None,
+    "client_cert_chain": [],
+    "client_cert_name": None,
+    "client_cert_error": None,
+    "tls_version": 0x0304,
+    "cipher_suite": None,
+}
 ENDS = {"client": ["192.0.2.1", 56324], "server": ["198.51.100.7", 443]}
 
 
@@ -31,6 +54,7 @@ async def mirror(scope, receive, send):
     seen = {key: scope[key] for key in keys}
     seen["raw_path"] = scope["raw_path"].decode()
     seen["host"] = dict(scope["headers"])[b"host"].decode()
+    seen["tls"] = scope["extensions"].get("tls")
     body = json.dumps(seen).encode()
     headers = [(b"content-length", b"%d" % len(body))]
     if scope["type"] == "http":
@@ -199,18 +223,132 @@ def test_a_proxy_that_speaks_for_itself(serve, head):
         assert ask(sock)["client"] == ["127.0.0.1", sock.getsockname()[1]]
 
 
-def test_who_is_named_has_to_be_trusted_for_fields(serve):
-    """The proxy is trusted; the client behind it is not by that."""
+@pytest.mark.parametrize("head", [V1, V2, SECURE], ids=["v1", "v2", "over TLS"])
+def test_fields_are_believed_by_the_address_of_the_proxy(serve, head, caplog):
+    """Not by that of its client, which stays the client: it is the nearest hop, and what comes
+    from beyond an untrusted one it may have made up.
+    """
+    names = [f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix")]
     fields = ["X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https"]
-    for trusted, expected in [
-        ("127.0.0.1", (["192.0.2.1", 56324], "http")),
-        ("127.0.0.1,192.0.2.0/24", (["6.6.6.6", 0], "https")),
+    fields += ["X-Forwarded-Host: a.example", "X-Forwarded-Port: 81", "X-Forwarded-Prefix: /api"]
+    for trusted, client in [
+        ("127.0.0.1", ["192.0.2.1", 56324]),
+        ("127.0.0.1,192.0.2.0/24", ["6.6.6.6", 0]),
     ]:
+        options = {"forwarded_allow_ips": trusted, "forwarded_fields": names}
+        running = serve(mirror, proxy_protocol=True, **options)
+        with running.connect() as sock:
+            sock.sendall(head)
+            seen = ask(sock, *fields)
+            assert seen["client"] == client
+            assert (seen["scheme"], seen["host"]) == ("https", "a.example:81")
+            assert seen["root_path"] == "/api"
+    assert "is not read" not in caplog.text
+
+
+def test_forwarded_is_believed_by_the_address_of_the_proxy(serve):
+    """Of its elements the proxy has written the last."""
+    options = {"forwarded_allow_ips": "127.0.0.1", "forwarded_fields": "forwarded"}
+    running = serve(mirror, proxy_protocol=True, **options)
+    with running.connect() as sock:
+        sock.sendall(V1)
+        field = "Forwarded: for=6.6.6.6;host=evil.example, for=192.0.2.1;proto=https;host=a.example"
+        seen = ask(sock, field)
+        assert seen["client"] == ENDS["client"]
+        assert (seen["scheme"], seen["host"]) == ("https", "a.example")
+
+
+def test_an_https_target_is_believed_by_the_address_of_the_proxy(serve):
+    for trusted, status in (("127.0.0.1", b"200"), ("10.0.0.1", b"421")):
         running = serve(mirror, proxy_protocol=True, forwarded_allow_ips=trusted)
         with running.connect() as sock:
-            sock.sendall(V1)
-            seen = ask(sock, *fields)
-            assert (seen["client"], seen["scheme"]) == expected
+            head = V1 if trusted == "127.0.0.1" else b""
+            sock.sendall(head + b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert read_head(sock).startswith(b"HTTP/1.1 " + status)
+
+
+# --- A proxy that ends TLS ------------------------------------------------------------------------
+
+
+def test_tls_that_ended_at_the_proxy_is_the_scheme(serve):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(SECURE)
+        seen = ask(sock)
+        assert seen == seen | ENDS | {"scheme": "https"}
+        named = {"client_cert_name": "CN=Luna\\, M.D.", "cipher_suite": 0x1302}
+        assert seen["tls"] == TLS | named
+        assert ask(sock) == seen  # for each request of the connection
+        seen = ask(sock, *WEBSOCKET)
+        assert seen["scheme"] == "wss"
+        assert seen["tls"] == TLS | named
+
+
+def test_at_every_cut(serve):
+    running = serve(mirror, proxy_protocol=True)
+    for cut in range(1, len(SECURE)):
+        with running.connect() as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(SECURE[:cut])
+            wait_until(lambda: running.context.connections)
+            sock.sendall(SECURE[cut:] + get("/"))
+            seen = json.loads(read_response(sock)[1])
+            assert seen == seen | ENDS | {"scheme": "https"}
+            assert seen["tls"]["tls_version"] == TLS["tls_version"]
+        wait_until(lambda: not running.context.connections)
+
+
+NAME = tlv(0x22, b"Luna")
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (secure_head(1, 0, VERSION), TLS),
+        (secure_head(1, 0, VERSION, NAME), TLS),  # of no certificate
+        (secure_head(3, 0, VERSION, NAME), TLS | {"client_cert_name": "CN=Luna"}),
+        (secure_head(5, 0, VERSION, NAME), TLS | {"client_cert_name": "CN=Luna"}),
+        (secure_head(3, 0, VERSION), TLS),
+        (
+            secure_head(3, 0, VERSION, tlv(0x22, "\u732b".encode())),
+            TLS | {"client_cert_name": "CN=\u732b"},
+        ),
+        (secure_head(3, 0, VERSION, tlv(0x22, b"\xff")), TLS),
+        (secure_head(3, 0, VERSION, tlv(0x22, b"a\0b")), TLS | {"client_cert_name": r"CN=a\00b"}),
+        (
+            secure_head(3, 10, VERSION, NAME),
+            TLS | {"client_cert_error": "the proxy did not verify the certificate: 10"},
+        ),
+        (
+            secure_head(1, 0, tlv(0x21, b"TLSv1.2"), tlv(0x23, b"ECDHE-RSA-AES128-GCM-SHA256")),
+            TLS | {"tls_version": 0x0303, "cipher_suite": 0xC02F},
+        ),
+        (secure_head(1, 0, VERSION, tlv(0x23, b"NONSENSE")), TLS),
+        # Without a version that we know there is no extension
+        (secure_head(1, 0), None),
+        (secure_head(3, 0, tlv(0x21, b"TLSv9"), NAME), None),
+    ],
+)
+def test_the_extension_has_what_the_head_says(serve, head, expected):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(head)
+        seen = ask(sock)
+        assert seen["scheme"] == "https"
+        assert seen["tls"] == expected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [V1, V2, secure_head(0, 0), secure_head(2, 0, VERSION, NAME)],
+    ids=["v1", "v2", "no TLS", "a certificate without TLS"],
+)
+def test_without_tls_there_is_neither(serve, head):
+    running = serve(mirror, proxy_protocol=True)
+    with running.connect() as sock:
+        sock.sendall(head)
+        seen = ask(sock)
+        assert (seen["scheme"], seen["tls"]) == ("http", None)
 
 
 def test_a_peer_that_is_not_trusted_has_no_head(serve):
@@ -222,7 +360,11 @@ def test_a_peer_that_is_not_trusted_has_no_head(serve):
 
 
 @pytest.mark.parametrize(
-    "data", [get("/"), b"PROXY TCP4 1.1.1.1\r\n", b"PROXY UNKNOWN" + b" " * 100, b"\x16\x03\x01"]
+    "data",
+    [
+        *(get("/"), b"PROXY TCP4 1.1.1.1\r\n", b"PROXY UNKNOWN" + b" " * 100, b"\x16\x03\x01"),
+        secure_head(1, 0, VERSION[:-1]) + get("/"),
+    ],
 )
 def test_a_trusted_peer_without_one_is_told(serve, data):
     running = serve(mirror, proxy_protocol=True)

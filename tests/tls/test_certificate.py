@@ -18,7 +18,16 @@ from thestral.certificate import read_certificate
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def der(*relative: list[tuple[x509.ObjectIdentifier, str]], names=(), kind=None) -> bytes:
+NEW_YEAR = datetime.datetime(2025, 1, 1)
+
+
+def der(
+    *relative: list[tuple[x509.ObjectIdentifier, str]],
+    names=(),
+    kind=None,
+    begin=NEW_YEAR,
+    end=NEW_YEAR,
+) -> bytes:
     """A certificate with that subject, by relative distinguished names, and alternative names."""
     subject = x509.Name(
         [
@@ -28,14 +37,13 @@ def der(*relative: list[tuple[x509.ObjectIdentifier, str]], names=(), kind=None)
             for pairs in relative
         ]
     )
-    now = datetime.datetime(2025, 1, 1)
     builder = x509.CertificateBuilder(
         issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")]),
         subject_name=subject,
         public_key=KEY.public_key(),
         serial_number=1,
-        not_valid_before=now,
-        not_valid_after=now,
+        not_valid_before=begin,
+        not_valid_after=end,
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     if names:
@@ -112,7 +120,7 @@ def test_old_encodings_of_text(kind):
 
 
 def test_subject_may_be_empty():
-    assert read_certificate(der()) == ("", ())
+    assert read_certificate(der())[:2] == ("", ())
 
 
 def test_names_are_those_of_the_extension():
@@ -122,6 +130,28 @@ def test_names_are_those_of_the_extension():
 
 def test_common_name_stands_in_for_the_extension():
     assert read_certificate(der([(O, "o")], [(CN, "C.example")])).names == ("c.example",)
+
+
+@pytest.mark.parametrize("year", [1950, 1999, 2000, 2026, 2049, 2050, 2051, 9999])
+def test_times_in_both_forms(year):
+    """RFC 5280 section 4.1.2.5: two digits for the year until 2049."""
+    begin = datetime.datetime(1950, 1, 1)
+    end = datetime.datetime(year, 12, 31, 23, 59, 58)
+    data = der(begin=begin, end=end)
+    assert (f"{year}1231235958Z".encode() in data) is (year >= 2050)
+    found = read_certificate(data)
+    assert found.not_before == begin.replace(tzinfo=datetime.UTC)
+    assert found.not_after == end.replace(tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    "text", [b"250101000000+", b"2501010000000", b"251301000000Z", b"25010100006xZ", b"\xb2" * 13]
+)
+def test_times_in_another_form_are_none(text):
+    data = der()
+    assert data.count(b"250101000000Z") == 2
+    found = read_certificate(data.replace(b"250101000000Z", text))
+    assert (found.not_before, found.not_after) == (None, None)
 
 
 def test_every_cut_is_an_error():

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import struct
 
 import pytest
 from support import read_all, read_response, wait_until
@@ -46,6 +47,31 @@ def test_the_head_before_the_handshake(serve, together):
         client.sendall(GET)
         expected = [["192.0.2.1", 56324], ["198.51.100.7", 443], "https"]
         assert json.loads(read_response(client)[1]) == expected
+
+
+def test_our_own_handshake_comes_before_what_the_head_says(serve, shared):
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            seen.append(scope)
+        await mirror(scope, receive, send)
+
+    about = b"\x03\0\0\0\0" + b"\x21\0\x07TLSv1.2" + b"\x22\0\4Luna"
+    tlvs = b"\x20" + len(about).to_bytes(2) + about
+    ends = bytes([192, 0, 2, 1, 198, 51, 100, 7]) + struct.pack(">HH", 56324, 443)
+    head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + (len(ends) + len(tlvs)).to_bytes(2) + ends + tlvs
+    running = serve(app, proxy_protocol=True)
+    sock = running.plain()
+    sock.sendall(head)
+    with TLSClient(sock, running.client, "localhost") as client:
+        client.sendall(GET)
+        expected = [["192.0.2.1", 56324], ["198.51.100.7", 443], "https"]
+        assert json.loads(read_response(client)[1]) == expected
+    extension = seen[0]["extensions"]["tls"]
+    assert extension["tls_version"] == 0x0304
+    assert extension["client_cert_name"] is None
+    assert extension["server_cert"] is not None
 
 
 def test_plain_http_behind_the_head_is_told(serve):

@@ -20,7 +20,7 @@ cdef class Connection(Protocol):
     cdef public SocketTransport owned
     cdef public object client
     cdef public object server
-    cdef public tuple ends
+    cdef public object proxied
     cdef public object scheme
     cdef public dict tls
     cdef public dict scope_template
@@ -38,6 +38,7 @@ cdef class Connection(Protocol):
     cdef bint _joined
 
     cdef object open(self, object transport)
+    cpdef bint trusts_peer(self) except -1
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
     cdef ResponseWriter output(self)

@@ -25,6 +25,7 @@ from thestral.types import Headers
 if TYPE_CHECKING:
     from thestral._core.http1 import ResponseWriter
     from thestral._core.socket import ReadBuffer
+    from thestral.forwarded import Proxied
     from thestral.protocol.context import WorkerContext
 
 # Written and not taken by the kernel: above this, send() waits. The transport wakes it at a
@@ -58,8 +59,7 @@ class Connection(Protocol):
         self.owned: SocketTransport | None = None  # the same, if it is one of ours
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
-        # Client and server as a proxy says; else they are the transport's.
-        self.ends: tuple[Any, Any] | None = None
+        self.proxied: Proxied | None = None  # what a trusted peer's PROXY head says
         self.scheme = "http"
         self.tls: dict[str, Any] | None = None  # ASGI's extension of that name
         self.scope_template: dict[str, Any] = {}
@@ -82,8 +82,12 @@ class Connection(Protocol):
         self.transport = transport
         self.owned = transport if isinstance(transport, SocketTransport) else None
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        if self.ends is not None:
-            self.client, self.server = self.ends
+        self.tls = transport.get_extra_info("tls")
+        proxied = self.proxied
+        if proxied is not None:
+            self.client, self.server = proxied.client, proxied.server
+            if self.tls is None:  # what we have seen ourselves comes first
+                self.tls = proxied.tls
         else:
             peer = transport.get_extra_info("peername")
             own = transport.get_extra_info("sockname")
@@ -93,10 +97,17 @@ class Connection(Protocol):
                 self.server = (str(own[0]), int(own[1]))
             elif own:
                 self.server = (own.decode() if isinstance(own, bytes) else str(own), None)
-        self.tls = transport.get_extra_info("tls")
-        if self.tls is not None:
+        if self.tls is not None or (proxied is not None and proxied.secure):
             self.scheme = "https"
         self.context.add(self)
+
+    def trusts_peer(self) -> bool:
+        """Whether the peer that is connected is a trusted proxy, whomever its PROXY head names: one
+        that may not be believed has no head that is read.
+        """
+        return self.proxied is not None or self.context.settings.trusted.trusts_peer(
+            self.client, self.server
+        )
 
     def data_received(self, data: bytes) -> None:
         raise NotImplementedError

@@ -1,20 +1,24 @@
-"""The PROXY protocol, versions 1 and 2: a proxy that passes bytes on says first who sends them.
+"""The PROXY protocol, versions 1 and 2: a proxy that passes bytes on says first who sends them,
+and whether over TLS.
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import ffi, lib
+from thestral.certificate import escaped
 from thestral.errors import RemoteProtocolError
-from thestral.forwarded import plain_address
+from thestral.forwarded import Proxied, plain_address
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import HTTP1Connection
 from thestral.protocol.phases import DRAIN_GRACE
 from thestral.protocol.tls import TLSHandshake
+from thestral.tls import VERSION_NUMBERS, known_suites
 
 if TYPE_CHECKING:
     from thestral.forwarded import Address
@@ -33,7 +37,7 @@ def behind_proxy(context: WorkerContext) -> TLSHandshake | HTTP1Connection:
 
 class ProxyHandshake(Connection):
     """A connection until the PROXY head is complete; then one of the next protocol takes its place,
-    with the ends that the head names.
+    with what the head says of the client.
 
     Trusted peers begin with the head, all others must not: nothing is guessed from the bytes, as
     section 2 asks.
@@ -55,15 +59,15 @@ class ProxyHandshake(Connection):
         head = ffi.new("th_proxy *")
         size = lib.th_proxy_read(data, len(data), head)
         if size > 0:
-            self._hand_over(ends_of(data, head), data[size:])
+            self._hand_over(proxied_by(data, head), data[size:])
         elif size == 0:
             self._received = data
         else:
             self._fail(size, data)
 
-    def _hand_over(self, ends: tuple[Address | None, Address | None] | None, rest: bytes) -> None:
+    def _hand_over(self, proxied: Proxied | None, rest: bytes) -> None:
         connection = behind_proxy(self.context)
-        connection.ends = ends
+        connection.proxied = proxied
         self._make_way(connection)
         if self.context.draining:
             connection.drain()
@@ -103,10 +107,16 @@ class ProxyHandshake(Connection):
         self.abort()
 
 
-def ends_of(data: bytes, head: Any) -> tuple[Address | None, Address | None] | None:
-    """Client and server as in a scope, of a th_proxy; None if the proxy speaks for itself."""
+def proxied_by(data: bytes, head: Any) -> Proxied | None:
+    """What a th_proxy says; None if the proxy speaks for itself."""
     if head.family == lib.TH_PROXY_NONE:
         return None
+    client, server = ends_of(data, head)
+    return Proxied(client, server, bool(head.tls & lib.TH_PROXY_TLS), tls_of(data, head))
+
+
+def ends_of(data: bytes, head: Any) -> tuple[tuple[str, int] | None, Address | None]:
+    """Client and server as in a scope."""
     source, destination = slice_of(data, head.source), slice_of(data, head.destination)
     if head.family == lib.TH_PROXY_UNIX:
         path = destination.decode("utf-8", "replace")
@@ -115,6 +125,32 @@ def ends_of(data: bytes, head: Any) -> tuple[Address | None, Address | None] | N
         (address_of(source, head.version), head.source_port),
         (address_of(destination, head.version), head.destination_port),
     )
+
+
+def tls_of(data: bytes, head: Any) -> dict[str, Any] | None:
+    """ASGI's tls extension of the client's connection to the proxy; None without its version.
+
+    Of the client's certificate the proxy names the owner's common name alone, so that is all of
+    client_cert_name.
+    """
+    version = VERSION_NUMBERS.get(slice_of(data, head.tls_version).decode("latin-1"))
+    if version is None or not head.tls & lib.TH_PROXY_TLS:
+        return None
+    name = error = None
+    if head.tls & (lib.TH_PROXY_TLS_CERT_CONN | lib.TH_PROXY_TLS_CERT_SESSION):
+        if head.tls_verify:
+            error = f"the proxy did not verify the certificate: {head.tls_verify}"
+        elif head.tls_name.length:
+            with contextlib.suppress(UnicodeDecodeError):
+                name = "CN=" + escaped(slice_of(data, head.tls_name).decode())
+    return {
+        "server_cert": None,
+        "client_cert_chain": (),
+        "client_cert_name": name,
+        "client_cert_error": error,
+        "tls_version": version,
+        "cipher_suite": known_suites().get(slice_of(data, head.tls_cipher).decode("latin-1")),
+    }
 
 
 def slice_of(data: bytes, where: Any) -> bytes:

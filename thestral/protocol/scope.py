@@ -51,7 +51,9 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     if parser.https_target and connection.tls is None:
         scope["scheme"] = secure_scheme(connection)
     if parser.forwarded and settings.forwarding is not None:
-        settings.forwarding.apply(scope, connection.client, connection.server)
+        settings.forwarding.apply(
+            scope, connection.client, connection.server, connection.proxied is not None
+        )
         root_path = scope["root_path"]
     if root_path:
         mount(scope, root_path)
@@ -77,9 +79,7 @@ def secure_scheme(connection: Connection) -> str:
     Raises:
         RemoteProtocolError: no trusted proxy sent it, so it is refused.
     """
-    if connection.scheme != "https" and not connection.context.settings.trusted.trusts_peer(
-        connection.client, connection.server
-    ):
+    if connection.scheme != "https" and not connection.trusts_peer():
         raise RemoteProtocolError(421, "https is asked for over a connection without TLS")
     return "https"
 

@@ -89,7 +89,7 @@ class TLSHandshake(Connection):
         transport.tls = self._contexts.extension(self._secure)
         self.transport.set_protocol(transport)
         connection = HTTP1Connection(self.context)
-        connection.ends = self.ends
+        connection.proxied = self.proxied
         transport.begin(connection)
         self.lost = True  # for us
 
@@ -98,7 +98,7 @@ class TLSHandshake(Connection):
         self.context.discard(self)
         self.lost = True
         connection = HTTP1Connection(self.context)
-        connection.ends = self.ends
+        connection.proxied = self.proxied
         self.transport.set_protocol(connection)
         connection.connection_made(self.transport)
         connection.refuse(RemoteProtocolError(400, "plain HTTP on a TLS port; use https://", data))

@@ -31,6 +31,36 @@ static void check_line(const char *src, int size, const th_proxy *proxy) {
   EXPECT(n == size && memcmp(line, src, (size_t)n) == 0);
 }
 
+static uint32_t number(const uint8_t *src, int size) {
+  uint32_t value = 0;
+  for (int i = 0; i < size; i++) value = value << 8 | src[i];
+  return value;
+}
+
+/* TLVs as section 2.2 writes them, at src[0..n): they fill it, and hold what was understood. */
+static void check_tlvs(const uint8_t *head, const uint8_t *src, size_t n, const th_proxy *proxy, int within_tls) {
+  const th_slice *texts[] = {&proxy->tls_version, &proxy->tls_name, &proxy->tls_cipher};
+  int seen[256] = {0};
+  while (n > 0) {
+    EXPECT(n >= 3);
+    uint8_t type = src[0];
+    size_t length = number(src + 1, 2);
+    EXPECT(n - 3 >= length);
+    seen[type]++;
+    if (within_tls && type >= 0x21 && type <= 0x23) {
+      EXPECT(texts[type - 0x21]->length == length && head + texts[type - 0x21]->offset == src + 3);
+    } else if (!within_tls && type == 0x20) {
+      EXPECT(length >= 5 && proxy->tls == (src[3] & 7) && proxy->tls_verify == number(src + 4, 4));
+      check_tlvs(head, src + 8, length - 5, proxy, 1);
+    }
+    src += 3 + length;
+    n -= 3 + length;
+  }
+  for (int type = 0x21; within_tls && type <= 0x23; type++)
+    EXPECT(seen[type] <= 1 && (seen[type] == 1 || texts[type - 0x21]->offset == 0));
+  if (!within_tls) EXPECT(seen[0x20] <= 1 && seen[0x03] <= 1 && (seen[0x20] == 1 || proxy->tls == 0));
+}
+
 /* Section 2.2. */
 static void check_binary(const uint8_t *src, int size, const th_proxy *proxy) {
   static const uint32_t SIZES[] = {0, 4, 16, UNIX_PATH};
@@ -38,7 +68,12 @@ static void check_binary(const uint8_t *src, int size, const th_proxy *proxy) {
   EXPECT(memcmp(src, "\r\n\r\n\0\r\nQUIT\n", 12) == 0 && (src[12] == 0x20 || src[12] == 0x21));
   EXPECT(size == FIXED + src[14] * 256 + src[15]);
   EXPECT(proxy->family == (src[12] == 0x20 ? 0 : src[13] >> 4));
-  if (proxy->family == TH_PROXY_NONE) return;
+  if (proxy->family == TH_PROXY_NONE) {
+    EXPECT(proxy->tls == 0);
+    return;
+  }
+  int addresses = FIXED + 2 * (int)each + (proxy->family == TH_PROXY_UNIX ? 0 : 4);
+  check_tlvs(src, src + addresses, (size_t)(size - addresses), proxy, 0);
   EXPECT(proxy->source.offset == FIXED && proxy->destination.offset == FIXED + each);
   if (proxy->family == TH_PROXY_UNIX) {
     EXPECT(proxy->source.length == strnlen((const char *)src + FIXED, UNIX_PATH));
