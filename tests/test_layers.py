@@ -29,7 +29,7 @@ ORDER = [
 ]
 LEAVES = {
     *("config", "errors", "types", "logging", "option", "importer", "lifespan", "loop", "sockets"),
-    *("certificate", "cpus", "health", "notify", "reloader", "settings", "tls"),
+    *("certificate", "cpus", "health", "heartbeat", "notify", "reloader", "settings", "tls"),
     *("forwarded", "logconfig", "logformat", "output"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.

@@ -40,7 +40,7 @@ POSIX = os.name == "posix"
 # They need Unix sockets, inherited descriptors, or a supervisor with its signals and pipes.
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
-    *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime"),
+    *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
 )
 
 
@@ -478,11 +478,22 @@ class Config:
     )
     timeout_worker_healthcheck: float = option(
         5.0,
-        help="Kill a worker in which nothing can happen any more for this time (Linux).",
+        help="Kill a worker that has been deadlocked or stopped for this long, or three times as"
+        " long if it also has threads that sleep or poll (Linux).",
         group="Workers",
         kind=float,
         unit="seconds",
         positive=True,
+    )
+    timeout_worker_blocked: float | None = option(
+        None,
+        help="Kill a worker whose event loop has been blocked for this long, whatever the reason"
+        " [default: never].",
+        group="Workers",
+        kind=float,
+        unit="seconds",
+        lowest=1,
+        optional=True,
     )
     timeout_worker_startup: float | None = option(
         None,
@@ -791,6 +802,7 @@ class Config:
             or self.limit_max_requests
             or self.limit_max_rss
             or self.limit_worker_lifetime
+            or self.timeout_worker_blocked
             or self.preload
             or self.reload
         )

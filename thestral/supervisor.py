@@ -27,6 +27,7 @@ from thestral import sockets as listening
 from thestral.config import Config
 from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
+from thestral.heartbeat import Heartbeat, beat_interval
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
 from thestral.server import (
@@ -193,16 +194,16 @@ class Supervisor:
 
     def _supervise(self) -> None:
         watchdog = notify.watchdog_interval()
+        timeout = min(PATROL, watchdog or PATROL, beat_interval(self.config.timeout_worker_blocked))
         while not self._stopping or self._workers:
             self._grow_and_shrink()
-            timeout = min(PATROL, watchdog or PATROL)
             for key, _ in self._selecting.select(timeout):
                 key.data()
             self._take_signals()
             self._take_changes()
             self._reap()
             self._patrol()
-            if watchdog:
+            if watchdog and all(worker.watch.turns or worker.stopping for worker in self._workers):
                 notify.notify("WATCHDOG=1")
 
     @contextlib.contextmanager
@@ -320,6 +321,9 @@ class Supervisor:
             sent.callback(listening.close_all, shared)
             for sock in self._queues_of(number):
                 shared.append(listening.duplicate(sock))
+            heartbeat = Heartbeat()
+            undo.callback(heartbeat.close)
+            sent.callback(heartbeat.let_go)
             inherited: list[Callable[[], None]] = []
             if self.config.preload:
                 # A forked worker closes what it has of ours, or nobody would see us end, nor the
@@ -328,9 +332,10 @@ class Supervisor:
                 held = [*self._sockets, *itertools.chain(*self._queues.values())]
                 inherited += [pipe.close for pipe in pipes]
                 inherited += [partial(listening.let_go, sock) for sock in held]
+                inherited += [one.watch.heartbeat.close for one in self._workers]
             process = self._context.Process(
                 target=run_worker,
-                args=(self.config, number, shared, theirs, inherited, self._app),
+                args=(self.config, number, shared, theirs, heartbeat, inherited, self._app),
                 name=f"thestral worker {number}",
             )
             holding = set(SIGNALS)
@@ -343,7 +348,8 @@ class Supervisor:
                 process.start()
             undo.pop_all()
         now = time.monotonic()
-        worker = Worker(number, process, ours, now, Watch(process.pid), now + REMINDER, replaces)
+        watch = Watch(process.pid, heartbeat)
+        worker = Worker(number, process, ours, now, watch, now + REMINDER, replaces)
         self._workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._hear(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
@@ -479,6 +485,7 @@ class Supervisor:
             self._unregister(worker.pipe)
             self._unregister(worker.process.sentinel)
             worker.pipe.close()
+            worker.watch.heartbeat.close()
             status = worker.process.exitcode
             if not worker.stopping:
                 self._on_death(worker, status)
@@ -574,12 +581,19 @@ class Supervisor:
         worker.retiring = True
 
     def _examine(self, worker: Worker, now: float) -> None:
-        """Kill a worker in which nothing can happen any more, or that takes too long to start."""
-        stuck = worker.watch.stuck_for(now)
+        """Kill a worker in which nothing can happen any more, whose loop does not turn for longer
+        than it may, or that takes too long to start.
+        """
+        worker.watch.look(now)
+        stuck = worker.watch.stuck(self.config.timeout_worker_healthcheck)
+        silent = worker.watch.silent
         starting = 0.0 if worker.ready else now - worker.started
         name = f"Worker {worker.number} [{worker.watch.pid}]"
-        if stuck >= self.config.timeout_worker_healthcheck:
-            error_logger.error("%s has been stuck for %.0f s: killing it", name, stuck)
+        if stuck is not None:
+            text = "%s has been stuck for %.0f s: killing it (%s)"
+            error_logger.error(text, name, stuck.seconds, stuck.text)
+        elif silent >= (self.config.timeout_worker_blocked or math.inf):
+            error_logger.error("%s has blocked its event loop for %.0f s: killing it", name, silent)
         elif starting >= (self.config.timeout_worker_startup or math.inf):
             error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
         else:

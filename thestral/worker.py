@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from thestral import tls
 from thestral.errors import Terminated, ThestralError
+from thestral.heartbeat import beat_interval
 from thestral.logging import error_logger
 from thestral.server import Server, flush_output, left_in_time
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from thestral.config import Config
+    from thestral.heartbeat import Heartbeat
     from thestral.types import ASGIApplication
 
 # What a worker tells its supervisor.
@@ -47,6 +49,7 @@ def run_worker(
     number: int,
     sockets: Sequence[socket.socket],
     pipe: Connection,
+    heartbeat: Heartbeat,
     inherited: Sequence[Callable[[], None]],
     app: ASGIApplication | None,
 ) -> None:
@@ -57,11 +60,14 @@ def run_worker(
         number: the worker's, from 1.
         sockets: bound ones to listen on.
         pipe: to the supervisor; its end is the supervisor's end.
-        inherited: what closes the supervisor's pipes and sockets, which a fork has brought here.
+        heartbeat: for the supervisor to see that the event loop turns.
+        inherited: what closes the supervisor's pipes, sockets and memory, which a fork has brought
+            here.
         app: the application if the supervisor has loaded it before the fork.
     """
     for close in inherited:
         close()
+    heartbeat.let_go()
     set_title(f"worker {number}")
     # After a fork the supervisor's handlers are here, too.
     signal.set_wakeup_fd(-1)
@@ -72,7 +78,7 @@ def run_worker(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable(all_threads=True)
-    server = WorkerServer(config, pipe, app)
+    server = WorkerServer(config, pipe, heartbeat, app)
     try:
         with left_in_time(server):
             server.run(sockets)
@@ -124,14 +130,24 @@ class WorkerServer(Server):
     signals = (signal.SIGTERM, LEAVE_SIGNAL)
     has_manager = False  # it is the supervisor who talks to systemd
 
-    def __init__(self, config: Config, pipe: Connection, app: ASGIApplication | None) -> None:
+    def __init__(
+        self, config: Config, pipe: Connection, heartbeat: Heartbeat, app: ASGIApplication | None
+    ) -> None:
         super().__init__(config, loaded=app)
         self._pipe = pipe
+        self._heartbeat = heartbeat
 
     def announce(self) -> None:
         assert self._loop is not None
         self._loop.add_reader(self._pipe.fileno(), self._supervisor_gone)
+        self._beat()
         self.tell(READY)
+
+    def _beat(self) -> None:
+        """Show that the loop turns, now and from then on."""
+        assert self._loop is not None
+        self._heartbeat.beat()
+        self._loop.call_later(beat_interval(self.config.timeout_worker_blocked), self._beat)
 
     def retire(self) -> None:
         self.tell(RETIRE)

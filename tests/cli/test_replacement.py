@@ -227,7 +227,7 @@ def test_only_a_stuck_worker_is_killed(start, folder):
     for path in ("/compute", "/block", "/deadlock"):
         asked[path] = ask_aside(url, path)
         command.saw(path)
-    command.saw("has been stuck for 1 s: killing it")
+    command.saw("has been stuck for 1 s: killing it (every thread waits for a lock)")
     fifth = workers(command, 5)[4]
     # The stacks of both threads, and where they wait.
     assert command.stderr.count("in cross") == 2
@@ -246,4 +246,81 @@ def test_only_a_stuck_worker_is_killed(start, folder):
     assert asked["/deadlock"].pid is None
     assert command.stderr.count("killing it") == 1
     assert fifth not in pids
+    command.stop()
+
+
+# In front of the application: a thread as monitoring has it.
+SLEEPER = """
+import ctypes, threading, time
+
+def sleep():
+    while True:
+        time.sleep(0.05)
+
+threading.Thread(target=sleep, daemon=True).start()
+"""
+# Behind it: further paths that block the loop.
+STOPPING = """
+BLOCKING["/lock"] = lambda: (first.acquire(), first.acquire())
+BLOCKING["/gil"] = lambda: ctypes.PyDLL(None).sleep(3600)
+BLOCKING["/join"] = lambda: asyncio.run_coroutine_threadsafe(
+    asyncio.to_thread(wait_for_gate), another()
+).result()
+
+def another():
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "cause", "place"),
+    [
+        ("/lock", "the event loop waits for a lock, and other threads only sleep or poll", "app"),
+        ("/gil", "a call that holds the GIL waits", "<lambda>"),
+    ],
+)
+def test_stuck_worker_with_a_thread_that_sleeps(start, folder, path, cause, place):
+    (folder / "main.py").write_text(SLEEPER + APP + STOPPING)
+    command = start("--workers", "2", "--timeout-worker-healthcheck", "1")
+    url = command.url()
+    workers(command, 2)
+    working = ask_aside(url, "/join")  # a thread works for its loop
+    command.saw("/join")
+    stuck = ask_aside(url, path)
+    command.saw(path)
+    third = workers(command, 3)[2]
+    stuck.join()
+    (line,) = [line for line in command.stdout.splitlines() if line.startswith(path)]
+    name = f"[{line.split()[1]}]"
+    assert f"{name} has been stuck for 3 s: killing it ({cause})" in command.stderr
+    assert f"{name} died (killed by SIGABRT)" in command.stderr
+    assert "in sleep\n" in command.stderr
+    assert f"in {place}\n" in command.stderr
+    assert ask(url) == third
+    with (folder / "gate").open("w"):
+        pass
+    working.join()
+    assert working.pid is not None
+    assert command.stderr.count("killing it") == 1
+    command.stop()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"], ["--workers", "2", "--preload"]])
+def test_worker_that_blocks_its_loop(start, arguments):
+    command = start("--timeout-worker-blocked", "3", *arguments)
+    url = command.url()
+    count = 2 if arguments else 1  # one alone is supervised, too
+    workers(command, count)
+    blocking = ask_aside(url, "/block")
+    command.saw("/block")
+    fresh = workers(command, count + 1)[count]
+    blocking.join()
+    assert blocking.pid is None
+    assert "in wait_for_gate" in command.stderr
+    (line,) = [line for line in command.stdout.splitlines() if line.startswith("/block")]
+    assert f"[{line.split()[1]}] has blocked its event loop for" in command.stderr
+    assert f"[{line.split()[1]}] died (killed by SIGABRT)" in command.stderr
+    wait_until(lambda: ask(url) == fresh)
     command.stop()

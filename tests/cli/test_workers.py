@@ -160,7 +160,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 def test_worker_drains_however_often_it_is_terminated():
     """systemd signals each process, and the supervisor sends it on."""
-    server = WorkerServer(Config("main:app"), None, None)
+    server = WorkerServer(Config("main:app"), None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit

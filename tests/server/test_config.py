@@ -45,7 +45,8 @@ UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "timeout_worker_startup", "h11_max_incomplete_event_size"),
+    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
+    "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
     *("log_config", "use_colors", "forwarded_allow_ips"),
 ]
@@ -67,6 +68,8 @@ NUMBERS = {
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
 }
+# Seconds at least.
+LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
 ]
@@ -90,7 +93,7 @@ def taken(name, value):
 
 def test_every_number_is_looked_at_here():
     numbers = {name for name, spec in options() if spec.kind in (int, float)}
-    assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO, *UNBOUNDED}
+    assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO, *UNBOUNDED, *LOWEST}
 
 
 @pytest.mark.parametrize(("name", "lowest"), [(name, low) for name, (low, _) in NUMBERS.items()])
@@ -114,6 +117,13 @@ def test_timeout_is_above_zero_and_finite(name):
     assert taken(name, 1e-9) == 1e-9
     assert taken(name, 1) == 1.0
     assert type(taken(name, 1)) is float
+
+
+@pytest.mark.parametrize("name", LOWEST)
+def test_time_at_its_lower_bound(name):
+    for value in (-1, 0, LOWEST[name] - 1e-9, float("inf"), float("nan")):
+        assert f"expected a number of seconds of at least {LOWEST[name]}" in refused(name, value)
+    assert taken(name, LOWEST[name]) == LOWEST[name]
 
 
 @pytest.mark.parametrize("name", MAY_BE_ZERO)
@@ -379,11 +389,19 @@ def test_the_callers_list_is_left_alone():
     assert headers == ["X-One: 1"]
 
 
-@pytest.mark.parametrize("name", ["uds", "workers", "reload", "preload", "limit_max_requests"])
+@pytest.mark.parametrize(
+    "name",
+    ["uds", "workers", "reload", "preload", "limit_max_requests", "timeout_worker_blocked"],
+)
 def test_what_needs_posix_says_so_elsewhere(name, monkeypatch):
     monkeypatch.setattr("thestral.config.POSIX", False)
     Config("a:b")
-    value = {"uds": "/run/a", "workers": 2, "limit_max_requests": 5}.get(name, True)
+    value = {
+        "uds": "/run/a",
+        "workers": 2,
+        "limit_max_requests": 5,
+        "timeout_worker_blocked": 30.0,
+    }.get(name, True)
     with pytest.raises(ConfigError, match="needs POSIX") as caught:
         Config("a:b", **{name: value})
     assert caught.value.option == name

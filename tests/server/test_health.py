@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -12,8 +13,12 @@ import pytest
 from support import wait_until
 
 from thestral import health
+from thestral.health import Wait, Watch
+from thestral.heartbeat import Heartbeat
 
-pytestmark = pytest.mark.skipif(health.FUTEX is None, reason="no /proc as Linux has it here")
+pytestmark = pytest.mark.skipif(health.CALLS is None, reason="no /proc as Linux has it here")
+
+LOOKS = 30  # at a process that is alive, none of which may take it for dead
 
 LOCKS = """
 import threading
@@ -24,6 +29,7 @@ def cross(mine, other):
         with other:
             pass
 """
+# Processes whose loop has never turned, so that only what the kernel shows counts.
 STATES = {
     "busy": ("while True: pass", False),
     "busy thread": (
@@ -103,6 +109,163 @@ STATES = {
         False,
     ),
 }
+# Threads that an application may have, before the loop stops.
+BACKGROUND = """
+import asyncio, collections, ctypes, itertools, os, queue, select, selectors, socket, sys
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+def repeat(step):
+    def run():
+        while True:
+            step()
+    threading.Thread(target=run, daemon=True).start()
+
+def poll():
+    with selectors.PollSelector() as selector:
+        selector.register(side, selectors.EVENT_READ)
+        selector.select(0.02)
+
+def accept():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.02)
+        try:
+            server.accept()
+        except TimeoutError:
+            pass
+
+def get():
+    try:
+        queue.Queue().get(timeout=60)
+    except queue.Empty:
+        pass
+
+async def ticks():
+    while True:
+        await asyncio.sleep(0.02)
+
+def compute():
+    while True:
+        pass
+
+def hold():
+    libc.read(fd, ctypes.create_string_buffer(1), 1)
+
+libc = ctypes.PyDLL(None)  # calls hold the GIL
+libc.fdopen.restype = ctypes.c_void_p
+stdin = ctypes.c_void_p(libc.fdopen(0, b"r"))
+side, other = socket.socketpair()
+fd, _ = os.pipe()
+lock = threading.Lock()
+lock.acquire()
+done = queue.Queue()
+pool = ThreadPoolExecutor(2)
+list(pool.map(time.sleep, [0.01, 0.01]))
+loop = asyncio.new_event_loop()
+"""
+SLEEPS = "repeat(lambda: time.sleep(0.02))\n"
+# Background, what stops the loop, and how many times longer than a proven deadlock it must last.
+STUCK = {
+    "lock": ("", "lock.acquire()", 1),
+    "beside a thread that sleeps": (SLEEPS, "lock.acquire()", 3),
+    "beside a long sleep": ("repeat(lambda: time.sleep(600))", "lock.acquire()", 3),
+    "beside an event with a time-out": (
+        "repeat(lambda: threading.Event().wait(60))",
+        "lock.acquire()",
+        3,
+    ),
+    "beside a queue with a time-out": (
+        "repeat(get)",
+        "lock.acquire()",
+        3,
+    ),
+    "beside a thread that was seen only at work": (
+        "repeat(lambda: time.sleep(0.02) if done.qsize() else None)",
+        "done.put(1)\nlock.acquire()",
+        3,
+    ),
+    "beside poll": ("repeat(poll)", "lock.acquire()", 3),
+    "beside select": ("repeat(lambda: select.select([side], [], [], 0.02))", "lock.acquire()", 3),
+    "beside accept with a time-out": ("repeat(accept)", "lock.acquire()", 3),
+    "beside a loop with a timer": (
+        "threading.Thread(target=asyncio.run, args=(ticks(),), daemon=True).start()",
+        "lock.acquire()",
+        3,
+    ),
+    "beside many": (SLEEPS * 10 + "repeat(poll)\nrepeat(accept)", "lock.acquire()", 3),
+    "GIL held in read": (SLEEPS, "hold()", 3),
+    "GIL held in sleep": (SLEEPS, "libc.sleep(600)", 3),
+    "GIL held beside many": (SLEEPS * 30, "hold()", 3),
+    "GIL held by a thread": (
+        SLEEPS,
+        "threading.Thread(target=hold, daemon=True).start()\nlock.acquire()",
+        3,
+    ),
+}
+# Background, what blocks the loop, and how the main thread waits then. All of it may go on.
+BLOCKED = {
+    "sleep": (SLEEPS, "time.sleep(600)", Wait.CLOCK),
+    "network": (SLEEPS, "side.recv(1)", Wait.OTHERS),
+    "file": (SLEEPS, "os.read(fd, 1)", Wait.OTHERS),
+    "lock with a time-out": (SLEEPS, "lock.acquire(timeout=600)", Wait.CLOCK),
+    "computes": (SLEEPS, "compute()", Wait.NOTHING),
+    "computes with the GIL held": (
+        SLEEPS,
+        "collections.deque(itertools.repeat(0), maxlen=0)",
+        Wait.NOTHING,
+    ),
+    "queue of a thread that computes": (
+        SLEEPS,
+        "threading.Thread(target=compute, daemon=True).start()\nqueue.Queue().get()",
+        Wait.LOCK,
+    ),
+    "pool that computes": (SLEEPS, "pool.submit(compute).result()", Wait.LOCK),
+    "pool that sleeps": (SLEEPS, "pool.submit(time.sleep, 600).result()", Wait.LOCK),
+    "pool that polls": (
+        SLEEPS,
+        "pool.submit(lambda: [poll() for _ in range(10**6)]).result()",
+        Wait.LOCK,
+    ),
+    "pool that waits for the network": (SLEEPS, "pool.submit(side.recv, 1).result()", Wait.LOCK),
+    "thread that sleeps": (
+        SLEEPS,
+        "t = threading.Thread(target=time.sleep, args=(600,)); t.start(); t.join()",
+        Wait.LOCK,
+    ),
+    "loop of a new thread": (SLEEPS, "pool.submit(asyncio.run, ticks()).result()", Wait.LOCK),
+    "loop of a thread": (
+        "threading.Thread(target=loop.run_forever, daemon=True).start()",
+        "asyncio.run_coroutine_threadsafe(asyncio.sleep(600), loop).result()",
+        Wait.LOCK,
+    ),
+    "thread that sleeps no longer": (
+        "repeat(lambda: side.recv(1) if done.qsize() else time.sleep(0.02))",
+        "done.put(1)\nlock.acquire()",
+        Wait.LOCK,
+    ),
+    "thread that waits for the network for a while": (
+        "repeat(lambda: select.select([side], [], [], 600))",
+        "lock.acquire()",
+        Wait.LOCK,
+    ),
+    # As briefly as threads do that want the GIL.
+    "network beside short waits": (
+        "repeat(lambda: threading.Event().wait(0.004))",
+        "side.recv(1)",
+        Wait.OTHERS,
+    ),
+    "thread that waits for the network": (
+        SLEEPS + "repeat(lambda: side.recv(1))",
+        "lock.acquire()",
+        Wait.LOCK,
+    ),
+}
+
+
+@pytest.fixture
+def heartbeat():
+    with contextlib.closing(Heartbeat()) as heartbeat:
+        yield heartbeat
 
 
 @pytest.fixture(scope="module")
@@ -124,35 +287,192 @@ def processes():
         process.communicate()
 
 
+class Looking:
+    """Looks at a process once a second, by a clock of its own.
+
+    Args:
+        process: of subprocess.
+        heartbeat: of its loop, which the test plays.
+    """
+
+    def __init__(self, process, heartbeat):
+        self.process = process
+        self.watch = Watch(process.pid, heartbeat)
+        self.clock = itertools.count(1000)
+
+    def look(self, patience=1.0):
+        self.watch.look(next(self.clock))
+        return self.watch.stuck(patience)
+
+    def say(self):
+        """Let the process go on, which waits for a line."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def turn(self):
+        """The loop turns once more, and is seen to."""
+        self.watch.heartbeat.beat()
+        assert self.look() is None
+
+    def turn_often(self):
+        """The loop turns while its threads settle."""
+        done = itertools.count()
+        wait_until(lambda: (self.turn(), next(done) == LOOKS)[1])
+
+    def never_stuck(self):
+        found = []
+        wait_until(lambda: found.append(self.look()) or len(found) == LOOKS)
+        assert not any(found)
+
+
 @pytest.mark.parametrize("name", STATES)
-def test_state(processes, name):
-    watch = health.Watch(processes[name].pid)
-    clock = itertools.count(1000)
+def test_state(processes, heartbeat, name):
+    pid = processes[name].pid
+    looking = Looking(processes[name], heartbeat)
     if STATES[name][1]:
-        wait_until(lambda: watch.stuck_for(next(clock)) == 5)
+        assert wait_until(lambda: looking.look(5.0)).patience == 1
         return
     # Where it will wait it has arrived; then no look may find it stuck.
     if not name.startswith("busy"):
-        wait_until(lambda: health.stat(watch.pid)[0] == "S")
-    assert not any(watch.stuck_for(next(clock)) for _ in range(50))
+        wait_until(lambda: health.stat(pid)[0] == "S")
+    assert not any(looking.look() for _ in range(LOOKS))
 
 
-def test_stopped_and_continued(processes):
-    watch = health.Watch(processes["sleeping"].pid)
-    clock = itertools.count(1000)
-    os.kill(watch.pid, signal.SIGSTOP)
-    wait_until(lambda: watch.stuck_for(next(clock)) >= 3)
-    os.kill(watch.pid, signal.SIGCONT)
-    wait_until(lambda: not watch.stuck_for(next(clock)))
-    assert watch.since == 0.0
+@contextlib.contextmanager
+def blocked(background, stops, heartbeat):
+    """A process whose loop turned beside its background until now, when something stops it."""
+    code = f"{BACKGROUND}{background}\nprint(flush=True)\nsys.stdin.readline()\n{stops}"
+    arguments = [sys.executable, "-c", code]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            looking = Looking(process, heartbeat)
+            looking.turn_often()
+            looking.say()
+            yield looking
+        finally:
+            process.kill()
 
 
-def test_process_that_is_gone():
+@pytest.mark.parametrize("name", STUCK)
+def test_loop_that_will_not_turn_again(heartbeat, name):
+    background, stops, times = STUCK[name]
+    with blocked(background, stops, heartbeat) as looking:
+        symptom = wait_until(looking.look)
+        assert (symptom.patience, symptom.seconds) == (times, times)
+        looking.turn()  # after all
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_blocked_loop_that_may_turn_again(heartbeat, name):
+    background, stops, wait = BLOCKED[name]
+    with blocked(background, stops, heartbeat) as looking:
+        wait_until(lambda: health.waits(looking.watch.pid)[looking.watch.pid] is wait)
+        looking.never_stuck()
+
+
+@pytest.mark.parametrize(
+    ("background", "stops", "wait"),
+    [
+        ("repeat(lambda: (time.sleep(0.02), done.put(1)))", "while True: done.get()", Wait.LOCK),
+        # Byte by byte, with the GIL held.
+        (SLEEPS, "libc.fread(ctypes.create_string_buffer(4096), 1, 4096, stdin)", Wait.OTHERS),
+    ],
+    ids=["lock", "GIL held"],
+)
+def test_main_thread_that_is_woken_again_and_again(heartbeat, background, stops, wait):
+    with blocked(background, stops, heartbeat) as looking:
+        pid = looking.watch.pid
+        wait_until(lambda: health.waits(pid)[pid] is wait)
+        for _ in range(LOOKS):
+            before = health.voluntary_switches(pid)
+            looking.say()
+            wait_until(lambda before=before: health.voluntary_switches(pid) > before)
+            assert looking.look() is None
+
+
+def test_thread_that_slept_for_another_job(heartbeat):
+    working = "repeat(lambda: (done.get(), event.wait(600), event.clear()))"
+    background = f"event = threading.Event()\n{working}\ndone.put(1)\n"
+    stops = "event.set()\nsys.stdin.readline()\ndone.put(1)\nlock.acquire()"
+    with blocked(background, stops, heartbeat) as looking:
+        pid = looking.watch.pid
+
+        def all_idle():
+            looking.turn()
+            waits = health.waits(pid)
+            return waits.pop(pid) is Wait.OTHERS and set(waits.values()) == {Wait.LOCK}
+
+        wait_until(all_idle)
+        looking.turn()
+        looking.say()
+        wait_until(lambda: health.waits(pid)[pid] is Wait.LOCK)
+        looking.never_stuck()
+
+
+def test_thread_that_ends_as_it_is_looked_at(monkeypatch):
+    read = health.read
+
+    def read_too_late(path):
+        if "/task/0/" in path:
+            raise ProcessLookupError
+        return read(path)
+
+    listdir = os.listdir
+    monkeypatch.setattr(health, "read", read_too_late)
+    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), "0"])
+    assert os.getpid() in health.waits(os.getpid())
+
+
+def test_silence_counts_from_the_last_turn(heartbeat):
+    watch = Watch(os.getpid(), heartbeat)
+    for now in (1000.0, 1001.0, 1002.0):
+        watch.look(now)
+        assert (watch.silent, watch.turns) == (0.0, True)  # it has not begun to turn
+    heartbeat.beat()
+    seen = []
+    for now in (1003.0, 1004.0, 1005.5, 1006.0):
+        watch.look(now)
+        seen.append((watch.silent, watch.turns))
+    assert seen == [(0.0, True), (1.0, True), (2.5, True), (3.0, False)]
+    heartbeat.beat()
+    watch.look(1007.0)
+    assert (watch.silent, watch.turns) == (0.0, True)
+
+
+def test_time_in_which_nobody_looked_does_not_count(processes, heartbeat):
+    looking = Looking(processes["one lock twice"], heartbeat)
+    looking.turn()
+    wait_until(looking.look)
+    before = looking.watch.silent
+    looking.clock = itertools.count(10_000)  # machine or container were suspended
+    looking.look()
+    assert looking.watch.silent == before
+    looking.look()
+    assert looking.watch.silent == before + 1
+    # The same for what the kernel shows.
+    again = Looking(processes["one lock twice"], heartbeat)
+    assert again.look() is None
+    again.clock = itertools.count(10_000)
+    assert again.look() is None
+    assert wait_until(again.look).seconds == 1
+
+
+def test_stopped_and_continued(processes, heartbeat):
+    looking = Looking(processes["sleeping"], heartbeat)
+    os.kill(looking.watch.pid, signal.SIGSTOP)
+    assert "stopped" in wait_until(lambda: looking.look(3.0)).text
+    os.kill(looking.watch.pid, signal.SIGCONT)
+    wait_until(lambda: not looking.look())
+
+
+def test_process_that_is_gone(heartbeat):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    watch = health.Watch(process.pid)
-    assert watch.stuck_for(1000.0) == 0.0
+    looking = Looking(process, heartbeat)
+    assert not any(looking.look() for _ in range(LOOKS))
     assert health.processor_time(process.pid) == 0.0
+    assert health.voluntary_switches(process.pid) == -1
     assert health.resident_size(process.pid) is None
 
 

@@ -10,11 +10,12 @@ import socket
 import time
 
 import pytest
-from load import APP, workers
+from load import APP, ask_aside, workers
 from process import Command
-from support import PATIENCE
+from support import PATIENCE, wait_until
 
 from thestral import notify
+from thestral.health import LATE
 
 WATCHDOG = "WATCHDOG=1"
 
@@ -45,6 +46,17 @@ class Manager:
         pid = int.from_bytes(ancillary[0][2][:4], "little")
         self.heard.append((pid, data.decode()))
         return data.decode()
+
+    def is_silent(self, seconds):
+        """Whether for so long nothing comes."""
+        self._socket.settimeout(seconds)
+        try:
+            self.hear()
+        except TimeoutError:
+            return True
+        finally:
+            self._socket.settimeout(PATIENCE)
+        return False
 
     def next(self):
         """The next message that is no sign of life."""
@@ -115,6 +127,44 @@ def test_manager_waits_for_a_slow_start_and_a_slow_stop(tmp_path, how):
             command.stop()
             assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=1030100000"
         assert {sender for sender, _ in manager.heard} == {command.process.pid}
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="needs Linux")
+@pytest.mark.parametrize("count", [1, 2])
+def test_watchdog_hears_nothing_while_a_loop_does_not_turn(folder, manager, count):
+    os.mkfifo(folder / "gate")
+    env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "100000"}
+    arguments = ["main:app", "--port", "0", "--workers", str(count)]
+    with Command(*arguments, cwd=folder, env=env) as command:
+        wait_until(lambda: manager.next().startswith("READY=1"))
+        assert manager.hear() == WATCHDOG
+        blocked = ask_aside(command.url(), "/block")
+        command.saw("/block")
+        wait_until(lambda: manager.is_silent(1.0))
+        with (folder / "gate").open("w"):
+            pass
+        assert manager.hear() == WATCHDOG
+        blocked.join()
+        command.stop()
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="needs Linux")
+def test_worker_that_starts_does_not_silence_the_watchdog(folder, manager):
+    os.mkfifo(folder / "gate")
+    env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "100000"}
+    with Command("main:app", "--port", "0", "--workers", "2", cwd=folder, env=env) as command:
+        wait_until(lambda: manager.next().startswith("READY=1"))
+        first, _ = workers(command, 2)
+        (folder / "main.py").write_text("print('begun', flush=True)\nopen('gate').read()\n" + APP)
+        os.kill(first, signal.SIGKILL)
+        command.saw("begun")
+        begun = time.monotonic()
+        # Longer than a loop may be late that turned before.
+        wait_until(lambda: manager.hear() == WATCHDOG and time.monotonic() > begun + LATE + 1)
+        with (folder / "gate").open("w"):
+            pass
+        workers(command, 3)
+        command.stop()
 
 
 @pytest.mark.timeout(10)
