@@ -24,11 +24,12 @@ from thestral.config import Config
 from thestral.errors import ConfigError, Terminated
 from thestral.importer import load
 from thestral.lifespan import Lifespan
-from thestral.logging import configure, error_logger
+from thestral.logging import configure, error_logger, reopen_files
 from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.proxy import new_connection
 from thestral.protocol.transport import Listener, Poller, can_own
+from thestral.signals import LEAVE, REQUESTS, Handler, do_nothing, is_free, taking
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
@@ -66,7 +67,8 @@ class Server:
 
     Args:
         config: the options.
-        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only).
+        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only), and
+            SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 where the program has no handler of its own.
         loaded: the application, if it has been imported already.
 
     Attributes:
@@ -190,7 +192,7 @@ class Server:
         loop.set_default_executor(executor)
         try:
             asyncio.set_event_loop(loop)
-            with terminated_quietly():
+            with terminated_quietly(), taking(self._requests()):
                 loop.run_until_complete(work)
         finally:
             asyncio.set_event_loop(None)
@@ -425,27 +427,43 @@ class Server:
         As a bound method of an object with should_exit it is what libraries look for that want to
         know of a shutdown, as sse-starlette does with uvicorn's.
         """
-        main = threading.current_thread() is threading.main_thread()
-        if not (self._install_signal_handlers and main) or sys.platform == "win32":
+        if not self._install_signal_handlers or sys.platform == "win32":
             yield
             return
-        handlers = dict.fromkeys(self.signals, self.handle_exit)
-        # Whoever has us in a program of theirs may have a use for it.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        handlers = self._requests()
+        # Whoever has us in a program of theirs may have a use for them.
+        if is_free(signal.SIGHUP):
             handlers[signal.SIGHUP] = self.handle_hangup
-        before = {number: signal.signal(number, handlers[number]) for number in handlers}
-        try:
+        if is_free(LEAVE):
+            handlers[LEAVE] = self.handle_exit
+        handlers |= dict.fromkeys(self.signals, self.handle_exit)
+        with taking(handlers):
             yield
-        finally:
-            for number in before:
-                signal.signal(number, before[number])
+
+    def _requests(self) -> dict[signal.Signals, Handler]:
+        """Handlers of the signals that ask for something, where they are free."""
+        if not self._install_signal_handlers:
+            return {}
+        return {
+            number: self.handle_request
+            for number in REQUESTS
+            if is_free(number) or signal.getsignal(number) is do_nothing
+        }
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
-        """A signal to stop: the first drains, the second does not wait."""
+        """A signal to stop: the first drains, the second and SIGQUIT do not wait."""
         self._signals_taken.append(number)
-        if self._should_exit:
+        if self._should_exit or number == LEAVE:
             self.force_exit = True
         self.should_exit = True
+        if number == LEAVE and self._loop is not None:
+            text = "Received %s: not waiting for requests"
+            self._loop.call_soon_threadsafe(error_logger.info, text, LEAVE.name)
+
+    def handle_request(self, number: int, frame: FrameType | None) -> None:
+        """SIGUSR1 or SIGUSR2, to be acted upon in the loop: a handler of the log may be at work."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(act_on_request, number)
 
     def handle_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: read certificates again; but stop if it is the terminal that hangs up."""
@@ -506,20 +524,22 @@ def pid_file(path: str | None) -> Generator[None]:
 @contextlib.contextmanager
 def terminated_quietly() -> Generator[None]:
     """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
-    if threading.current_thread() is not threading.main_thread():
+    with taking({signal.SIGTERM: raise_terminated}):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        yield
-    finally:
-        # The application may have set its own, at its import.
-        if signal.getsignal(signal.SIGTERM) is raise_terminated:
-            signal.signal(signal.SIGTERM, before)
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def act_on_request(number: int) -> None:
+    """Do what one of REQUESTS asks for, or say that it asks for nothing."""
+    name = signal.Signals(number).name
+    if name == "SIGUSR1":
+        error_logger.info("Received %s", name)
+        reopen_files()
+    else:
+        error_logger.info("Received %s: nothing is bound to it", name)
 
 
 def call_own_handlers(taken: Sequence[int]) -> None:

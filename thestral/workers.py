@@ -28,7 +28,9 @@ class ThestralWorker(Worker):  # type: ignore[misc]
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
 
     def init_signals(self) -> None:
-        """The Server takes SIGINT and SIGTERM when it runs; what else gunicorn sends is its own."""
+        """The Server takes SIGINT, SIGTERM and SIGQUIT when it runs; what else gunicorn sends is
+        its own.
+        """
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, self.handle_usr1)
@@ -101,7 +103,6 @@ class GunicornServer(Server):
         self._worker = worker
 
     def announce(self) -> None:
-        signal.signal(signal.SIGQUIT, self._quit)
         self._beat()
 
     def say_stopping(self) -> None:
@@ -113,7 +114,3 @@ class GunicornServer(Server):
         if os.getppid() != self._worker.ppid:
             self.should_exit = True
         self._loop.call_later(BEAT, self._beat)
-
-    def _quit(self, number: int, frame: object) -> None:
-        self.force_exit = True
-        self.should_exit = True
