@@ -29,7 +29,17 @@ ORDER = [
 ]
 LEAVES = {
     *("config", "errors", "types", "logging", "option", "importer", "lifespan", "loop", "sockets"),
-    *("certificate", "cpus", "health", "notify", "reloader", "settings", "signals", "tls"),
+    *(
+        "certificate",
+        "cpus",
+        "health",
+        "notify",
+        "leaving",
+        "reloader",
+        "settings",
+        "signals",
+        "tls",
+    ),
     *("forwarded", "logconfig", "logformat"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.

@@ -18,9 +18,10 @@ from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.importer import USUAL_NAMES
+from thestral.leaving import flush_output, left_in_time
 from thestral.option import Option
 from thestral.running import end, server_for
-from thestral.server import Server, flush_output, left_in_time
+from thestral.server import Server
 from thestral.settings import load_environment, read_settings
 
 if TYPE_CHECKING:
@@ -268,24 +269,25 @@ def serve(app: str | None, **values: Any) -> None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
         sys.exit(ConfigError.exit_status)
     server: Server | Supervisor | None = None
-    try:
-        config = Config(app, **values)
-        if click.get_current_context().meta[CHECK]:
-            show(config)
-            Server(config).check()
-            click.echo("The application starts and stops.")
-            return
-        server = server_for(config)
-        with left_in_time(server) if isinstance(server, Server) else contextlib.nullcontext():
+    with contextlib.ExitStack() as ending:
+        try:
+            config = Config(app, **values)
+            if click.get_current_context().meta[CHECK]:
+                show(config)
+                Server(config).check()
+                click.echo("The application starts and stops.")
+                return
+            server = server_for(config)
+            ending.enter_context(left_in_time(server))
             server.run()
-    except ConfigError as error:
-        refuse(error)
-    except ThestralError as error:
-        end(error, server)
-    except Terminated:
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        except ConfigError as error:
+            refuse(error)
+        except ThestralError as error:
+            end(error, server)
+        except Terminated:
+            sys.exit(0)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
 def show(config: Config) -> None:

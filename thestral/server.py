@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -571,46 +568,3 @@ def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
         return not pending
     finally:
         loop.close()
-
-
-@contextlib.contextmanager
-def left_in_time(server: Server) -> Generator[None]:
-    """Run a server, and leave() even if a handler of the application's exits at its end."""
-    try:
-        yield
-    except SystemExit as end:
-        if isinstance(end.code, str):  # as the interpreter does
-            print(end.code, file=sys.stderr)
-            end.code = 1
-        leave(server, end.code or 0)
-        raise
-    leave(server)
-
-
-def leave(server: Server, status: int = 0) -> None:
-    """End the process even if the application's tasks or threads do not: they had their time."""
-    deadline = time.monotonic() + CANCEL_GRACE
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            server.left_behind |= thread.is_alive()
-    if server.left_behind:
-        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
-        logging.shutdown()
-        flush_output()
-        os._exit(status)
-
-
-def flush_output() -> None:
-    """Write what stdout and stderr still hold, or give it up where nobody takes it any more, as a
-    terminal that is gone: the interpreter would end with status 120 for it, a worker with 1.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if stream is None or stream.closed:
-            continue
-        try:
-            stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)

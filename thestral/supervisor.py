@@ -111,6 +111,7 @@ class Supervisor:
 
     Attributes:
         started: whether a worker has been ready.
+        left_behind: as Server's; what an application leaves is its workers' affair.
 
     Raises:
         ConfigError: it is none, or another option cannot be had in other processes.
@@ -141,6 +142,7 @@ class Supervisor:
         self._signals: list[int] = []  # not acted upon yet
         self._stopped_by: list[int] = []
         self.started = False
+        self.left_behind = False
         self._stopping = False
         self._failures = 0  # in a row
         self._next_start = 0.0

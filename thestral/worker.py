@@ -7,12 +7,14 @@ import faulthandler
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
+from thestral.leaving import flush_output, left_in_time
 from thestral.logging import error_logger, reopen_files
-from thestral.server import Server, flush_output, left_in_time
+from thestral.server import Server
 from thestral.signals import LEAVE, PARENT, REQUESTS, do_nothing, is_free
 
 if TYPE_CHECKING:
@@ -61,19 +63,31 @@ def run_worker(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PARENT, *REQUESTS])
     faulthandler.enable(all_threads=True)
     server = WorkerServer(config, pipe, app)
-    try:
-        with left_in_time(server):
+    with pools_told(), left_in_time(server):
+        try:
             server.run(sockets)
-    except Terminated:
-        sys.exit(0)
-    except ThestralError as error:
-        if server.started:
-            error_logger.error("%s", error)
-            sys.exit(1)
-        server.tell(str(error))
-        sys.exit(error.exit_status)
+        except Terminated:
+            sys.exit(0)
+        except ThestralError as error:
+            if server.started:
+                error_logger.error("%s", error)
+                sys.exit(1)
+            server.tell(str(error))
+            sys.exit(error.exit_status)
+        finally:
+            flush_output()
+
+
+@contextlib.contextmanager
+def pools_told() -> Generator[None]:
+    """At the end, tell pools of the application that they end, as the interpreter does.
+
+    multiprocessing, whose process this is, does it too, but joins the processes of a pool before.
+    """
+    try:
+        yield
     finally:
-        flush_output()
+        threading._shutdown()  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from thestral.config import Config
+from thestral.leaving import left_in_time
 from thestral.logging import access_logger, error_logger
 from thestral.server import Server
 from thestral.sockets import duplicate
@@ -52,7 +53,8 @@ class ThestralWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         server = GunicornServer(self.server_config, self)
-        server.run([duplicate(listener.sock) for listener in self.sockets])
+        with left_in_time(server):
+            server.run([duplicate(listener.sock) for listener in self.sockets])
         self.alive = False
 
     def options(self) -> dict[str, Any]:
