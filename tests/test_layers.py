@@ -33,6 +33,7 @@ LEAVES = {
         "certificate",
         "cpus",
         "health",
+        "init",
         "notify",
         "leaving",
         "reloader",

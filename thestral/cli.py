@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from thestral import __version__
+from thestral import __version__, init
 from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
@@ -268,11 +268,14 @@ def serve(app: str | None, **values: Any) -> None:
     if app is None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
         sys.exit(ConfigError.exit_status)
+    checking = click.get_current_context().meta[CHECK]
+    if not checking:
+        init.leave_first_process()
     server: Server | Supervisor | None = None
     with contextlib.ExitStack() as ending:
         try:
             config = Config(app, **values)
-            if click.get_current_context().meta[CHECK]:
+            if checking:
                 show(config)
                 Server(config).check()
                 click.echo("The application starts and stops.")
