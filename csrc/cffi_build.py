@@ -14,7 +14,7 @@ from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "mask", "utf8", "escape"]
-OURS += ["deflate", "websocket", "proxy", "socket"]
+OURS += ["deflate", "websocket", "proxy", "socket", "handler"]
 
 
 def declarations(header: Path) -> str:

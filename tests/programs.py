@@ -21,6 +21,7 @@ PROGRAMS = {
     "nginx": ("nginx-light", ["nginx", "/usr/sbin/nginx"]),
     "nginx's stream module": ("libnginx-mod-stream", [STREAM_MODULE]),
     "openssl": ("openssl", ["openssl"]),
+    "unshare": ("util-linux", ["unshare"]),
 }
 BUILD = {
     "C compiler": ("gcc", ["gcc"]),

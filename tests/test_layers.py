@@ -29,8 +29,8 @@ ORDER = [
 ]
 LEAVES = {
     *("config", "errors", "types", "logging", "option", "importer", "lifespan", "loop", "sockets"),
-    *("certificate", "cpus", "health", "heartbeat", "notify", "reloader", "settings", "tls"),
-    *("forwarded", "logconfig", "logformat", "output"),
+    *("certificate", "cpus", "health", "heartbeat", "init", "leaving", "notify", "reloader"),
+    *("settings", "signals", "tls", "forwarded", "logconfig", "logformat", "output"),
 }
 # _core raises thestral.errors: a leaf without imports of its own.
 ALLOWED_BACK = {("_core", "thestral.errors")}

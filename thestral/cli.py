@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from thestral import __version__
+from thestral import __version__, init
 from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.importer import USUAL_NAMES, file_of, module_of
+from thestral.leaving import flush_output, left_in_time
 from thestral.option import Option
 from thestral.running import end, server_for
-from thestral.server import Server, flush_output, left_in_time
+from thestral.server import Server
 from thestral.settings import load_environment, read_settings
 
 if TYPE_CHECKING:
@@ -358,25 +359,29 @@ def serve(app: str | None, **values: Any) -> None:
     named = as_named(app, values["app_dir"])
     if named is not None:
         refuse_file(context, app, named)
+    checking = context.meta[CHECK]
+    if not checking:
+        init.leave_first_process()
     server: Server | Supervisor | None = None
-    try:
-        config = Config(app, **values)
-        if context.meta[CHECK]:
-            show(config)
-            Server(config).check()
-            click.echo("The application starts and stops.")
-            return
-        server = server_for(config)
-        with left_in_time(server) if isinstance(server, Server) else contextlib.nullcontext():
+    with contextlib.ExitStack() as ending:
+        try:
+            config = Config(app, **values)
+            if checking:
+                show(config)
+                Server(config).check()
+                click.echo("The application starts and stops.")
+                return
+            server = server_for(config)
+            ending.enter_context(left_in_time(server))
             server.run()
-    except ConfigError as error:
-        refuse(error)
-    except ThestralError as error:
-        end(error, server)
-    except Terminated:
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        except ConfigError as error:
+            refuse(error)
+        except ThestralError as error:
+            end(error, server)
+        except Terminated:
+            sys.exit(0)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
 def is_module(name: str, app_dir: str) -> bool:

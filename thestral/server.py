@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +21,12 @@ from thestral.config import Config
 from thestral.errors import ConfigError, Terminated
 from thestral.importer import load
 from thestral.lifespan import Lifespan
-from thestral.logging import configure, error_logger
+from thestral.logging import configure, error_logger, reopen_files
 from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.proxy import new_connection
 from thestral.protocol.transport import Listener, Poller, can_own
+from thestral.signals import LEAVE, REQUESTS, Handler, do_nothing, is_free, taking
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often a drain looks whether it is done, in seconds.
@@ -69,7 +67,8 @@ class Server:
 
     Args:
         config: the options.
-        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only).
+        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only), and
+            SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 where the program has no handler of its own.
         loaded: the application, if it has been imported already.
 
     Attributes:
@@ -198,7 +197,7 @@ class Server:
         executor = ThreadPoolExecutor(thread_name_prefix="thestral")
         loop.set_default_executor(executor)
         try:
-            with terminated_quietly():
+            with terminated_quietly(), taking(self._requests()):
                 loop.run_until_complete(work)
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -449,27 +448,43 @@ class Server:
         As a bound method of an object with should_exit it is what libraries look for that want to
         know of a shutdown, as sse-starlette does with uvicorn's.
         """
-        main = threading.current_thread() is threading.main_thread()
-        if not (self._install_signal_handlers and main) or sys.platform == "win32":
+        if not self._install_signal_handlers or sys.platform == "win32":
             yield
             return
-        handlers = dict.fromkeys(self.signals, self.handle_exit)
-        # Whoever has us in a program of theirs may have a use for it.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        handlers = self._requests()
+        # Whoever has us in a program of theirs may have a use for them.
+        if is_free(signal.SIGHUP):
             handlers[signal.SIGHUP] = self.handle_hangup
-        before = {number: signal.signal(number, handlers[number]) for number in handlers}
-        try:
+        if is_free(LEAVE):
+            handlers[LEAVE] = self.handle_exit
+        handlers |= dict.fromkeys(self.signals, self.handle_exit)
+        with taking(handlers):
             yield
-        finally:
-            for number in before:
-                signal.signal(number, before[number])
+
+    def _requests(self) -> dict[signal.Signals, Handler]:
+        """Handlers of the signals that ask for something, where they are free."""
+        if not self._install_signal_handlers:
+            return {}
+        return {
+            number: self.handle_request
+            for number in REQUESTS
+            if is_free(number) or signal.getsignal(number) is do_nothing
+        }
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
-        """A signal to stop: the first drains, the second does not wait."""
+        """A signal to stop: the first drains, the second and SIGQUIT do not wait."""
         self._signals_taken.append(number)
-        if self._should_exit:
+        if self._should_exit or number == LEAVE:
             self.force_exit = True
         self.should_exit = True
+        if number == LEAVE and self._loop is not None:
+            text = "Received %s: not waiting for requests"
+            self._loop.call_soon_threadsafe(error_logger.info, text, LEAVE.name)
+
+    def handle_request(self, number: int, frame: FrameType | None) -> None:
+        """SIGUSR1 or SIGUSR2, to be acted upon in the loop: a handler of the log may be at work."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(act_on_request, number)
 
     def handle_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: read certificates again; but stop if it is the terminal that hangs up."""
@@ -542,20 +557,22 @@ def pid_file(path: str | None) -> Generator[None]:
 @contextlib.contextmanager
 def terminated_quietly() -> Generator[None]:
     """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
-    if threading.current_thread() is not threading.main_thread():
+    with taking({signal.SIGTERM: raise_terminated}):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        yield
-    finally:
-        # The application may have set its own, at its import.
-        if signal.getsignal(signal.SIGTERM) is raise_terminated:
-            signal.signal(signal.SIGTERM, before)
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def act_on_request(number: int) -> None:
+    """Do what one of REQUESTS asks for, or say that it asks for nothing."""
+    name = signal.Signals(number).name
+    if name == "SIGUSR1":
+        error_logger.info("Received %s", name)
+        reopen_files()
+    else:
+        error_logger.info("Received %s: nothing is bound to it", name)
 
 
 def call_own_handlers(taken: Sequence[int]) -> None:
@@ -587,46 +604,3 @@ def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
         return not pending
     finally:
         loop.close()
-
-
-@contextlib.contextmanager
-def left_in_time(server: Server) -> Generator[None]:
-    """Run a server, and leave() even if a handler of the application's exits at its end."""
-    try:
-        yield
-    except SystemExit as end:
-        if isinstance(end.code, str):  # as the interpreter does
-            print(end.code, file=sys.stderr)
-            end.code = 1
-        leave(server, end.code or 0)
-        raise
-    leave(server)
-
-
-def leave(server: Server, status: int = 0) -> None:
-    """End the process even if the application's tasks or threads do not: they had their time."""
-    deadline = time.monotonic() + CANCEL_GRACE
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            server.left_behind |= thread.is_alive()
-    if server.left_behind:
-        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
-        logging.shutdown()
-        flush_output()
-        os._exit(status)
-
-
-def flush_output() -> None:
-    """Write what stdout and stderr still hold, or give it up where nobody takes it any more, as a
-    terminal that is gone: the interpreter would end with status 120 for it, a worker with 1.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if stream is None or stream.closed:
-            continue
-        try:
-            stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)

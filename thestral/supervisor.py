@@ -33,6 +33,7 @@ from thestral.reloader import Reloader
 from thestral.server import (
     FORCE_HINT,
     STOP_MARGIN,
+    act_on_request,
     call_own_handlers,
     is_terminal,
     load_configured,
@@ -41,11 +42,11 @@ from thestral.server import (
     tell_stop,
     terminated_quietly,
 )
+from thestral.signals import LEAVE, PARENT, REQUESTS, is_free, taking
 from thestral.worker import (
-    LEAVE_SIGNAL,
     READY,
+    REOPEN,
     RETIRE,
-    SIGNALS,
     STACKS_SIGNAL,
     WAITING,
     held_back,
@@ -70,6 +71,8 @@ REMINDER = 60.0  # seconds
 STACKS_GRACE = 1.0
 # Who has just saved a file does not wait longer for the requests of the old code.
 RELOAD_PATIENCE = 3.0  # seconds
+# Behind SIGQUIT a worker that has not ended by then is killed.
+LEAVE_PATIENCE = 3.0  # seconds
 # What a worker meets that wants what its predecessor still holds: a port, a lock, a file, memory.
 HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
 
@@ -115,6 +118,7 @@ class Supervisor:
 
     Attributes:
         started: whether a worker has been ready.
+        left_behind: as Server's; what an application leaves is its workers' affair.
 
     Raises:
         ConfigError: it is none, or another option cannot be had in other processes.
@@ -146,6 +150,7 @@ class Supervisor:
         self._signals: list[int] = []  # not acted upon yet
         self._stopped_by: list[int] = []
         self.started = False
+        self.left_behind = False
         self._stopping = False
         self._wait_told = False
         self._failures = 0  # in a row
@@ -169,7 +174,8 @@ class Supervisor:
                 tell_start(self.config)
                 set_title("supervisor")
                 if self.config.preload:
-                    with terminated_quietly():
+                    requests = dict.fromkeys(filter(is_free, REQUESTS), self._note_signal)
+                    with terminated_quietly(), taking(requests):
                         self._app = self._preload()
                 with self._waking():
                     try:
@@ -213,21 +219,18 @@ class Supervisor:
         writer.setblocking(False)
         reader.setblocking(False)
         self._selecting.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        numbers = [*PARENT, *filter(is_free, [LEAVE, *REQUESTS])]
         old = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, self._note_signal)
         if self.config.reload:
             self._reloader = Reloader(self.config, lambda: writer.send(b"\0"))
             self._reloader.start()
         try:
-            yield
+            with taking(dict.fromkeys(numbers, self._note_signal)):
+                yield
         finally:
             if self._reloader is not None:
                 self._reloader.stop()
             signal.set_wakeup_fd(old)
-            for number in SIGNALS:
-                signal.signal(number, before[number])
             self._selecting.close()
             reader.close()
             writer.close()
@@ -239,11 +242,16 @@ class Supervisor:
         while self._signals:
             number = self._signals.pop(0)
             name = signal.Signals(number).name
+            if number in REQUESTS:
+                self._act_on_request(number)
+                continue
             error_logger.info("Received %s", name)
             gone = name == "SIGHUP" and self._on_terminal and not is_terminal()
             if gone or name in ("SIGINT", "SIGTERM"):
                 self._stopped_by.append(number)
                 self._stop()
+            elif number == LEAVE:
+                self._stop(wait=False)
             elif self._stopping:
                 continue
             elif name == "SIGHUP":
@@ -252,6 +260,13 @@ class Supervisor:
                 self._target += 1
             elif name == "SIGTTOU":
                 self._target = max(1, self._target - 1)
+
+    def _act_on_request(self, number: int) -> None:
+        act_on_request(number)
+        if signal.Signals(number).name == "SIGUSR1":
+            for worker in self._workers:
+                with contextlib.suppress(OSError, ValueError):  # its pipe is closed: it ends
+                    worker.pipe.send(REOPEN)
 
     def _take_changes(self) -> None:
         """Files have changed: the old workers go, then new ones start."""
@@ -338,7 +353,7 @@ class Supervisor:
                 args=(self.config, number, shared, theirs, heartbeat, inherited, self._app),
                 name=f"thestral worker {number}",
             )
-            holding = set(SIGNALS)
+            holding = {*PARENT, *REQUESTS}
             if not self.config.preload:
                 holding.discard(signal.SIGTERM)  # until run_worker it just ends the process
                 from multiprocessing import resource_tracker
@@ -439,7 +454,7 @@ class Supervisor:
 
     # --- Workers go ---------------------------------------------------------------------------
 
-    def _stop(self) -> None:
+    def _stop(self, *, wait: bool = True) -> None:
         again = self._stopping
         if not again:
             tell_stop(self.config)
@@ -452,10 +467,12 @@ class Supervisor:
             listening.let_go(sock)
         for worker in self._workers:
             worker.process.terminate()
-            if again and worker.process.is_alive():
-                os.kill(worker.process.pid, LEAVE_SIGNAL)
+            if (again or not wait) and worker.process.is_alive():
+                os.kill(worker.process.pid, LEAVE)
             self._expect_end(worker)
-        if not again:
+            if not wait:
+                worker.stop_by = min(worker.stop_by, time.monotonic() + LEAVE_PATIENCE)
+        if wait and not again:
             self._say_waiting()
 
     def _say_waiting(self) -> None:

@@ -7,14 +7,17 @@ import faulthandler
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from thestral import tls
 from thestral.errors import Terminated, ThestralError
 from thestral.heartbeat import beat_interval
-from thestral.logging import error_logger
-from thestral.server import Server, flush_output, left_in_time
+from thestral.leaving import flush_output, left_in_time
+from thestral.logging import error_logger, reopen_files
+from thestral.server import Server
+from thestral.signals import LEAVE, PARENT, REQUESTS, do_nothing, is_free
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -29,17 +32,9 @@ READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace me
 WAITING = "waiting"  # requests run on after SIGTERM
 # Any other text is why it cannot start: the supervisor says it once for all of them.
+# What a supervisor asks a worker for. Not by SIGUSR1, for which the application may have a handler.
+REOPEN = "reopen"  # log files, as they may have been renamed
 
-# Which the supervisor takes. It holds those back from a worker until they mean to it what they
-# should; a spawned one may be terminated all the time.
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
-    if hasattr(signal, name)
-]
-# Says that a worker is not to drain any longer. A second SIGTERM does not: where a service manager
-# sends it to each process, as systemd does, it has come from there already when ours comes.
-LEAVE_SIGNAL = getattr(signal, "SIGQUIT", signal.SIGTERM)
 # Makes faulthandler write the stacks of all threads, without the GIL.
 STACKS_SIGNAL = getattr(signal, "SIGABRT", None)
 
@@ -69,33 +64,38 @@ def run_worker(
         close()
     heartbeat.let_go()
     set_title(f"worker {number}")
-    # After a fork the supervisor's handlers are here, too.
-    signal.set_wakeup_fd(-1)
-    for number in SIGNALS:
-        # Ctrl-C reaches the whole group; the supervisor says when to stop. Not SIG_IGN, which
-        # programs that the application starts would inherit: nothing could interrupt them.
+    # Ctrl-C reaches the whole group; the supervisor says when to stop.
+    for number in [*PARENT, *filter(is_free, REQUESTS)]:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else do_nothing)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PARENT, *REQUESTS])
     faulthandler.enable(all_threads=True)
     server = WorkerServer(config, pipe, heartbeat, app)
-    try:
-        with left_in_time(server):
+    with pools_told(), left_in_time(server):
+        try:
             server.run(sockets)
-    except Terminated:
-        sys.exit(0)
-    except ThestralError as error:
-        if server.started:
-            error_logger.error("%s", error)
-            sys.exit(1)
-        server.tell(str(error))
-        sys.exit(error.exit_status)
+        except Terminated:
+            sys.exit(0)
+        except ThestralError as error:
+            if server.started:
+                error_logger.error("%s", error)
+                sys.exit(1)
+            server.tell(str(error))
+            sys.exit(error.exit_status)
+        finally:
+            flush_output()
+
+
+@contextlib.contextmanager
+def pools_told() -> Generator[None]:
+    """At the end, tell pools of the application that they end, as the interpreter does.
+
+    multiprocessing, whose process this is, does it too, but joins the processes of a pool before.
+    """
+    try:
+        yield
     finally:
-        flush_output()
-
-
-def do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that is not meant for a worker."""
+        threading._shutdown()  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -127,7 +127,7 @@ def set_title(text: str) -> None:
 class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
-    signals = (signal.SIGTERM, LEAVE_SIGNAL)
+    signals = (signal.SIGTERM, LEAVE)
     has_manager = False  # it is the supervisor who talks to systemd
 
     def __init__(
@@ -139,7 +139,7 @@ class WorkerServer(Server):
 
     def announce(self) -> None:
         assert self._loop is not None
-        self._loop.add_reader(self._pipe.fileno(), self._supervisor_gone)
+        self._loop.add_reader(self._pipe.fileno(), self._hear)
         self._beat()
         self.tell(READY)
 
@@ -176,12 +176,16 @@ class WorkerServer(Server):
         """SIGTERM drains, however often it comes; SIGQUIT does not wait."""
         if number not in self._signals_taken:
             self._signals_taken.append(number)
-        if number == LEAVE_SIGNAL:
+        if number == LEAVE:
             self.force_exit = True
         self.should_exit = True
 
-    def _supervisor_gone(self) -> None:
-        """Nothing is ever sent this way, so that it is readable means that the pipe is closed."""
+    def _hear(self) -> None:
+        """The supervisor asks for something, or is gone."""
+        with contextlib.suppress(EOFError, OSError):
+            if self._pipe.recv() == REOPEN:
+                reopen_files()
+            return
         assert self._loop is not None
         self._loop.remove_reader(self._pipe.fileno())
         error_logger.warning("The supervisor is gone; stopping.")

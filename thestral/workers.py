@@ -13,6 +13,7 @@ from gunicorn.workers.base import Worker
 
 from thestral import tls
 from thestral.config import Config
+from thestral.leaving import left_in_time
 from thestral.logging import access_logger, error_logger
 from thestral.server import Server
 from thestral.sockets import duplicate
@@ -51,7 +52,9 @@ class ThestralWorker(Worker):  # type: ignore[misc]
                 error_logger.warning("%s", text)
 
     def init_signals(self) -> None:
-        """The Server takes SIGINT and SIGTERM when it runs; what else gunicorn sends is its own."""
+        """The Server takes SIGINT, SIGTERM and SIGQUIT when it runs; what else gunicorn sends is
+        its own.
+        """
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, self.handle_usr1)
@@ -73,7 +76,8 @@ class ThestralWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         server = GunicornServer(self.server_config, self)
-        server.run([duplicate(listener.sock) for listener in self.sockets])
+        with left_in_time(server):
+            server.run([duplicate(listener.sock) for listener in self.sockets])
         self.alive = False
 
     def make_config(self, app: Any) -> Config:
@@ -131,7 +135,6 @@ class GunicornServer(Server):
         self._worker = worker
 
     def announce(self) -> None:
-        signal.signal(signal.SIGQUIT, self._quit)
         self._beat()
 
     def load_certificates(self) -> tls.Certificates | None:
@@ -147,7 +150,3 @@ class GunicornServer(Server):
         if os.getppid() != self._worker.ppid:
             self.should_exit = True
         self._loop.call_later(BEAT, self._beat)
-
-    def _quit(self, number: int, frame: object) -> None:
-        self.force_exit = True
-        self.should_exit = True
