@@ -47,14 +47,14 @@ else:
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
 HEADERS = [f"csrc/{name}.h" for name in OURS]
-PROTOCOL = ["access", "clock", "connection", "context", "cycle", "http1", "phases"]
-PROTOCOL += ["proxy", "runner", "scope", "settings", "tls", "transport", "turn", "websocket"]
+# A Python file with a .pxd beside it is compiled.
+COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.pxd"))
+COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules that a plain request does not run through are made small: a third of their size.
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
 SMALL = {"thestral._core.errors"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "phases", "proxy")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("settings", "tls", "transport", "turn")}
-SMALL |= {"thestral.protocol.websocket"}
+SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy", "settings", "tls")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("transport", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.
@@ -144,9 +144,7 @@ def extension(name: str, source: str) -> Extension:
 def extensions() -> list[Extension]:
     Options.docstrings = False  # they are in the .py and .pyi beside each module
     modules = [extension(f"thestral._core.{name}", f"thestral/_core/{name}.pyx") for name in CORE]
-    modules += [
-        extension(f"thestral.protocol.{name}", f"thestral/protocol/{name}.py") for name in PROTOCOL
-    ]
+    modules += [extension(".".join(path.parts), f"{path}.py") for path in COMPILED]
     return cythonize(
         modules,
         build_dir="build/cython",

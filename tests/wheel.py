@@ -26,7 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_100_000  # bytes
 REQUIRED = {"click", "cffi", "uvloop"}
 MODULES = {path.stem for path in (ROOT / "thestral/_core").glob("*.pyx")}
-MODULES |= {path.stem for path in (ROOT / "thestral/protocol").glob("*.pxd")} - {"__init__"}
+MODULES |= {
+    path.stem
+    for path in (ROOT / "thestral").glob("*/*.pxd")
+    if path.with_suffix(".py").exists() and path.stem != "__init__"
+}
 USER = b'{"first_name":"Albus","last_name":"Dumbledore"}'
 EXAMPLE = [  # path, JSON that is posted, answer
     ("/", None, b'{"Hello":"World"}'),
