@@ -16,6 +16,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ class Supervisor:
         self._next_start = 0.0
         self._next_for_size = 0.0  # time.monotonic()
         self._on_terminal = is_terminal()
+        self._directory = named_directory()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -436,6 +438,8 @@ class Supervisor:
         """Replace every worker, one by one, each new one ready before the old one stops."""
         notify.reloading()
         self._rolling = True
+        if self._directory is not None and not self.config.preload:
+            enter_again(self._directory)
         if self._certificates is not None and not self._certificates.reload():
             self._give_up_rolling()  # no new worker could start
             return
@@ -643,6 +647,34 @@ class Supervisor:
 def wants_what_is_held(reason: str) -> bool:
     """Whether a start has failed, by its error's text, for something that only one may have."""
     return any(f"[Errno {number}]" in reason for number in HELD_BY_ANOTHER)
+
+
+def named_directory() -> str | None:
+    """The working directory as the shell names it, by $PWD: with its symbolic links, which may lead
+    to another release later. None if that names another one.
+    """
+    named = os.environ.get("PWD", "")
+    try:
+        return named if os.path.isabs(named) and os.path.samefile(named, os.curdir) else None
+    except OSError:
+        return None
+
+
+def enter_again(directory: str) -> None:
+    """Follow a directory's symbolic links anew, for processes that are spawned from now on."""
+    try:
+        before = os.getcwd()
+    except OSError:  # it is gone
+        before = None
+    try:
+        os.chdir(directory)
+        now = os.getcwd()
+    except OSError as exc:
+        error_logger.error("The working directory cannot be entered: %s", exc)
+        return
+    if now != before:
+        error_logger.info("The working directory is now %r", now)
+        sys.path[:] = [now if path == before else path for path in sys.path]
 
 
 def check_picklable(config: Config) -> None:
