@@ -74,6 +74,8 @@ STACKS_GRACE = 1.0
 RELOAD_PATIENCE = 3.0  # seconds
 # Behind SIGQUIT a worker that has not ended by then is killed.
 LEAVE_PATIENCE = 3.0  # seconds
+# Before a worker of --reload that has ended is started again without a change of a file.
+RELOAD_PAUSE = 1.0  # seconds
 # What a worker meets that wants what its predecessor still holds: a port, a lock, a file, memory.
 HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
 
@@ -155,6 +157,7 @@ class Supervisor:
         self._stopping = False
         self._wait_told = False
         self._failures = 0  # in a row
+        self._told = ""  # why a worker could not start, under --reload
         self._next_start = 0.0
         self._next_for_size = 0.0  # time.monotonic()
         self._on_terminal = is_terminal()
@@ -279,6 +282,8 @@ class Supervisor:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         error_logger.warning("Detected changes in %s%s. Reloading...", shown, more)
         self._next_start = 0.0
+        self._failures = 0
+        self._told = ""
         for worker in self._workers:
             worker.ends_first = True
             self._stop_worker(worker)
@@ -417,6 +422,7 @@ class Supervisor:
         if self._stopping:
             return
         self._failures = 0
+        self._told = ""
         self._weigh_at_start(worker)
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
@@ -514,15 +520,11 @@ class Supervisor:
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """A worker has ended that should not have."""
-        waits = math.isinf(self._next_start)  # another has ended, and said the same
-        if worker.reason and not waits:
-            error_logger.error("%s", worker.reason)
         if self._reloader is not None:
-            self._next_start = math.inf
-            error_logger.error(
-                "Worker %d ended (exit %d). Waiting for a change...", worker.number, status
-            )
+            self._on_death_reloading(worker, status)
             return
+        if worker.reason:
+            error_logger.error("%s", worker.reason)
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         pid = worker.watch.pid
         error_logger.error("Worker %d [%d] died (%s)", worker.number, pid, how)
@@ -547,10 +549,30 @@ class Supervisor:
         if self._next_start > time.monotonic():
             self._drop_queues(worker.number)  # others take what would wait there
 
-    def _pause(self) -> None:
+    def _on_death_reloading(self, worker: Worker, status: int) -> None:
+        """Start it again at the next change, or in a while: a killed one after a second. Why none
+        can start is said once, not at each attempt.
+        """
+        if not worker.ready:
+            self._failures += 1
+        self._pause(RELOAD_PAUSE)
+        reason = worker.reason
+        if reason and reason == self._told:
+            return
+        self._told = reason
+        if reason:
+            error_logger.error("%s", reason)
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
+        error_logger.error(
+            "Worker %d ended (%s). Waiting for a change, or starting it again in a while...",
+            worker.number,
+            how,
+        )
+
+    def _pause(self, least: float = 0.0) -> None:
         """Wait before the next start, longer after each failure."""
         pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
-        self._next_start = time.monotonic() + pause
+        self._next_start = time.monotonic() + max(pause, least)
 
     def _patrol(self) -> None:
         """Look at each worker: its time, its size, its health. And at the certificates."""
