@@ -43,6 +43,7 @@ from thestral.server import (
     tell_stop,
     terminated_quietly,
 )
+from thestral.settings import say_not_read_again
 from thestral.signals import LEAVE, PARENT, REQUESTS, is_free, taking
 from thestral.worker import (
     READY,
@@ -260,6 +261,7 @@ class Supervisor:
             elif self._stopping:
                 continue
             elif name == "SIGHUP":
+                say_not_read_again()
                 self.roll()
             elif name == "SIGTTIN":
                 self._target += 1
