@@ -26,6 +26,7 @@ from thestral.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.proxy import new_connection
 from thestral.protocol.transport import Listener, Poller, can_own
+from thestral.settings import say_not_read_again
 from thestral.signals import LEAVE, REQUESTS, Handler, do_nothing, is_free, taking
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -500,6 +501,7 @@ class Server:
             self.certificates.reload()
         else:
             error_logger.warning("Nothing to reload: without workers only certificates can be")
+        say_not_read_again()
         notify.ready()
 
 

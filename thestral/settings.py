@@ -7,9 +7,12 @@ from typing import Any
 
 from thestral.config import options
 from thestral.errors import ConfigError
+from thestral.logging import error_logger
 
 OWN_FILE = "thestral.toml"
 PROJECT_FILE = "pyproject.toml"
+
+files_read: list[str] = []  # in this process; SIGHUP says that it does not read them again
 
 
 def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
@@ -22,13 +25,18 @@ def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
     Raises:
         ConfigError: the file cannot be read, or holds an option that there is not.
     """
+    if path is None and os.path.isfile(OWN_FILE):
+        path = OWN_FILE
     if path is not None:
-        return known(parse(path), path), path
-    if os.path.isfile(OWN_FILE):
-        return known(parse(OWN_FILE), OWN_FILE), OWN_FILE
+        values = known(parse(path), path)
+        files_read.append(path)
+        return values, path
     if os.path.isfile(PROJECT_FILE):
         table = parse(PROJECT_FILE).get("tool", {}).get("thestral", {})
-        return known(table, PROJECT_FILE), PROJECT_FILE if table else ""
+        values = known(table, PROJECT_FILE)
+        if table:
+            files_read.append(PROJECT_FILE)
+            return values, PROJECT_FILE
     return {}, ""
 
 
@@ -84,3 +92,11 @@ def load_environment(path: str) -> None:
     if not os.path.isfile(path):
         raise ConfigError("env_file", f"{path!r} given, expected a file")
     load_dotenv(path)
+    files_read.append(path)
+
+
+def say_not_read_again() -> None:
+    """Name the files that a reload does not read, if there are any."""
+    if files_read:
+        shown = ", ".join(repr(path) for path in dict.fromkeys(files_read))
+        error_logger.info("Not read again until the server is started anew: %s", shown)

@@ -16,6 +16,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from thestral.server import (
     tell_stop,
     terminated_quietly,
 )
+from thestral.settings import say_not_read_again
 from thestral.signals import LEAVE, PARENT, REQUESTS, is_free, taking
 from thestral.worker import (
     READY,
@@ -73,6 +75,8 @@ STACKS_GRACE = 1.0
 RELOAD_PATIENCE = 3.0  # seconds
 # Behind SIGQUIT a worker that has not ended by then is killed.
 LEAVE_PATIENCE = 3.0  # seconds
+# Before a worker of --reload that has ended is started again without a change of a file.
+RELOAD_PAUSE = 1.0  # seconds
 # What a worker meets that wants what its predecessor still holds: a port, a lock, a file, memory.
 HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
 
@@ -154,9 +158,11 @@ class Supervisor:
         self._stopping = False
         self._wait_told = False
         self._failures = 0  # in a row
+        self._told = ""  # why a worker could not start, under --reload
         self._next_start = 0.0
         self._next_for_size = 0.0  # time.monotonic()
         self._on_terminal = is_terminal()
+        self._directory = named_directory()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -255,6 +261,7 @@ class Supervisor:
             elif self._stopping:
                 continue
             elif name == "SIGHUP":
+                say_not_read_again()
                 self.roll()
             elif name == "SIGTTIN":
                 self._target += 1
@@ -277,6 +284,8 @@ class Supervisor:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         error_logger.warning("Detected changes in %s%s. Reloading...", shown, more)
         self._next_start = 0.0
+        self._failures = 0
+        self._told = ""
         for worker in self._workers:
             worker.ends_first = True
             self._stop_worker(worker)
@@ -415,6 +424,7 @@ class Supervisor:
         if self._stopping:
             return
         self._failures = 0
+        self._told = ""
         self._weigh_at_start(worker)
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
@@ -436,6 +446,8 @@ class Supervisor:
         """Replace every worker, one by one, each new one ready before the old one stops."""
         notify.reloading()
         self._rolling = True
+        if self._directory is not None and not self.config.preload:
+            enter_again(self._directory)
         if self._certificates is not None and not self._certificates.reload():
             self._give_up_rolling()  # no new worker could start
             return
@@ -510,15 +522,11 @@ class Supervisor:
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """A worker has ended that should not have."""
-        waits = math.isinf(self._next_start)  # another has ended, and said the same
-        if worker.reason and not waits:
-            error_logger.error("%s", worker.reason)
         if self._reloader is not None:
-            self._next_start = math.inf
-            error_logger.error(
-                "Worker %d ended (exit %d). Waiting for a change...", worker.number, status
-            )
+            self._on_death_reloading(worker, status)
             return
+        if worker.reason:
+            error_logger.error("%s", worker.reason)
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         pid = worker.watch.pid
         error_logger.error("Worker %d [%d] died (%s)", worker.number, pid, how)
@@ -543,10 +551,30 @@ class Supervisor:
         if self._next_start > time.monotonic():
             self._drop_queues(worker.number)  # others take what would wait there
 
-    def _pause(self) -> None:
+    def _on_death_reloading(self, worker: Worker, status: int) -> None:
+        """Start it again at the next change, or in a while: a killed one after a second. Why none
+        can start is said once, not at each attempt.
+        """
+        if not worker.ready:
+            self._failures += 1
+        self._pause(RELOAD_PAUSE)
+        reason = worker.reason
+        if reason and reason == self._told:
+            return
+        self._told = reason
+        if reason:
+            error_logger.error("%s", reason)
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
+        error_logger.error(
+            "Worker %d ended (%s). Waiting for a change, or starting it again in a while...",
+            worker.number,
+            how,
+        )
+
+    def _pause(self, least: float = 0.0) -> None:
         """Wait before the next start, longer after each failure."""
         pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
-        self._next_start = time.monotonic() + pause
+        self._next_start = time.monotonic() + max(pause, least)
 
     def _patrol(self) -> None:
         """Look at each worker: its time, its size, its health. And at the certificates."""
@@ -643,6 +671,34 @@ class Supervisor:
 def wants_what_is_held(reason: str) -> bool:
     """Whether a start has failed, by its error's text, for something that only one may have."""
     return any(f"[Errno {number}]" in reason for number in HELD_BY_ANOTHER)
+
+
+def named_directory() -> str | None:
+    """The working directory as the shell names it, by $PWD: with its symbolic links, which may lead
+    to another release later. None if that names another one.
+    """
+    named = os.environ.get("PWD", "")
+    try:
+        return named if os.path.isabs(named) and os.path.samefile(named, os.curdir) else None
+    except OSError:
+        return None
+
+
+def enter_again(directory: str) -> None:
+    """Follow a directory's symbolic links anew, for processes that are spawned from now on."""
+    try:
+        before = os.getcwd()
+    except OSError:  # it is gone
+        before = None
+    try:
+        os.chdir(directory)
+        now = os.getcwd()
+    except OSError as exc:
+        error_logger.error("The working directory cannot be entered: %s", exc)
+        return
+    if now != before:
+        error_logger.info("The working directory is now %r", now)
+        sys.path[:] = [now if path == before else path for path in sys.path]
 
 
 def check_picklable(config: Config) -> None:

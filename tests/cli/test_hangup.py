@@ -45,6 +45,33 @@ def test_one_process_with_nothing_to_read(start):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+@pytest.mark.parametrize("files", ["both", "project", "none"])
+def test_files_of_options_are_said_not_to_be_read_again(start, folder, arguments, files):
+    options: tuple[str, ...] = ()
+    if files == "both":
+        (folder / "thestral.toml").write_text("backlog = 99\n")
+        (folder / "variables").write_text("A=b\n")
+        options = ("--env-file", "variables")
+    if files == "project":
+        (folder / "pyproject.toml").write_text("[tool.thestral]\nbacklog = 99\n")
+    else:
+        (folder / "pyproject.toml").write_text("[tool.other]\n")
+    command = start(*arguments, *options)
+    command.url()
+    command.signal(signal.SIGHUP)
+    command.saw("Received SIGHUP")
+    said = "INFO:     Not read again until the server is started anew: "
+    if files == "both":
+        command.saw(said)
+        names = command.stderr.partition(said)[2].splitlines()[0].split(", ")
+        assert set(names) == {"'thestral.toml'", "'variables'"}
+    elif files == "project":
+        command.saw(said + "'pyproject.toml'\n")
+    command.stop()
+    assert command.stderr.count(said) == (files != "none")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
 def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     command = start(*TLS, *arguments)
     url = command.url()

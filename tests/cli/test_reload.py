@@ -83,15 +83,57 @@ def test_syntax_error_is_survived(start_either, folder):
     command = start_either()  # already broken when it starts
     for number in (1, 2):
         command.saw("SyntaxError: invalid syntax", times=number)
-        command.saw("ended (exit 3). Waiting for a change...", times=number)
+        command.saw("ended (exit 3). Waiting for a change", times=number)
         (folder / "main.py").write_text(version(number))
         workers(command, number)
         command.url()
         (folder / "main.py").write_text("def app(:\n")
-    command.saw("Waiting for a change...", times=3)
+    command.saw("Waiting for a change", times=3)
     assert command.stderr.count("SyntaxError") == 3
     command.signal(signal.SIGTERM)
     assert command.wait() == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/block"])
+def test_killed_worker_is_started_again_without_a_change(start, path):
+    command = start()
+    url = command.url()
+    (old,) = workers(command, 1)
+    asking = ask_aside(url, path)  # also one that is busy
+    if path == "/block":
+        command.saw(path)
+    asking.join(0 if path == "/block" else None)
+    os.kill(old, signal.SIGKILL)
+    command.saw("Worker 1 ended (killed by SIGKILL). Waiting for a change, or starting it again")
+    new = workers(command, 2)[1]
+    assert ask(url) == new
+    asking.join()
+    assert reloads(command) == []
+    command.stop()
+
+
+def test_change_starts_a_killed_worker_at_once(start, folder):
+    command = start()
+    url = command.url()
+    os.kill(workers(command, 1)[0], signal.SIGKILL)
+    (folder / "main.py").write_text(version(2))
+    command.saw("Detected changes")
+    assert ask(url) in workers(command, 2)[1:]
+    command.stop()
+
+
+def test_start_that_fails_is_tried_again_and_told_once(start, folder):
+    """What it needs, as a database, may come up without a change of a file."""
+    needs = "\nsay('tried')\nif not os.path.exists('database'):\n    raise RuntimeError('none')\n"
+    (folder / "main.py").write_text(APP + needs)
+    command = start("--workers", "2")
+    command.saw("tried", times=5)
+    assert command.stderr.count("RuntimeError: none") == 1
+    assert command.stderr.count("Waiting for a change") == 1
+    (folder / "database").touch()
+    command.url()
+    workers(command, 2)
+    command.stop()
 
 
 def test_what_matters_and_what_does_not(start_either, folder):
