@@ -17,8 +17,7 @@ import pytest
 from programs import PROGRAMS, find
 
 from thestral import Config, Server
-from thestral.loop import loop_factory
-from thestral.server import finish_loop
+from thestral.loop import finish_loop, loop_factory
 
 # Names of loops whose own transports carry the connections, as they do where there is no epoll.
 BY_LOOP = ["uvloop transports", "asyncio transports"]
@@ -88,7 +87,7 @@ class Running:
     def _run(self) -> None:
         self.loop = loop_factory(self._loop_name)()
         try:
-            self.loop.run_until_complete(self.server.work())
+            self.loop.run_until_complete(self.server.serve_only())
         except BaseException as exc:
             self.error = exc
         finally:

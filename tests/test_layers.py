@@ -22,6 +22,7 @@ ORDER = [
     "supervisor",
     "worker",
     "server",
+    "listeners",
     "protocol",
     "leaf",
     "_core",

@@ -9,11 +9,14 @@ import os
 import sys
 import traceback
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ImportFailedError
 from thestral.logging import error_logger
 from thestral.types import ASGIApplication
+
+if TYPE_CHECKING:
+    from thestral.config import Config
 
 # Tried in turn when only a module is named.
 USUAL_NAMES = ("app", "application", "create_app")
@@ -43,6 +46,15 @@ def load(
         app = find(module, attribute) if colon else find_usual(module)
     app = call_factory(app, factory)
     return as_wsgi(app) if interface == "wsgi" else as_asgi3(app, interface)
+
+
+def load_application(config: Config) -> ASGIApplication:
+    """The application that the options name.
+
+    Raises:
+        ImportFailedError: as load().
+    """
+    return load(config.app, config.app_dir, config.factory, config.interface)
 
 
 def import_module(name: str) -> ModuleType:

@@ -1,12 +1,16 @@
-"""Which event loop: uvloop where it is, else asyncio's."""
+"""Which event loop: uvloop where it is, else asyncio's; and how one ends."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 from thestral.errors import ConfigError
+
+# How long tasks that were cancelled may take to end.
+CANCEL_GRACE = 1.0  # seconds
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -36,3 +40,22 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         else:
             return uvloop.new_event_loop  # type: ignore[no-any-return,unused-ignore]
     return asyncio.new_event_loop
+
+
+def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """End what is left in a loop, and close it. False if a task swallowed its cancellation.
+
+    asyncio.Runner would wait for such a task for ever, and would take SIGINT from us.
+    """
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    try:
+        pending: set[asyncio.Task[Any]] = set()
+        if tasks:
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_GRACE))
+        if not pending:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        return not pending
+    finally:
+        loop.close()

@@ -1,4 +1,6 @@
-"""Server: one worker's life. Bind, import, lifespan, accept; then drain and stop."""
+"""Server: the life of one worker. Bind, import, start the lifespan, accept; at the end drain, shut
+the lifespan down, and stop.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,34 @@ from typing import Any
 from thestral import notify, tls
 from thestral import sockets as listening
 from thestral.config import Config
-from thestral.errors import ConfigError, Terminated
-from thestral.importer import load
+from thestral.errors import ConfigError
+from thestral.importer import load_application
 from thestral.lifespan import Lifespan
-from thestral.logging import configure, error_logger, reopen_files
-from thestral.loop import loop_factory
+from thestral.listeners import Listeners
+from thestral.logging import configure, error_logger
+from thestral.loop import CANCEL_GRACE, finish_loop, loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.proxy import new_connection
-from thestral.protocol.transport import Listener, Poller, can_own
 from thestral.settings import say_not_read_again
-from thestral.signals import LEAVE, REQUESTS, Handler, do_nothing, is_free, taking
+from thestral.signals import (
+    LEAVE,
+    REQUESTS,
+    Handler,
+    act_on_request,
+    call_own_handlers,
+    do_nothing,
+    is_free,
+    is_terminal,
+    taking,
+    terminated_quietly,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# How often a drain looks whether it is done, in seconds.
-DRAIN_STEP = 0.02
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
 STOP_MARGIN = 30.0  # seconds
 # What systemd is asked to allow a start where --timeout-worker-startup does not say it.
 LONGEST_START = 900.0  # seconds
 FORCE_HINT = " (Press CTRL+C to quit at once)"
-# How long tasks that were cancelled may take to end, in seconds.
-CANCEL_GRACE = 1.0
 
 
 class StartedEvent(asyncio.Event):
@@ -79,7 +88,7 @@ class Server:
         sockets: what it listens on.
         on_started: called in the loop once requests are accepted.
         certificates: of its TLS port, once it serves; reload() reads their files again.
-        servers: asyncio's, one for each socket.
+        listeners: those of its sockets, once it serves.
         lifespan: the application's, once it serves.
         left_behind: after run(), whether a task would not be cancelled.
     """
@@ -109,8 +118,7 @@ class Server:
         self._should_exit = False
         self._force_exit = False
         self._signals_taken: list[int] = []
-        self._poller: Poller | None = None
-        self.servers: list[asyncio.Server | Listener] = []
+        self.listeners: Listeners | None = None
         self.lifespan: Lifespan | None = None
         self._on_terminal = is_terminal()
 
@@ -143,6 +151,11 @@ class Server:
             {cycle.task for cycle in self.context.cycles if cycle.task is not None},
         )
 
+    @property
+    def servers(self) -> list[Any]:
+        """uvicorn's name for what accepts connections, one for each socket."""
+        return [] if self.listeners is None else self.listeners.servers
+
     def _wake(self) -> None:
         if self._loop is not None and self._should_exit:
             with contextlib.suppress(RuntimeError):  # the loop has just been closed
@@ -163,7 +176,7 @@ class Server:
                 ConfigError for a certificate.
         """
         configure(self.config)
-        self._run(self.work(sockets))
+        self._run_in_loop(self.serve_only(sockets))
         call_own_handlers(self._signals_taken)
 
     def check(self) -> None:
@@ -173,16 +186,16 @@ class Server:
             ThestralError: as run().
         """
         configure(self.config)
-        self._run(self._check())
+        self._run_in_loop(self._check())
 
     async def _check(self) -> None:
         tls.load(self.config)
-        app = load_configured(self.config)
+        app = load_application(self.config)
         lifespan = Lifespan(app, self.config.lifespan)
         await lifespan.startup()
         await lifespan.shutdown()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_loop(self, work: Coroutine[Any, Any, None]) -> None:
         """Run the work in a new event loop, and end what is left in that.
 
         The thread's current loop (asyncio.set_event_loop) stays what it is: the caller may have
@@ -217,24 +230,24 @@ class Server:
             ThestralError: as run(). The lifespan has been shut down and nothing listens any more.
         """
         configure(self.config)
-        await self.work(sockets)
+        await self.serve_only(sockets)
         for number in reversed(self._signals_taken):
             signal.raise_signal(number)
 
-    async def work(self, sockets: Sequence[socket.socket] | None = None) -> None:
+    async def serve_only(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """serve() without what concerns the program around it: logs and signals."""
         self._loop = asyncio.get_running_loop()
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
         if self.has_manager:
-            tell_start(self.config)
+            notify.starting(longest_start(self.config))
         self.certificates = self.load_certificates()
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
-                app = self._loaded or load_configured(self.config)
+                app = self._loaded or load_application(self.config)
                 with self.capture_signals():
-                    await self._serve(Lifespan(app, self.config.lifespan), app)
+                    await self._serve_until_stopped(Lifespan(app, self.config.lifespan), app)
         finally:
             listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
@@ -245,7 +258,7 @@ class Server:
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         return pid_file(self.config.pid_file)
 
-    async def _serve(self, lifespan: Lifespan, app: Any) -> None:
+    async def _serve_until_stopped(self, lifespan: Lifespan, app: Any) -> None:
         if self._should_exit:
             return
         if not await self._unless(self._stop, lifespan.startup()):
@@ -258,13 +271,21 @@ class Server:
         context.on_limit = self.retire
         self.context = context
         self.lifespan = lifespan
+        listeners = Listeners(
+            self._loop,
+            self.sockets,
+            self.config.backlog,
+            partial(new_connection, context),
+            self.owns_sockets,
+        )
+        self.listeners = listeners
         calling: asyncio.Task[None] | None = None
         try:
-            await self._accept(context)
+            await listeners.open()
             self.started.set()
             self.announce()
             self.on_started()
-            calling = self._loop.create_task(self._call_back())
+            calling = self._loop.create_task(self._notify_program())
             await self._stop.wait()
         finally:
             error_logger.info("Shutting down")
@@ -273,13 +294,12 @@ class Server:
             if calling is not None:
                 calling.cancel()
             if self.has_manager:
-                tell_stop(self.config)
+                notify.stopping(longest_stop(self.config))
             if self.config.shutdown_delay and not self._force_exit:
-                await self._linger()
-            await self._refrain(context)
+                await self._delay_shutdown()
+            await listeners.stop()
             await self._drain(context)
-            if self._poller is not None:
-                self._poller.close()
+            listeners.close()
             context.stop()
             if not await self._unless(self._forced, self._shut_down(lifespan)):
                 await lifespan.cancel()
@@ -309,15 +329,7 @@ class Server:
             interruption.cancel()
             await asyncio.gather(work, interruption, return_exceptions=True)
 
-    async def _accept(self, context: WorkerContext) -> None:
-        assert self._loop is not None
-        if self.owns_sockets and can_own(self.sockets):
-            self._poller = Poller(self._loop)
-        for sock in self.sockets:
-            listening.listen(sock, self.config.backlog)
-            self.servers.append(await self._listen(sock, context))
-
-    async def _call_back(self) -> None:
+    async def _notify_program(self) -> None:
         """Call callback_notify every timeout_notify seconds."""
         while self.config.callback_notify is not None:
             try:
@@ -332,15 +344,15 @@ class Server:
             url = listening.url(sock, self.config.is_ssl)
             error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
         notify.ready()
-        self._watch_over()
+        self._feed_watchdog()
 
-    def _watch_over(self) -> None:
+    def _feed_watchdog(self) -> None:
         """Tell systemd's watchdog that the loop runs, if it asks."""
         interval = notify.watchdog_interval()
         if interval is not None:
             assert self._loop is not None
             notify.notify("WATCHDOG=1")
-            self._loop.call_later(interval, self._watch_over)
+            self._loop.call_later(interval, self._feed_watchdog)
 
     def say_waiting(self, count: int) -> None:
         """The stop has to wait for so many requests."""
@@ -359,55 +371,7 @@ class Server:
         """limit_max_requests is reached: a server on its own stops."""
         self.should_exit = True
 
-    async def _listen(
-        self, sock: socket.socket, context: WorkerContext
-    ) -> asyncio.Server | Listener:
-        connection: Callable[[], Any] = partial(new_connection, context)
-        if self._poller is not None:
-            return self._poller.listen(sock, connection)
-        assert self._loop is not None
-        backlog = self.config.backlog
-        if sock.family != socket.AF_UNIX:
-            return await self._loop.create_server(connection, sock=sock, backlog=backlog)
-        options: dict[str, Any] = {}
-        if isinstance(self._loop, asyncio.SelectorEventLoop) and sys.version_info >= (3, 13):
-            options["cleanup_socket"] = False  # the path is ours to take away
-        return await self._loop.create_unix_server(
-            connection, sock=sock, backlog=backlog, **options
-        )
-
-    async def _refrain(self, context: WorkerContext) -> None:
-        """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
-        assert self._loop is not None
-        selecting = self._poller is None and isinstance(self._loop, asyncio.SelectorEventLoop)
-        for sock in self.sockets:
-            listening.refuse_new(sock)
-            if selecting:
-                # It makes a connection some turns after accept(), and drops it if its server has
-                # been closed meanwhile.
-                self._loop.remove_reader(sock.fileno())
-        await asyncio.sleep(DRAIN_STEP)  # handshakes that have begun come to their end
-        if self._poller is not None:
-            for listener in self.servers:
-                assert isinstance(listener, Listener)
-                listener.stop(self.config.backlog)
-            return
-        queues = [listening.duplicate(sock) for sock in self.sockets]
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(0)  # connection_made runs, and uvloop closes its descriptors
-        connection: Callable[[], Any] = partial(new_connection, context)
-        waiting = []
-        for queue in queues:
-            waiting += listening.take_waiting(queue, self.config.backlog)
-            queue.close()
-        for sock in waiting:
-            try:
-                await self._loop.connect_accepted_socket(connection, sock)
-            except OSError:  # the client is gone already
-                sock.close()
-
-    async def _linger(self) -> None:
+    async def _delay_shutdown(self) -> None:
         """Serve on for shutdown_delay, each answer closing its connection, while load balancers
         learn that we go.
         """
@@ -420,16 +384,13 @@ class Server:
         """Wait for what runs, at most timeout_graceful_shutdown; then cancel it and say what it
         was.
         """
-        assert self._loop is not None
         for connection in list(context.connections):
             connection.drain()
-        deadline = self._loop.time() + self.config.timeout_graceful_shutdown
         if context.cycles and not self._force_exit:
             self.say_waiting(len(context.cycles))
-        while (context.cycles or context.connections) and not self._force_exit:
-            if self._loop.time() >= deadline:
-                break
-            await asyncio.sleep(DRAIN_STEP)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._unless(self._forced, context.is_empty())
         tasks = []
         for cycle in list(context.cycles):
             error_logger.error("Cancelled at shutdown: %s", cycle.title())
@@ -492,9 +453,9 @@ class Server:
         if self._on_terminal and not is_terminal():
             self.handle_exit(number, frame)
         elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._read_again)
+            self._loop.call_soon_threadsafe(self._renew_certificates)
 
-    def _read_again(self) -> None:
+    def _renew_certificates(self) -> None:
         error_logger.info("Received SIGHUP")
         notify.reloading()
         if self.certificates is not None:
@@ -503,32 +464,6 @@ class Server:
             error_logger.warning("Nothing to reload: without workers only certificates can be")
         say_not_read_again()
         notify.ready()
-
-
-def is_terminal() -> bool:
-    """Whether stderr is a terminal that is still there."""
-    return os.isatty(2)
-
-
-def tell_start(config: Config) -> None:
-    """Have systemd wait for a slow start."""
-    startup = config.timeout_worker_startup
-    notify.starting(startup + STOP_MARGIN if startup else LONGEST_START)
-
-
-def tell_stop(config: Config) -> None:
-    """Have systemd wait for the longest stop: delay, requests, then the lifespan's shutdown."""
-    grace = config.timeout_graceful_shutdown
-    notify.stopping(config.shutdown_delay + grace + grace + STOP_MARGIN)
-
-
-def load_configured(config: Config) -> Any:
-    """The application that the options name.
-
-    Raises:
-        ImportFailedError: as load().
-    """
-    return load(config.app, config.app_dir, config.factory, config.interface)
 
 
 @contextlib.contextmanager
@@ -556,53 +491,13 @@ def pid_file(path: str | None) -> Generator[None]:
                 os.unlink(path)
 
 
-@contextlib.contextmanager
-def terminated_quietly() -> Generator[None]:
-    """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
-    with taking({signal.SIGTERM: raise_terminated}):
-        yield
+def longest_start(config: Config) -> float:
+    """Seconds that a start may take, which systemd is asked to allow."""
+    startup = config.timeout_worker_startup
+    return startup + STOP_MARGIN if startup else LONGEST_START
 
 
-def raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def act_on_request(number: int) -> None:
-    """Do what one of REQUESTS asks for, or say that it asks for nothing."""
-    name = signal.Signals(number).name
-    if name == "SIGUSR1":
-        error_logger.info("Received %s", name)
-        reopen_files()
-    else:
-        error_logger.info("Received %s: nothing is bound to it", name)
-
-
-def call_own_handlers(taken: Sequence[int]) -> None:
-    """Raise signals again that the server has taken, the last one first, where the program or its
-    application has a handler of its own: what that closes should be closed.
-
-    A default one would end the process as a failure, which a stop on demand is not.
-    """
-    for number in reversed(taken):
-        handler = signal.getsignal(number)
-        if callable(handler) and handler is not signal.default_int_handler:
-            signal.raise_signal(number)
-
-
-def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
-    """End what is left in a loop, and close it. False if a task swallowed its cancellation.
-
-    asyncio.Runner would wait for such a task for ever, and would take SIGINT from us.
-    """
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    try:
-        pending: set[asyncio.Task[Any]] = set()
-        if tasks:
-            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_GRACE))
-        if not pending:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        return not pending
-    finally:
-        loop.close()
+def longest_stop(config: Config) -> float:
+    """Seconds that a stop may take: delay, requests, then the lifespan's shutdown."""
+    grace = config.timeout_graceful_shutdown
+    return config.shutdown_delay + grace + grace + STOP_MARGIN

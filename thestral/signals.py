@@ -8,11 +8,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 from thestral._csrc import lib
+from thestral.errors import Terminated
+from thestral.logging import error_logger, reopen_files
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.getsignal() gives it
 
@@ -61,6 +63,11 @@ def is_free(number: int) -> bool:
     in C, such as faulthandler.register() sets and Python's table does not show.
     """
     return signal.getsignal(number) == signal.SIG_DFL and lib.th_signal_handler(number) == 0
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that is still there."""
+    return os.isatty(2)
 
 
 @contextlib.contextmanager
@@ -127,6 +134,39 @@ def give_back() -> None:
         signal.set_wakeup_fd(-1)
     _taken.clear()
     let_through()
+
+
+@contextlib.contextmanager
+def terminated_quietly() -> Generator[None]:
+    """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
+    with taking({signal.SIGTERM: raise_terminated}):
+        yield
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def act_on_request(number: int) -> None:
+    """Do what one of REQUESTS asks for, or say that it asks for nothing."""
+    name = signal.Signals(number).name
+    if name == "SIGUSR1":
+        error_logger.info("Received %s", name)
+        reopen_files()
+    else:
+        error_logger.info("Received %s: nothing is bound to it", name)
+
+
+def call_own_handlers(taken: Sequence[int]) -> None:
+    """Raise signals again that the server has taken, the last one first, where the program or its
+    application has a handler of its own: what that closes should be closed.
+
+    A default one would end the process as a failure, which a stop on demand is not.
+    """
+    for number in reversed(taken):
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.raise_signal(number)
 
 
 if hasattr(os, "register_at_fork"):

@@ -29,22 +29,22 @@ from thestral.config import Config
 from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.health import Watch, resident_size
 from thestral.heartbeat import Heartbeat, beat_interval
+from thestral.importer import load_application
 from thestral.logging import configure, error_logger
 from thestral.reloader import Reloader
-from thestral.server import (
-    FORCE_HINT,
-    STOP_MARGIN,
+from thestral.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
+from thestral.settings import say_not_read_again
+from thestral.signals import (
+    LEAVE,
+    PARENT,
+    REQUESTS,
     act_on_request,
     call_own_handlers,
+    is_free,
     is_terminal,
-    load_configured,
-    pid_file,
-    tell_start,
-    tell_stop,
+    taking,
     terminated_quietly,
 )
-from thestral.settings import say_not_read_again
-from thestral.signals import LEAVE, PARENT, REQUESTS, is_free, taking
 from thestral.worker import (
     READY,
     REOPEN,
@@ -177,7 +177,7 @@ class Supervisor:
         try:
             with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
-                tell_start(self.config)
+                notify.starting(longest_start(self.config))
                 set_title("supervisor")
                 if self.config.preload:
                     requests = dict.fromkeys(filter(is_free, REQUESTS), self._note_signal)
@@ -197,7 +197,7 @@ class Supervisor:
 
     def _preload(self) -> Any:
         """Import the application once for all workers: they share its memory until they write."""
-        app = load_configured(self.config)
+        app = load_application(self.config)
         gc.collect()
         gc.freeze()  # or the first collection in a worker would write to every object
         return app
@@ -469,7 +469,7 @@ class Supervisor:
     def _stop(self, *, wait: bool = True) -> None:
         again = self._stopping
         if not again:
-            tell_stop(self.config)
+            notify.stopping(longest_stop(self.config))
         self._stopping = True
         # The last worker that closes them ends the port: who comes later is refused at once, and
         # does not wait in a queue that nobody will take anything from.

@@ -297,7 +297,7 @@ def test_idle_server_uses_no_processor_time(serve):
         running.call(connection.transport.pause_reading)
         for sock in socks:
             sock.send(b"GET / HT")
-        poller = running.server._poller
+        poller = running.server.listeners.poller
         turns = wait_until(lambda: poller.turns)
         time.sleep(0.2)
         turns = poller.turns

@@ -36,7 +36,10 @@ cdef class WorkerContext:
     cdef public Py_ssize_t total_requests
     cdef public Py_ssize_t max_requests
     cdef public object on_limit
+    cdef object _empty
 
     cpdef object add(self, object connection)
     cpdef object discard(self, object connection)
+    cdef object discard_cycle(self, object cycle)
+    cdef object _look_for_the_end(self)
     cdef object expect_own_thread(self)

@@ -79,6 +79,7 @@ class WorkerContext:
         self.max_requests = with_jitter(config)
         self.on_limit: Callable[[], None] | None = None
         self.draining = False
+        self._empty: asyncio.Event | None = None  # set when nothing is left to drain
         self.clock = Clock(loop, self.timeouts.interval)
         self.clock.on_second = self._renew_fields
         self.clock.observers += [
@@ -121,6 +122,22 @@ class WorkerContext:
 
     def discard(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._look_for_the_end()
+
+    def discard_cycle(self, cycle: Cycle) -> None:
+        """Its application has returned."""
+        self.cycles.discard(cycle)
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        if self._empty is not None and not (self.connections or self.cycles):
+            self._empty.set()
+
+    async def is_empty(self) -> None:
+        """Wait until there is neither a connection nor an application at work."""
+        self._empty = asyncio.Event()
+        self._look_for_the_end()
+        await self._empty.wait()
 
     def expect_own_thread(self) -> None:
         """For receive() and send(), which touch what all connections of the worker share.

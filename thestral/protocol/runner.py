@@ -101,7 +101,7 @@ class Run:
         self.cycle = None
         self._steps = None
         if cycle.task is not None:
-            cycle.context.cycles.discard(cycle)
+            cycle.context.discard_cycle(cycle)
             cycle.task = None
         if cycle.counted:
             cycle.context.running -= 1
