@@ -17,7 +17,7 @@ from documents import OPTIONS, REASONS, ROOT, TABLES, UVICORN, is_limit, with_ta
 from process import PLAIN, Command
 from support import program
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MANUALS = [*DOCUMENTS, *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md"))]
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
