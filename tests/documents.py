@@ -147,7 +147,7 @@ def option_table() -> str:
 
 
 def limit_table() -> str:
-    lines = ["| option | default | bounds | why so |", "| --- | --- | --- | --- |"]
+    lines = ["| option | default | bounds | why |", "| --- | --- | --- | --- |"]
     for name, reason in REASONS.items():
         spec = OPTIONS[name]
         text = spec.help.replace("|", "\\|")
