@@ -16,90 +16,90 @@ OPTIONS = dict(options())
 
 # Why each limit has its default; None is "not set". Every option that is_limit() must be here.
 REASONS = {
-    "limit_request_line": "longer targets are no addresses; more than proxies let through",
-    "limit_header_size": "bounds what a head costs before the application sees it",
+    "limit_request_line": "longer than real URLs, and more than proxies let through",
+    "limit_header_size": "bounds the cost of a head before the application sees it",
     "limit_header_count": "each field is an object; browsers behind proxies send about 40",
-    "limit_request_body": "what is large is the application's to say; unread body waits in TCP",
-    "limit_concurrency": "depends on what a request costs",
-    "limit_connections": "descriptors bound it: a shortage pauses accepting",
+    "limit_request_body": "only the application knows what is too large; unread body waits in TCP",
+    "limit_concurrency": "depends on the cost of a request",
+    "limit_connections": "descriptors are the limit: a shortage pauses accepting",
     "limit_max_requests": "against leaks, not against peers",
-    "limit_max_requests_jitter": "so that workers do not go at the same time",
+    "limit_max_requests_jitter": "so that workers are not all replaced at once",
     "limit_max_rss": "against leaks, not against peers",
     "limit_worker_lifetime": "against leaks, not against peers",
-    "timeout_head": "half a head holds a connection (Slowloris)",
-    "timeout_body": "half a body holds a request, and what the application has taken for it",
+    "timeout_head": "an unfinished head holds a connection (Slowloris)",
+    "timeout_body": "an unfinished body holds a request, and the memory that it has cost so far",
     "timeout_keep_alive": "above the 60 s of common load balancers, so that they close first",
     "timeout_write": "a client that reads nothing holds the response",
-    "timeout_request": "long polls and streams are no faults",
-    "timeout_graceful_shutdown": "a deployment must end",
+    "timeout_request": "long polls and streams are legitimate",
+    "timeout_graceful_shutdown": "a deployment must come to an end",
     "timeout_tls_handshake": "a handshake holds a TLS object",
-    "timeout_worker_healthcheck": "nothing can happen in such a worker any more",
-    "timeout_worker_blocked": "long computations are no faults",
-    "timeout_worker_startup": "start-ups of minutes are usual with models",
-    "ws_max_size": "uvicorn's; counted as a message is inflated, so that a bomb costs no more",
-    "ws_max_queue": "uvicorn's; reading pauses behind it",
-    "ws_max_queue_size": "many small messages, or few large ones",
-    "ws_ping_interval": "finds clients that are gone without a word",
+    "timeout_worker_healthcheck": "such a worker can make no progress",
+    "timeout_worker_blocked": "long computations are legitimate",
+    "timeout_worker_startup": "loading a model can take minutes",
+    "ws_max_size": "uvicorn's; counted while a message is inflated, so a bomb costs no more",
+    "ws_max_queue": "uvicorn's; reading pauses at the limit",
+    "ws_max_queue_size": "the same in bytes: many small messages, or few large ones",
+    "ws_ping_interval": "finds clients that have left silently",
     "ws_ping_timeout": "the same",
     "ws_close_timeout": "a client that does not answer a Close holds its connection",
-    "ws_deflate_server_window_bits": "4 KiB for each connection that compresses",
-    "ws_deflate_client_window_bits": "4 KiB for each connection whose client compresses",
-    "ws_deflate_memory_level": "memory of zlib for each connection that compresses",
+    "ws_deflate_server_window_bits": "4 KiB per connection that compresses",
+    "ws_deflate_client_window_bits": "4 KiB per connection whose client compresses",
+    "ws_deflate_memory_level": "zlib's memory per connection that compresses",
 }
 
 # uvicorn 0.54's options: its default, and what differs here; "" is "same".
 UVICORN = {
     "host": ("127.0.0.1", "repeatable; `::` is both families"),
     "port": ("8000", ""),
-    "uds": ("", "`--uds-permissions` sets its mode, 666 as there"),
-    "fd": ("", "the socket's family is found out; systemd's `LISTEN_FDS` too"),
-    "reload": ("off", "the old worker ends first, as there; by watchfiles, or by polling"),
+    "uds": ("", "`--uds-permissions` sets its mode; 666 by default, as in uvicorn"),
+    "fd": ("", "the socket's family is detected; also systemd's `LISTEN_FDS`"),
+    "reload": ("off", "the old worker ends first, as in uvicorn; by watchfiles, or by polling"),
     "reload_dirs": ("", ""),
     "reload_includes": ("", ""),
-    "reload_excludes": ("", "`.venv`, `node_modules` and the like never matter"),
+    "reload_excludes": ("", "`.venv`, `node_modules` and the like are always excluded"),
     "reload_delay": ("0.25", ""),
-    "workers": ("", "`auto`, too"),
+    "workers": ("", "also `auto`"),
     "loop": ("auto", ""),
-    "http": ("auto", "read and without effect: there is one parser"),
-    "ws": ("auto", "`none` or ours"),
+    "http": ("auto", "accepted, without effect: there is one parser"),
+    "ws": ("auto", "`none`, or thestral's own"),
     "ws_max_size": ("16777216", ""),
     "ws_max_queue": ("32", "with `--ws-max-queue-size` beside it"),
     "ws_ping_interval": ("20", ""),
-    "ws_ping_timeout": ("20", "anything that arrives counts, not the Pong alone"),
+    "ws_ping_timeout": ("20", "anything that arrives counts, not only the Pong"),
     "ws_per_message_deflate": ("on", ""),
-    "lifespan": ("auto", "`auto` says what a lifespan has raised"),
-    "interface": ("auto", "`wsgi` by a2wsgi"),
+    "lifespan": ("auto", "`auto` logs what a lifespan has raised"),
+    "interface": ("auto", "`wsgi` uses a2wsgi"),
     "env_file": ("", ""),
-    "log_config": ("", "TOML, too"),
+    "log_config": ("", "also TOML"),
     "log_level": ("", ""),
-    "access_log": ("on", "`--access-log-format` says what is in it"),
-    "use_colors": ("", "`NO_COLOR` is heeded"),
+    "access_log": ("on", "`--access-log-format` chooses its contents"),
+    "use_colors": ("", "`NO_COLOR` is respected"),
     "proxy_headers": ("on", ""),
     "server_header": ("on", "its value is `thestral`"),
     "date_header": ("on", ""),
-    "forwarded_allow_ips": ("", "Unix sockets are trusted, too"),
-    "root_path": ("", "a path that has the prefix already does not get it twice"),
+    "forwarded_allow_ips": ("", "Unix sockets are trusted too"),
+    "root_path": ("", "not added to a path that already has the prefix"),
     "limit_concurrency": ("", "counts running requests, not idle connections; `Retry-After`"),
     "backlog": ("2048", ""),
-    "limit_max_requests": ("", "the next worker is ready before; also without `--workers`"),
+    "limit_max_requests": ("", "the next worker is ready first; also without `--workers`"),
     "limit_max_requests_jitter": ("0", "10 %"),
-    "timeout_keep_alive": ("5", "5 s is shorter than a load balancer's 60 s, which gives 502s"),
+    "timeout_keep_alive": ("5", "5 s is shorter than a load balancer's 60 s, and causes 502s"),
     "timeout_graceful_shutdown": ("", "finite"),
     "timeout_worker_healthcheck": (
         "5",
         "measured by what the kernel shows; `--timeout-worker-blocked` looks at the loop",
     ),
-    "ssl_keyfile": ("", "repeatable; a pipe, with workers too"),
+    "ssl_keyfile": ("", "repeatable; may be a pipe, also with workers"),
     "ssl_certfile": ("", "repeatable (SNI); renewed without a restart"),
     "ssl_keyfile_password": ("", ""),
     "ssl_version": ("17", "`--ssl-min-version` is easier"),
-    "ssl_cert_reqs": ("0", "the words, too"),
+    "ssl_cert_reqs": ("0", "also by name"),
     "ssl_ca_certs": ("", ""),
     "ssl_ciphers": ("", ""),
     "headers": ("", ""),
     "app_dir": ("", ""),
     "h11_max_incomplete_event_size": ("", "sets `--limit-header-size`"),
-    "reset_contextvars": ("off", "without effect: requests are apart anyway"),
+    "reset_contextvars": ("off", "without effect: requests are always separate"),
     "factory": ("off", ""),
 }
 NOT_OPTIONS = {"env_file"}  # of the command alone
@@ -147,7 +147,7 @@ def option_table() -> str:
 
 
 def limit_table() -> str:
-    lines = ["| option | default | bounds | why so |", "| --- | --- | --- | --- |"]
+    lines = ["| option | default | bounds | why |", "| --- | --- | --- | --- |"]
     for name, reason in REASONS.items():
         spec = OPTIONS[name]
         text = spec.help.replace("|", "\\|")
@@ -158,7 +158,7 @@ def limit_table() -> str:
 
 
 def uvicorn_table() -> str:
-    lines = ["| option | uvicorn's default | ours | |", "| --- | --- | --- | --- |"]
+    lines = ["| option | uvicorn's default | thestral's | |", "| --- | --- | --- | --- |"]
     for name, (theirs, difference) in UVICORN.items():
         if name in NOT_OPTIONS:
             shown, ours = "`--" + name.replace("_", "-") + "`", ""

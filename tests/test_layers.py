@@ -174,6 +174,15 @@ def test_extern_declarations_stand_in_one_file():
 
 
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+DESIGN = {path: path.read_text() for path in sorted((ROOT / "docs/design").glob("*.md"))}
+MAP_LINES = 150  # what can still be read in one go
+# Names in backticks: a member of a class, and a file. (`Python.h` is no class.)
+MEMBER = re.compile(r"`([A-Z]\w+)\.(\w{2,})[`(]")
+FILE = re.compile(r"`((?:thestral|csrc|tests|bench|docs)/[\w/.-]+)`")
+
+
+def test_architecture_is_a_map():
+    assert len(ARCHITECTURE.splitlines()) <= MAP_LINES
 
 
 def test_architecture_names_every_file():
@@ -187,14 +196,65 @@ def test_architecture_names_every_file():
 
 
 def test_architecture_names_the_leaves():
-    (listed,) = re.findall(r"Leaf modules \(([^)]*)\)", ARCHITECTURE)
+    (listed,) = re.findall(r"Leaf modules\s\(([^)]*)\)", ARCHITECTURE)
     assert set(re.findall(r"\w+", listed)) == LEAVES
 
 
-def test_what_architecture_says_is_shown_by_something():
-    table = ARCHITECTURE.partition("## What shows it")[2]
-    named = re.findall(r"`(tests/[\w/]+\.py)`", table)
-    assert named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+def test_architecture_links_each_design_page():
+    assert {f"({path.relative_to(ROOT)})" for path in DESIGN} == set(
+        re.findall(r"\(docs/design/\w+\.md\)", ARCHITECTURE)
+    )
+
+
+def members() -> dict[str, set[str]]:
+    """What each class of thestral defines, or takes from its bases, by the class's name."""
+    own: dict[str, set[str]] = {}
+    bases: dict[str, list[str]] = {}
+    for path in [*(ROOT / "thestral").rglob("*.py"), *(ROOT / "thestral").rglob("*.pyi")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            bases[node.name] = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+            names = own[node.name] = set()
+            for part in ast.walk(node):
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names.add(part.name)
+                elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    names.add(part.id)
+                elif isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                    names.add(part.attr)
+
+    def inherited(name: str) -> set[str]:
+        return own.get(name, set()).union(*(inherited(base) for base in bases.get(name, [])))
+
+    return {name: inherited(name) for name in own}
+
+
+def missing(text: str) -> set[str]:
+    """Files, and members of classes, that a document names and that do not exist."""
+    known = members()
+    found = {
+        f"{name}.{member}"
+        for name, member in MEMBER.findall(text)
+        if member not in known.get(name, set())
+    }
+    return found | {path for path in FILE.findall(text) if not (ROOT / path).exists()}
+
+
+@pytest.mark.parametrize("path", [ROOT / "ARCHITECTURE.md", *DESIGN], ids=lambda path: path.stem)
+def test_what_a_page_names_exists(path):
+    assert missing(path.read_text()) == set()
+
+
+def test_a_name_that_is_gone_is_found():
+    text = "`Server.run` and `Server.walk()`, `HTTP1Stream.cycle`, `csrc/head.c`, `csrc/tail.c`"
+    assert missing(text) == {"Server.walk", "csrc/tail.c"}
+
+
+@pytest.mark.parametrize("path", DESIGN, ids=lambda path: path.stem)
+def test_what_a_design_page_says_is_shown_by_something(path):
+    table = DESIGN[path].partition("## What shows it")[2]
+    named = re.findall(r"`((?:tests|bench)/[\w/]+\.py)`", table)
+    assert named  # test_what_a_page_names_exists() looks for them
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"`make ([\w-]+)`", table)) <= set(targets)

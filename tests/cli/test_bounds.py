@@ -175,7 +175,7 @@ def stalled_reader(target: Target) -> Iterator[None]:
 
 
 def unread_upload(target: Target) -> Iterator[None]:
-    """Sends 1 GB to an application that does not take it."""
+    """Sends 1 GB to an application that does not receive it."""
     with target.connect() as sock:
         sock.sendall(b"POST /waits HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
         assert flood(sock, bytes(65_536), 100_000_000) < 100_000_000
@@ -183,7 +183,7 @@ def unread_upload(target: Target) -> Iterator[None]:
 
 
 def unread_chunks(target: Target) -> Iterator[None]:
-    """Sends chunks of one byte without end to an application that takes none."""
+    """Sends one-byte chunks without end to an application that receives none."""
     with target.connect() as sock:
         sock.sendall(b"POST /waits HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert flood(sock, b"1\r\nx\r\n" * 10_000, 100_000_000) < 100_000_000
@@ -191,7 +191,7 @@ def unread_chunks(target: Target) -> Iterator[None]:
 
 
 def small_chunks(target: Target) -> Iterator[None]:
-    """Sends 100,000 chunks of one byte, which the application takes."""
+    """Sends 100,000 one-byte chunks, which the application receives."""
     with target.connect() as sock:
         sock.sendall(b"POST /reads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         sock.sendall(b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
@@ -200,7 +200,7 @@ def small_chunks(target: Target) -> Iterator[None]:
 
 
 def pipelined(target: Target) -> Iterator[None]:
-    """Sends 10,000 requests at once, and reads all answers."""
+    """Sends 10,000 requests at once, and reads all responses."""
     with target.connect() as sock:
         sock.sendall(GET * 10_000 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert read_all(sock).count(b"HTTP/1.1 200 ") == 10_001
@@ -208,14 +208,14 @@ def pipelined(target: Target) -> Iterator[None]:
 
 
 def pipelined_unread(target: Target) -> Iterator[None]:
-    """Sends requests without end, and reads no answer."""
+    """Sends requests without end, and reads no response."""
     with target.connect(4096) as sock:
         assert flood(sock, GET * 1000, 100_000_000) < 100_000_000
         yield
 
 
 def pipelined_behind(target: Target) -> Iterator[None]:
-    """Sends requests without end behind one that is not answered yet."""
+    """Sends requests without end behind one that has no response yet."""
     with target.connect() as sock:
         sock.sendall(GET.replace(b"/", b"/waits", 1))
         assert flood(sock, GET * 1000, 100_000_000) < 100_000_000
@@ -223,7 +223,7 @@ def pipelined_behind(target: Target) -> Iterator[None]:
 
 
 def large_heads(target: Target) -> Iterator[None]:
-    """Sends a head nearly as large as `--limit-header-size` allows, and no end of it."""
+    """Sends a head nearly as large as `--limit-header-size` allows, and never ends it."""
     begun = b"GET / HTTP/1.1\r\nHost: a\r\n"
     fields = b"a: %s\r\n" % (b"x" * 8000)
     fields *= (HEAD - 1000) // len(fields)
@@ -236,7 +236,7 @@ def large_heads(target: Target) -> Iterator[None]:
 
 
 def slow_heads(target: Target) -> Iterator[None]:
-    """Sends a head byte by byte, and no end of it."""
+    """Sends a head byte by byte, and never ends it."""
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(target.connect()) for _ in range(1000)]
         for sock in socks:
@@ -248,7 +248,7 @@ def slow_heads(target: Target) -> Iterator[None]:
 
 
 def idle(target: Target) -> Iterator[None]:
-    """Has had its answer, and keeps the connection."""
+    """Has had its response, and keeps the connection open."""
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             socks = [stack.enter_context(target.connect()) for _ in range(100)]
@@ -269,7 +269,7 @@ def silent(target: Target) -> Iterator[None]:
 
 
 def churn(target: Target) -> Iterator[None]:
-    """Connects and goes 5,000 times, also within a head or a body."""
+    """Connects and leaves 5,000 times, also in the middle of a head or a body."""
     ends = [GET, GET[:-1], b"nonsense\r\n\r\n", b"POST /reads HTTP/1.1\r\nHost: a\r\n"]
     ends.append(ends[-1] + b"Content-Length: 9\r\n\r\nhello")
     for number in range(5000):
@@ -356,7 +356,7 @@ def tls_target(tmp_path, room) -> Iterator[Target]:
 
 
 def handshakes(target: Target) -> Iterator[None]:
-    """Begins a TLS handshake, and does not go on."""
+    """Begins a TLS handshake, and does not continue."""
     assert target.trust
     hello = ssl.MemoryBIO()
     begun = target.trust.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="a")

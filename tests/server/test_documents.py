@@ -17,8 +17,9 @@ from documents import OPTIONS, REASONS, ROOT, TABLES, UVICORN, is_limit, with_ta
 from process import PLAIN, Command
 from support import program
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MANUALS = [*DOCUMENTS, *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md"))]
+NOTES = [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Not run here: a whole job of its own each. That what they name exists is looked at.
@@ -179,6 +180,13 @@ def test_options_and_files_that_a_document_names_exist(path):
         assert named <= known, named - known
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted({*MANUALS, *NOTES}), ids=lambda path: path.stem)
+def test_lines_are_as_wide_as_those_of_the_code(path):
+    """But for tables, and for commands, which cannot be cut."""
+    lines = FENCE.sub("", path.read_text()).splitlines()
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
 
 
 @pytest.mark.timeout(120)

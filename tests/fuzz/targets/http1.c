@@ -208,7 +208,7 @@ static void ask_llhttp(const char *data, const message *one) {
   if (error == HPE_PAUSED) {
     EXPECT(llhttp_get_error_pos(&parser) == copy + n && seen.ends == 1 && seen.body == one->body);
   } else {
-    /* It is narrower in lists of codings and in extensions of chunks: ARCHITECTURE.md. */
+    /* It is narrower in lists of codings and in extensions of chunks: docs/design/protocol.md. */
     int is_coding = error == HPE_INVALID_TRANSFER_ENCODING;
     EXPECT(one->chunked && seen.ends == 0 && seen.body <= one->body);
     EXPECT(is_coding || error == HPE_INVALID_CHUNK_SIZE || error == HPE_STRICT);
