@@ -23,11 +23,14 @@ def test_help_has_a_heading_for_each_group_of_options():
 
 
 def test_help_shows_every_option_with_unit_default_and_environment():
-    # Lines are wrapped, also at hyphens.
-    text = re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", help_text()))
+    # Lines are wrapped, also at hyphens; an entry begins two columns in.
+    entries = [
+        re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", entry))
+        for entry in re.split(r"\n(?=  --)", help_text())
+    ]
     for name, spec in options():
         flag = "--" + (spec.flag or name).replace("_", "-")
-        (entry,) = re.findall(rf" {flag} .*?(?= --(?!no-)|$)", text)
+        (entry,) = [entry for entry in entries if entry.startswith(f" {flag} ")]
         assert f"[env: THESTRAL_{name.upper()}]" in entry, name
         assert spec.unit.upper() in entry, name
         default = getattr(Config("a:b"), name)
