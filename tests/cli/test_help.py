@@ -10,10 +10,21 @@ from thestral.cli import main
 from thestral.config import Config, options
 
 
-def help_text():
-    result = CliRunner().invoke(main, ["--help"])
+def whole_help():
+    result = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
-    return result.output.partition("Examples:")[0]
+    return result.output
+
+
+def help_text():
+    return whole_help().partition("Examples:")[0]
+
+
+def test_help_fits_a_terminal_of_80_columns():
+    """Also what is not wrapped: names, choices, examples."""
+    lines = whole_help().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert max(map(len, lines)) > 70  # the width of the terminal counts
 
 
 def test_help_has_a_heading_for_each_group_of_options():

@@ -206,7 +206,7 @@ def test_environment_file_sets_options_and_leaves_what_is_set(check, tmp_path, m
 def test_missing_environment_file_is_status_2(check):
     result = check("checked:app", "--env-file", "none.env")
     assert result.exit_code == 2
-    assert "'none.env' given, expected a file" in result.output
+    assert "'none.env' is not a file" in result.output
 
 
 def test_check_runs_the_lifespan_and_says_so(check):
