@@ -37,11 +37,11 @@ ARGUMENTS = "thestral.arguments"
 ASSIGNED = re.compile(rf"^(?:async def |def |)({'|'.join(USUAL_NAMES)})\b(?! *\.)", re.MULTILINE)
 EXAMPLES = """\
 Examples:
-  thestral main:app                  serve "app" of main.py on http://127.0.0.1:8000
-  thestral main:app --reload         start again when a file changes
+  thestral main:app                  serve "app" from main.py on port 8000
+  thestral main:app --reload         restart when a file changes
   thestral main:app --workers auto   use all processors
-  thestral check main:app            say what would be served, and with which options
-  thestral --help                    all options"""
+  thestral check main:app            show what would be served, and how
+  thestral --help                    list all options"""
 # What may be repeated under uvicorn, too; the rest of our lists are one value there.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
 # Commands of FastAPI's command line, with the options that make ours do the same.
@@ -238,8 +238,8 @@ def refuse_file(ctx: click.Context, app: str, named: list[str]) -> NoReturn:
     if app in arguments:
         advice = f"Type: {command_with(ctx, arguments, app, named)}"
     else:  # of the environment, or a file of settings
-        advice = f"Say in its place: {joined(named)}"
-    raise click.UsageError(f"'{app}' names a file. {advice}", ctx)
+        advice = f"Use this instead: {joined(named)}"
+    raise click.UsageError(f"'{app}' is the name of a file. {advice}", ctx)
 
 
 def command_with(ctx: click.Context, arguments: list[str], app: str, named: list[str]) -> str:
@@ -299,7 +299,7 @@ def make_command() -> click.Command:
             callback=take_environment,
             metavar="PATH",
             envvar=environment_of("env_file"),
-            help="Set environment variables from this file (package python-dotenv).",
+            help="File of environment variables to set (needs the python-dotenv package).",
         ),
         click.Option(
             ["--config"],
@@ -326,8 +326,8 @@ def make_command() -> click.Command:
         "thestral",
         params=parameters,
         callback=serve,
-        help='Serve an ASGI application, named "module:attribute". With the word check in front,'
-        " import it, run its lifespan, show each option with its source, and exit.",
+        help='Serve an ASGI application, given as "module:attribute". "thestral check APP" imports'
+        " it, runs its lifespan, shows each option and where its value comes from, and exits.",
         epilog="\b\n" + EXAMPLES,
         context_settings={"max_content_width": 100},
     )

@@ -1,25 +1,43 @@
-"""Config: every option once, with its type, default, unit, help and environment. The command line
-is made from it.
+"""Config: every option, declared once. The command line, the names of environment variables and
+keys in files, `--help`, the tables of the documents and the check of a value are made from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from thestral._csrc import lib
 from thestral.errors import ConfigError
 from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
 from thestral.logconfig import LOGGING_CONFIG as LOGGING_CONFIG  # uvicorn's place for it
 from thestral.logconfig import changed_default
 from thestral.logformat import DEFAULT, read_format
 from thestral.logging import LOG_LEVELS
-from thestral.option import Option, checked, checked_header, option, paths, wire_accepts, words
+from thestral.option import (
+    ABOVE_ZERO,
+    LARGEST_SIZE,
+    Option,
+    checked,
+    checked_files,
+    checked_headers,
+    checked_hosts,
+    checked_octal,
+    checked_path,
+    count,
+    flag,
+    integer,
+    path,
+    seconds,
+    several,
+    size,
+    text,
+    words,
+)
 from thestral.sockets import close_all, open_all
 
 if TYPE_CHECKING:
@@ -27,14 +45,17 @@ if TYPE_CHECKING:
 
     from thestral.types import ASGIApplication
 
+    Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+
 LOOPS = ("auto", "uvloop", "asyncio", "none")
-# What None means where it is no value of the option's, and not its default: as under uvicorn.
+# What None means for options that neither have it as a value nor take it for their default: as
+# under uvicorn.
 MEANT_BY_NONE = {"host": [""], "loop": "none"}  # every address; asyncio
+KIB = 1024  # bytes
+MIB = 1024 * KIB
 LARGEST_PORT = 65535
-LARGEST_SIZE = 2**30  # bytes; what is bounded must fit memory, and the core counts in 32 bits
 LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
-LARGEST_BACKLOG = 2**31 - 1
-LARGEST_COUNT = 4096  # processes
+LARGEST_WORKERS = 4096
 LARGEST_SSL_VERSION = 17  # ssl.PROTOCOL_TLS_SERVER
 POSIX = os.name == "posix"
 # They need Unix sockets, inherited descriptors, or a supervisor with its signals and pipes.
@@ -42,6 +63,18 @@ NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
 )
+NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # of uvicorn's timeout_notify
+
+
+def checked_loop(name: str) -> str:
+    if name not in LOOPS and ":" not in name:
+        raise ValueError(f"{name!r} given, expected one of {', '.join(LOOPS)}, module:function")
+    return name
+
+
+def checked_format(given: str) -> str:
+    read_format(given)  # the access log reads it again, in each process
+    return given
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,645 +90,210 @@ class Config:
 
     app: str | ASGIApplication = dataclasses.field(kw_only=False)
 
-    # ruff: noqa: RUF009  (option() makes a dataclass field, as dataclasses.field does)
-    host: str | list[str] = option(
-        ["127.0.0.1"],
-        help="Address to listen on; repeatable. '::' is IPv6 and IPv4, 'localhost' both loopbacks.",
-        group="Binding",
-        kind=list,
-        item="HOST",
-    )
-    port: int = option(
-        8000,
-        help="Port to listen on; 0 takes a free one and prints it.",
-        group="Binding",
-        kind=int,
-        highest=LARGEST_PORT,
-    )
-    backlog: int = option(
-        2048,
-        help="Connections that may wait to be accepted.",
-        group="Binding",
-        kind=int,
-        positive=True,
-        highest=LARGEST_BACKLOG,
-        unit="connections",
-    )
+    # ruff: noqa: RUF009  (each call makes a dataclass field)
+    # A table, laid out by hand: what an option takes, and in the next line its help text.
+    # fmt: off
+    host: str | list[str] = several(["127.0.0.1"], "Binding", item="HOST", convert=checked_hosts,
+        help="Address to listen on; repeatable. '::' is IPv6 and IPv4, 'localhost' both loopbacks.")
+    port: int = integer(8000, "Binding", highest=LARGEST_PORT,
+        help="Port to listen on; 0 picks a free port and prints it.")
+    backlog: int = count(2048, "Binding", unit="connections",
+        help="Maximum connections waiting to be accepted.")
+    uds: str | None = path(None, "Binding",
+        help="Unix socket to listen on instead of host and port.")
+    uds_permissions: str = text("666", "Binding", convert=checked_octal,
+        help="Permissions of the Unix socket, in octal.")
+    fd: int | None = integer(None, "Binding", help="Listen on this inherited file descriptor.")
+    reuse_port: bool = flag(False, "Binding",
+        help="Set SO_REUSEPORT: one queue of connections per worker instead of a shared one.")
+    tcp_keepalive: float = seconds(60.0, "Binding", lowest=0,
+        help="Idle time before the kernel probes whether a client is still there; 0 never probes.")
 
-    uds: str | None = option(
-        None,
-        help="Unix socket to listen on in place of host and port.",
-        group="Binding",
-        kind=str,
-        item="PATH",
-        optional=True,
-    )
-    uds_permissions: str = option(
-        "666", help="Permissions of the Unix socket, octal.", group="Binding", kind=str
-    )
-    fd: int | None = option(
-        None,
-        help="Listen on this inherited file descriptor.",
-        group="Binding",
-        kind=int,
-        optional=True,
-        highest=LARGEST_BACKLOG,
-    )
-    reuse_port: bool = option(
-        False,
-        help="Set SO_REUSEPORT: a queue of connections for each worker in place of one for all.",
-        group="Binding",
-        kind=bool,
-    )
-    tcp_keepalive: float = option(
-        60.0,
-        help="Idle time after which the kernel asks whether a client is still there; 0 never asks.",
-        group="Binding",
-        kind=float,
-        unit="seconds",
-    )
+    app_dir: str = path("", "Application", help="Directory to look for the application in.")
+    factory: bool = flag(False, "Application",
+        help="The application is a function that returns one.")
+    lifespan: str = text("auto", "Application", choices=("auto", "on", "off"),
+        help="Run the application's lifespan; auto continues if it is unsupported or raises.")
+    asgi_spec_version: str = text("2.3", "Application", choices=("2.3", "2.5"),
+        help="ASGI version of HTTP scopes; with 2.5, send() raises OSError if the client is gone.")
+    pathsend: bool = flag(False, "Application",
+        help="Offer ASGI's http.response.pathsend, which Starlette's FileResponse uses.")
+    zerocopysend: bool = flag(False, "Application",
+        help="Offer ASGI's http.response.zerocopysend, which sends parts of open files.")
+    loop: str = text("auto", "Application", convert=checked_loop,
+        help="Event loop: uvloop, asyncio, or MODULE:FUNCTION that returns one; auto is uvloop if"
+             " it is installed, none is asyncio.")
+    interface: str = text("auto", "Application", choices=("auto", "asgi3", "asgi2", "wsgi"),
+        help="Application interface; auto tells ASGI 3 from ASGI 2, wsgi needs the a2wsgi package.")
+    http: str = text("auto", "Application", choices=("auto", "h11", "httptools", "zttp"),
+        help="Accepted for compatibility with uvicorn; there is only one parser.")
+    reset_contextvars: bool = flag(False, "Application",
+        help="Accepted for compatibility with uvicorn; requests never share context variables.")
 
-    app_dir: str = option(
-        "",
-        help="Look for the application in this directory.",
-        group="Application",
-        kind=str,
-        item="PATH",
-    )
-    factory: bool = option(
-        False, help="The application is a function that makes one.", group="Application", kind=bool
-    )
-    lifespan: str = option(
-        "auto",
-        help="Run the application's lifespan; auto goes on without one, or one that raises.",
-        group="Application",
-        kind=str,
-        choices=("auto", "on", "off"),
-    )
-    asgi_spec_version: str = option(
-        "2.3",
-        help="ASGI version of http scopes: with 2.5 send() raises OSError when the client is gone.",
-        group="Application",
-        kind=str,
-        choices=("2.3", "2.5"),
-    )
-    pathsend: bool = option(
-        False,
-        help="Offer ASGI's http.response.pathsend, by which Starlette's FileResponse sends files.",
-        group="Application",
-        kind=bool,
-    )
-    zerocopysend: bool = option(
-        False,
-        help="Offer ASGI's http.response.zerocopysend: parts of open files in a body.",
-        group="Application",
-        kind=bool,
-    )
-    loop: str = option(
-        "auto",
-        help="Event loop: uvloop, asyncio, or MODULE:FUNCTION that makes one; auto is uvloop where"
-        " it is installed, none is asyncio.",
-        group="Application",
-        kind=str,
-    )
-    interface: str = option(
-        "auto",
-        help="What the application is; auto knows ASGI 3 from ASGI 2. wsgi needs package a2wsgi.",
-        group="Application",
-        kind=str,
-        choices=("auto", "asgi3", "asgi2", "wsgi"),
-    )
-    http: str = option(
-        "auto",
-        help="Accepted for uvicorn's sake: there is one parser.",
-        group="Application",
-        kind=str,
-        choices=("auto", "h11", "httptools", "zttp"),
-    )
-    reset_contextvars: bool = option(
-        False,
-        help="Accepted for uvicorn's sake: no request sees another's context variables.",
-        group="Application",
-        kind=bool,
-    )
-    root_path: str = option(
-        "", help="Path prefix that a proxy serves the application under.", group="HTTP", kind=str
-    )
-    headers: list[tuple[str, str]] = option(
-        [],
-        help='Field "Name: Value" for each response.',
-        group="HTTP",
-        kind=list,
-        flag="header",
-        item="NAME:VALUE",
-    )
-    server_header: bool = option(True, help="Send the Server field.", group="HTTP", kind=bool)
-    date_header: bool = option(True, help="Send the Date field.", group="HTTP", kind=bool)
+    root_path: str = text("", "HTTP", convert=checked_path,
+        help="Path prefix under which a proxy serves the application.")
+    headers: list[tuple[str, str]] = several([], "HTTP", flag="header", item="NAME:VALUE",
+        also=(list, tuple), convert=checked_headers,
+        help='Header "Name: Value" to add to each response; repeatable.')
+    server_header: bool = flag(True, "HTTP", help="Send the Server header.")
+    date_header: bool = flag(True, "HTTP", help="Send the Date header.")
 
-    limit_request_line: int = option(
-        64 * 1024,
-        help="Longest request line; more is 414.",
-        group="Limits",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    limit_header_size: int = option(
-        64 * 1024,
-        help="Largest header section, and trailer section; more is 431.",
-        group="Limits",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    limit_header_count: int = option(
-        100,
-        help="Most header fields of a request; more is 431.",
-        group="Limits",
-        kind=int,
-        unit="fields",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    limit_request_body: int | None = option(
-        None,
-        help="Largest request body; more is 413.",
-        group="Limits",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        highest=LARGEST_BODY,
-        optional=True,
-    )
+    limit_request_line: int = size(64 * KIB, "Limits",
+        help="Longest request line; a longer one gets 414.")
+    limit_header_size: int = size(64 * KIB, "Limits",
+        help="Largest header or trailer section; a larger one gets 431.")
+    limit_header_count: int = count(100, "Limits", unit="fields", highest=LARGEST_SIZE,
+        help="Maximum header fields per request; more get 431.")
+    limit_request_body: int | None = size(None, "Limits", highest=LARGEST_BODY,
+        help="Largest request body; a larger one gets 413.")
+    h11_max_incomplete_event_size: int | None = size(None, "Limits",
+        help="uvicorn's name for --limit-header-size.")
+    limit_concurrency: int | None = count(None, "Limits", unit="requests",
+        help="Maximum concurrent requests per worker, not counting WebSockets; further ones get"
+             " 503.")
+    limit_connections: int | None = count(None, "Limits", unit="connections",
+        help="Maximum open connections per worker; further ones get 503.")
 
-    h11_max_incomplete_event_size: int | None = option(
-        None,
-        help="uvicorn's name of limit_header_size.",
-        group="Limits",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        optional=True,
-        highest=LARGEST_SIZE,
-    )
-    limit_concurrency: int | None = option(
-        None,
-        help="Most requests that run at once in a worker, WebSockets apart; more are 503.",
-        group="Limits",
-        kind=int,
-        unit="requests",
-        positive=True,
-        optional=True,
-        highest=LARGEST_BACKLOG,
-    )
-    limit_connections: int | None = option(
-        None,
-        help="Most connections that are open at once in a worker; more are 503.",
-        group="Limits",
-        kind=int,
-        unit="connections",
-        positive=True,
-        optional=True,
-        highest=LARGEST_BACKLOG,
-    )
+    timeout_head: float = seconds(10.0, "Timeouts",
+        help="Time for a request head to arrive, from its first byte or the connection's start.")
+    timeout_body: float = seconds(30.0, "Timeouts", help="Longest pause within a request body.")
+    timeout_keep_alive: float = seconds(75.0, "Timeouts", lowest=0,
+        help="How long an idle connection waits for its next request; 0 closes it after each.")
+    timeout_write: float = seconds(60.0, "Timeouts",
+        help="Longest time a client may go without reading any of the response.")
+    timeout_request: float | None = seconds(None, "Timeouts",
+        help="Longest time the application may spend on a request before it is cancelled.")
+    timeout_graceful_shutdown: float = seconds(30.0, "Timeouts", lowest=0,
+        help="How long running requests may continue after a signal to stop.")
 
-    timeout_head: float = option(
-        10.0,
-        help="Time for a request's head to arrive, from its first byte or the connection's start.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
-    timeout_body: float = option(
-        30.0,
-        help="Longest pause within a request's body.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
-    timeout_keep_alive: float = option(
-        75.0,
-        help="How long an idle connection waits for its next request; 0 closes it after each.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-    )
-    timeout_write: float = option(
-        60.0,
-        help="How long a client may take none of a response.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
-    timeout_request: float | None = option(
-        None,
-        help="Longest time that the application may take for a request; then it is cancelled.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-        positive=True,
-        optional=True,
-    )
-    timeout_graceful_shutdown: float = option(
-        30.0,
-        help="How long running requests may go on after a signal to stop.",
-        group="Time-outs",
-        kind=float,
-        unit="seconds",
-    )
-
-    ws: str = option(
-        "auto",
-        help="Take WebSockets; none leaves their handshakes to the application as plain HTTP. The"
-        " names of uvicorn's libraries all mean auto.",
-        group="WebSocket",
-        kind=str,
+    ws: str = text("auto", "WebSocket",
         choices=("auto", "none", "websockets", "websockets-sansio", "wsproto"),
-    )
-    ws_max_size: int = option(
-        16 * 1024 * 1024,
-        help="Largest message; more closes the connection with 1009.",
-        group="WebSocket",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    ws_max_queue: int = option(
-        32,
-        help="Messages that may wait for the application before reading pauses.",
-        group="WebSocket",
-        kind=int,
-        unit="messages",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    ws_max_queue_size: int = option(
-        64 * 1024,
-        help="Size of the messages that may wait before reading pauses.",
-        group="WebSocket",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        highest=LARGEST_SIZE,
-    )
-    ws_ping_interval: float | None = option(
-        20.0,
-        help="Time between Pings; 0 sends none.",
-        group="WebSocket",
-        kind=float,
-        unit="seconds",
-        optional=True,
-    )
-    ws_ping_timeout: float | None = option(
-        20.0,
-        help="Time for anything to arrive after a Ping, else 1011; 0 waits for ever.",
-        group="WebSocket",
-        kind=float,
-        unit="seconds",
-        optional=True,
-    )
-    ws_close_timeout: float = option(
-        10.0,
-        help="Time for the client to answer a Close; at a shutdown 2 s at most.",
-        group="WebSocket",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
-    ws_per_message_deflate: bool = option(
-        True, help="Compress messages if the client can.", group="WebSocket", kind=bool
-    )
-    ws_deflate_server_window_bits: int = option(
-        12,
-        help="Size of our compression window, as a power of 2.",
-        group="WebSocket",
-        kind=int,
-        unit="bits",
-        lowest=9,
-        highest=15,
-    )
-    ws_deflate_client_window_bits: int = option(
-        12,
-        help="Largest window of a client's compression, as a power of 2.",
-        group="WebSocket",
-        kind=int,
-        unit="bits",
-        lowest=9,
-        highest=15,
-    )
-    ws_deflate_context_takeover: bool = option(
-        True,
-        help="Keep compression windows between messages: smaller messages, more memory.",
-        group="WebSocket",
-        kind=bool,
-    )
-    ws_deflate_level: int = option(
-        6,
-        help="Compression level of zlib: 1 is fastest, 9 smallest.",
-        group="WebSocket",
-        kind=int,
-        unit="level",
-        lowest=1,
-        highest=9,
-    )
-    ws_deflate_memory_level: int = option(
-        5,
-        help="Memory level of zlib.",
-        group="WebSocket",
-        kind=int,
-        unit="level",
-        lowest=1,
-        highest=9,
-    )
-    ws_deflate_min_size: int = option(
-        128,
-        help="Shorter messages are not compressed.",
-        group="WebSocket",
-        kind=int,
-        unit="bytes",
-        highest=LARGEST_SIZE,
-    )
+        help="Accept WebSockets; none leaves their handshakes to the application as plain HTTP."
+             " The names of uvicorn's libraries all mean auto.")
+    ws_max_size: int = size(16 * MIB, "WebSocket",
+        help="Largest message; a larger one closes the connection with 1009.")
+    ws_max_queue: int = count(32, "WebSocket", unit="messages", highest=LARGEST_SIZE,
+        help="Maximum messages waiting for the application before reading pauses.")
+    ws_max_queue_size: int = size(64 * KIB, "WebSocket",
+        help="Total size of the waiting messages at which reading pauses.")
+    ws_ping_interval: float | None = seconds(20.0, "WebSocket", lowest=0, optional=True,
+        help="Time between pings; 0 sends none.")
+    ws_ping_timeout: float | None = seconds(20.0, "WebSocket", lowest=0, optional=True,
+        help="Time for any data to arrive after a ping, or the connection closes with 1011; 0"
+             " waits forever.")
+    ws_close_timeout: float = seconds(10.0, "WebSocket",
+        help="Time for the client to answer a Close; at most 2 s during a shutdown.")
+    ws_per_message_deflate: bool = flag(True, "WebSocket",
+        help="Compress messages if the client supports it.")
+    ws_deflate_server_window_bits: int = integer(12, "WebSocket", unit="bits", lowest=9, highest=15,
+        help="Size of the server's compression window, as a power of 2.")
+    ws_deflate_client_window_bits: int = integer(12, "WebSocket", unit="bits", lowest=9, highest=15,
+        help="Largest compression window the client may use, as a power of 2.")
+    ws_deflate_context_takeover: bool = flag(True, "WebSocket",
+        help="Keep compression windows between messages: smaller messages, more memory.")
+    ws_deflate_level: int = integer(6, "WebSocket", item="LEVEL", lowest=1, highest=9,
+        help="zlib's compression level, from 1 (fastest) to 9 (smallest).")
+    ws_deflate_memory_level: int = integer(5, "WebSocket", item="LEVEL", lowest=1, highest=9,
+        help="zlib's memory level.")
+    ws_deflate_min_size: int = size(128, "WebSocket", lowest=0,
+        help="Size of the smallest message to compress.")
 
-    workers: int | str | None = option(
-        None,
-        help="Processes that serve; auto is one for each processor that this process may use."
-        " WEB_CONCURRENCY is the default.",
-        group="Workers",
-        kind=int,
-        words=("auto",),
-        optional=True,
-        positive=True,
-        highest=LARGEST_COUNT,
-    )
-    preload: bool = option(
-        False,
-        help="Import the application before the workers fork, so that they share its memory.",
-        group="Workers",
-        kind=bool,
-    )
-    limit_max_requests: int | None = option(
-        None,
-        help="Replace a worker after so many requests.",
-        group="Workers",
-        kind=int,
-        unit="requests",
-        positive=True,
-        optional=True,
-        highest=LARGEST_BACKLOG,
-    )
-    limit_max_requests_jitter: int | None = option(
-        None,
-        help="At most so many more, at random [default: 10 %].",
-        group="Workers",
-        kind=int,
-        unit="requests",
-        optional=True,
-        highest=LARGEST_BACKLOG,
-    )
-    limit_max_rss: int | None = option(
-        None,
-        help="Replace a worker that holds more memory (Linux).",
-        group="Workers",
-        kind=int,
-        unit="bytes",
-        positive=True,
-        optional=True,
-    )
-    limit_worker_lifetime: float | None = option(
-        None,
-        help="Replace a worker after this time, and up to 10 % more.",
-        group="Workers",
-        kind=float,
-        unit="seconds",
-        positive=True,
-        optional=True,
-    )
-    timeout_worker_healthcheck: float = option(
-        5.0,
+    workers: int | str | None = count(None, "Workers", words=("auto",), highest=LARGEST_WORKERS,
+        help="Number of worker processes; auto is one for each available processor [default:"
+             " WEB_CONCURRENCY, else 1].")
+    preload: bool = flag(False, "Workers",
+        help="Import the application before the workers fork, so that they share its memory.")
+    limit_max_requests: int | None = count(None, "Workers", unit="requests",
+        help="Replace a worker after this many requests.")
+    limit_max_requests_jitter: int | None = integer(None, "Workers", unit="requests",
+        help="Add up to this many requests, at random, to --limit-max-requests [default: 10 %].")
+    limit_max_rss: int | None = size(None, "Workers", highest=math.inf,
+        help="Replace a worker that uses more memory than this (Linux).")
+    limit_worker_lifetime: float | None = seconds(None, "Workers",
+        help="Replace a worker after this time, plus up to 10 %.")
+    timeout_worker_healthcheck: float = seconds(5.0, "Workers",
         help="Kill a worker that has been deadlocked or stopped for this long, or three times as"
-        " long if it also has threads that sleep or poll (Linux).",
-        group="Workers",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
-    timeout_worker_blocked: float | None = option(
-        None,
+             " long if it also has threads that sleep or poll (Linux).")
+    timeout_worker_blocked: float | None = seconds(None, "Workers", lowest=1,
         help="Kill a worker whose event loop has been blocked for this long, whatever the reason"
-        " [default: never].",
-        group="Workers",
-        kind=float,
-        unit="seconds",
-        lowest=1,
-        optional=True,
-    )
-    timeout_worker_startup: float | None = option(
-        None,
-        help="Kill a worker that is not ready after this time [default: a reminder each minute].",
-        group="Workers",
-        kind=float,
-        unit="seconds",
-        positive=True,
-        optional=True,
-    )
-    shutdown_delay: float = option(
-        0.0,
-        help="After a signal to stop accept for this time, each answer closing its connection.",
-        group="Workers",
-        kind=float,
-        unit="seconds",
-    )
-    pid_file: str | None = option(
-        None,
-        help="Write the process's PID here.",
-        group="Workers",
-        kind=str,
-        item="PATH",
-        optional=True,
-    )
+             " [default: never].")
+    timeout_worker_startup: float | None = seconds(None, "Workers",
+        help="Kill a worker that is not ready after this time [default: log a reminder each"
+             " minute].")
+    shutdown_delay: float = seconds(0.0, "Workers", lowest=0,
+        help="Keep accepting for this long after a signal to stop, closing each connection after"
+             " its response.")
+    pid_file: str | None = path(None, "Workers", help="Write the process ID to this file.")
 
-    reload: bool = option(
-        False, help="Start again when a file changes.", group="Development", kind=bool
-    )
-    reload_dirs: str | list[str] | None = option(
-        [],
-        help="Directory to watch [default: the working directory, and the application's].",
-        group="Development",
-        kind=list,
-        flag="reload_dir",
-        item="PATH",
-    )
-    reload_includes: str | list[str] | None = option(
-        [],
-        help="Pattern of files that matter, beside *.py.",
-        group="Development",
-        kind=list,
-        flag="reload_include",
+    reload: bool = flag(False, "Development", help="Restart when a file changes.")
+    reload_dirs: str | list[str] | None = several([], "Development", flag="reload_dir", item="PATH",
+        help="Directory to watch; repeatable [default: the working directory and the"
+             " application's].")
+    reload_includes: str | list[str] | None = several([], "Development", flag="reload_include",
         item="PATTERN",
-    )
-    reload_excludes: str | list[str] | None = option(
-        [],
-        help="Pattern of files and directories that do not.",
-        group="Development",
-        kind=list,
-        flag="reload_exclude",
+        help="Pattern of files to watch besides *.py; repeatable.")
+    reload_excludes: str | list[str] | None = several([], "Development", flag="reload_exclude",
         item="PATTERN",
-    )
-    reload_delay: float = option(
-        0.25,
-        help="Time to gather changes before starting again.",
-        group="Development",
-        kind=float,
-        unit="seconds",
-    )
+        help="Pattern of files and directories to ignore; repeatable.")
+    reload_delay: float = seconds(0.25, "Development", lowest=0,
+        help="Time to collect changes before restarting.")
 
-    ssl_certfile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = option(
-        [],
-        help="Certificate with its chain, PEM: speak TLS. Repeatable: the client's server name"
-        " (SNI) chooses, and the first is for all other names.",
-        group="TLS",
-        kind=list,
-        item="PATH",
-    )
-    ssl_keyfile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = option(
-        [],
-        help="Key of the certificate, PEM, if it is not in the same file; repeated in the order of"
-        " the certificates.",
-        group="TLS",
-        kind=list,
-        item="PATH",
-    )
-    ssl_keyfile_password: str | None = option(
-        None,
-        help="Password of the keys; better in the environment.",
-        group="TLS",
-        kind=str,
-        optional=True,
-        secret=True,
-    )
-    ssl_version: int = option(
-        17,
-        help="Number of ssl.PROTOCOL_* in Python: 17 and 2 choose the version by themselves, 5 is"
-        " TLS 1.2 alone.",
-        group="TLS",
-        kind=int,
-        highest=LARGEST_SSL_VERSION,
-    )
-    ssl_min_version: str = option(
-        "1.2", help="Oldest version of TLS.", group="TLS", kind=str, choices=("1.2", "1.3")
-    )
-    ssl_cert_reqs: int | str = option(
-        0,
-        help="Whether clients show a certificate: 0 or none, 1 or optional, 2 or required.",
-        group="TLS",
-        kind=int,
-        words=("none", "optional", "required"),
-        highest=2,
-    )
-    ssl_ca_certs: str | os.PathLike[str] | None = option(
-        None,
-        help="Certificates that clients' certificates are verified by, PEM.",
-        group="TLS",
-        kind=str,
-        item="PATH",
-        optional=True,
-    )
-    ssl_ciphers: str | None = option(
-        None,
-        help="Ciphers of TLS 1.2 in OpenSSL's words [default: Python's choice].",
-        group="TLS",
-        kind=str,
-        optional=True,
-    )
-    timeout_tls_handshake: float = option(
-        10.0,
-        help="Time for a TLS handshake, from the connection's start.",
-        group="TLS",
-        kind=float,
-        unit="seconds",
-        positive=True,
-    )
+    ssl_certfile: Paths = several([], "TLS", item="PATH", convert=checked_files,
+        help="Certificate with its chain, in PEM; turns TLS on. Repeatable: the client's server"
+             " name (SNI) selects one, and the first serves all other names.")
+    ssl_keyfile: Paths = several([], "TLS", item="PATH", convert=checked_files,
+        help="Private key of the certificate, in PEM, if it is in another file. Repeat it in the"
+             " order of the certificates.")
+    ssl_keyfile_password: str | None = text(None, "TLS", secret=True,
+        help="Password of the private keys; safer in the environment.")
+    ssl_version: int = integer(17, "TLS", highest=LARGEST_SSL_VERSION,
+        help="Number of a ssl.PROTOCOL_* constant: 17 and 2 negotiate the version, 5 is TLS 1.2"
+             " only.")
+    ssl_min_version: str = text("1.2", "TLS", choices=("1.2", "1.3"),
+        help="Oldest TLS version to accept.")
+    ssl_cert_reqs: int | str = integer(0, "TLS", words=("none", "optional", "required"), highest=2,
+        help="Whether clients send a certificate: 0 or none, 1 or optional, 2 or required.")
+    ssl_ca_certs: str | os.PathLike[str] | None = path(None, "TLS",
+        help="CA certificates that verify client certificates, in PEM.")
+    ssl_ciphers: str | None = text(None, "TLS",
+        help="TLS 1.2 ciphers, as an OpenSSL cipher list [default: Python's choice].")
+    timeout_tls_handshake: float = seconds(10.0, "TLS",
+        help="Time for a TLS handshake, from the start of the connection.")
     # Makes the context in place of the options above, or on top of what the second argument gives.
     ssl_context_factory: Callable[[Config, Callable[[], SSLContext]], SSLContext] | None = None
 
-    proxy_headers: bool = option(
-        True,
-        help="Take a request's client and scheme from the fields of trusted proxies.",
-        group="Proxies",
-        kind=bool,
-    )
-    forwarded_allow_ips: str | list[str] | None = option(
-        None,
-        help="Trusted proxies, comma-separated: addresses, networks, * for all, unix for all Unix"
-        " sockets, or a socket's path [default: FORWARDED_ALLOW_IPS, else 127.0.0.1,::1,unix].",
-        group="Proxies",
-        kind=str,
+    proxy_headers: bool = flag(True, "Proxies",
+        help="Take a request's client and scheme from the headers of trusted proxies.")
+    forwarded_allow_ips: str | list[str] | None = text(None, "Proxies", also=(list, tuple),
+        help="Trusted proxies, comma-separated: addresses, networks, * for all, unix for all"
+             " Unix sockets, or a socket's path [default: FORWARDED_ALLOW_IPS, else"
+             " 127.0.0.1,::1,unix].")
+    forwarded_fields: str | list[str] = text("x-forwarded-for,x-forwarded-proto", "Proxies",
         also=(list, tuple),
-        optional=True,
-    )
-    forwarded_fields: str | list[str] = option(
-        "x-forwarded-for,x-forwarded-proto",
-        help="Fields that are read, comma-separated: x-forwarded-for, -proto, -host, -port and"
-        " -prefix, or forwarded (RFC 7239). Name only what your proxy sets itself.",
-        group="Proxies",
-        kind=str,
-        also=(list, tuple),
-    )
-    proxy_protocol: bool = option(
-        False,
-        help="Trusted proxies begin each connection with the PROXY protocol, version 1 or 2.",
-        group="Proxies",
-        kind=bool,
-    )
+        help="Headers to read, comma-separated: x-forwarded-for, -proto, -host, -port and -prefix,"
+             " or forwarded (RFC 7239). Name only those that your proxy sets itself.")
+    proxy_protocol: bool = flag(False, "Proxies",
+        help="Trusted proxies start each connection with the PROXY protocol, version 1 or 2.")
 
-    access_log_format: str = option(
-        DEFAULT,
-        help="Line of the access log: uvicorn, combined, json, or a text with Apache's and"
-        " gunicorn's atoms.",
-        group="Logging",
-        kind=str,
-    )
-    log_config: str | dict[str, Any] | None = option(
-        "",
-        help="File that configures logging: .json, .yaml, .toml, else ini. From Python also a dict"
-        " for logging.config.dictConfig, or None to leave logging alone.",
-        group="Logging",
-        kind=str,
-        item="PATH",
-        also=(dict,),
-        optional=True,
-    )
-    use_colors: bool | None = option(
-        None,
-        help="Colours in the log [default: on a terminal, unless NO_COLOR is set].",
-        group="Logging",
-        kind=bool,
-        optional=True,
-    )
-    # Of uvicorn's Config alone: an async function to call every so many seconds while we serve, and
-    # a file of environment variables (--env-file).
+    access_log_format: str = text(DEFAULT, "Logging", convert=checked_format,
+        help="Format of the access log: uvicorn, combined, json, or a string with Apache's and"
+             " gunicorn's atoms.")
+    log_config: str | dict[str, Any] | None = path("", "Logging", also=(dict,), optional=True,
+        help="Logging configuration file: .json, .yaml, .toml, otherwise INI. In Python also a"
+             " dict for logging.config.dictConfig, or None to leave logging alone.")
+    use_colors: bool | None = flag(None, "Logging",
+        help="Use colours in the log [default: on a terminal, unless NO_COLOR is set].")
+    # Only in Python, as in uvicorn's Config: an async function to call every so many seconds while
+    # serving, and a file of environment variables (--env-file on the command line).
     callback_notify: Callable[[], Awaitable[None]] | None = None
     timeout_notify: float = 30.0
     env_file: str | os.PathLike[str] | None = None
 
-    log_level: str | int | None = option(
-        None,
-        help="Least level that is logged [default: info].",
-        group="Logging",
-        kind=str,
-        choices=tuple(LOG_LEVELS),
-        also=(int,),
-        optional=True,
-    )
-    access_log: bool = option(
-        True, help="Log each request.", group="Logging", kind=bool, words=tuple(LOG_LEVELS)
-    )
+    log_level: str | int | None = text(None, "Logging", choices=tuple(LOG_LEVELS), also=(int,),
+        help="Lowest level to log [default: info].")
+    access_log: bool = flag(True, "Logging", words=tuple(LOG_LEVELS), convert=bool,
+        help="Log each request.")
+    # fmt: on
 
     def __post_init__(self) -> None:
         if self.env_file is not None:
@@ -706,48 +304,31 @@ class Config:
             raise ConfigError(
                 "callback_notify", f"{self.callback_notify!r} given, expected an async function"
             )
-        seconds = Option(help="", group="", kind=float, unit="seconds", positive=True)
-        self.timeout_notify = checked("timeout_notify", seconds, self.timeout_notify)
+        self.timeout_notify = checked("timeout_notify", NOTIFY_SPEC, self.timeout_notify)
         if self.log_config == "":
             self.log_config = changed_default() or ""
         if self.workers is None:
             self.workers = workers_of_environment()
-        self.ssl_certfile, self.ssl_keyfile = self.certificate_files, self.key_files
-        # By path, what thestral.tls has read of pipes, which give it once. It goes to workers with
-        # the options.
-        self.read_once: dict[str, bytes] = {}
         for name, spec in options():
             value = getattr(self, name)
             if value is None and not spec.optional:
                 value = MEANT_BY_NONE.get(name, default_of(name))
             setattr(self, name, checked(name, spec, value))
-        self.access_log = bool(self.access_log)  # a level's name, which uvicorn takes for True
         for name in () if POSIX else NEED_POSIX:
             if getattr(self, name):
-                raise ConfigError(name, "needs POSIX, and this system is another")
-        if self.root_path and not (
-            self.root_path.startswith("/") and wire_accepts(lib.th_is_visible, self.root_path)
-        ):
-            raise ConfigError(
-                "root_path", f"{self.root_path!r} is not a path: expected '/' and visible ASCII"
-            )
+                raise ConfigError(name, "needs a POSIX system")
         if self.h11_max_incomplete_event_size is not None:
             self.limit_header_size = self.h11_max_incomplete_event_size
-        self.headers = [checked_header(header) for header in self.headers]
-        TrustedPeers(self.trusted_proxies)
-        self.proxy_fields  # noqa: B018  (it checks them)
-        if self.loop not in LOOPS and ":" not in self.loop:
-            known = ", ".join(LOOPS)
-            raise ConfigError(
-                "loop", f"{self.loop!r} given, expected one of {known}, module:function"
-            )
-        read_format(self.access_log_format)
-        if not self.host or not all(isinstance(host, str) for host in self.host):
-            raise ConfigError("host", f"{self.host!r} given, expected one address or more")
-        if not re.fullmatch("0?[0-7]{1,3}", self.uds_permissions):
-            raise ConfigError(
-                "uds_permissions", f"{self.uds_permissions!r} given, expected octal, as 660"
-            )
+        peers = self.forwarded_allow_ips
+        if peers is None:
+            peers = os.environ.get("FORWARDED_ALLOW_IPS", TRUSTED_BY_DEFAULT)
+        # The proxies to believe, and the lower-case names of the headers to read from them.
+        self.trusted_proxies = words("forwarded_allow_ips", peers)
+        TrustedPeers(self.trusted_proxies)  # each process makes its own: this only checks them
+        self.proxy_fields = checked_fields(words("forwarded_fields", self.forwarded_fields))
+        # Contents by path of the pipes that thestral.tls has read: a pipe gives them only once, and
+        # workers get them with the options.
+        self.read_once: dict[str, bytes] = {}
 
     @property
     def hosts(self) -> list[str]:
@@ -755,26 +336,12 @@ class Config:
 
     @property
     def certificate_files(self) -> list[str]:
-        return paths("ssl_certfile", self.ssl_certfile)
+        return cast("list[str]", self.ssl_certfile)
 
     @property
     def key_files(self) -> list[str]:
-        """In the order of certificate_files; empty if each holds its own."""
-        return paths("ssl_keyfile", self.ssl_keyfile)
-
-    @property
-    def trusted_proxies(self) -> list[str]:
-        """Entries of forwarded_allow_ips."""
-        given = self.forwarded_allow_ips
-        if given is None:
-            given = os.environ.get("FORWARDED_ALLOW_IPS", TRUSTED_BY_DEFAULT)
-        return words("forwarded_allow_ips", given)
-
-    @property
-    def proxy_fields(self) -> list[bytes]:
-        """Names in forwarded_fields, lower-case."""
-        names = words("forwarded_fields", self.forwarded_fields)
-        return checked_fields([name.lower() for name in names])
+        """In the order of certificate_files; empty if each file holds its own key."""
+        return cast("list[str]", self.ssl_keyfile)
 
     @property
     def is_ssl(self) -> bool:
@@ -787,7 +354,7 @@ class Config:
 
     @property
     def worker_count(self) -> int:
-        """Of processes that serve; with "auto" as many as there are processors to use."""
+        """Number of processes that serve; "auto" is one for each processor that may be used."""
         if self.workers == "auto":
             from thestral.cpus import available  # not needed in most processes
 
@@ -817,18 +384,19 @@ class Config:
         """A socket bound to the one address that the options name, for Server.run(sockets=[...]).
 
         Raises:
-            BindError: it cannot be had.
-            ConfigError: the options name several.
+            BindError: the address cannot be bound.
+            ConfigError: the options name several addresses.
         """
         found = open_all(self)
         if len(found) > 1:
             close_all(found)
-            raise ConfigError("host", f"{self.host!r} is {len(found)} addresses, expected one")
+            reason = f"{self.host!r} stands for {len(found)} addresses, expected one"
+            raise ConfigError("host", reason)
         return found[0]
 
 
 def workers_of_environment() -> int | str | None:
-    """What WEB_CONCURRENCY, which platforms set, says of the number of processes.
+    """The number of processes in WEB_CONCURRENCY, which platforms set; None if it is not set.
 
     Raises:
         ConfigError: neither a number of at least 1 nor "auto".
@@ -837,7 +405,8 @@ def workers_of_environment() -> int | str | None:
     if given in ("", "auto"):
         return given or None
     if not (given.isdecimal() and int(given) > 0):
-        raise ConfigError("workers", f"WEB_CONCURRENCY is {given!r}, expected a number or 'auto'")
+        reason = f"WEB_CONCURRENCY is {given!r}, expected an integer above 0 or 'auto'"
+        raise ConfigError("workers", reason)
     return int(given)
 
 

@@ -112,7 +112,7 @@ class TrustedPeers:
 
 
 def checked_fields(names: Iterable[str]) -> list[bytes]:
-    """Names of fields to read, as bytes.
+    """Names of fields to read, as lower-case bytes.
 
     A proxy sets one family of fields and hands the other on as the client has sent it, so only one
     may be read.
@@ -120,15 +120,17 @@ def checked_fields(names: Iterable[str]) -> list[bytes]:
     Raises:
         ConfigError: not fields of proxies, or of both families.
     """
-    fields = [name.encode() for name in names]
+    fields = [name.lower().encode() for name in names]
     for field in fields:
         if field not in FIELDS:
             expected = ", ".join(known.decode() for known in FIELDS)
-            raise ConfigError("forwarded_fields", f"{field!r} given, expected of: {expected}")
+            reason = f"{field.decode()!r} given, expected some of {expected}"
+            raise ConfigError("forwarded_fields", reason)
     if FORWARDED in fields and not {FOR, PROTO, HOST, PORT}.isdisjoint(fields):
         raise ConfigError(
             "forwarded_fields",
-            "forwarded and x-forwarded-* given: a proxy sets one of them, and clients the other",
+            "forwarded and x-forwarded-* cannot be combined: a proxy sets one of them, and clients"
+            " can forge the other",
         )
     return fields
 

@@ -136,7 +136,7 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
     except Exception as error:
         raise unusable(repr(given), error) from None
     if not isinstance(content, dict):
-        raise ConfigError("log_config", f"{given!r} holds no table of logging's settings")
+        raise ConfigError("log_config", f"{given!r} does not contain a table of logging settings")
     return with_own_formatters(content)
 
 
@@ -145,7 +145,7 @@ def read_yaml(text: str) -> Any:
         import yaml
     except ImportError:
         raise ConfigError(
-            "log_config", "YAML needs the package PyYAML: pip install 'thestral[standard]'"
+            "log_config", "YAML needs the PyYAML package: pip install 'thestral[standard]'"
         ) from None
     return yaml.safe_load(text)
 

@@ -88,7 +88,7 @@ def unknown(shown: str) -> ConfigError:
     names = ", ".join(f"%{{{name}}}x" for name in EXTENSIONS)
     return ConfigError(
         "access_log_format",
-        f"{shown!r} given, expected one of {', '.join(PRESETS)}, or a text with"
+        f"{shown!r} given, expected one of {', '.join(PRESETS)}, or a string with"
         f" {', '.join('%' + letter for letter in PLAIN)}, %{{Field}}i, %{{Field}}o, %{{VARIABLE}}e,"
         f" {names}; %% is a percent sign",
     )

@@ -29,7 +29,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         except (ImportError, AttributeError, ValueError) as exc:
             raise ConfigError("loop", f"{name!r} cannot be imported: {exc}") from exc
         if not callable(factory):
-            raise ConfigError("loop", f"{name!r} is no function")
+            raise ConfigError("loop", f"{name!r} is not callable")
         return factory  # type: ignore[no-any-return]
     if name not in ("asyncio", "none"):
         try:

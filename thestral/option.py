@@ -1,4 +1,6 @@
-"""What an option is, and what its value may be; thestral.config has the options themselves."""
+"""What an option is: the constructors that declare one, and the check of a value for it. The
+options themselves are in thestral.config.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from thestral._csrc import lib
@@ -17,102 +21,116 @@ SWITCH_TEXTS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n", "off", ""), False),
 }
+LARGEST_COUNT = 2**31 - 1
+LARGEST_SIZE = 2**30  # bytes; it must fit in memory, and the core counts in 32 bits
+ABOVE_ZERO = math.ulp(0.0)  # a lower bound that leaves out 0 alone
 
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line and the check of a value need to know of a field.
+    """What the command line, the documents and the check of a value know of a field of Config.
 
     Attributes:
-        help: one sentence.
         group: heading in --help.
-        kind: int, float, str, bool, or list (repeatable).
-        unit: what a number counts.
-        choices: the values a text may have.
+        help: one or two short sentences.
+        kind: int, float, str, bool, or list (of strings, repeatable on the command line).
+        unit: of a number.
         lowest, highest: bounds of a number, inclusive.
-        positive: the number must also not be 0.
-        optional: None stands for "not set".
-        flag: name on the command line if it is not the field's.
-        item: what a value is, for --help; PATH is completed by the shell.
-        words: texts that may stand in place of a number, or of a switch.
-        secret: repr() of a Config and `thestral check` do not show it.
-        also: types that a value given from Python may have, too.
+        choices: the strings to choose from.
+        words: strings accepted in place of a number or a switch.
+        item: placeholder of a value in --help; shells complete PATH.
+        also: further types that are accepted from Python and TOML; those of items, for a list.
+        optional: None is a value, and means "not set". For other options it means the default.
+        flag: name on the command line, if it differs from the field's.
+        secret: the value is hidden from repr() of a Config and from `thestral check`.
+        convert: makes the value to store out of one of the right type. It raises ValueError, with
+            a reason, or ConfigError.
     """
 
-    help: str
     group: str
+    help: str
     kind: type
     unit: str = ""
-    choices: tuple[str, ...] = ()
     lowest: float = 0
     highest: float = math.inf
-    positive: bool = False
+    choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    item: str = ""
+    also: tuple[type, ...] = ()
     optional: bool = False
     flag: str = ""
-    item: str = ""
-    words: tuple[str, ...] = ()
     secret: bool = False
-    also: tuple[type, ...] = ()
+    convert: Callable[[Any], Any] | None = None
 
 
-def option(default: Any, **settings: Any) -> Any:
-    spec = Option(**settings)
+# --- Declaring one: (default, group, help, further attributes of Option) --------------------------
+
+
+def option(default: Any, group: str, help: str, **attributes: Any) -> Any:
+    """A field of a dataclass. One whose default is None is optional."""
+    attributes.setdefault("optional", default is None)
+    spec = Option(group, help, **attributes)
     metadata = {"option": spec}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata, repr=not spec.secret)
 
 
+flag = partial(option, kind=bool)
+integer = partial(option, kind=int, highest=LARGEST_COUNT)
+count = partial(integer, lowest=1)
+size = partial(count, unit="bytes", highest=LARGEST_SIZE)
+seconds = partial(option, kind=float, unit="seconds", lowest=ABOVE_ZERO)
+text = partial(option, kind=str)
+path = partial(text, item="PATH")
+several = partial(option, kind=list)
+
+
+# --- Checking a value -----------------------------------------------------------------------------
+
+
 def checked(name: str, spec: Option, value: Any) -> Any:
-    """The value in the option's type.
+    """The value as Config stores it, by the same rules wherever it comes from.
 
     Raises:
-        ConfigError: it is not of that type or out of bounds.
+        ConfigError: its type is wrong, it is out of bounds, or it cannot be converted.
     """
-    if value is None:
-        if spec.optional:
-            return None
-        raise refused(name, spec, value)
+    if value is None and spec.optional:
+        return None
+    found = read(spec, value)
+    if not accepts(spec, found):
+        raise ConfigError(name, f"{found!r} given, expected {describe(spec)}")
+    if spec.kind is float:
+        found = float(found)
+    if spec.convert is None:
+        return found
+    try:
+        return spec.convert(found)
+    except ValueError as exc:
+        raise ConfigError(name, str(exc)) from exc
+
+
+def read(spec: Option, value: Any) -> Any:
+    """The value in the option's type if it is written in another one, else the value itself."""
     if spec.kind is list:
-        if isinstance(value, (str, os.PathLike)):
-            value = [value]
-        if not isinstance(value, Iterable):
-            raise refused(name, spec, value)
-        items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in value]
-        if name != "headers" and not all(isinstance(item, str) for item in items):
-            raise refused(name, spec, items)
-        return items
-    if isinstance(value, os.PathLike) and spec.item == "PATH":
-        value = os.fspath(value)
+        values = [value] if isinstance(value, (str, os.PathLike)) else value
+        return [plain(item) for item in values] if isinstance(values, Iterable) else value
+    if spec.item == "PATH":
+        value = plain(value)
     if isinstance(value, str):
-        value = read_text(spec, value)
-    elif isinstance(value, float) and spec.choices:
-        value = str(value)  # ssl-min-version = 1.2, in a file
-    given = value
-    if spec.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if spec.kind is bool and value in (0, 1):
-        value = bool(value)
-    if isinstance(value, spec.also) or value in spec.words:
-        return value
-    if not isinstance(value, spec.kind) or (isinstance(value, bool) and spec.kind is not bool):
-        raise refused(name, spec, given)
-    if spec.choices and value not in spec.choices:
-        raise refused(name, spec, given)
-    if isinstance(value, (int, float)) and spec.kind is not bool:
-        in_bounds = spec.lowest <= value <= spec.highest and math.isfinite(value)
-        if not in_bounds or (spec.positive and value == 0):
-            raise refused(name, spec, given)
-    return value
+        return read_text(spec, value)
+    if isinstance(value, float) and spec.choices:
+        return str(value)  # ssl-min-version = 1.2, in a file
+    return bool(value) if spec.kind is bool and value in (0, 1) else value
 
 
-def refused(name: str, spec: Option, value: Any) -> ConfigError:
-    return ConfigError(name, f"{value!r} given, expected {describe(spec)}")
+def plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def read_text(spec: Option, text: str) -> Any:
-    """What a text stands for, as it comes from a command line, the environment, or a program that
-    hands on either; the text itself if it stands for nothing.
+    """The value that a string stands for: on the command line and in the environment there is
+    nothing else. The string itself if it stands for nothing.
     """
     if text.lower() in (*spec.choices, *spec.words):
         return text.lower()
@@ -125,77 +143,111 @@ def read_text(spec: Option, text: str) -> Any:
     return text
 
 
+def accepts(spec: Option, value: Any) -> bool:
+    """Whether a value has the option's type and is within its bounds."""
+    if spec.kind is list:
+        types = (str, *spec.also)
+        return isinstance(value, list) and all(isinstance(item, types) for item in value)
+    if isinstance(value, spec.also) or (isinstance(value, str) and value in spec.words):
+        return True
+    if spec.kind is bool:
+        return isinstance(value, bool)
+    if spec.kind is str:
+        return isinstance(value, str) and (not spec.choices or value in spec.choices)
+    number = (int, float) if spec.kind is float else int
+    if isinstance(value, bool) or not isinstance(value, number):
+        return False
+    return spec.lowest <= value <= spec.highest and value < math.inf
+
+
 def describe(spec: Option) -> str:
-    """What an option takes, for an error message."""
+    """What an option accepts, for an error message."""
     if spec.choices:
         return "one of " + ", ".join(spec.choices)
-    if spec.kind is list:
-        return "a text or a list of them"
     if spec.kind is bool:
         return "True or False"
+    noun = "path" if spec.item == "PATH" else "string"
+    if spec.kind is list or list in spec.also:
+        return f"a {noun} or a list of {noun}s"
     if spec.kind is str:
-        return "a text"
-    kind = "an integer" if spec.kind is int else "a number"
-    unit = f" of {spec.unit}" if spec.unit else ""
-    least = "above 0" if spec.positive else f"of at least {spec.lowest}"
-    most = "" if math.isinf(spec.highest) else f" and at most {spec.highest}"
-    words = "".join(f", or {word!r}" for word in spec.words)
-    return f"{kind}{unit} {least}{most}{words}"
-
-
-def paths(name: str, value: Any) -> list[str]:
-    """One path, or several, as texts.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if value is None:
-        return []
-    if isinstance(value, (str, os.PathLike)):
-        value = [value]
-    if isinstance(value, Iterable):
-        found = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in value]
-        if all(isinstance(path, str) and path for path in found):
-            return found
-    raise ConfigError(name, f"{value!r} given, expected a path or several")
+        return f"a {noun} or a dict" if dict in spec.also else f"a {noun}"
+    number = "an integer" if spec.kind is int else "a number"
+    if spec.unit:
+        number = f"a {'whole ' if spec.kind is int else ''}number of {spec.unit}"
+    if spec.lowest == ABOVE_ZERO:
+        bounds = "above 0"
+    elif math.isinf(spec.highest):
+        bounds = f"of at least {spec.lowest}"
+    else:
+        bounds = f"from {spec.lowest} to {spec.highest}"
+    *accepted, last = [f"{number} {bounds}", *map(repr, spec.words)]
+    return f"{', '.join(accepted)} or {last}" if accepted else last
 
 
 def words(name: str, value: Any) -> list[str]:
-    """A comma-separated text, or a list, as texts without blanks around them.
+    """The parts of a comma-separated string, or of a list, without blanks around them.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: a part is not a string.
     """
     parts = value.split(",") if isinstance(value, str) else value
     if not all(isinstance(part, str) for part in parts):
-        raise ConfigError(name, f"{value!r} given, expected texts")
+        raise ConfigError(name, f"{value!r} given, expected strings")
     return [word for part in parts if (word := part.strip())]
 
 
-def checked_header(header: Any) -> tuple[str, str]:
-    """A pair of texts from "Name: Value" or a pair.
+# --- Conversions of single options ----------------------------------------------------------------
+
+
+def checked_files(found: list[str]) -> list[str]:
+    if not all(found):
+        raise ValueError(f"{found!r} given, expected a path or a list of paths")
+    return found
+
+
+def checked_hosts(found: list[str]) -> list[str]:
+    if not found:
+        raise ValueError(f"{found!r} given, expected at least one address")
+    return found
+
+
+def checked_octal(found: str) -> str:
+    if not re.fullmatch("0?[0-7]{1,3}", found):
+        raise ValueError(f"{found!r} given, expected octal digits such as 660")
+    return found
+
+
+def checked_path(found: str) -> str:
+    if found and not (found.startswith("/") and wire_accepts(lib.th_is_visible, found)):
+        raise ValueError(f"{found!r} given, expected a path: '/' and visible ASCII characters")
+    return found
+
+
+def checked_headers(found: list[Any]) -> list[tuple[str, str]]:
+    return [header_field(header) for header in found]
+
+
+def header_field(header: Any) -> tuple[str, str]:
+    """Name and value from "Name: Value" or a pair.
 
     Raises:
-        ConfigError: it could not be sent (RFC 9110 section 5).
+        ValueError: it could not be sent (RFC 9110 section 5).
     """
     if isinstance(header, str):
         name, colon, value = header.partition(":")
         if not colon:
-            raise ConfigError("headers", f"{header!r} given, expected 'Name: Value'")
+            raise ValueError(f"{header!r} given, expected 'Name: Value'")
+    elif len(header) == 2 and all(isinstance(part, str) for part in header):
+        name, value = header
     else:
-        try:
-            name, value = header
-        except (TypeError, ValueError):
-            raise ConfigError("headers", f"{header!r} given, expected a pair") from None
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise ConfigError("headers", f"{header!r} given, expected texts")
+        raise ValueError(f"{header!r} given, expected a pair of strings")
     value = value.strip(" \t")
     if not wire_accepts(lib.th_is_token, name):
-        raise ConfigError("headers", f"{name!r} is not a field name (a token, RFC 9110 5.6.2)")
+        raise ValueError(f"{name!r} is not a valid field name (RFC 9110 section 5.6.2)")
     if not wire_accepts(lib.th_is_field_value, value):
-        raise ConfigError("headers", f"{value!r} is not a field value (RFC 9110 section 5.5)")
+        raise ValueError(f"{value!r} is not a valid field value (RFC 9110 section 5.5)")
     if name.lower() in ("content-length", "transfer-encoding", "connection"):
-        raise ConfigError("headers", f"{name!r} is the server's to send")
+        raise ValueError(f"{name!r} is set by the server")
     return name, value
 
 

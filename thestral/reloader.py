@@ -55,7 +55,7 @@ class Reloader:
             self._directories.append(application)
         for directory in self._directories:
             if not directory.is_dir():
-                raise ConfigError("reload_dirs", f"{str(directory)!r} is no directory")
+                raise ConfigError("reload_dirs", f"{str(directory)!r} is not a directory")
         self._delay = round(config.reload_delay * 1000)
         self._pause = max(config.reload_delay, POLL_PAUSE)
         self._before: dict[str, tuple[int, int]] = {}

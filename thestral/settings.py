@@ -54,7 +54,7 @@ def parse(path: str) -> dict[str, Any]:
 def known(table: Any, path: str) -> dict[str, Any]:
     """The table with field names for keys; a key may be spelled as the flag, too."""
     if not isinstance(table, dict):
-        raise ConfigError("config", f"{path}: thestral is no table")
+        raise ConfigError("config", f"{path}: [tool.thestral] is not a table")
     names = {"app": "app"}
     lists = set()
     for name, spec in options():
@@ -87,10 +87,10 @@ def load_environment(path: str) -> None:
         from dotenv import load_dotenv
     except ImportError:
         raise ConfigError(
-            "env_file", "needs the package python-dotenv: pip install 'thestral[standard]'"
+            "env_file", "needs the python-dotenv package: pip install 'thestral[standard]'"
         ) from None
     if not os.path.isfile(path):
-        raise ConfigError("env_file", f"{path!r} given, expected a file")
+        raise ConfigError("env_file", f"{path!r} is not a file")
     load_dotenv(path)
     files_read.append(path)
 

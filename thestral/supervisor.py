@@ -130,11 +130,12 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config.app, str):
-            raise ConfigError("app", "with workers or reload expected 'module:attribute', a text")
+            reason = "--workers and --reload need an import string such as 'main:app'"
+            raise ConfigError("app", reason)
         import multiprocessing  # a server on its own starts without
 
         if config.preload and config.reload:
-            raise ConfigError("preload", "not with --reload: new workers would have the old code")
+            raise ConfigError("preload", "not possible with --reload: new workers get the old code")
         if not config.preload:
             check_picklable(config)
         self.config = config

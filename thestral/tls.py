@@ -170,9 +170,9 @@ def load(config: Config, quiet: bool = False) -> Certificates | None:
         return Certificates(config, quiet)
     for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"):
         if getattr(config, name):
-            raise ConfigError(name, "given without --ssl-certfile")
+            raise ConfigError(name, "needs --ssl-certfile")
     if client_certificates(config) != ssl.CERT_NONE:
-        raise ConfigError("ssl_cert_reqs", "given without --ssl-certfile")
+        raise ConfigError("ssl_cert_reqs", "needs --ssl-certfile")
     return None
 
 
@@ -194,7 +194,8 @@ def make_contexts(config: Config) -> Contexts:
         front = config.ssl_context_factory(config, default_factory)
         if not isinstance(front, ssl.SSLContext):
             raise ConfigError(
-                "ssl_context_factory", f"{type(front).__name__} returned, expected ssl.SSLContext"
+                "ssl_context_factory",
+                f"{type(front).__name__} returned, expected an ssl.SSLContext",
             )
     return Contexts(front, certificates, suites_of(front), warnings)
 
@@ -226,13 +227,13 @@ def default_context(
         ConfigError: a file or an option cannot be used.
     """
     if not config.certificate_files:
-        raise ConfigError("ssl_certfile", "missing: there is no default context without it")
+        raise ConfigError("ssl_certfile", "missing, and the default context needs it")
     keys = config.key_files or config.certificate_files
     if len(keys) != len(config.certificate_files):
         raise ConfigError(
             "ssl_keyfile",
-            f"{len(keys)} given for {len(config.certificate_files)} of --ssl-certfile, expected one"
-            " for each, in the same order",
+            f"{len(keys)} given for {len(config.certificate_files)} certificates, expected one for"
+            " each, in the same order",
         )
     by_name: dict[str, ssl.SSLContext] = {}
     first: ssl.SSLContext | None = None
@@ -282,13 +283,14 @@ def empty_context(config: Config) -> ssl.SSLContext:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         if config.ssl_min_version != "1.2":
             raise ConfigError(
-                "ssl_min_version", f"{config.ssl_min_version!r} given, but --ssl-version is TLS 1.2"
+                "ssl_min_version",
+                f"{config.ssl_min_version!r} given, but --ssl-version allows TLS 1.2 only",
             )
     elif config.ssl_version not in ANY_VERSION:
         raise ConfigError(
             "ssl_version",
             f"{config.ssl_version} given, expected {int(ssl.PROTOCOL_TLS_SERVER)}, or"
-            f" {ONLY_TLS12} for TLS 1.2 alone; older versions are out of use (RFC 8996)",
+            f" {ONLY_TLS12} for TLS 1.2 only; older versions are obsolete (RFC 8996)",
         )
     # A client that makes the server renegotiate costs it much for little, and TLS 1.3 has none.
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -298,15 +300,13 @@ def empty_context(config: Config) -> ssl.SSLContext:
             context.set_ciphers(config.ssl_ciphers)
         except ssl.SSLError as exc:
             raise ConfigError(
-                "ssl_ciphers", f"{config.ssl_ciphers!r} given, which is no cipher that OpenSSL has"
+                "ssl_ciphers", f"{config.ssl_ciphers!r} selects no cipher that OpenSSL knows"
             ) from exc
     if config.ssl_ca_certs is not None:
         load_authorities(config, context, os.fspath(config.ssl_ca_certs))
     context.verify_mode = client_certificates(config)
     if context.verify_mode != ssl.CERT_NONE and config.ssl_ca_certs is None:
-        raise ConfigError(
-            "ssl_cert_reqs", "given without --ssl-ca-certs: no client could be verified"
-        )
+        raise ConfigError("ssl_cert_reqs", "needs --ssl-ca-certs to verify clients by")
     return context
 
 
@@ -356,10 +356,10 @@ def load_chain(config: Config, context: ssl.SSLContext, path: str, key: str) -> 
     except (ssl.SSLError, ValueError) as exc:
         if asked and password is None:
             raise ConfigError(
-                key_option, f"{key!r} is encrypted: give --ssl-keyfile-password"
+                key_option, f"{key!r} is encrypted, and needs --ssl-keyfile-password"
             ) from exc
         if asked:
-            raise ConfigError("ssl_keyfile_password", f"does not open {key!r}") from exc
+            raise ConfigError("ssl_keyfile_password", f"does not decrypt {key!r}") from exc
         if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
             raise ConfigError(
                 key_option, f"{key!r} is not the key of the certificate in {path!r}"
@@ -400,7 +400,7 @@ def read_pem(config: Config, option: str, path: str, mark: str, what: str) -> st
             config.read_once[path] = data
     text = data.decode("latin-1")
     if mark not in text:
-        raise ConfigError(option, f"{path!r} holds no {what} in PEM")
+        raise ConfigError(option, f"{path!r} contains no {what} in PEM format")
     return text
 
 

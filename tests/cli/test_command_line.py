@@ -227,7 +227,7 @@ def test_help(folder):
     status, out, err = run("--help", cwd=folder)
     assert (status, err) == (0, "")
     for text in (
-        "Binding:", "Application:", "HTTP:", "Limits:", "Time-outs:", "Logging:",
+        "Binding:", "Application:", "HTTP:", "Limits:", "Timeouts:", "Logging:",
         "--port INTEGER", "--timeout-head SECONDS", "--limit-header-size BYTES",
         "THESTRAL_TIMEOUT_HEAD", "[default: 10.0]", "[default: 65536]", "[auto|on|off]",
     ):  # fmt: skip
@@ -308,12 +308,12 @@ def test_commands_of_others_are_told_what_to_type(files, typed, right):
     ],
 )
 def test_file_in_place_of_a_module_is_told_what_to_type(files, typed, right):
-    said = f"'{typed}' names a file. "
+    said = f"'{typed}' is the name of a file. "
     assert refused(typed) == f"{said}Type: thestral {right}"
     assert refused("check", typed, "--port", "80") == (
         f"{said}Type: thestral check {right.split()[0]} --port 80{right[len(right.split()[0]) :]}"
     )
-    assert refused(THESTRAL_APP=typed) == f"{said}Say in its place: {right}"
+    assert refused(THESTRAL_APP=typed) == f"{said}Use this instead: {right}"
 
 
 def test_file_is_looked_for_in_the_directory_given(files):
@@ -362,7 +362,7 @@ def test_shell_completion(folder, words, completed):
     [
         (
             ["--port", "65536"],
-            "'--port': 65536 given, expected an integer of at least 0 and at most",
+            "'--port': 65536 given, expected an integer from 0 to 65535",
         ),
         (["--port", "http"], "'--port'"),
         (
@@ -370,12 +370,12 @@ def test_shell_completion(folder, words, completed):
             "'--timeout-head': 0.0 given, expected a number of seconds above 0",
         ),
         (["--timeout-head", "nan"], "'--timeout-head': nan given"),
-        (["--limit-header-count", "-1"], "'--limit-header-count': -1 given, expected an integer"),
+        (["--limit-header-count", "-1"], "'--limit-header-count': -1 given, expected a"),
         (["--lifespan", "maybe"], "'maybe' given, expected one of auto, on, off"),
         (["--header", "no colon"], "'--header': 'no colon' given, expected 'Name: Value'"),
-        (["--header", "a b: c"], "'--header': 'a b' is not a field name"),
-        (["--header", "a: b\rc"], "'--header': 'b\\rc' is not a field value"),
-        (["--root-path", "api"], "'--root-path': 'api' is not a path"),
+        (["--header", "a b: c"], "'--header': 'a b' is not a valid field name"),
+        (["--header", "a: b\rc"], "'--header': 'b\\rc' is not a valid field value"),
+        (["--root-path", "api"], "'--root-path': 'api' given, expected a path"),
         (["--nonsense"], "No such option"),
     ],
 )

@@ -82,7 +82,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
         command.saw("Rolling restart given up: the old workers go on")
     else:
         command.saw("TLS certificates not reloaded, the old ones stay")
-    assert command.stderr.count("'server.pem' holds no certificate in PEM") == 1
+    assert command.stderr.count("'server.pem' contains no certificate in PEM format") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old
     assert "died" not in command.stderr  # no worker was started for it

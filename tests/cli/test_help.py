@@ -10,10 +10,21 @@ from thestral.cli import main
 from thestral.config import Config, options
 
 
-def help_text():
-    result = CliRunner().invoke(main, ["--help"])
+def whole_help():
+    result = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
-    return result.output.partition("Examples:")[0]
+    return result.output
+
+
+def help_text():
+    return whole_help().partition("Examples:")[0]
+
+
+def test_help_fits_a_terminal_of_80_columns():
+    """Also what is not wrapped: names, choices, examples."""
+    lines = whole_help().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert max(map(len, lines)) > 70  # the width of the terminal counts
 
 
 def test_help_has_a_heading_for_each_group_of_options():
@@ -23,11 +34,14 @@ def test_help_has_a_heading_for_each_group_of_options():
 
 
 def test_help_shows_every_option_with_unit_default_and_environment():
-    # Lines are wrapped, also at hyphens.
-    text = re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", help_text()))
+    # Lines are wrapped, also at hyphens; an entry begins two columns in.
+    entries = [
+        re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", entry))
+        for entry in re.split(r"\n(?=  --)", help_text())
+    ]
     for name, spec in options():
         flag = "--" + (spec.flag or name).replace("_", "-")
-        (entry,) = re.findall(rf" {flag} .*?(?= --(?!no-)|$)", text)
+        (entry,) = [entry for entry in entries if entry.startswith(f" {flag} ")]
         assert f"[env: THESTRAL_{name.upper()}]" in entry, name
         assert spec.unit.upper() in entry, name
         default = getattr(Config("a:b"), name)

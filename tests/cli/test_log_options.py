@@ -164,7 +164,7 @@ def test_json_preset_is_lines_of_json(start):
         (["--log-config", "bad.toml"], "'bad.toml' cannot be used: "),
         (["--log-config", "bad.yaml"], "'bad.yaml' cannot be used: "),
         (["--log-config", "bad.ini"], "'bad.ini' cannot be used: "),
-        (["--log-config", "list.json"], "'list.json' holds no table"),
+        (["--log-config", "list.json"], "'list.json' does not contain a table"),
         (["--log-config", "version.json"], "'version.json' cannot be used: dictionary doesn't"),
         (["--log-config", "class.json"], "No module named 'nowhere'"),
         (["--log-config", "class.json", "--workers", "2"], "No module named 'nowhere'"),

@@ -254,7 +254,7 @@ def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
     ("arguments", "said"),
     [
         (["--reload-dir", "nowhere"], "Invalid value for '--reload-dir': "),
-        (["--preload"], "Invalid value for '--preload': not with --reload"),
+        (["--preload"], "Invalid value for '--preload': not possible with --reload"),
     ],
 )
 def test_bad_options(start, arguments, said):

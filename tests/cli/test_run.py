@@ -153,7 +153,7 @@ def test_workers_cannot_have_an_object():
     with pytest.raises(SystemExit) as caught:
         thestral.run(print, workers=2)
     assert caught.value.code == ConfigError.exit_status
-    assert "expected 'module:attribute'" in str(caught.value.__cause__)
+    assert "need an import string such as 'main:app'" in str(caught.value.__cause__)
 
 
 def test_server_raises(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
     for kind in ("pem", "key"):
         (tmp_path / f"live.{kind}").write_bytes((made / f"server.{kind}").read_bytes())
     command = start("--ssl-certfile", str(tmp_path / "live.pem"))
-    assert "holds no private key" in failed(command)
+    assert "contains no private key" in failed(command)
     paths = [str(tmp_path / f"live.{kind}") for kind in ("pem", "key")]
     command = start("--ssl-certfile", paths[0], "--ssl-keyfile", paths[1])
     port = int(command.url().rpartition(":")[2])
@@ -254,33 +254,33 @@ CLIENTS = ("--ssl-cert-reqs", "required")
     [
         (("--ssl-certfile", "no.pem", *KEY), "--ssl-certfile': 'no.pem' cannot be read: No such"),
         (("--ssl-certfile", ".", *KEY), "--ssl-certfile': '.' cannot be read: Is a directory"),
-        (("--ssl-certfile", "text.pem", *KEY), "'text.pem' holds no certificate in PEM"),
+        (("--ssl-certfile", "text.pem", *KEY), "'text.pem' contains no certificate in PEM"),
         (("--ssl-certfile", "bad.pem", *KEY), "--ssl-certfile': 'bad.pem' with key 'server.key'"),
-        (CERT, "--ssl-certfile': 'server.pem' holds no private key in PEM"),
+        (CERT, "--ssl-certfile': 'server.pem' contains no private key in PEM"),
         ((*CERT, "--ssl-keyfile", "no.key"), "--ssl-keyfile': 'no.key' cannot be read: No such"),
-        ((*CERT, "--ssl-keyfile", "text.pem"), "'text.pem' holds no private key in PEM"),
+        ((*CERT, "--ssl-keyfile", "text.pem"), "'text.pem' contains no private key in PEM"),
         (
             (*CERT, "--ssl-keyfile", "other.key"),
             "--ssl-keyfile': 'other.key' is not the key of the certificate in 'server.pem'",
         ),
         (
             (*CERT, "--ssl-keyfile", "locked.key"),
-            "--ssl-keyfile': 'locked.key' is encrypted: give --ssl-keyfile-password",
+            "--ssl-keyfile': 'locked.key' is encrypted, and needs --ssl-keyfile-password",
         ),
         (
             (*CERT, "--ssl-keyfile", "locked.key", "--ssl-keyfile-password", "wrong"),
-            "--ssl-keyfile-password': does not open 'locked.key'",
+            "--ssl-keyfile-password': does not decrypt 'locked.key'",
         ),
-        (KEY, "--ssl-keyfile': given without --ssl-certfile"),
-        (CLIENTS, "--ssl-cert-reqs': given without --ssl-certfile"),
-        ((*SERVER, *CERT), "--ssl-keyfile': 1 given for 2 of --ssl-certfile, expected one for"),
-        ((*SERVER, *CLIENTS), "--ssl-cert-reqs': given without --ssl-ca-certs"),
+        (KEY, "--ssl-keyfile': needs --ssl-certfile"),
+        (CLIENTS, "--ssl-cert-reqs': needs --ssl-certfile"),
+        ((*SERVER, *CERT), "--ssl-keyfile': 1 given for 2 certificates, expected one for"),
+        ((*SERVER, *CLIENTS), "--ssl-cert-reqs': needs --ssl-ca-certs"),
         ((*SERVER, *CLIENTS, "--ssl-ca-certs", "no.pem"), "--ssl-ca-certs': 'no.pem' cannot be"),
-        ((*SERVER, *CLIENTS, "--ssl-ca-certs", "text.pem"), "'text.pem' holds no certificate"),
+        ((*SERVER, *CLIENTS, "--ssl-ca-certs", "text.pem"), "'text.pem' contains no certificate"),
         ((*SERVER, *CLIENTS, "--ssl-ca-certs", "bad.pem"), "--ssl-ca-certs': 'bad.pem': "),
-        ((*SERVER, "--ssl-ciphers", "NONSENSE"), "--ssl-ciphers': 'NONSENSE' given, which is no"),
+        ((*SERVER, "--ssl-ciphers", "NONSENSE"), "--ssl-ciphers': 'NONSENSE' selects no cipher"),
         ((*SERVER, "--ssl-version", "3"), "--ssl-version': 3 given, expected 17, or 5 for TLS 1.2"),
-        ((*SERVER, "--ssl-version", "5", "--ssl-min-version", "1.3"), "but --ssl-version is TLS"),
+        ((*SERVER, "--ssl-version", "5", "--ssl-min-version", "1.3"), "but --ssl-version allows"),
         ((*SERVER, "--ssl-min-version", "1.1"), "'1.1' given, expected one of 1.2, 1.3"),
         ((*SERVER, "--timeout-tls-handshake", "0"), "'--timeout-tls-handshake': 0.0 given"),
         (("--ssl-certfile", "no.pem", "--workers", "2"), "'no.pem' cannot be read: No such"),
@@ -298,7 +298,7 @@ def test_check_looks_at_the_files_and_keeps_the_password(made):
         assert PASSWORD not in command.stdout + command.stderr
         assert "ssl_keyfile_password = '***'" in command.stdout
     with Command("check", "main:app", *arguments, "wrong", cwd=made) as command:
-        assert "does not open 'locked.key'" in failed(command)
+        assert "does not decrypt 'locked.key'" in failed(command)
 
 
 GUNICORN = (

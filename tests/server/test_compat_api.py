@@ -134,7 +134,7 @@ def test_fields_of_uvicorns_config():
     [
         ({"callback_notify": 1}, "callback_notify: 1 given, expected an async function"),
         ({"timeout_notify": 0}, "timeout_notify: 0 given, expected a number of seconds above 0"),
-        ({"env_file": "none"}, "env_file: 'none' given, expected a file"),
+        ({"env_file": "none"}, "env_file: 'none' is not a file"),
         ({"loop": "maybe"}, "loop: 'maybe' given, expected one of auto, uvloop, asyncio, none"),
     ],
 )

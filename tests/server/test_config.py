@@ -215,15 +215,36 @@ def test_switch_is_on_or_off(name):
         assert refused(name, value).endswith("expected True or False")
 
 
-def test_message_of_a_number_names_value_unit_and_bounds():
-    assert (
-        refused("port", 65536) == "65536 given, expected an integer of at least 0 and at most 65535"
-    )
-    reason = refused("limit_header_count", 0)
-    assert reason.startswith("0 given, expected an integer of fields above 0")
-    # A bound in a message is one that the reader can type in again.
-    assert str(GIB) in reason
-    assert str(2**31 - 1) in refused("backlog", 0)
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        # A bound in a message is one that the reader can type in again.
+        ("port", 65536, "an integer from 0 to 65535"),
+        ("limit_header_count", 0, f"a whole number of fields from 1 to {GIB}"),
+        ("limit_max_rss", 0, "a whole number of bytes of at least 1"),
+        ("timeout_head", 0, "a number of seconds above 0"),
+        ("timeout_keep_alive", -1, "a number of seconds of at least 0"),
+        ("workers", 0, "an integer from 1 to 4096 or 'auto'"),
+        ("ssl_cert_reqs", 3, "an integer from 0 to 2, 'none', 'optional' or 'required'"),
+    ],
+)
+def test_message_of_a_number_names_value_unit_and_bounds(name, value, expected):
+    assert refused(name, value) == f"{value} given, expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("root_path", "a string"),
+        ("uds", "a path"),
+        ("headers", "a string or a list of strings"),
+        ("ssl_certfile", "a path or a list of paths"),
+        ("forwarded_allow_ips", "a string or a list of strings"),
+        ("log_config", "a path or a dict"),
+    ],
+)
+def test_message_of_another_type_names_what_is_taken(name, expected):
+    assert refused(name, 5) == f"5 given, expected {expected}"
 
 
 def test_defaults_are_finite_and_as_the_design_says():
@@ -289,7 +310,7 @@ def test_files_of_certificates_are_one_or_several(name):
     assert taken(name, ("a.pem", Path("b.pem"))) == ["a.pem", "b.pem"]
     assert taken(name, None) == taken(name, []) == []
     for value in (1, b"a.pem", [1], [None], "", [""]):
-        assert refused(name, value).endswith("expected a path or several")
+        assert refused(name, value).endswith("expected a path or a list of paths")
 
 
 def test_oldest_version_is_one_of_two():
@@ -402,7 +423,7 @@ def test_what_needs_posix_says_so_elsewhere(name, monkeypatch):
         "limit_max_requests": 5,
         "timeout_worker_blocked": 30.0,
     }.get(name, True)
-    with pytest.raises(ConfigError, match="needs POSIX") as caught:
+    with pytest.raises(ConfigError, match="needs a POSIX system") as caught:
         Config("a:b", **{name: value})
     assert caught.value.option == name
 

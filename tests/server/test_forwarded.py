@@ -120,7 +120,7 @@ def test_the_default_and_the_environment(monkeypatch):
         ("x-real-ip", "x-real-ip"),
         ("forwarded,x-forwarded-for", "a proxy sets one of them"),
         ("forwarded,x-forwarded-port", "a proxy sets one of them"),
-        ([1], "expected texts"),
+        ([1], "expected strings"),
     ],
 )
 def test_forwarded_fields(fields, expected):

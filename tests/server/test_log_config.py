@@ -179,7 +179,7 @@ def test_yaml_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     path = tmp_path / "log.yaml"
     path.write_text("version: 1")
-    with pytest.raises(ConfigError, match=r"needs the package PyYAML: pip install"):
+    with pytest.raises(ConfigError, match=r"needs the PyYAML package: pip install"):
         configure(Config("a:b", log_config=str(path)))
 
 
@@ -191,7 +191,7 @@ def test_dict_that_logging_does_not_take():
 
 @pytest.mark.parametrize("value", [1, b"x", ["a"]])
 def test_log_config_of_another_type(value):
-    with pytest.raises(ConfigError, match="expected a text"):
+    with pytest.raises(ConfigError, match="expected a path or a dict"):
         Config("a:b", log_config=value)
 
 

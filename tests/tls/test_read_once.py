@@ -109,7 +109,7 @@ def test_an_encrypted_key_from_a_pipe(serve, shared, pipe, tmp_path):
     running = serve(hello, ssl_keyfile=pipe(str(locked)), **options)
     assert asked(running, shared.client()).endswith(b"hello")
     options = {"ssl_certfile": shared.cert, "ssl_keyfile": pipe(str(locked))}
-    with pytest.raises(ConfigError, match="is encrypted: give --ssl-keyfile-password"):
+    with pytest.raises(ConfigError, match="is encrypted, and needs --ssl-keyfile-password"):
         load(Config("a:b", **options))
 
 
@@ -133,7 +133,7 @@ def test_more_than_a_pipe_holds_at_once(shared, piped):
 @pytest.mark.parametrize("data", [b"", b"vault: permission denied\n"])
 def test_a_pipe_without_a_key_is_an_error_that_names_it(shared, piped, data):
     name = piped("", data)
-    with pytest.raises(ConfigError, match=f"{name!r} holds no private key in PEM"):
+    with pytest.raises(ConfigError, match=f"{name!r} contains no private key in PEM"):
         load(Config("a:b", ssl_certfile=shared.cert, ssl_keyfile=name))
 
 
