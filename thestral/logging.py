@@ -162,11 +162,11 @@ def client_address(connection: Connection) -> str:
     return f"{client[0]}:{client[1]}" if client else ""
 
 
-def request_id(scope: dict[str, Any] | None) -> bytes | None:
-    """X-Request-ID of a request, if it is fit to be shown."""
+def request_id(fields: Any) -> bytes | None:
+    """X-Request-ID among the fields of a request, if it is fit to be shown."""
     try:
-        value = find_field(scope["headers"], b"x-request-id") if scope else None
-    except (KeyError, TypeError, ValueError):  # the application has changed its scope
+        value = find_field(fields, b"x-request-id") if fields else None
+    except (TypeError, ValueError):  # the application has changed its scope
         return None
     if not value or len(value) > LONGEST_REQUEST_ID:
         return None
@@ -178,7 +178,7 @@ def title_of(scope: dict[str, Any]) -> str:
     # Not the path, whose escapes are resolved: it may hold the end of a line.
     path = scope.get("raw_path")
     title = f"{scope.get('method', 'WebSocket')} {escaped(path) if path else '?'}"
-    identity = request_id(scope)
+    identity = request_id(scope.get("headers"))
     return f"{title}, request id {escaped(identity)}" if identity else title
 
 

@@ -16,6 +16,7 @@ import pytest
 from support import read_all, read_response, wait_until
 
 from thestral.logging import LINE_FORMATS, AccessFormatter, access_logger
+from thestral.protocol.access import AccessLog
 
 HOST = b"Host: a\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
@@ -107,8 +108,6 @@ async def app(scope, receive, send):
         while (await receive())["type"] != "http.disconnect":
             pass
         return
-    if path == "/ruin":
-        scope.clear()
     if path == "/big":
         await send(start())
         for _ in range(5):
@@ -278,11 +277,143 @@ def test_request_refused_for_too_many_is_named(serve, log):
     assert made.has(2)[0] == "/other 503"
 
 
-def test_scope_that_the_application_has_ruined_costs_only_the_line(serve, log):
+# --- What the application writes into its scope ---------------------------------------------------
+
+
+def writing(**entries):
+    """An application that puts entries into its scope before it responds."""
+
+    async def app(scope, receive, send):
+        scope.update(entries)
+        await send(start())
+        await send(body(b"hello"))
+
+    return app
+
+
+async def forgetting(scope, receive, send):
+    scope["headers"].clear()
+    scope.clear()
+    await send(start())
+    await send(body(b"hello"))
+
+
+@pytest.mark.parametrize("through_logging", [False, True])
+@pytest.mark.parametrize(
+    "app",
+    [
+        writing(method="PUT", path="/y", raw_path=b"/y", query_string=b"b"),
+        writing(headers=[(b"x-field", b"2")], http_version="3", root_path="/r"),
+        writing(method=None, raw_path=None, query_string=None, headers=None),
+        forgetting,
+    ],
+    ids=["target", "fields", "None", "cleared"],
+)
+def test_line_shows_the_request_as_it_came(serve, log, app, through_logging):
+    made = log(LINE_FORMATS[False])
+    if through_logging:
+        made.handler.addFilter(lambda record: True)
+    text = "%h %r %m %U %q %H %{x-field}i %u %{request_id}x"
+    running = serve(app, access_log=True, access_log_format=text)
+    fields = b"X-Field: 1\r\nAuthorization: Basic Ym9iOnNlY3JldA==\r\nX-Request-ID: id\r\n"
+    ask(running, b"GET /x?a HTTP/1.1\r\n" + HOST + fields)
+    assert made.has(1) == ["127.0.0.1 GET /x?a HTTP/1.1 GET /x a HTTP/1.1 1 bob id"]
+
+
+def test_record_has_the_request_as_it_came(serve, log, monkeypatch):
+    made = Recorder()
+    log()
+    monkeypatch.setattr(access_logger, "handlers", [made])
+    app = writing(method="PUT", raw_path=b"/y", client=("10.0.0.1", 5))
+    ask(serve(app, access_log=True), b"GET /x?a HTTP/1.1\r\n" + HOST)
+    wait_until(lambda: made.records)
+    assert made.records[0].args == ("10.0.0.1:5", "GET", "/x?a", "1.1", 200)
+
+
+def test_line_has_root_path_in_front(serve, log):
+    made = log(LINE_FORMATS[False])
+    running = serve(writing(), access_log=True, access_log_format="%r", root_path="/api")
+    ask(running, b"GET /x HTTP/1.1\r\n" + HOST)
+    assert made.has(1) == ["GET /api/x HTTP/1.1"]
+
+
+def test_client_is_the_one_that_a_middleware_has_found(serve, log):
+    made = log(LINE_FORMATS[False])
+    app = writing(client=("10.0.0.1", 5))
+    running = serve(app, access_log=True, access_log_format="%h %{client}x")
+    ask(running, b"GET / HTTP/1.1\r\n" + HOST)
+    assert made.has(1) == ["10.0.0.1 10.0.0.1:5"]
+
+
+def test_client_that_is_none_costs_only_the_line(serve, log):
     made = log()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        client = 5 if scope["path"] == "/five" else scope["client"]
+        await writing(client=client)(scope, receive, send)
+
     running = serve(app, access_log=True)
-    ask(running, b"GET /ruin HTTP/1.1\r\n" + HOST, b"GET /next HTTP/1.1\r\n" + HOST)
+    ask(running, b"GET /five HTTP/1.1\r\n" + HOST, b"GET /next HTTP/1.1\r\n" + HOST)
     assert "/next" in made.has(1)[0]
+
+
+# --- Each exchange ends once ----------------------------------------------------------------------
+
+
+class Ends(AccessLog):
+    """Keeps what it is told; nothing is written."""
+
+    def __init__(self):
+        super().__init__("%r", True)
+        self.told = []
+
+    def record(self, exchange, aborted):
+        self.told.append((exchange.status, aborted))
+
+
+UPLOAD = b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 10\r\n\r\n"
+TOO_LARGE = b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 11\r\n\r\n"
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+
+
+async def any_app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept" if scope["path"] == "/ws" else "websocket.close"})
+        return
+    await app(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\n" + CLOSE + b"\r\n", [(200, False)]),
+        (2 * (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"), 2 * [(200, False)]),
+        (b"GET /crash HTTP/1.1\r\n" + CLOSE + b"\r\n", [(500, False)]),
+        (b"GET /cut HTTP/1.1\r\n" + CLOSE + b"\r\n", [(200, True)]),
+        (UPLOAD + b"1234567890", [(200, False)]),
+        (UPLOAD + b"12", [(200, False)]),  # the response is complete before the request
+        (CHUNKED + b"1\r\n1\r\n-\r\n", [(400, False)]),
+        (CHUNKED.replace(b"/p", b"/wait") + b"1\r\n1\r\n", [(400, False)]),
+        (TOO_LARGE, [(413, False)]),
+        (b"GET / HTTP/1.1\r\n\r\n", [(400, False)]),
+        (b"GET /ws HTTP/1.1\r\n" + HOST + UPGRADE + KEY, [(101, False)]),
+        (b"GET /no HTTP/1.1\r\n" + HOST + UPGRADE + KEY, [(403, False)]),
+        (b"GET /ws HTTP/1.1\r\n" + HOST + UPGRADE + b"\r\n", [(400, False)]),
+    ],
+)
+def test_each_exchange_ends_once(serve, data, expected):
+    running = serve(any_app, limit_request_body=10)
+    running.context.access_log = ends = Ends()
+    with running.connect() as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        read_all(sock)
+    wait_until(lambda: not running.context.connections)
+    assert ends.told == expected
 
 
 # --- Through logging, or not ----------------------------------------------------------------------

@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from thestral._core.log cimport LineBuffer, escaped, find_field, monotonic, wall_clock
+from thestral.protocol.exchange cimport Exchange
 
 cdef int LITERAL
 cdef int CLIENT_HOST
@@ -30,6 +31,7 @@ cdef Py_ssize_t BATCH
 cdef Py_ssize_t WAITING_MAX
 cdef int READER_PATIENCE
 cdef int INFO
+cdef int CLIENT_CLOSED_REQUEST
 
 
 cdef class Part:
@@ -40,6 +42,7 @@ cdef class Part:
 cdef class AccessLog:
     cdef object __weakref__
     cdef public bint enabled
+    cdef public bint keeps_fields
     cdef public bint timed
     cdef public bint keeps_head
     cdef bint _default
@@ -59,14 +62,14 @@ cdef class AccessLog:
     cdef object _poll
     cdef int64_t _lost
 
-    cpdef object record(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
+    cpdef object record(self, Exchange exchange, bint aborted)
     cdef bint is_direct(self)
-    @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t)
-    cdef object _format(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
-    cdef object _log(self, dict scope, object client, str http_version, int status, int64_t sent, double began, bint aborted, bytes head)
+    @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t, status=int, sent=int64_t)
+    cdef object _format(self, Exchange exchange, bint aborted)
+    cdef object _log(self, Exchange exchange, bint aborted)
     cdef object _value(self, bytes value)
     cdef object _absent(self)
-    cdef object _target(self, dict scope)
+    cdef object _target(self, Exchange exchange)
     cdef object _read_clock(self, int64_t second)
     cpdef bint flush(self)
     cdef object _write(self, Py_ssize_t most_left)
@@ -76,3 +79,8 @@ cdef class AccessLog:
     cpdef object forget(self)
     cdef object _tell_lost(self)
     cpdef object close(self)
+
+
+@cython.locals(scope=dict)
+cdef object client_of(Exchange exchange)
+cdef int status_of(Exchange exchange) noexcept

@@ -15,7 +15,7 @@ import select
 import time
 import weakref
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
@@ -29,6 +29,9 @@ from thestral.output import (
     is_stderr,
     poll_of,
 )
+
+if TYPE_CHECKING:
+    from thestral.protocol.exchange import Exchange
 
 # What a part of a line is.
 LITERAL = 0
@@ -81,8 +84,12 @@ EXTENSION_KINDS = {
     "aborted": ABORTED,
     "request_id": REQUEST_ID,
 }
+# What shows a field of the request.
+FIELDS = (REQUEST_FIELD, REQUEST_ID, USER)
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
 INFO = logging.INFO
+# nginx's status for a request whose client was gone before there was a response.
+CLIENT_CLOSED_REQUEST = 499
 # What a pipe's reader does not take waits in memory, up to so much; then the server waits for the
 # reader, READER_PATIENCE; then lines are lost until it has read all that waits.
 WAITING_MAX = 1024 * 1024  # bytes
@@ -111,6 +118,7 @@ class AccessLog:
 
     Attributes:
         enabled: whether to call record(), which asks for the access logger's level each time.
+        keeps_fields: whether record() needs the request's fields.
         timed: whether record() needs to know when a request began.
         keeps_head: whether record() needs the response's head.
     """
@@ -124,6 +132,7 @@ class AccessLog:
         self._default = text == DEFAULT
         self._dated = not kinds.isdisjoint((TIME, ISO_TIME))
         self.timed = self.enabled and not kinds.isdisjoint(DURATIONS)
+        self.keeps_fields = self.enabled and not kinds.isdisjoint(FIELDS)
         self.keeps_head = self.enabled and RESPONSE_FIELD in kinds
         self._lines = LineBuffer(json)
         self._status_lines: dict[int, bytes] = {}
@@ -162,28 +171,11 @@ class AccessLog:
             self._handler = handler
             self._formatter = formatter
 
-    def record(
-        self,
-        scope: dict[str, Any] | None,
-        client: tuple[str, int] | None,
-        http_version: str,
-        status: int,
-        sent: int,
-        began: float,
-        aborted: bool,
-        head: bytes | None,
-    ) -> None:
-        """Log a response.
+    def record(self, exchange: Exchange, aborted: bool) -> None:
+        """Log an exchange that has ended.
 
         Args:
-            scope: of the request; None if there was none to be read.
-            client: who sent it, if the scope does not say.
-            http_version: "1.1".
-            status: of the final response.
-            sent: bytes of content.
-            began: monotonic() at the request's head, if `timed`.
             aborted: the response is not complete.
-            head: the response's, as sent, if `keeps_head`.
         """
         if not self._logger.isEnabledFor(INFO):
             return
@@ -192,17 +184,14 @@ class AccessLog:
             self._lost += 1
             return
         try:
-            if scope is not None:
-                client = scope.get("client")
             if not self.is_direct():
                 self.flush()  # what came first is written first
-                self._log(scope, client, http_version, status, sent, began, aborted, head)
+                self._log(exchange, aborted)
                 return
-            self._format(scope, client, http_version, status, sent, began, aborted, head)
+            self._format(exchange, aborted)
             lines.end_line()
         except Exception:
-            # A scope that the application has changed beyond recognition must not cost a
-            # connection.
+            # A client that the application has put into its scope must not cost a connection.
             lines.drop_line()
             error_logger.exception("A line of the access log could not be written")
             return
@@ -226,45 +215,35 @@ class AccessLog:
             and handler.level <= INFO
         )
 
-    def _log(
-        self,
-        scope: dict[str, Any] | None,
-        client: Any,
-        http_version: str,
-        status: int,
-        sent: int,
-        began: float,
-        aborted: bool,
-        head: bytes | None,
-    ) -> None:
+    def _log(self, exchange: Exchange, aborted: bool) -> None:
         """The same as a LogRecord, with uvicorn's arguments."""
+        client = client_of(exchange)
         address = f"{client[0]}:{client[1]}" if client else ""
-        method = "-"
         target = "-"
-        if scope is not None:
-            method = scope.get("method", "GET")  # a WebSocket's scope has none
-            query = scope["query_string"]
-            target = escaped(scope["raw_path"] + b"?" + query if query else scope["raw_path"])
+        if exchange.scope is not None:
+            query = exchange.query
+            target = escaped(exchange.raw_path + b"?" + query if query else exchange.raw_path)
         text = '%s - "%s %s HTTP/%s" %d'
         if not self._default:
             lines = self._lines
-            self._format(scope, client, http_version, status, sent, began, aborted, head)
+            self._format(exchange, aborted)
             text = NO_ARGUMENTS + lines.take_line().replace("%", "%%")
-        self._logger.info(text, address, method, target, http_version, status)
+        self._logger.info(
+            text,
+            address,
+            exchange.method or "-",
+            target,
+            exchange.http_version,
+            status_of(exchange),
+        )
 
-    def _format(
-        self,
-        scope: dict[str, Any] | None,
-        client: Any,
-        http_version: str,
-        status: int,
-        sent: int,
-        began: float,
-        aborted: bool,
-        head: bytes | None,
-    ) -> None:
+    def _format(self, exchange: Exchange, aborted: bool) -> None:
         """Append a line, without its end."""
         lines = self._lines
+        client = client_of(exchange)
+        status = status_of(exchange)
+        sent = exchange.sent
+        began = exchange.began
         microseconds = 0
         now = 0.0
         if self._dated:
@@ -284,11 +263,11 @@ class AccessLog:
                     lines.append(b":")
                     lines.append_decimal(port)
             elif kind == REQUEST:
-                lines.append_text("-" if scope is None else scope.get("method", "GET"))
+                lines.append_text(exchange.method or "-")
                 lines.append(b" ")
-                self._target(scope)
+                self._target(exchange)
                 lines.append(b" HTTP/")
-                lines.append_text(http_version)
+                lines.append_text(exchange.http_version)
             elif kind == STATUS_LINE:
                 if status not in self._status_lines:
                     self._status_lines[status] = status_line(status)
@@ -305,7 +284,7 @@ class AccessLog:
             elif kind == BYTES or (kind == BYTES_OR_NONE and (sent > 0 or lines.json)):
                 lines.append_decimal(sent)
             elif kind == REQUEST_FIELD:
-                self._value(None if scope is None else find_field(scope["headers"], part.text))
+                self._value(find_field(exchange.fields or (), part.text))
             elif kind == DECIMAL_SECONDS:
                 lines.append_decimal(microseconds // 1000000)
                 lines.append_fraction(microseconds % 1000000, 1000000)
@@ -316,18 +295,18 @@ class AccessLog:
             elif kind == SECONDS:
                 lines.append_decimal(microseconds // 1000000)
             elif kind == METHOD:
-                if scope is None:
-                    self._absent()
+                if exchange.method:
+                    lines.append_text(exchange.method)
                 else:
-                    lines.append_text(scope.get("method", "GET"))
+                    self._absent()
             elif kind == PATH:
-                self._value(None if scope is None else scope["raw_path"])
+                self._value(exchange.raw_path)
             elif kind == QUERY:
-                if scope is not None:
-                    lines.append_value(scope["query_string"])
+                if exchange.query:
+                    lines.append_value(exchange.query)
             elif kind == PROTOCOL:
                 lines.append(b"HTTP/")
-                lines.append_text(http_version)
+                lines.append_text(exchange.http_version)
             elif kind == ISO_TIME:
                 lines.append(self._iso_time)
                 lines.append_fraction(int((now - self._second) * 1000), 1000)
@@ -335,24 +314,23 @@ class AccessLog:
             elif kind == ABORTED:
                 lines.append(b"true" if aborted else b"false")
             elif kind == REQUEST_ID:
-                self._value(request_id(scope))
+                self._value(request_id(exchange.fields))
             elif kind == USER:
-                self._value(user_of(scope))
+                self._value(user_of(exchange.fields))
             elif kind == RESPONSE_FIELD:
-                self._value(field_of(head, part.text))
+                self._value(field_of(exchange.head, part.text))
             else:  # BYTES_OR_NONE of nothing
                 self._absent()
 
-    def _target(self, scope: dict[str, Any] | None) -> None:
+    def _target(self, exchange: Exchange) -> None:
         lines = self._lines
-        if scope is None:
+        if exchange.scope is None:
             lines.append(b"-")
             return
-        lines.append_value(scope["raw_path"])
-        query = scope["query_string"]
-        if query:
+        lines.append_value(exchange.raw_path)
+        if exchange.query:
             lines.append(b"?")
-            lines.append_value(query)
+            lines.append_value(exchange.query)
 
     def _value(self, value: bytes | None) -> None:
         if value:
@@ -490,9 +468,19 @@ def status_line(status: int) -> bytes:
     return f"{status} {reason_phrase(status)}".rstrip().encode()
 
 
-def user_of(scope: dict[str, Any] | None) -> bytes | None:
+def client_of(exchange: Exchange) -> Any:
+    """Who sent a request: what a middleware has put into the scope, as the server would have."""
+    scope = exchange.scope
+    return exchange.client if scope is None else scope.get("client", exchange.client)
+
+
+def status_of(exchange: Exchange) -> int:
+    return exchange.status or CLIENT_CLOSED_REQUEST
+
+
+def user_of(fields: tuple[tuple[bytes, bytes], ...] | None) -> bytes | None:
     """The name of Basic authentication (RFC 7617 section 2)."""
-    value = None if scope is None else find_field(scope["headers"], b"authorization")
+    value = find_field(fields or (), b"authorization")
     if not value or value[:6].lower() != b"basic ":
         return None
     try:

@@ -5,7 +5,9 @@ from thestral._core.coroutine cimport is_held_once
 from thestral._core.log cimport monotonic
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
+from thestral.protocol.access cimport AccessLog
 from thestral.protocol.context cimport WorkerContext
+from thestral.protocol.exchange cimport Exchange
 from thestral.protocol.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t OUTPUT_MAX
@@ -63,13 +65,13 @@ cdef class Connection(Protocol):
     cpdef object drain(self)
 
 
-cdef class Stream:
+cdef class Stream(Exchange):
     cdef public Connection connection
     cdef public Cycle cycle
-    cdef public str http_version
-    cdef public int status
-    cdef public dict scope
+    cdef bint ended
 
+    @cython.locals(access_log=AccessLog)
+    cdef object end(self, bint aborted)
     cpdef object start(self, int status, object headers)
     cpdef object write(self, bytes data, bint end)
     cpdef object respond(self, int status, object headers, bytes body)

@@ -19,6 +19,7 @@ from thestral._core.coroutine import is_held_once
 from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging import error_logger, title_of
+from thestral.protocol.exchange import Exchange
 from thestral.protocol.transport import Protocol, SocketTransport
 from thestral.types import Headers
 
@@ -290,18 +291,27 @@ class Connection(Protocol):
         """The server shuts down: finish what runs, close what is idle."""
 
 
-class Stream:
-    """One exchange: what a Cycle may ask of the protocol below it.
+class Stream(Exchange):
+    """One exchange: what a Cycle may ask of the protocol below it."""
 
-    status is that of the final response once it has begun, else 0; scope is for the access log.
-    """
-
-    def __init__(self, connection: Connection, http_version: str) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.http_version = http_version
         self.cycle: Cycle = None  # type: ignore[assignment]  # the connection sets it at once
-        self.status = 0
-        self.scope: dict[str, Any] | None = None
+        self.ended = False
+
+    def end(self, aborted: bool) -> None:
+        """Note that the exchange is over: its response is complete or broken off, or has become a
+        tunnel. Each exchange comes here, and what it comes here for again is nothing new.
+
+        Args:
+            aborted: the response is not complete.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        access_log = self.connection.context.access_log
+        if access_log.enabled:
+            access_log.record(self, aborted)
 
     def start(self, status: int, headers: Headers) -> None:
         """Hold a head, which leaves with the next write(). Until then withdraw() takes it back.

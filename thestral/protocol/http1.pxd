@@ -4,7 +4,9 @@ from libc.stdint cimport int64_t
 from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
 from thestral._core.log cimport monotonic
 from thestral._core.socket cimport ReadBuffer
+from thestral.protocol.access cimport AccessLog
 from thestral.protocol.connection cimport Connection, Cycle, Stream
+from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
@@ -22,7 +24,6 @@ cdef Py_ssize_t DISCARD_MAX
 cdef Py_ssize_t SENDFILE_MIN
 cdef Py_ssize_t SENDFILE_MAX
 cdef int REQUESTS_PER_TURN
-cdef int CLIENT_CLOSED_REQUEST
 cdef int FIRST_HEAD
 cdef int HEAD
 cdef int BODY
@@ -65,8 +66,9 @@ cdef class HTTP1Connection(Connection):
     cdef object _schedule(self)
     cdef object _take_body(self)
     cdef object _next(self)
-    cdef Py_ssize_t _respond_refused(self, object error, bint head_only) except -1
+    cdef object _write_refusal(self, HTTP1Stream stream, object error)
     cpdef object refuse(self, object error)
+    @cython.locals(stream=HTTP1Stream)
     cdef object _refuse(self, object error)
     cdef object hang_up(self)
     cdef object _idle(self)
@@ -83,7 +85,6 @@ cdef class HTTP1Stream(Stream):
     cdef bint request_complete
     cdef bint response_complete
     cdef bint chunked
-    cdef bint bodiless
     cdef bint head_only
     cdef int minor
     cdef bint takes_trailers
@@ -92,13 +93,8 @@ cdef class HTTP1Stream(Stream):
     cdef bytes accept
     cdef bint owes_continue
     cdef bint discarding
-    cdef bint logged
-    cdef double began
-    cdef int64_t sent
-    cdef bytes head
     cdef Py_ssize_t head_at
     cdef int head_status
-    cdef int64_t left
     cdef int64_t request_left
     cdef Py_ssize_t unconsumed
     cdef Py_ssize_t high_water
@@ -106,9 +102,12 @@ cdef class HTTP1Stream(Stream):
     @cython.locals(owned=SocketTransport, sent=Py_ssize_t)
     cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cdef object begin(self, HTTP1Connection connection, str http_version, int minor)
+    @cython.locals(access_log=AccessLog)
+    cdef object keep_request(self, dict scope)
     cdef object _finish_head(self, ResponseWriter writer, Py_ssize_t size, bint end)
+    @cython.locals(announced=int64_t)
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
     cdef object _write_defaults(self, ResponseWriter writer)
+    @cython.locals(given=Py_ssize_t, size=Py_ssize_t)
     cdef object _write_body(self, ResponseWriter writer, bytes body, bint end)
     cdef object _complete(self)
-    cdef object log(self, bint aborted)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
 from thestral._core.log import monotonic
-from thestral.errors import LocalProtocolError, RemoteProtocolError
+from thestral.errors import RemoteProtocolError
 from thestral.logging import client_address
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
+from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.handshake import accept_token, agree_on_deflate
 from thestral.protocol.phases import (
     BODY,
@@ -54,15 +55,7 @@ DISCARD_MAX = 256 * 1024  # bytes
 SENDFILE_MIN = 64 * 1024  # bytes
 # And at most so many at once: a client that reads as fast as we send would keep the loop.
 SENDFILE_MAX = 512 * 1024  # bytes
-# nginx's status for a request whose client was gone before there was a response.
-CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
-# RFC 9110 section 6.5.1: what frames, routes or guards a message, or says how to read its content.
-NO_TRAILERS = frozenset(
-    b"authorization cache-control connection content-encoding content-length content-range"
-    b" content-type expires host location retry-after set-cookie te trailer transfer-encoding"
-    b" upgrade vary www-authenticate".split()
-)
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
@@ -286,10 +279,10 @@ class HTTP1Connection(Connection):
         stream.persistent = parser.keep_alive
         stream.owes_continue = parser.expect_continue
         stream.head_only = parser.head_only
-        stream.scope = scope
         stream.takes_trailers = parser.trailers
-        if context.access_log.timed:
-            stream.began = monotonic()
+        stream.scope = scope
+        if context.access_log.enabled:
+            stream.keep_request(scope)
         self._stream = stream
         if parser.websocket and context.settings.websocket is not None:
             self._begin_websocket(stream, scope)
@@ -373,33 +366,29 @@ class HTTP1Connection(Connection):
             context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
         )
         if stream is None:
-            sent = self._respond_refused(error, self._parser.is_head())
-            if context.access_log.enabled:
-                context.access_log.record(
-                    None, self.client, "1.1", error.status, sent, 0.0, False, None
-                )
-            return
+            stream = HTTP1Stream.__new__(HTTP1Stream)
+            stream.begin(self, "1.1", 1)
+            stream.head_only = self._parser.is_head()
         cycle = stream.cycle
-        answered = stream.status != 0
-        stream.logged = stream.logged or not answered  # not yet: when it is answered
-        self.release(stream)
         if stream.response_complete:
+            self.release(stream)
             self._linger()
-        elif answered:
+        elif stream.status != 0:
+            self.release(stream)
             self.abort()
         else:
-            stream.status = error.status
-            stream.sent = self._respond_refused(error, stream.head_only)
-            if context.access_log.enabled:
-                stream.log(False)
+            self._write_refusal(stream, error)
+            self.release(stream)
+            self._linger()
         if cycle is not None:  # None if the head itself was refused
             cycle.on_closed()
 
-    def _respond_refused(self, error: RemoteProtocolError, head_only: bool) -> int:
-        """A short plain-text answer in place of the application's, then a lingering close; returns
-        the size of its content.
-        """
+    def _write_refusal(self, stream: HTTP1Stream, error: RemoteProtocolError) -> None:
+        """Write a short plain-text answer in place of the application's."""
         body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
+        stream.withdraw()
+        stream.status = error.status
+        stream.promise(error.status, stream.head_only, len(body))
         writer = self.output()
         writer.begin(error.status)
         writer.write_headers(error.headers, False)
@@ -408,10 +397,9 @@ class HTTP1Connection(Connection):
         writer.write(b"connection: close\r\n")
         writer.write(self.context.default_head)
         writer.write(b"\r\n")
-        if not head_only:
+        if stream.take(len(body)):
             writer.write(body)
-        self._linger()
-        return 0 if head_only else len(body)
+        stream.end(False)
 
     def _linger(self) -> None:
         """Close our side, and read on for a moment without keeping anything."""
@@ -471,8 +459,7 @@ class HTTP1Connection(Connection):
         if stream.head_at >= 0:
             stream.withdraw()
         stream.cycle = None  # type: ignore[assignment]
-        if not stream.logged and self.context.access_log.enabled:
-            stream.log(True)
+        stream.end(True)
 
     def finish(self, stream: HTTP1Stream) -> None:
         """End an exchange that is complete in both directions, and see what comes next."""
@@ -532,6 +519,7 @@ class HTTP1Stream(Stream):
         """What __init__ would do: that costs a tuple of arguments for each request."""
         self.connection = connection
         self.wire = connection  # the same, by its own type
+        self.client = connection.client
         self.http_version = http_version
         self.minor = minor  # the same as a number: 1.0 or 1.1
         self.status = 0
@@ -539,7 +527,6 @@ class HTTP1Stream(Stream):
         self.request_complete = False
         self.response_complete = False
         self.chunked = False
-        self.bodiless = False  # RFC 9112 section 6.3: no content whatever the fields say
         self.head_only = False
         self.takes_trailers = False  # the client has said so: RFC 9110 section 10.1.4
         self.persistent = True
@@ -547,17 +534,33 @@ class HTTP1Stream(Stream):
         self.accept = b""  # Sec-WebSocket-Accept of the handshake
         self.owes_continue = False
         self.discarding = False  # nobody takes the rest of the body
-        self.logged = False
+        self.ended = False
         self.scope = None
-        self.began = 0.0  # monotonic() at the head, if the access log wants to know
-        self.sent = 0  # bytes of content
-        self.head: bytes | None = None  # of the response, if the access log wants to know
+        self.fields = None
+        self.began = 0.0
+        self.head = None
+        self.bodiless = False
+        self.sent = 0
+        self.surplus = 0
+        self._promised = False
+        self._left = 0
         self.head_at = -1  # where in the connection's writer a head is held
         self.head_status = 0  # its status
-        self.left = -1  # bytes of content still to send; -1 if not announced
         self.request_left = 0  # bytes of body still to come; -1 if chunked
         self.unconsumed = 0  # bytes of body, or of a tunnel, that nobody has taken
         self.high_water = READ_HIGH_WATER  # of them
+
+    def keep_request(self, scope: dict[str, Any]) -> None:
+        """Keep for the access log what the application may change in its scope."""
+        access_log = self.connection.context.access_log
+        self.client = scope["client"]
+        self.method = scope["method"]
+        self.raw_path = scope["raw_path"]
+        self.query = scope["query_string"]
+        if access_log.keeps_fields:
+            self.fields = tuple(scope["headers"])
+        if access_log.timed:
+            self.began = monotonic()
 
     # --- The cycle's side ---------------------------------------------------------------------
 
@@ -567,7 +570,7 @@ class HTTP1Stream(Stream):
         writer = connection.output()
         mark = writer.begin(status)
         try:
-            writer.write_headers(headers, status == 204 or status == 205)
+            writer.write_headers(headers, omits_length(status))
         except BaseException:
             writer.truncate(mark)
             raise
@@ -594,11 +597,11 @@ class HTTP1Stream(Stream):
             self.head_at = -1
 
     def announced(self) -> int:
-        return self.left if self.head_at < 0 else self.wire.output().content_length
+        return self.left() if self.head_at < 0 else self.wire.output().content_length
 
     def announce(self, size: int) -> None:
-        drops = self.head_status == 204 or self.head_status == 205
-        self.wire.output().write_headers([(b"content-length", b"%d" % size)], drops)
+        fields = [(b"content-length", b"%d" % size)]
+        self.wire.output().write_headers(fields, omits_length(self.head_status))
 
     def write_file(self, file: int, offset: int, size: int) -> int:
         connection = self.wire
@@ -608,7 +611,7 @@ class HTTP1Stream(Stream):
         # A chunk is announced with its size, which the kernel need not take at once.
         if owned is None or self.chunked or size < SENDFILE_MIN:
             return -1
-        if 0 <= self.left < size:
+        if not self.has_room(size):
             return -1  # it is too long, which write() says
         connection.flush()
         connection.expect_turn_end()
@@ -621,9 +624,7 @@ class HTTP1Stream(Stream):
         if sent == 0 and connection.is_broken():
             return 0  # the client is gone, which it now knows, and not the end of the file
         connection.written += sent
-        self.sent += sent
-        if self.left >= 0:
-            self.left -= sent
+        self.take(sent)
         return sent
 
     def open_tunnel(self, headers: Headers) -> None:
@@ -650,8 +651,7 @@ class HTTP1Stream(Stream):
         self.tunnel = True
         self.high_water = 0
         connection.enter(TUNNEL)
-        if connection.context.access_log.enabled:
-            self.log(False)
+        self.end(False)
         if connection._parser.left():
             connection._schedule()
         else:
@@ -668,11 +668,7 @@ class HTTP1Stream(Stream):
         try:
             writer.write(b"0\r\n")
             writer.write_headers(headers, False)
-            for name, _ in headers:
-                if bytes(name).lower() in NO_TRAILERS:
-                    raise LocalProtocolError(
-                        f"response trailer {name!r:.100} belongs into the head"
-                    )
+            check_trailers(headers)
         except BaseException:
             writer.truncate(mark)
             raise
@@ -734,7 +730,7 @@ class HTTP1Stream(Stream):
         self.connection.abort()
 
     def cut(self) -> None:
-        if not (self.tunnel or self.chunked or self.bodiless) and self.left < 0:
+        if not (self.tunnel or self.chunked or self.bodiless) and self.left() < 0:
             self.reset()  # the connection's end would be the body's
             return
         self.response_complete = True
@@ -780,20 +776,17 @@ class HTTP1Stream(Stream):
 
     def _frame(self, writer: ResponseWriter, status: int, size: int, end: bool) -> None:
         """Choose the framing: RFC 9112 section 6.3 in the order of its list."""
-        length = writer.content_length
-        if status == 204 or status == 205:
-            self.bodiless = True
+        announced = writer.content_length
+        self.promise(status, self.head_only, size if end and announced < 0 else announced)
+        if self.bodiless:
             if status == 205:
                 writer.write_content_length(0)
-        elif self.head_only or status == 304:
-            self.bodiless = True
             # Of a 304 the length would be that of the content which a 200 has.
-            if length < 0 and end and size > 0 and status != 304:
+            elif announced < 0 and end and size > 0 and status != 204 and status != 304:
                 writer.write_content_length(size)
-        elif length >= 0:
-            self.left = length
+        elif announced >= 0:
+            pass
         elif end:
-            self.left = size
             writer.write_content_length(size)
         elif self.minor > 0:
             self.chunked = True
@@ -817,17 +810,10 @@ class HTTP1Stream(Stream):
     def _write_body(self, writer: ResponseWriter, body: bytes, end: bool) -> None:
         """Send a part of the body."""
         connection = self.wire
-        size = len(body)
-        surplus = 0
-        if self.bodiless:
-            size = 0
-        elif self.left >= 0:
-            if size > self.left:
-                surplus = size - self.left
-                size = self.left
-                body = body[:size]
-            self.left -= size
-        self.sent += size
+        given = len(body)
+        size: int = self.take(given)
+        if 0 < size < given:
+            body = body[:size]
         if size == 0:
             pass
         elif connection.copies(size):
@@ -845,30 +831,24 @@ class HTTP1Stream(Stream):
             connection.emit()
         elif self.chunked:
             writer.write(b"0\r\n\r\n")
-        if surplus:
+        if self.surplus > 0:
             cycle = self.cycle
             self._complete()
             cycle.on_over()
-            raise LocalProtocolError(
-                f"the body is {surplus} bytes or more longer than its content-length; not sent"
-            )
+            raise too_long(self.surplus)
         if end:
-            if self.left > 0:
-                missing = self.left
+            if self.missing() > 0:
                 cycle = self.cycle
                 self.cut()
                 cycle.on_over()
-                raise LocalProtocolError(
-                    f"the body is {missing} bytes shorter than its content-length"
-                )
+                raise too_short(self.missing())
             self._complete()
 
     def _complete(self) -> None:
         """The response is complete; the exchange is when the request is, too."""
         self.response_complete = True
         connection = self.wire
-        if connection.context.access_log.enabled and not self.logged:
-            self.log(False)
+        self.end(False)
         if self.request_complete:
             connection.finish(self)
         elif not self.persistent or self.request_left > DISCARD_MAX:
@@ -883,21 +863,6 @@ class HTTP1Stream(Stream):
             connection.emit()  # with the responses to what is left
         else:
             connection.flush()  # who knows what the application does before it returns
-
-    def log(self, aborted: bool) -> None:
-        """A line for the access log: one for each request whose head was read."""
-        self.logged = True
-        connection = self.connection
-        connection.context.access_log.record(
-            self.scope,
-            connection.client,
-            self.http_version,
-            self.status or CLIENT_CLOSED_REQUEST,
-            self.sent,
-            self.began,
-            aborted,
-            self.head,
-        )
 
 
 def overloaded() -> RemoteProtocolError:

@@ -1,0 +1,33 @@
+from libc.stdint cimport int64_t
+
+
+cpdef bint omits_length(int status) noexcept
+
+
+cdef class Exchange:
+    cdef public object client
+    cdef public dict scope
+    cdef public str http_version
+    cdef public str method
+    cdef public bytes raw_path
+    cdef public bytes query
+    cdef public tuple fields
+    cdef public double began
+    cdef public int status
+    cdef public bytes head
+    cdef public bint bodiless
+    cdef public int64_t sent
+    cdef public int64_t surplus
+    cdef bint _promised
+    cdef int64_t _left
+
+    cdef object promise(self, int status, bint head_only, int64_t length)
+    cdef int64_t left(self) noexcept
+    cdef int64_t missing(self) noexcept
+    cdef bint has_room(self, int64_t size) noexcept
+    cdef int64_t take(self, int64_t size) noexcept
+
+
+cpdef object too_long(int64_t surplus)
+cpdef object too_short(int64_t missing)
+cpdef object check_trailers(object fields)
