@@ -52,9 +52,9 @@ COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.px
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules that a plain request does not run through are made small: a third of their size.
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
-SMALL = {"thestral._core.errors"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("access", "context", "proxy", "settings", "tls")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("transport", "turn", "websocket")}
+SMALL = {"thestral._core.errors", "thestral.protocol.access", "thestral.net.transport"}
+SMALL |= {f"thestral.protocol.{name}" for name in ("context", "proxy", "settings", "tls")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from support import Running
 
-from thestral.cpus import available
-from thestral.logconfig import SharedLogger
+from thestral.config.cpus import available
+from thestral.logging.setup import SharedLogger
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist may be absent where one test is run by hand

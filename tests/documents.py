@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from thestral.config import default_of, options
-from thestral.option import Option
+from thestral.config.option import Option
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = dict(options())

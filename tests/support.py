@@ -17,7 +17,7 @@ import pytest
 from programs import PROGRAMS, find
 
 from thestral import Config, Server
-from thestral.loop import finish_loop, loop_factory
+from thestral.process.loop import finish_loop, loop_factory
 
 # Names of loops whose own transports carry the connections, as they do where there is no epoll.
 BY_LOOP = ["uvloop transports", "asyncio transports"]

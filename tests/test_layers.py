@@ -120,9 +120,9 @@ def test_arrows_go_one_way():
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("thestral/protocol/http1.py", "from thestral.server import Server"),
+        ("thestral/protocol/http1.py", "from thestral.process.server import Server"),
         ("thestral/errors.py", "from thestral.protocol import http1"),
-        ("thestral/server.py", "import thestral.cli"),
+        ("thestral/process/server.py", "import thestral.cli"),
         ("thestral/_core/http1.pyx", "from thestral.protocol.context cimport WorkerContext"),
         ("thestral/config.py", "from thestral import Server"),
     ],
@@ -135,7 +135,7 @@ def test_an_arrow_that_goes_back_is_found(tmp_path, file, line):
 
 def test_type_checking_imports_are_no_arrows(tmp_path):
     (tmp_path / "thestral").mkdir()
-    text = "if TYPE_CHECKING:\n    from thestral.server import Server\n"
+    text = "if TYPE_CHECKING:\n    from thestral.process.server import Server\n"
     (tmp_path / "thestral/errors.py").write_text(text)
     assert violations(tmp_path) == []
 

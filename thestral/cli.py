@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from thestral import __version__, init
+from thestral import __version__
 from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
+from thestral.config.files import load_environment, read_settings
+from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
-from thestral.importer import USUAL_NAMES, file_of, module_of
-from thestral.leaving import flush_output, left_in_time
-from thestral.option import Option
-from thestral.running import end, server_for
-from thestral.server import Server
-from thestral.settings import load_environment, read_settings
+from thestral.process import init
+from thestral.process.importer import USUAL_NAMES, file_of, module_of
+from thestral.process.leaving import flush_output, left_in_time
+from thestral.process.server import Server
+from thestral.run import end, server_for
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from thestral.supervisor import Supervisor
+    from thestral.process.supervisor import Supervisor
 
 # Keys of a click context's meta: whether only to look, which file settings came from, and the
 # command line.

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from typing import Any
 
 from thestral.config import Config
-from thestral.server import Server
-from thestral.sockets import url
+from thestral.net.sockets import url
+from thestral.process.server import Server
 
 PATIENCE = 60.0  # seconds for start-up, and for the end
 

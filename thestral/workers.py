@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.base import Worker
 
-from thestral import tls
 from thestral.config import Config
-from thestral.leaving import left_in_time
 from thestral.logging import access_logger, error_logger
-from thestral.server import Server
-from thestral.sockets import duplicate
+from thestral.net import tls
+from thestral.net.sockets import duplicate
+from thestral.process.leaving import left_in_time
+from thestral.process.server import Server
 
 BEAT = 1.0  # seconds between signs of life for the arbiter
 

@@ -64,9 +64,9 @@ async def app(scope, receive, send):
 """
 # Without a namespace: PR_SET_CHILD_SUBREAPER has a process inherit orphans as well.
 SUBREAPER = """
-import ctypes, sys, thestral.init
+import ctypes, sys, thestral.process.init
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
-thestral.init.is_first = lambda: True
+thestral.process.init.is_first = lambda: True
 from thestral.cli import main
 main(prog_name="thestral")
 """
@@ -224,10 +224,10 @@ def test_variables_for_the_first_process_are_for_the_server(tmp_path):
     """A container's manager knows it as PID 1."""
     text = """
 import os
-import thestral.init
-thestral.init.is_first = lambda: True
+import thestral.process.init
+thestral.process.init.is_first = lambda: True
 os.environ["LISTEN_PID"] = os.environ["WATCHDOG_PID"] = str(os.getpid())
-thestral.init.leave_first_process()
+thestral.process.init.leave_first_process()
 print(*(os.environ[name] == str(os.getpid()) for name in ("LISTEN_PID", "WATCHDOG_PID")))
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)

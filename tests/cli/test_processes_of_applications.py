@@ -10,7 +10,7 @@ from load import APP, workers
 from support import wait_until
 from test_gunicorn_logs import Gunicorn
 
-from thestral import health
+from thestral.process import health
 
 # A process that does not end by itself. It says when it runs, and notes that SIGTERM has ended it.
 CHILD = """

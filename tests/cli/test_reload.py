@@ -12,7 +12,7 @@ from load import APP, LOCK, Load, ask, ask_aside, workers
 from support import wait_until
 
 from thestral.config import Config
-from thestral.reloader import Reloader
+from thestral.process.reloader import Reloader
 
 NOTICE = "Looking for changed files every 0.25 s; with the package watchfiles it takes less: pip"
 

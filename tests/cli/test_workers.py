@@ -14,8 +14,8 @@ from support import wait_until
 
 from thestral import Config
 from thestral.errors import ConfigError
-from thestral.supervisor import Supervisor
-from thestral.worker import WorkerServer
+from thestral.process.supervisor import Supervisor
+from thestral.process.worker import WorkerServer
 
 
 def stopped(command, pids):

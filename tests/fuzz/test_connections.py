@@ -25,7 +25,7 @@ from test_differential import CORPUS, mutate, smuggle
 from thestral import Config
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
-from thestral.loop import loop_factory
+from thestral.process.loop import loop_factory
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.http1 import HTTP1Connection
 from thestral.protocol.settings import ParserLimits

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from thestral.loop import loop_factory
+from thestral.process.loop import loop_factory
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

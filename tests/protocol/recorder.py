@@ -6,9 +6,9 @@ import asyncio
 import socket
 import struct
 
-from thestral.protocol.transport import Poller
+from thestral.net.transport import Poller
 
-READ_SIZE = 256 * 1024  # thestral.protocol.transport.READ_SIZE
+READ_SIZE = 256 * 1024  # thestral.net.transport.READ_SIZE
 RESET = struct.pack("ii", 1, 0)  # struct linger: close() resets
 BIG = bytes(range(256)) * 16384  # 4 MiB
 FAMILIES = ["tcp", "unix"]

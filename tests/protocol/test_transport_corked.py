@@ -15,7 +15,7 @@ from thestral._core.http1 import ResponseWriter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop's serve")
 
-# thestral.protocol.transport's CORK_FROM, CORK_TIME and CORK_SIZE.
+# thestral.net.transport's CORK_FROM, CORK_TIME and CORK_SIZE.
 MANY = 16  # sockets
 LONG = 0.0005  # seconds
 LARGE = 16 * 1024  # bytes

@@ -17,7 +17,7 @@ import pytest
 from recorder import BIG, RESET, Place, Recorder, until
 from support import BY_LOOP, on_every_transport, read_all, wait_until
 
-from thestral.protocol.transport import Poller, SocketTransport, can_own
+from thestral.net.transport import Poller, SocketTransport, can_own
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop's serve")
 
@@ -168,8 +168,8 @@ def test_thousands_of_connections_leave_nothing(run):
 # A server that has room for ten connections; it ends when its input does.
 NARROW = """
 import asyncio, os, resource, socket, sys, time
-from thestral.loop import loop_factory
-from thestral.protocol.transport import Poller
+from thestral.process.loop import loop_factory
+from thestral.net.transport import Poller
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):

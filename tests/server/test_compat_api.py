@@ -20,7 +20,7 @@ import thestral
 import thestral.testing
 from thestral.config import Config
 from thestral.errors import ConfigError, ImportFailedError, LifespanError
-from thestral.importer import load
+from thestral.process.importer import load
 
 
 def wsgi(environ, start_response):

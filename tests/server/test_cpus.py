@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from thestral import cpus
+from thestral.config import cpus
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from thestral import Config
 from thestral.errors import ConfigError
-from thestral.forwarded import (
+from thestral.net.forwarded import (
     FIELDS,
     MAX_HOPS,
     Forwarding,

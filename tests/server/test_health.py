@@ -12,9 +12,9 @@ import sys
 import pytest
 from support import wait_until
 
-from thestral import health
-from thestral.health import Wait, Watch
-from thestral.heartbeat import Heartbeat
+from thestral.process import health
+from thestral.process.health import Wait, Watch
+from thestral.process.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.skipif(health.CALLS is None, reason="no /proc as Linux has it here")
 

@@ -9,7 +9,7 @@ import time
 
 from support import PATIENCE
 
-from thestral.heartbeat import Heartbeat, beat_interval
+from thestral.process.heartbeat import Heartbeat, beat_interval
 
 
 def beat_once(heartbeat):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from thestral.errors import ImportFailedError
-from thestral.importer import load
+from thestral.process.importer import load
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import logging
 
 import pytest
 
-import thestral.lifespan
+import thestral.process.lifespan
 from thestral.errors import LifespanError
-from thestral.lifespan import Lifespan
 from thestral.logging import error_logger
+from thestral.process.lifespan import Lifespan
 
 # What an application may raise that looks at its scope and knows no lifespan.
 UNSUPPORTED = [AssertionError, KeyError, TypeError, ValueError, NotImplementedError]
@@ -286,7 +286,7 @@ def test_a_message_that_is_none_raises(message):
 
 @pytest.mark.parametrize("answer", ["startup.failed", "shutdown.complete", "shutdown.failed"])
 def test_a_lifespan_that_swallows_its_cancellation_is_left_behind(monkeypatch, answer):
-    monkeypatch.setattr(thestral.lifespan, "FINISH_GRACE", 0.05)
+    monkeypatch.setattr(thestral.process.lifespan, "FINISH_GRACE", 0.05)
     release = []
 
     async def app(scope, receive, send):

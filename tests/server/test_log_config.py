@@ -1,4 +1,4 @@
-"""What thestral.logging and thestral.logconfig do to logging, in this process."""
+"""What thestral.logging and thestral.logging.setup do to logging, in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from thestral import Config
 from thestral.config import LOGGING_CONFIG
 from thestral.errors import ConfigError
-from thestral.logconfig import shared_logger
 from thestral.logging import (
     AccessFormatter,
     DefaultFormatter,
@@ -23,6 +22,7 @@ from thestral.logging import (
     request_id,
     title_of,
 )
+from thestral.logging.setup import shared_logger
 
 NAMES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
 OTHER_NAMES = ["thestral", "thestral.error", "thestral.access"]

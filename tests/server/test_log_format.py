@@ -4,7 +4,7 @@ import pytest
 
 from thestral import Config
 from thestral.errors import ConfigError
-from thestral.logformat import PLAIN, PRESETS, Atom, is_json, read_format
+from thestral.logging.format import PLAIN, PRESETS, Atom, is_json, read_format
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ import threading
 import pytest
 from support import PATIENCE
 
-from thestral import output
-from thestral.logging import error_logger
-from thestral.output import BoundedStreamHandler
+from thestral.logging import error_logger, output
+from thestral.logging.output import BoundedStreamHandler
 
 CAPACITY = 65536  # bytes of a pipe
 LONG = "x" * 3000

@@ -14,8 +14,8 @@ from load import APP, ask_aside, workers
 from process import Command
 from support import PATIENCE, wait_until
 
-from thestral import notify
-from thestral.health import LATE
+from thestral.process import systemd as notify
+from thestral.process.health import LATE
 
 WATCHDOG = "WATCHDOG=1"
 

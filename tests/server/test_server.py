@@ -13,7 +13,7 @@ import pytest
 import thestral
 from thestral import Config, Server
 from thestral.errors import BindError, ImportFailedError, LifespanError, ThestralError
-from thestral.loop import loop_factory
+from thestral.process.loop import loop_factory
 
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -491,7 +491,7 @@ def test_serve_in_a_program_of_its_own_says_what_run_says(run, capfd):
 
 
 def test_lifespan_that_hangs_in_its_shutdown_is_cancelled(run, monkeypatch, caplog):
-    monkeypatch.setattr("thestral.server.STOP_MARGIN", 0.0)
+    monkeypatch.setattr("thestral.process.server.STOP_MARGIN", 0.0)
     cancelled = []
 
     async def app(scope, receive, send):

@@ -18,8 +18,9 @@ from load import APP, Load, workers
 from process import PLAIN, Command
 from support import Running, read_response, wait_until
 
-from thestral import Config, sockets
+from thestral import Config
 from thestral.errors import BindError
+from thestral.net import sockets
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into Linux's /proc")

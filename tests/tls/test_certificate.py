@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from thestral.certificate import read_certificate
+from thestral.net.certificate import read_certificate
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 

@@ -11,7 +11,7 @@ from apps import GET, GET_CLOSE, hello
 from support import read_all, read_response, wait_until
 from tls_client import TLSClient
 
-import thestral.tls
+import thestral.net.tls
 from thestral import Config
 from thestral.errors import ConfigError
 
@@ -19,7 +19,7 @@ from thestral.errors import ConfigError
 @pytest.fixture(autouse=True)
 def look_at_once(monkeypatch):
     """No test waits for the next look at the files."""
-    monkeypatch.setattr(thestral.tls, "LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 0.0)
 
 
 def names_of(sock: TLSClient) -> set[str]:
@@ -168,7 +168,7 @@ def test_authorities_are_renewed_too(serve, files, tmp_path_factory):
 
 def test_reload_when_told_to(serve, files, monkeypatch):
     """What SIGHUP calls: it needs no change that can be seen."""
-    monkeypatch.setattr(thestral.tls, "LOOK_INTERVAL", 1e9)
+    monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 1e9)
     running = serve(hello, **files.options)
     client = files.client(check_hostname=False)
     renew(files, "renewed.example")
@@ -181,8 +181,8 @@ def test_reload_when_told_to(serve, files, monkeypatch):
 
 def test_files_are_looked_at_once_an_interval(files, monkeypatch):
     looks = []
-    certificates = thestral.tls.load(Config("a:b", **files.options))
-    monkeypatch.setattr(thestral.tls, "LOOK_INTERVAL", 1e9)
+    certificates = thestral.net.tls.load(Config("a:b", **files.options))
+    monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 1e9)
     monkeypatch.setattr(certificates, "_look", lambda: looks.append(1) or certificates._seen)
     for _ in range(5):
         certificates.current()
@@ -232,4 +232,4 @@ def test_handshake_that_began_before_a_change_ends_with_what_it_began(serve, fil
 
 def test_factory_must_return_a_context(files):
     with pytest.raises(ConfigError, match=r"None.* returned, expected"):
-        thestral.tls.load(Config("a:b", ssl_context_factory=lambda config, default: None))
+        thestral.net.tls.load(Config("a:b", ssl_context_factory=lambda config, default: None))

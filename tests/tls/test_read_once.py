@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from support import PATIENCE, read_all
 
-import thestral.tls
+import thestral.net.tls
 from thestral import Config
 from thestral.errors import ConfigError
-from thestral.tls import load, loadable
+from thestral.net.tls import load, loadable
 
 
 @pytest.fixture(autouse=True)
 def look_at_once(monkeypatch):
-    monkeypatch.setattr(thestral.tls, "LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 0.0)
 
 
 @pytest.fixture

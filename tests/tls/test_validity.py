@@ -10,10 +10,10 @@ import pytest
 from apps import GET_CLOSE, hello
 from support import read_all
 
-import thestral.tls
+import thestral.net.tls
 from thestral import Config
-from thestral.certificate import Certificate
-from thestral.tls import date_warning, load
+from thestral.net.certificate import Certificate
+from thestral.net.tls import date_warning, load
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -60,7 +60,7 @@ def test_at_the_start_once_for_each_certificate(files, log):
 
 
 def test_at_a_renewal(serve, files, log, monkeypatch):
-    monkeypatch.setattr(thestral.tls, "LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 0.0)
     running = serve(hello, **files.options)
     assert log() == []
     soon = datetime.now(UTC) + DAY

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
-from thestral.logconfig import LINE_FORMATS
-from thestral.logformat import DEFAULT, Atom, is_json, read_format
 from thestral.logging import AccessFormatter, access_logger, error_logger, request_id
-from thestral.output import (
+from thestral.logging.format import DEFAULT, Atom, is_json, read_format
+from thestral.logging.output import (
     BATCH,
     READER_PATIENCE,
     BoundedStreamHandler,
     is_stderr,
     poll_of,
 )
+from thestral.logging.setup import LINE_FORMATS
 
 if TYPE_CHECKING:
     from thestral.protocol.exchange import Exchange

@@ -8,7 +8,7 @@ from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport Exchange
-from thestral.protocol.transport cimport Protocol, SocketTransport
+from thestral.net.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t OUTPUT_MAX
 cdef Py_ssize_t GATHER_MIN

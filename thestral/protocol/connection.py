@@ -19,14 +19,14 @@ from thestral._core.coroutine import is_held_once
 from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging import error_logger, title_of
+from thestral.net.transport import Protocol, SocketTransport
 from thestral.protocol.exchange import Exchange
-from thestral.protocol.transport import Protocol, SocketTransport
 from thestral.types import Headers
 
 if TYPE_CHECKING:
     from thestral._core.http1 import ResponseWriter
     from thestral._core.socket import ReadBuffer
-    from thestral.forwarded import Proxied
+    from thestral.net.forwarded import Proxied
     from thestral.protocol.context import WorkerContext
 
 # Written and not taken by the kernel: above this, send() waits. The transport wakes it at a

@@ -20,8 +20,8 @@ from thestral.protocol.turn import Turn
 
 if TYPE_CHECKING:
     from thestral.config import Config
+    from thestral.net.tls import Certificates
     from thestral.protocol.connection import Connection, Cycle, Sending
-    from thestral.tls import Certificates
     from thestral.types import ASGIApplication
 
 # Extensions that HTTP/1.0 has no place for.

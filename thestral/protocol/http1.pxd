@@ -11,7 +11,7 @@ from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
-from thestral.protocol.transport cimport SocketTransport
+from thestral.net.transport cimport SocketTransport
 from thestral.protocol.websocket cimport WebSocketCycle
 
 # Of the .py beside this: C integers, so that comparing with them makes no object.

@@ -10,18 +10,18 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import ffi, lib
-from thestral.certificate import escaped
 from thestral.errors import RemoteProtocolError
-from thestral.forwarded import Proxied, plain_address
 from thestral.logging import client_address
+from thestral.net.certificate import escaped
+from thestral.net.forwarded import Proxied, plain_address
+from thestral.net.tls import VERSION_NUMBERS, known_suites
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import HTTP1Connection
 from thestral.protocol.phases import DRAIN_GRACE
 from thestral.protocol.tls import TLSHandshake
-from thestral.tls import VERSION_NUMBERS, known_suites
 
 if TYPE_CHECKING:
-    from thestral.forwarded import Address
+    from thestral.net.forwarded import Address
     from thestral.protocol.context import WorkerContext
 
 

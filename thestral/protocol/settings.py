@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from thestral.forwarded import Forwarding, TrustedPeers
+from thestral.net.forwarded import Forwarding, TrustedPeers
 from thestral.protocol.handshake import DeflateSettings
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ cimport cython
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.connection cimport Connection
 from thestral.protocol.http1 cimport HTTP1Connection
-from thestral.protocol.transport cimport Protocol, SocketTransport
+from thestral.net.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t GATHER_MAX
 cdef int HANDSHAKE_RECORD

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from thestral.errors import RemoteProtocolError
 from thestral.logging import client_address
+from thestral.net.transport import Protocol, SocketTransport
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import HTTP1Connection
 from thestral.protocol.phases import DRAIN_GRACE, LINGER_TIMEOUT
-from thestral.protocol.transport import Protocol, SocketTransport
 
 if TYPE_CHECKING:
     from thestral._core.socket import ReadBuffer

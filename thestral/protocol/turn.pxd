@@ -1,7 +1,7 @@
 cimport cython
 
 from thestral._core.http1 cimport ResponseWriter
-from thestral.protocol.transport cimport Protocol
+from thestral.net.transport cimport Protocol
 
 cdef Py_ssize_t SPARE_WRITERS
 

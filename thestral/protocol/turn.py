@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.http1 import ResponseWriter
 
 if TYPE_CHECKING:
-    from thestral.protocol.transport import Protocol
+    from thestral.net.transport import Protocol
 
 # Writers that are kept for use again; each may hold twice connection.OUTPUT_MAX.
 SPARE_WRITERS = 16

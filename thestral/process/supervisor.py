@@ -23,18 +23,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from thestral import notify, tls
-from thestral import sockets as listening
 from thestral.config import Config
+from thestral.config.files import say_not_read_again
 from thestral.errors import BindError, ConfigError, WorkerError
-from thestral.health import Watch, resident_size
-from thestral.heartbeat import Heartbeat, beat_interval
-from thestral.importer import load_application
 from thestral.logging import configure, error_logger
-from thestral.reloader import Reloader
-from thestral.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
-from thestral.settings import say_not_read_again
-from thestral.signals import (
+from thestral.net import sockets as listening
+from thestral.net import tls
+from thestral.process import systemd as notify
+from thestral.process.health import Watch, resident_size
+from thestral.process.heartbeat import Heartbeat, beat_interval
+from thestral.process.importer import load_application
+from thestral.process.reloader import Reloader
+from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
+from thestral.process.signals import (
     LEAVE,
     PARENT,
     REQUESTS,
@@ -45,7 +46,7 @@ from thestral.signals import (
     taking,
     terminated_quietly,
 )
-from thestral.worker import (
+from thestral.process.worker import (
     READY,
     REOPEN,
     RETIRE,

@@ -26,7 +26,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from thestral.heartbeat import Heartbeat
+from thestral.process.heartbeat import Heartbeat
 
 # Arguments of futex(2), counted with the call's number in front, and bits of the operation.
 OPERATION, TIMEOUT = 2, 4

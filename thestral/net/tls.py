@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from thestral.certificate import Certificate, read_certificate
 from thestral.errors import ConfigError
 from thestral.logging import error_logger
+from thestral.net.certificate import Certificate, read_certificate
 
 if TYPE_CHECKING:
     from thestral.config import Config

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from thestral import sockets as listening
-from thestral.protocol.transport import Listener, Poller, can_own
+from thestral.net import sockets as listening
+from thestral.net.transport import Listener, Poller, can_own
 
 # Time for TCP handshakes that have begun to come to their end.
 HANDSHAKE_GRACE = 0.02  # seconds

@@ -17,19 +17,18 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from thestral import notify, tls
-from thestral import sockets as listening
 from thestral.config import Config
+from thestral.config.files import say_not_read_again
 from thestral.errors import ConfigError
-from thestral.importer import load_application
-from thestral.lifespan import Lifespan
-from thestral.listeners import Listeners
 from thestral.logging import configure, error_logger
-from thestral.loop import CANCEL_GRACE, finish_loop, loop_factory
-from thestral.protocol.context import WorkerContext
-from thestral.protocol.proxy import new_connection
-from thestral.settings import say_not_read_again
-from thestral.signals import (
+from thestral.net import sockets as listening
+from thestral.net import tls
+from thestral.net.listeners import Listeners
+from thestral.process import systemd as notify
+from thestral.process.importer import load_application
+from thestral.process.lifespan import Lifespan
+from thestral.process.loop import CANCEL_GRACE, finish_loop, loop_factory
+from thestral.process.signals import (
     LEAVE,
     REQUESTS,
     Handler,
@@ -41,6 +40,8 @@ from thestral.signals import (
     taking,
     terminated_quietly,
 )
+from thestral.protocol.context import WorkerContext
+from thestral.protocol.proxy import new_connection
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.

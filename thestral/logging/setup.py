@@ -41,12 +41,12 @@ LOGGING_CONFIG: dict[str, Any] = {
     "handlers": {
         "default": {
             "formatter": "default",
-            "class": "thestral.output.BoundedStreamHandler",
+            "class": "thestral.logging.output.BoundedStreamHandler",
             "stream": "ext://sys.stderr",
         },
         "access": {
             "formatter": "access",
-            "class": "thestral.output.BoundedStreamHandler",
+            "class": "thestral.logging.output.BoundedStreamHandler",
             "stream": "ext://sys.stdout",
         },
     },

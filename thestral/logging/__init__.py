@@ -19,7 +19,9 @@ import click
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import escaped, find_field
 from thestral._csrc import lib
-from thestral.logconfig import (
+from thestral.logging.format import DEFAULT
+from thestral.logging.output import BoundedStreamHandler, bound_last_resort
+from thestral.logging.setup import (
     LINE_FORMATS,
     UNCHANGED,
     SharedLogger,
@@ -27,8 +29,6 @@ from thestral.logconfig import (
     read_log_config,
     shared_logger,
 )
-from thestral.logformat import DEFAULT
-from thestral.output import BoundedStreamHandler, bound_last_resort
 
 if TYPE_CHECKING:
     from thestral.config import Config

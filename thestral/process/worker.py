@@ -11,20 +11,20 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from thestral import tls
 from thestral.errors import Terminated, ThestralError
-from thestral.heartbeat import beat_interval
-from thestral.leaving import flush_output, left_in_time
 from thestral.logging import error_logger, reopen_files
-from thestral.server import Server
-from thestral.signals import LEAVE, PARENT, REQUESTS, do_nothing, is_free
+from thestral.net import tls
+from thestral.process.heartbeat import beat_interval
+from thestral.process.leaving import flush_output, left_in_time
+from thestral.process.server import Server
+from thestral.process.signals import LEAVE, PARENT, REQUESTS, do_nothing, is_free
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from types import FrameType
 
     from thestral.config import Config
-    from thestral.heartbeat import Heartbeat
+    from thestral.process.heartbeat import Heartbeat
     from thestral.types import ASGIApplication
 
 # What a worker tells its supervisor.

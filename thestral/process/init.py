@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 
-from thestral.signals import known
+from thestral.process.signals import known
 
 # What a fault of a process raises in itself. They are not passed on, nor can the last two be.
 FAULTS = known("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")

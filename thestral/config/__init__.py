@@ -12,13 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from thestral.errors import ConfigError
-from thestral.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
-from thestral.logconfig import LOGGING_CONFIG as LOGGING_CONFIG  # uvicorn's place for it
-from thestral.logconfig import changed_default
-from thestral.logformat import DEFAULT, read_format
-from thestral.logging import LOG_LEVELS
-from thestral.option import (
+from thestral.config.option import (
     ABOVE_ZERO,
     LARGEST_SIZE,
     Option,
@@ -38,7 +32,13 @@ from thestral.option import (
     text,
     words,
 )
-from thestral.sockets import close_all, open_all
+from thestral.errors import ConfigError
+from thestral.logging import LOG_LEVELS
+from thestral.logging.format import DEFAULT, read_format
+from thestral.logging.setup import LOGGING_CONFIG as LOGGING_CONFIG  # uvicorn's place for it
+from thestral.logging.setup import changed_default
+from thestral.net.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
+from thestral.net.sockets import close_all, open_all
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -297,7 +297,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.env_file is not None:
-            from thestral.settings import load_environment  # which needs this module
+            from thestral.config.files import load_environment  # which needs this module
 
             load_environment(os.fspath(self.env_file))
         if self.callback_notify is not None and not callable(self.callback_notify):
@@ -326,8 +326,8 @@ class Config:
         self.trusted_proxies = words("forwarded_allow_ips", peers)
         TrustedPeers(self.trusted_proxies)  # each process makes its own: this only checks them
         self.proxy_fields = checked_fields(words("forwarded_fields", self.forwarded_fields))
-        # Contents by path of the pipes that thestral.tls has read: a pipe gives them only once, and
-        # workers get them with the options.
+        # Contents by path of the pipes that thestral.net.tls has read: a pipe gives them only
+        # once, and workers get them with the options.
         self.read_once: dict[str, bytes] = {}
 
     @property
@@ -356,7 +356,7 @@ class Config:
     def worker_count(self) -> int:
         """Number of processes that serve; "auto" is one for each processor that may be used."""
         if self.workers == "auto":
-            from thestral.cpus import available  # not needed in most processes
+            from thestral.config.cpus import available  # not needed in most processes
 
             return available()
         return int(self.workers or 1)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from thestral.config import Config
 from thestral.errors import ThestralError
 from thestral.logging import error_logger
-from thestral.server import Server
+from thestral.process.server import Server
 
 if TYPE_CHECKING:
-    from thestral.supervisor import Supervisor
+    from thestral.process.supervisor import Supervisor
 
 FAILED = 1  # exit status of what has served, and then failed
 
@@ -51,7 +51,9 @@ def server_for(config: Config) -> Server | Supervisor:
         ConfigError: an option cannot be had in worker processes.
     """
     if config.needs_supervisor:
-        from thestral.supervisor import Supervisor  # a part of the time to start: only if needed
+        from thestral.process.supervisor import (
+            Supervisor,  # a part of the time to start: only if needed
+        )
 
         return Supervisor(config)
     return Server(config)

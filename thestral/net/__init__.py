@@ -1,0 +1,1 @@
+"""Sockets, TLS, and who is at the other end of a connection."""
