@@ -15,7 +15,7 @@ import pytest
 from support import Running
 
 from thestral.config.cpus import available
-from thestral.logging.setup import SharedLogger
+from thestral.logging.loggers import SharedLogger
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist may be absent where one test is run by hand

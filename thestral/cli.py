@@ -16,7 +16,8 @@ from click.core import ParameterSource
 from thestral import __version__
 from thestral._csrc import ffi, lib
 from thestral.config import Config, default_of, options
-from thestral.config.files import load_environment, read_settings
+from thestral.config.environment import load_environment
+from thestral.config.files import read_settings
 from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.process import init

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from thestral.config import Config
 from thestral.errors import ThestralError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.process.server import Server
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.base import Worker
 
 from thestral.config import Config
-from thestral.logging import access_logger, error_logger
+from thestral.logging.loggers import access_logger, error_logger
 from thestral.net import tls
 from thestral.net.sockets import duplicate
 from thestral.process.leaving import left_in_time

@@ -12,7 +12,7 @@ import pytest
 
 import thestral.process.lifespan
 from thestral.errors import LifespanError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.process.lifespan import Lifespan
 
 # What an application may raise that looks at its scope and knows no lifespan.

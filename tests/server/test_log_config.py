@@ -12,17 +12,11 @@ import pytest
 from thestral import Config
 from thestral.config import LOGGING_CONFIG
 from thestral.errors import ConfigError
-from thestral.logging import (
-    AccessFormatter,
-    DefaultFormatter,
-    Refusals,
-    access_logger,
-    configure,
-    error_logger,
-    request_id,
-    title_of,
-)
-from thestral.logging.setup import shared_logger
+from thestral.logging.formatters import AccessFormatter, DefaultFormatter
+from thestral.logging.loggers import access_logger, error_logger, shared_logger
+from thestral.logging.names import request_id, title_of
+from thestral.logging.refusals import Refusals
+from thestral.logging.setup import configure
 
 NAMES = ["uvicorn", "uvicorn.error", "uvicorn.access"]
 OTHER_NAMES = ["thestral", "thestral.error", "thestral.access"]

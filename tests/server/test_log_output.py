@@ -15,7 +15,8 @@ import threading
 import pytest
 from support import PATIENCE
 
-from thestral.logging import error_logger, output
+from thestral.logging import output
+from thestral.logging.loggers import error_logger
 from thestral.logging.output import BoundedStreamHandler
 
 CAPACITY = 65536  # bytes of a pipe

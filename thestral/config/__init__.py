@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from thestral.config.environment import load_environment
 from thestral.config.option import (
     ABOVE_ZERO,
     LARGEST_SIZE,
@@ -33,8 +34,8 @@ from thestral.config.option import (
     words,
 )
 from thestral.errors import ConfigError
-from thestral.logging import LOG_LEVELS
 from thestral.logging.format import DEFAULT, read_format
+from thestral.logging.loggers import LOG_LEVELS
 from thestral.logging.setup import LOGGING_CONFIG as LOGGING_CONFIG  # uvicorn's place for it
 from thestral.logging.setup import changed_default
 from thestral.net.forwarded import TRUSTED_BY_DEFAULT, TrustedPeers, checked_fields
@@ -297,8 +298,6 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.env_file is not None:
-            from thestral.config.files import load_environment  # which needs this module
-
             load_environment(os.fspath(self.env_file))
         if self.callback_notify is not None and not callable(self.callback_notify):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Settings from files: thestral.toml, [tool.thestral] of pyproject.toml, a file of variables."""
+"""Options from files: thestral.toml, or [tool.thestral] in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import os
 from typing import Any
 
 from thestral.config import options
+from thestral.config.environment import files_read
 from thestral.errors import ConfigError
-from thestral.logging import error_logger
 
 OWN_FILE = "thestral.toml"
 PROJECT_FILE = "pyproject.toml"
-
-files_read: list[str] = []  # in this process; SIGHUP says that it does not read them again
 
 
 def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
@@ -75,28 +73,3 @@ def known(table: Any, path: str) -> dict[str, Any]:
         one = field in lists and not isinstance(value, list)
         values[field] = [value] if one else value
     return values
-
-
-def load_environment(path: str) -> None:
-    """Set variables from a file of NAME=VALUE lines; those that are set already stay.
-
-    Raises:
-        ConfigError: there is no such file, or python-dotenv is not installed.
-    """
-    try:
-        from dotenv import load_dotenv
-    except ImportError:
-        raise ConfigError(
-            "env_file", "needs the python-dotenv package: pip install 'thestral[standard]'"
-        ) from None
-    if not os.path.isfile(path):
-        raise ConfigError("env_file", f"{path!r} is not a file")
-    load_dotenv(path)
-    files_read.append(path)
-
-
-def say_not_read_again() -> None:
-    """Name the files that a reload does not read, if there are any."""
-    if files_read:
-        shown = ", ".join(repr(path) for path in dict.fromkeys(files_read))
-        error_logger.info("Not read again until the server is started anew: %s", shown)

@@ -7,9 +7,14 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
 
 from thestral.errors import ConfigError
+from thestral.logging.format import DEFAULT
+from thestral.logging.formatters import AccessFormatter, DefaultFormatter
+from thestral.logging.loggers import SharedLogger, access_logger, error_logger, server_logger
+from thestral.logging.output import BoundedStreamHandler, bound_last_resort
 
 if TYPE_CHECKING:
     import configparser
@@ -41,12 +46,12 @@ LOGGING_CONFIG: dict[str, Any] = {
     "handlers": {
         "default": {
             "formatter": "default",
-            "class": "thestral.logging.output.BoundedStreamHandler",
+            "class": "thestral.logging.BoundedStreamHandler",
             "stream": "ext://sys.stderr",
         },
         "access": {
             "formatter": "access",
-            "class": "thestral.logging.output.BoundedStreamHandler",
+            "class": "thestral.logging.BoundedStreamHandler",
             "stream": "ext://sys.stdout",
         },
     },
@@ -57,50 +62,9 @@ LOGGING_CONFIG: dict[str, Any] = {
     },
 }
 UNCHANGED = copy.deepcopy(LOGGING_CONFIG)
-
-
-class SharedLogger(logging.Logger):
-    """One of the two objects of a logger that stands in logging's table under two names: they have
-    all attributes in common.
-
-    dictConfig and fileConfig disable, one by one, the loggers that they do not name. Once a
-    configuration has named loggers of one kind, those of the other kind disable nothing, or the
-    names that it leaves out would silence those that it uses.
-    """
-
-    # Whether a configuration has named the loggers by their first names, or by the second ones.
-    first_names_used: ClassVar[bool | None] = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "disabled":
-            is_first = logging.getLogger(self.name) is self
-            if not value:
-                SharedLogger.first_names_used = is_first
-            elif SharedLogger.first_names_used not in (None, is_first):
-                return
-        super().__setattr__(name, value)
-
-
-def shared_logger(name: str, other_name: str) -> logging.Logger:
-    """The logger of a name, with another name.
-
-    The program may hold loggers of both names already, and have set them up: both stay valid.
-    """
-    logger = logging.getLogger(name)
-    other = logging.getLogger(other_name)
-    for handler in other.handlers:
-        logger.addHandler(handler)
-    for condition in other.filters:
-        logger.addFilter(condition)
-    logger.setLevel(other.level or logger.level)
-    logger.propagate = logger.propagate and other.propagate
-    kind = type(logger)
-    shared: Any = SharedLogger
-    if kind is not logging.Logger:  # of logging.setLoggerClass()
-        shared = type(kind.__name__, (SharedLogger, kind), {})
-    logger.__class__ = other.__class__ = shared
-    other.__dict__ = logger.__dict__
-    return logger
+# Of LOGGING_CONFIG; the streams as they are when logging is configured.
+FORMATTERS = {f"{OWN_MODULE}{kind.__name__}": kind for kind in (DefaultFormatter, AccessFormatter)}
+STREAMS = {"ext://sys.stderr": lambda: sys.stderr, "ext://sys.stdout": lambda: sys.stdout}
 
 
 def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparser.RawConfigParser:
@@ -224,3 +188,68 @@ def unusable(shown: str, error: Exception) -> ConfigError:
 def changed_default() -> dict[str, Any] | None:
     """LOGGING_CONFIG if the program has changed it."""
     return copy.deepcopy(LOGGING_CONFIG) if LOGGING_CONFIG != UNCHANGED else None
+
+
+class LoggingOptions(Protocol):
+    """The fields of Config that logging is set up by."""
+
+    log_config: Any
+    use_colors: bool | None
+    access_log: bool
+    access_log_format: str
+
+    @property
+    def log_level_number(self) -> int | None: ...
+
+
+def configure(options: LoggingOptions) -> None:
+    """Set logging up as the options say.
+
+    Raises:
+        ConfigError: log_config cannot be used.
+    """
+    given = options.log_config
+    if given is not None and not given:
+        apply_own(own_config(options), options.use_colors)
+    elif given:
+        content = read_log_config(given)
+        shown = repr(given) if isinstance(given, str) else "the dict given"
+        apply_log_config(content, options.use_colors, shown)
+    if given is not None:
+        bound_last_resort()
+        SharedLogger.first_names_used = None  # the program may disable them by either name
+    level = options.log_level_number
+    if level is not None:
+        for logger in (error_logger, access_logger, server_logger):
+            logger.setLevel(level)
+    if not options.access_log:
+        access_logger.handlers = []
+        access_logger.propagate = False
+
+
+def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
+    """What logging.config does with LOGGING_CONFIG; most servers start without importing that."""
+    handlers = {}
+    for name, spec in content["handlers"].items():
+        handler: logging.Handler = logging.NullHandler()
+        if "stream" in spec:
+            handler = BoundedStreamHandler(STREAMS[spec["stream"]]())
+            formatter = content["formatters"][spec["formatter"]]
+            kind = FORMATTERS[formatter["()"]]
+            handler.setFormatter(kind(formatter["fmt"], use_colors=use_colors))
+        handlers[name] = handler
+    for name, spec in content["loggers"].items():
+        logger = logging.getLogger(name)
+        logger.handlers = [handlers[of] for of in spec.get("handlers", ())]
+        logger.setLevel(spec["level"])
+        logger.propagate = spec.get("propagate", True)
+        logger.disabled = False
+
+
+def own_config(options: LoggingOptions) -> dict[str, Any]:
+    own = copy.deepcopy(UNCHANGED)
+    for name, stream in (("default", sys.stderr), ("access", sys.stdout)):
+        if stream is None:  # the process was started with it closed
+            own["handlers"][name] = {"class": "logging.NullHandler"}
+    own["formatters"]["access"]["fmt"] = LINE_FORMATS[options.access_log_format == DEFAULT]
+    return own

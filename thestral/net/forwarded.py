@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from thestral._csrc import lib
 from thestral.errors import ConfigError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 
 # A peer's or listener's host and port, as in a scope.
 Address = tuple[str, int | None]

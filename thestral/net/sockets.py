@@ -11,14 +11,11 @@ import socket
 import stat
 import time
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from thestral._core.socket import drop_syn
 from thestral.errors import BindError
-from thestral.logging import error_logger
-
-if TYPE_CHECKING:
-    from thestral.config import Config
+from thestral.logging.loggers import error_logger
 
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
 FIRST_PASSED = 3  # sd_listen_fds(3): descriptors that systemd hands over begin here
@@ -63,7 +60,21 @@ def identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def open_all(config: Config) -> list[socket.socket]:
+class Addresses(Protocol):
+    """The fields of Config that say what to listen on."""
+
+    fd: int | None
+    uds: str | None
+    uds_permissions: str
+    port: int
+    reuse_port: bool
+    tcp_keepalive: float
+
+    @property
+    def hosts(self) -> Sequence[str]: ...
+
+
+def open_all(config: Addresses) -> list[socket.socket]:
     """The sockets that the options ask for, bound; nothing listens yet but what was given so.
 
     systemd's sockets come first, then --fd, then --uds, then --host and --port.
@@ -88,7 +99,7 @@ def open_all(config: Config) -> list[socket.socket]:
     return sockets
 
 
-def bind_hosts(config: Config) -> list[socket.socket]:
+def bind_hosts(config: Addresses) -> list[socket.socket]:
     """Every address of every host, on one port. One that was free for the first and is taken for
     another is given up for a new one.
 

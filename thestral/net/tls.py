@@ -18,7 +18,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from thestral.errors import ConfigError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.net.certificate import Certificate, read_certificate
 
 if TYPE_CHECKING:

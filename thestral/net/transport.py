@@ -38,7 +38,7 @@ from thestral._core.socket import (
     socket_error,
     system_error,
 )
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 
 if TYPE_CHECKING:
     from thestral._core.http1 import ResponseWriter

@@ -12,7 +12,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ImportFailedError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.types import ASGIApplication
 
 if TYPE_CHECKING:

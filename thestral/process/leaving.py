@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Protocol
 
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

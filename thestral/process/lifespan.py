@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thestral.errors import LifespanError, LocalProtocolError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.types import ASGIApplication
 
 # Set in the context that requests run in, too.

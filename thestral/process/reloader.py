@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from thestral.errors import ConfigError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 
 if TYPE_CHECKING:
     from thestral.config import Config

@@ -18,13 +18,14 @@ from types import FrameType
 from typing import Any
 
 from thestral.config import Config
-from thestral.config.files import say_not_read_again
+from thestral.config.environment import say_not_read_again
 from thestral.errors import ConfigError
-from thestral.logging import configure, error_logger
+from thestral.logging.loggers import error_logger
+from thestral.logging.setup import configure
 from thestral.net import sockets as listening
 from thestral.net import tls
 from thestral.net.listeners import Listeners
-from thestral.process import systemd as notify
+from thestral.process import systemd
 from thestral.process.importer import load_application
 from thestral.process.lifespan import Lifespan
 from thestral.process.loop import CANCEL_GRACE, finish_loop, loop_factory
@@ -241,7 +242,7 @@ class Server:
         self._wake()  # somebody may have asked for the end already
         error_logger.info("Started server process [%d]", os.getpid())
         if self.has_manager:
-            notify.starting(longest_start(self.config))
+            systemd.starting(longest_start(self.config))
         self.certificates = self.load_certificates()
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
@@ -295,7 +296,7 @@ class Server:
             if calling is not None:
                 calling.cancel()
             if self.has_manager:
-                notify.stopping(longest_stop(self.config))
+                systemd.stopping(longest_stop(self.config))
             if self.config.shutdown_delay and not self._force_exit:
                 await self._delay_shutdown()
             await listeners.stop()
@@ -344,15 +345,15 @@ class Server:
         for sock in self.sockets:
             url = listening.url(sock, self.config.is_ssl)
             error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
-        notify.ready()
+        systemd.ready()
         self._feed_watchdog()
 
     def _feed_watchdog(self) -> None:
         """Tell systemd's watchdog that the loop runs, if it asks."""
-        interval = notify.watchdog_interval()
+        interval = systemd.watchdog_interval()
         if interval is not None:
             assert self._loop is not None
-            notify.notify("WATCHDOG=1")
+            systemd.notify("WATCHDOG=1")
             self._loop.call_later(interval, self._feed_watchdog)
 
     def say_waiting(self, count: int) -> None:
@@ -458,13 +459,13 @@ class Server:
 
     def _renew_certificates(self) -> None:
         error_logger.info("Received SIGHUP")
-        notify.reloading()
+        systemd.reloading()
         if self.certificates is not None:
             self.certificates.reload()
         else:
             error_logger.warning("Nothing to reload: without workers only certificates can be")
         say_not_read_again()
-        notify.ready()
+        systemd.ready()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from thestral._csrc import lib
 from thestral.errors import Terminated
-from thestral.logging import error_logger, reopen_files
+from thestral.logging.files import reopen_files
+from thestral.logging.loggers import error_logger
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.getsignal() gives it
 

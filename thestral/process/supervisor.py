@@ -24,12 +24,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from thestral.config import Config
-from thestral.config.files import say_not_read_again
+from thestral.config.environment import say_not_read_again
 from thestral.errors import BindError, ConfigError, WorkerError
-from thestral.logging import configure, error_logger
+from thestral.logging.loggers import error_logger
+from thestral.logging.setup import configure
 from thestral.net import sockets as listening
 from thestral.net import tls
-from thestral.process import systemd as notify
+from thestral.process import systemd
 from thestral.process.health import Watch, resident_size
 from thestral.process.heartbeat import Heartbeat, beat_interval
 from thestral.process.importer import load_application
@@ -179,7 +180,7 @@ class Supervisor:
         try:
             with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
-                notify.starting(longest_start(self.config))
+                systemd.starting(longest_start(self.config))
                 set_title("supervisor")
                 if self.config.preload:
                     requests = dict.fromkeys(filter(is_free, REQUESTS), self._note_signal)
@@ -207,7 +208,7 @@ class Supervisor:
     # --- The loop -----------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        watchdog = notify.watchdog_interval()
+        watchdog = systemd.watchdog_interval()
         timeout = min(PATROL, watchdog or PATROL, beat_interval(self.config.timeout_worker_blocked))
         while not self._stopping or self._workers:
             self._grow_and_shrink()
@@ -218,7 +219,7 @@ class Supervisor:
             self._reap()
             self._patrol()
             if watchdog and all(worker.watch.turns or worker.stopping for worker in self._workers):
-                notify.notify("WATCHDOG=1")
+                systemd.notify("WATCHDOG=1")
 
     @contextlib.contextmanager
     def _waking(self) -> Generator[None]:
@@ -442,11 +443,11 @@ class Supervisor:
         serving = [other for other in self._workers if other.ready and not other.stopping]
         if len(serving) >= self._target and not self._roll:
             self._rolling = False
-            notify.ready()
+            systemd.ready()
 
     def roll(self) -> None:
         """Replace every worker, one by one, each new one ready before the old one stops."""
-        notify.reloading()
+        systemd.reloading()
         self._rolling = True
         if self._directory is not None and not self.config.preload:
             enter_again(self._directory)
@@ -464,14 +465,14 @@ class Supervisor:
             error_logger.error("Rolling restart given up: the old workers go on")
             self._roll.clear()
             self._rolling = False
-            notify.ready()
+            systemd.ready()
 
     # --- Workers go ---------------------------------------------------------------------------
 
     def _stop(self, *, wait: bool = True) -> None:
         again = self._stopping
         if not again:
-            notify.stopping(longest_stop(self.config))
+            systemd.stopping(longest_stop(self.config))
         self._stopping = True
         # The last worker that closes them ends the port: who comes later is refused at once, and
         # does not wait in a queue that nobody will take anything from.

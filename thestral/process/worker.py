@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from thestral.errors import Terminated, ThestralError
-from thestral.logging import error_logger, reopen_files
+from thestral.logging.files import reopen_files
+from thestral.logging.loggers import error_logger
 from thestral.net import tls
 from thestral.process.heartbeat import beat_interval
 from thestral.process.leaving import flush_output, left_in_time

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
-from thestral.logging import AccessFormatter, access_logger, error_logger, request_id
 from thestral.logging.format import DEFAULT, Atom, is_json, read_format
+from thestral.logging.formatters import AccessFormatter
+from thestral.logging.loggers import access_logger, error_logger
+from thestral.logging.names import request_id
 from thestral.logging.output import (
     BATCH,
     READER_PATIENCE,

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.coroutine import is_held_once
 from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
-from thestral.logging import error_logger, title_of
+from thestral.logging.loggers import error_logger
+from thestral.logging.names import title_of
 from thestral.net.transport import Protocol, SocketTransport
 from thestral.protocol.exchange import Exchange
 from thestral.types import Headers
@@ -511,7 +512,7 @@ class Cycle:
 
     def sending(self, message: Any) -> Sending:
         context = self.context
-        sending = context.spare_sending
+        sending: Sending = context.spare_sending
         if sending is not None and is_held_once(sending):
             context.spare_sending = None
             sending.taken = False

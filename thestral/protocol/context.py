@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from thestral._core.coroutine import this_thread
 from thestral._core.head import Template
 from thestral.errors import LocalProtocolError
-from thestral.logging import Refusals
+from thestral.logging.refusals import Refusals
 from thestral.protocol.access import AccessLog
 from thestral.protocol.clock import Clock, Timeouts
 from thestral.protocol.phases import waits_of
@@ -21,11 +21,29 @@ from thestral.protocol.turn import Turn
 if TYPE_CHECKING:
     from thestral.config import Config
     from thestral.net.tls import Certificates
-    from thestral.protocol.connection import Connection, Cycle, Sending
     from thestral.types import ASGIApplication
 
 # Extensions that HTTP/1.0 has no place for.
 HTTP_1_1_EXTENSIONS = ("http.response.early_hint", "http.response.trailers")
+
+
+class Open(Protocol):
+    """What the worker asks of a connection."""
+
+    def check_deadlines(self, now: float) -> None: ...
+    def drain(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class AtWork(Protocol):
+    """What the worker asks of a cycle whose application is at work."""
+
+    task: asyncio.Task[None] | None
+    deadline: float
+
+    def on_timeout(self) -> None: ...
+    def cancel(self) -> None: ...
+    def title(self) -> str: ...
 
 
 class WorkerContext:
@@ -72,8 +90,8 @@ class WorkerContext:
         self.refusals = Refusals()
         self._make_templates()
         self._look_at_the_loop()
-        self.connections: set[Connection] = set()
-        self.cycles: set[Cycle] = set()
+        self.connections: set[Open] = set()
+        self.cycles: set[AtWork] = set()
         self.running = 0
         self.total_requests = 0
         self.max_requests = with_jitter(config)
@@ -110,21 +128,21 @@ class WorkerContext:
             "context": None,
             "eager_start": True,
         }
-        self.spare_sending: Sending | None = None  # the last that was through, for the next message
+        self.spare_sending: Any = None  # the last that was through, for the next message
         # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
         # so that an application could fill the memory; uvloop's does.
         self.gathers = type(self.loop).__module__.startswith("uvloop")
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Open) -> None:
         """Count a connection in; the first one starts the clock."""
         self.connections.add(connection)
         self.clock.start()
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: Open) -> None:
         self.connections.discard(connection)
         self._look_for_the_end()
 
-    def discard_cycle(self, cycle: Cycle) -> None:
+    def discard_cycle(self, cycle: AtWork) -> None:
         """Its application has returned."""
         self.cycles.discard(cycle)
         self._look_for_the_end()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected, LocalProtocolError
-from thestral.logging import error_logger
+from thestral.logging.loggers import error_logger
 from thestral.protocol.connection import Cycle
 
 if TYPE_CHECKING:

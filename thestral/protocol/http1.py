@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
 from thestral._core.log import monotonic
 from thestral.errors import RemoteProtocolError
-from thestral.logging import client_address
+from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection, Stream
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short

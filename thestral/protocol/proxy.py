@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import ffi, lib
 from thestral.errors import RemoteProtocolError
-from thestral.logging import client_address
+from thestral.logging.names import client_address
 from thestral.net.certificate import escaped
 from thestral.net.forwarded import Proxied, plain_address
 from thestral.net.tls import VERSION_NUMBERS, known_suites

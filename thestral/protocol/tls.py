@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import RemoteProtocolError
-from thestral.logging import client_address
+from thestral.logging.names import client_address
 from thestral.net.transport import Protocol, SocketTransport
 from thestral.protocol.connection import Connection
 from thestral.protocol.http1 import HTTP1Connection

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.websocket import Event, FrameParser, FrameWriter, is_close_code
 from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
-from thestral.logging import client_address, error_logger
+from thestral.logging.loggers import error_logger
+from thestral.logging.names import client_address
 from thestral.protocol.connection import Cycle
 from thestral.protocol.cycle import (
     PLAIN_TEXT,

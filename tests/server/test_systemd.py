@@ -14,7 +14,7 @@ from load import APP, ask_aside, workers
 from process import Command
 from support import PATIENCE, wait_until
 
-from thestral.process import systemd as notify
+from thestral.process import systemd
 from thestral.process.health import LATE
 
 WATCHDOG = "WATCHDOG=1"
@@ -172,15 +172,15 @@ def test_manager_that_does_not_read_holds_nobody_up(tmp_path, monkeypatch):
     with Manager(tmp_path / "notify") as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", manager.path)
         for _ in range(1000):  # more than any queue of datagrams takes
-            notify.notify(WATCHDOG)
-        notify.stopping(1.0)
+            systemd.notify(WATCHDOG)
+        systemd.stopping(1.0)
         assert manager.hear() == WATCHDOG
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/no/such/socket", "@none", "/" + "x" * 200])
 def test_nobody_there_is_no_error(monkeypatch, address):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notify.ready()
+    systemd.ready()
 
 
 @pytest.mark.parametrize(
@@ -200,4 +200,4 @@ def test_watchdog_interval(monkeypatch, usec, pid, interval):
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
     else:
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
-    assert notify.watchdog_interval() == interval
+    assert systemd.watchdog_interval() == interval
