@@ -310,13 +310,24 @@ def test_interrupt_holds_no_answer_back(kind, call):
 
 def test_interrupt_where_answers_leave_loses_none_that_comes_meanwhile():
     """An answer that is written where others leave within a turn is held as well."""
+    loop = asyncio.new_event_loop()
+    # On a busy machine the turn may be late already when it begins, and then no answer waits.
+    assert any(interrupted_where_answers_leave(loop) for _ in range(50))
+    loop.close()
+
+
+def interrupted_where_answers_leave(loop):
+    """Whether the first answer waited, left behind the second and was interrupted there; then
+    nothing was lost.
+    """
     crowd = other = None
 
     class Paused(Member):
         def pause_writing(self):
             super().pause_writing()
-            other.transport.write(b"!")
-            raise KeyboardInterrupt
+            if other is not None:
+                other.transport.write(b"!")
+                raise KeyboardInterrupt
 
     def answer(transport, number):
         nonlocal other
@@ -341,10 +352,12 @@ def test_interrupt_where_answers_leave_loses_none_that_comes_meanwhile():
             assert await crowd.place.read(one, 1) == b"!"
         await crowd.place.__aexit__()
 
-    loop = asyncio.new_event_loop()
     loop.run_until_complete(begin())
     crowd.ask()
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(asyncio.sleep(5))
-    loop.run_until_complete(rest())
-    loop.close()
+    try:
+        loop.run_until_complete(until(lambda: len(crowd.called) == MANY))
+    except KeyboardInterrupt:
+        loop.run_until_complete(rest())
+        return True
+    loop.run_until_complete(crowd.place.__aexit__())
+    return False

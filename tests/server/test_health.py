@@ -180,8 +180,9 @@ STUCK = {
         3,
     ),
     "beside a thread that was seen only at work": (
-        "repeat(lambda: time.sleep(0.02) if done.qsize() else None)",
-        "done.put(1)\nlock.acquire()",
+        # A list, and not a queue, for whose lock the thread could be met waiting.
+        "asked = []\nrepeat(lambda: time.sleep(0.02) if asked else None)",
+        "asked.append(1)\nlock.acquire()",
         3,
     ),
     "beside poll": ("repeat(poll)", "lock.acquire()", 3),
