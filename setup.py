@@ -53,8 +53,8 @@ COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules that a plain request does not run through are made small: a third of their size.
 # Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
 SMALL = {"thestral._core.errors", "thestral.protocol.access", "thestral.net.transport"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("context", "proxy", "settings", "tls")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("turn", "websocket")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("context", "preamble", "proxy", "settings")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # One static library, linked into each module. llhttp's code is not ours to warn about.

@@ -152,6 +152,13 @@ def test_a_circle_is_found(tmp_path):
     assert len(circle(tmp_path)) == 4
 
 
+@pytest.mark.parametrize("name", ["preamble", "proxy", "tls"])
+def test_what_stands_in_front_of_http_does_not_know_what_follows(name):
+    """protocols.py does: what a connection speaks next is chosen in one place."""
+    protocols = {f"thestral.protocol.{other}" for other in ("http1", "protocols", "proxy", "tls")}
+    assert imports(ROOT)[f"thestral.protocol.{name}"] & protocols == set()
+
+
 def test_c_knows_no_python_and_allocates_in_one_place():
     for path in (ROOT / "csrc").glob("*.[ch]"):
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)

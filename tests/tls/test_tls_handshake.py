@@ -22,6 +22,8 @@ from support import (
 )
 from tls_client import TLSClient
 
+from thestral.protocol import protocols
+
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -134,6 +136,24 @@ def test_ciphers(serve, shared):
     client.set_ciphers("ECDHE+AES128")
     with pytest.raises(ssl.SSLError, match="handshake failure"):
         running.connect(client=client)
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(["h3", "http/1.1"], "http/1.1"), ([], None)])
+def test_alpn_chooses_the_connection_above(serve, shared, monkeypatch, offered, chosen):
+    told = []
+
+    def new_http(context, alpn):
+        told.append(alpn)
+        return protocols.HTTP1Connection(context)
+
+    monkeypatch.setattr(protocols, "new_http", new_http)
+    client = shared.client()
+    if offered:
+        client.set_alpn_protocols(offered)
+    with serve(hello).connect(client=client) as sock:
+        sock.sendall(GET_CLOSE)
+        assert read_all(sock).endswith(b"hello")
+    assert told == [chosen]
 
 
 @pytest.mark.parametrize(

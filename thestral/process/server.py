@@ -42,7 +42,7 @@ from thestral.process.signals import (
     terminated_quietly,
 )
 from thestral.protocol.context import WorkerContext
-from thestral.protocol.proxy import new_connection
+from thestral.protocol.protocols import new_connection
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.

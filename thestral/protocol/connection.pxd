@@ -43,6 +43,7 @@ cdef class Connection(Protocol):
     cpdef bint trusts_peer(self) except -1
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
+    cpdef object refuse(self, object error)
     cdef ResponseWriter output(self)
     cdef object append(self, bytes data)
     cdef bint copies(self, Py_ssize_t size) noexcept

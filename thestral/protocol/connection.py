@@ -27,6 +27,7 @@ from thestral.types import Headers
 if TYPE_CHECKING:
     from thestral._core.http1 import ResponseWriter
     from thestral._core.socket import ReadBuffer
+    from thestral.errors import RemoteProtocolError
     from thestral.net.forwarded import Proxied
     from thestral.protocol.context import WorkerContext
 
@@ -111,11 +112,26 @@ class Connection(Protocol):
             self.client, self.server
         )
 
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        raise NotImplementedError
+
     def data_received(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def eof_received(self) -> bool:
+        """The peer sends no more; false closes the connection."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.context.discard(self)
+
     def receive_from(self, buffer: ReadBuffer) -> None:
         self.data_received(buffer.take())
+
+    def refuse(self, error: RemoteProtocolError) -> None:
+        """Answer bytes that a Preamble has seen, and that are not this protocol's."""
+        raise NotImplementedError
 
     # --- Output -------------------------------------------------------------------------------
 

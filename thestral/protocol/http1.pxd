@@ -67,7 +67,6 @@ cdef class HTTP1Connection(Connection):
     cdef object _take_body(self)
     cdef object _next(self)
     cdef object _write_refusal(self, HTTP1Stream stream, object error)
-    cpdef object refuse(self, object error)
     @cython.locals(stream=HTTP1Stream)
     cdef object _refuse(self, object error)
     cdef object hang_up(self)

@@ -352,7 +352,6 @@ class HTTP1Connection(Connection):
     # --- Refusing -----------------------------------------------------------------------------
 
     def refuse(self, error: RemoteProtocolError) -> None:
-        """Answer bytes that are not HTTP at all: whoever accepted the connection has seen them."""
         if not self.has_ended():  # as one connection too many
             self._refuse(error)
 

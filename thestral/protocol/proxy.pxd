@@ -1,12 +1,13 @@
+cimport cython
+
 from thestral.protocol.connection cimport Connection
-from thestral.protocol.context cimport WorkerContext
-from thestral.protocol.http1 cimport HTTP1Connection
+from thestral.protocol.preamble cimport Preamble
 
 
-cdef class ProxyHandshake(Connection):
+cdef class ProxyHandshake(Preamble):
     cdef bytes _received
 
     cpdef object data_received(self, bytes data)
-    cdef object _hand_over(self, object proxied, bytes rest)
-    cdef object _make_way(self, object connection)
+    @cython.locals(connection=Connection)
+    cdef object _complete(self, object proxied, bytes rest)
     cdef object _fail(self, int status, bytes data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thestral._csrc import ffi, lib
@@ -15,27 +16,15 @@ from thestral.logging.names import client_address
 from thestral.net.certificate import escaped
 from thestral.net.forwarded import Proxied, plain_address
 from thestral.net.tls import VERSION_NUMBERS, known_suites
-from thestral.protocol.connection import Connection
-from thestral.protocol.http1 import HTTP1Connection
-from thestral.protocol.phases import DRAIN_GRACE
-from thestral.protocol.tls import TLSHandshake
+from thestral.protocol.preamble import Preamble
 
 if TYPE_CHECKING:
     from thestral.net.forwarded import Address
+    from thestral.protocol.connection import Connection
     from thestral.protocol.context import WorkerContext
 
 
-def new_connection(context: WorkerContext) -> Connection:
-    """What an accepted connection begins as."""
-    return ProxyHandshake(context) if context.settings.proxy_protocol else behind_proxy(context)
-
-
-def behind_proxy(context: WorkerContext) -> TLSHandshake | HTTP1Connection:
-    """What a connection is once its ends are known."""
-    return HTTP1Connection(context) if context.certificates is None else TLSHandshake(context)
-
-
-class ProxyHandshake(Connection):
+class ProxyHandshake(Preamble):
     """A connection until the PROXY head is complete; then one of the next protocol takes its place,
     with what the head says of the client.
 
@@ -43,8 +32,12 @@ class ProxyHandshake(Connection):
     section 2 asks.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
-        super().__init__(context)
+    def __init__(
+        self,
+        context: WorkerContext,
+        successor: Callable[[WorkerContext, str | None], Connection],
+    ) -> None:
+        super().__init__(context, successor)
         self._received = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -52,59 +45,35 @@ class ProxyHandshake(Connection):
         if self.context.settings.trusted.trusts_peer(self.client, self.server):
             self.deadline = self.context.clock.after(self.context.timeouts.head)
         else:
-            self._hand_over(None, b"")
+            self._complete(None, b"")
 
     def data_received(self, data: bytes) -> None:
         data = self._received + data  # bounded by TH_PROXY_HEAD_MAX
         head = ffi.new("th_proxy *")
         size = lib.th_proxy_read(data, len(data), head)
         if size > 0:
-            self._hand_over(proxied_by(data, head), data[size:])
+            self._complete(proxied_by(data, head), data[size:])
         elif size == 0:
             self._received = data
         else:
             self._fail(size, data)
 
-    def _hand_over(self, proxied: Proxied | None, rest: bytes) -> None:
-        connection = behind_proxy(self.context)
-        connection.proxied = proxied
-        self._make_way(connection)
-        if self.context.draining:
-            connection.drain()
+    def _complete(self, proxied: Proxied | None, rest: bytes) -> None:
+        self.proxied = proxied
+        connection = self.hand_over(self.transport, None)
         if rest:
             connection.data_received(rest)
-
-    def _make_way(self, connection: TLSHandshake | HTTP1Connection) -> None:
-        self.context.discard(self)
-        self.lost = True  # for us
-        self.transport.set_protocol(connection)
-        connection.connection_made(self.transport)
 
     def _fail(self, status: int, data: bytes) -> None:
         """A trusted peer without a head is a mistake in a configuration: say so where it shows."""
         reason = f"{ffi.string(lib.th_status_text(status)).decode()} from a trusted proxy"
         if self.context.certificates is None:
-            connection = HTTP1Connection(self.context)
-            self._make_way(connection)
-            connection.refuse(RemoteProtocolError(400, reason, data[:64]))
+            self.refuse_as_http(RemoteProtocolError(400, reason, data[:64]))
         else:
             client = client_address(self) or "a client"
             context = self.context
             context.refusals.info(context.clock.now, "Refused %s: %s", client, reason)
             self.abort()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self.context.discard(self)
-
-    def drain(self) -> None:
-        self.deadline = min(self.deadline, self.context.clock.after(DRAIN_GRACE))
-
-    def on_deadline(self) -> None:
-        self.abort()
 
 
 def proxied_by(data: bytes, head: Any) -> Proxied | None:

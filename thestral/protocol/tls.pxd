@@ -2,14 +2,17 @@ cimport cython
 
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.connection cimport Connection
-from thestral.protocol.http1 cimport HTTP1Connection
+from thestral.protocol.preamble cimport Preamble
 from thestral.net.transport cimport Protocol, SocketTransport
 
 cdef Py_ssize_t GATHER_MAX
 cdef int HANDSHAKE_RECORD
 
 
-cdef class TLSHandshake(Connection):
+cdef class TLSTransport
+
+
+cdef class TLSHandshake(Preamble):
     cdef object _contexts
     cdef object _incoming
     cdef object _outgoing
@@ -19,8 +22,8 @@ cdef class TLSHandshake(Connection):
 
     cpdef object data_received(self, bytes data)
     cdef object _flush(self)
+    @cython.locals(transport=TLSTransport)
     cdef object _complete(self)
-    cdef object _refuse_plain(self, bytes data)
     cdef object _fail(self, object error)
 
 
@@ -28,7 +31,7 @@ cdef class TLSTransport(Protocol):
     cdef public dict tls
     cdef object _below
     cdef SocketTransport _owned
-    cdef HTTP1Connection _above
+    cdef Connection _above
     cdef object _secure
     cdef object _inner
     cdef object _incoming
@@ -37,7 +40,7 @@ cdef class TLSTransport(Protocol):
     cdef bint _ended
     cdef bint _closed
 
-    cdef object begin(self, HTTP1Connection above)
+    cdef object begin(self)
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
     @cython.locals(data=bytes)

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from thestral.errors import RemoteProtocolError
 from thestral.logging.names import client_address
 from thestral.net.transport import Protocol, SocketTransport
-from thestral.protocol.connection import Connection
-from thestral.protocol.http1 import HTTP1Connection
-from thestral.protocol.phases import DRAIN_GRACE, LINGER_TIMEOUT
+from thestral.protocol.phases import LINGER_TIMEOUT
+from thestral.protocol.preamble import Preamble
 
 if TYPE_CHECKING:
     from thestral._core.socket import ReadBuffer
+    from thestral.protocol.connection import Connection
     from thestral.protocol.context import WorkerContext
 
 # Most plain text of a record (RFC 8446 section 5.1): one read takes a record whole, so that OpenSSL
@@ -34,15 +34,18 @@ GATHER_MAX = 256 * 1024  # bytes
 HANDSHAKE_RECORD = 22
 
 
-class TLSHandshake(Connection):
+class TLSHandshake(Preamble):
     """A connection until its handshake is complete; then a TLSTransport takes its place.
 
-    Made in place of an HTTP1Connection, which comes into being when the client has shown that it
-    speaks TLS.
+    The connection above that comes into being when the client has shown that it speaks TLS.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
-        super().__init__(context)
+    def __init__(
+        self,
+        context: WorkerContext,
+        successor: Callable[[WorkerContext, str | None], Connection],
+    ) -> None:
+        super().__init__(context, successor)
         assert context.certificates is not None
         self._contexts = context.certificates.current()
         self._incoming = ssl.MemoryBIO()
@@ -63,7 +66,8 @@ class TLSHandshake(Connection):
         if not self._begun:
             self._begun = True
             if data[0] != HANDSHAKE_RECORD:
-                self._refuse_plain(data)
+                reason = "plain HTTP on a TLS port; use https://"
+                self.refuse_as_http(RemoteProtocolError(400, reason, data))
                 return
         self._incoming.write(data)
         try:
@@ -84,24 +88,11 @@ class TLSHandshake(Connection):
         agreed on.
         """
         self._flush()  # with the session's tickets
-        self.context.discard(self)
         transport = TLSTransport(self.transport, self._secure, self._incoming, self._outgoing)
         transport.tls = self._contexts.extension(self._secure)
         self.transport.set_protocol(transport)
-        connection = HTTP1Connection(self.context)
-        connection.proxied = self.proxied
-        transport.begin(connection)
-        self.lost = True  # for us
-
-    def _refuse_plain(self, data: bytes) -> None:
-        """The client speaks another protocol: answer what may be HTTP, in plain, as HTTP does."""
-        self.context.discard(self)
-        self.lost = True
-        connection = HTTP1Connection(self.context)
-        connection.proxied = self.proxied
-        self.transport.set_protocol(connection)
-        connection.connection_made(self.transport)
-        connection.refuse(RemoteProtocolError(400, "plain HTTP on a TLS port; use https://", data))
+        self.hand_over(transport, self._secure.selected_alpn_protocol())
+        transport.begin()
 
     def _fail(self, error: ssl.SSLError) -> None:
         """The client has been told by an alert; it may still be sending, and must read it first."""
@@ -116,16 +107,6 @@ class TLSHandshake(Connection):
             self.deadline = self.context.clock.after(LINGER_TIMEOUT)
             self.transport.write_eof()
 
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self.context.discard(self)
-
-    def drain(self) -> None:
-        self.deadline = min(self.deadline, self.context.clock.after(DRAIN_GRACE))
-
     def on_deadline(self) -> None:
         if self._failed:
             self.close_flushing()
@@ -135,7 +116,7 @@ class TLSHandshake(Connection):
             self.context.refusals.info(
                 self.context.clock.now, "TLS handshake with %s not completed in time", client
             )
-        self.abort()
+        Preamble.on_deadline(self)
 
 
 class TLSTransport(Protocol):
@@ -159,7 +140,7 @@ class TLSTransport(Protocol):
         self._owned: SocketTransport | None = None  # the same, if it is one of ours
         if isinstance(below, SocketTransport):
             self._owned = below
-        self._above: HTTP1Connection | None = None
+        self._above: Connection | None = None
         self._secure = secure
         # What the stdlib's SSLObject hands each call on to; private, and the same since 3.5.
         self._inner = getattr(secure, "_sslobj", secure)
@@ -169,12 +150,11 @@ class TLSTransport(Protocol):
         self._ended = False  # the client's side
         self._closed = False  # ours
 
-    def begin(self, above: HTTP1Connection) -> None:
-        """Join a connection, and give it what came with the handshake's end."""
+    def set_protocol(self, above: Connection) -> None:
         self._above = above
-        above.connection_made(self)  # type: ignore[arg-type]
-        if above.context.draining:
-            above.drain()
+
+    def begin(self) -> None:
+        """Give the connection above what came with the handshake's end."""
         if self._incoming.pending:
             self._decrypt()
 

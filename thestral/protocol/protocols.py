@@ -1,0 +1,38 @@
+"""Which protocols a connection speaks, one after the other: the PROXY protocol, TLS, HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.proxy import ProxyHandshake
+from thestral.protocol.tls import TLSHandshake
+
+if TYPE_CHECKING:
+    from thestral.protocol.connection import Connection
+    from thestral.protocol.context import WorkerContext
+
+
+def new_connection(context: WorkerContext) -> Connection:
+    """What an accepted connection begins as."""
+    if context.settings.proxy_protocol:
+        return ProxyHandshake(context, new_behind_proxy)
+    return new_behind_proxy(context, None)
+
+
+def new_behind_proxy(context: WorkerContext, alpn: str | None) -> Connection:
+    """What a connection is once its ends are known."""
+    if context.certificates is not None:
+        return TLSHandshake(context, new_http)
+    return new_http(context, alpn)
+
+
+def new_http(context: WorkerContext, alpn: str | None) -> Connection:
+    """What a connection is once its bytes are those of HTTP.
+
+    Args:
+        context: of the worker.
+        alpn: the protocol that client and server have agreed on (RFC 7301); None if they have not
+            spoken of it.
+    """
+    return HTTP1Connection(context)
