@@ -36,7 +36,7 @@ def request(data: bytes) -> Operation:
         parser.feed(data)
         while (event := parser.next_event()) != Event.NEED_DATA:
             if event == Event.HEAD:
-                parser.read_head({})
+                parser.read_head().fill({})
             elif event == Event.BODY:
                 parser.read_body()
 

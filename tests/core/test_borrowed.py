@@ -22,7 +22,7 @@ def drain(parser, most):
     while len(events) < most and (event := parser.next_event()) != Event.NEED_DATA:
         scope = {}
         if event == Event.HEAD:
-            parser.read_head(scope)
+            parser.read_head().fill(scope)
         events.append((event, scope, parser.read_body() if event == Event.BODY else b""))
     return events
 

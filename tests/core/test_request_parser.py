@@ -440,16 +440,45 @@ def test_attributes_of_a_head():
         b"Expect: 100-continue\r\n\r\n"
     )
     assert parser.next_event() == Event.HEAD
-    assert parser.content_length == 2**63 - 1
-    assert not parser.chunked
-    assert parser.expect_continue
-    assert not parser.upgrade
-    assert not parser.websocket
+    head = parser.read_head()
+    assert head.version == 11
+    assert head.content_length == 2**63 - 1
+    assert not head.chunked
+    assert head.expect_continue
+    assert not head.upgrade
+    assert not head.websocket
     parser = make_parser()
     parser.feed(CHUNKED)
     assert parser.next_event() == Event.HEAD
-    assert parser.chunked
-    assert parser.content_length == 0
+    head = parser.read_head()
+    assert head.chunked
+    assert head.content_length == 0
+
+
+@pytest.mark.parametrize(("minor", "version"), [(0, 10), (1, 11), (2, 11)])
+def test_version_of_a_head(minor, version):
+    parser = make_parser()
+    parser.feed(b"HEAD /a?b HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
+    assert parser.next_event() == Event.HEAD
+    head = parser.read_head()
+    assert head.version == version
+    assert head.http_version == f"1.{version - 10}"
+    assert head.head_only
+    assert (head.path, head.raw_path, head.query) == ("/a", b"/a", b"b")
+
+
+def test_head_outlives_its_parser():
+    parser = make_parser()
+    parser.feed(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert parser.next_event() == Event.HEAD
+    head = parser.read_head()
+    assert parser.next_event() == Event.END
+    parser.feed(b"PUT /b HTTP/1.0\r\n\r\n")
+    assert parser.next_event() == Event.HEAD
+    other = parser.read_head()
+    del parser
+    assert (head.method, head.raw_path, head.headers) == ("GET", b"/a", [(b"host", b"a")])
+    assert (other.method, other.raw_path, other.headers) == ("PUT", b"/b", [])
 
 
 def test_headers_are_a_list_of_pairs_of_bytes():
@@ -457,7 +486,7 @@ def test_headers_are_a_list_of_pairs_of_bytes():
     parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX-Unknown: b\r\n\r\n")
     assert parser.next_event() == Event.HEAD
     scope = {"kept": 1}
-    parser.read_head(scope)
+    parser.read_head().fill(scope)
     assert type(scope["headers"]) is list
     assert all(type(pair) is tuple for pair in scope["headers"])
     assert all(type(part) is bytes for pair in scope["headers"] for part in pair)

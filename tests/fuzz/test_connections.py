@@ -297,19 +297,17 @@ def requests_of(data: bytes, limits: ParserLimits) -> list[tuple[str, bytes, byt
     parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
     parser.feed(data)
     found: list[tuple[str, bytes, bytes | None]] = []
-    head: dict[str, Any] = {}
     body = b""
     try:
         while (event := parser.next_event()) != Event.NEED_DATA:
             if event == Event.HEAD:
-                head = {}
-                parser.read_head(head)
+                head = parser.read_head()
                 body = b""
-                found.append((head["method"], head["raw_path"], None))
+                found.append((head.method, head.raw_path, None))
             elif event == Event.BODY:
                 body += parser.read_body()
             else:
-                found[-1] = (head["method"], head["raw_path"], body)
+                found[-1] = (head.method, head.raw_path, body)
     except RemoteProtocolError:
         pass
     return found

@@ -147,8 +147,9 @@ def accepted(data: bytes) -> list[tuple[bytes, dict]]:
         while (event := parser.next_event()) != Event.NEED_DATA:
             if event == Event.HEAD:
                 request = {"body": b""}
-                parser.read_head(request)
-                request["http_version"] = parser.http_version
+                head = parser.read_head()
+                head.fill(request)
+                request["http_version"] = head.http_version
             elif event == Event.BODY:
                 request["body"] += parser.read_body()
             else:

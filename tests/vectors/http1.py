@@ -45,11 +45,12 @@ def take_events(parser: RequestParser, outcome: Outcome) -> None:
             if event == Event.HEAD:
                 assert outcome.unfinished is None, "HEAD before END"
                 head: dict[str, Any] = {}
-                parser.read_head(head)
-                head["http_version"] = parser.http_version
-                head["keep_alive"] = parser.keep_alive
-                head["expect_continue"] = parser.expect_continue
-                head["websocket"] = parser.websocket
+                read = parser.read_head()
+                read.fill(head)
+                head["http_version"] = read.http_version
+                head["keep_alive"] = read.keep_alive
+                head["expect_continue"] = read.expect_continue
+                head["websocket"] = read.websocket
                 head["body"] = b""
                 outcome.unfinished = head
             elif event == Event.BODY:

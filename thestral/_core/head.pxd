@@ -1,12 +1,31 @@
+from libc.stdint cimport uint64_t
+
 from thestral._core.csrc cimport th_head
 
 
-cdef str method_of(const th_head *head)
-cdef bint is_head(const th_head *head) noexcept
-cdef bytes raw_path_of(const th_head *head)
-cdef str path_of(const th_head *head)
-cdef bytes query_of(const th_head *head)
-cdef list headers_of(const th_head *head)
+cdef class RequestHead:
+    cdef readonly int version
+    cdef readonly str http_version
+    cdef readonly str method
+    cdef readonly str path
+    cdef readonly bytes raw_path
+    cdef readonly bytes query
+    cdef readonly list headers
+    cdef readonly uint64_t content_length
+    cdef readonly bint chunked
+    cdef readonly bint head_only
+    cdef readonly bint keep_alive
+    cdef readonly bint expect_continue
+    cdef readonly bint upgrade
+    cdef readonly bint websocket
+    cdef readonly bint forwarded
+    cdef readonly bint trailers
+    cdef readonly bint https_target
+
+    cpdef object fill(self, dict scope)
+
+
+cdef RequestHead head_of(const th_head *head)
 
 
 cdef class Template:

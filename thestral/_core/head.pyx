@@ -1,4 +1,4 @@
-"""th_head to the Python objects that a scope is made of. Each is made once per request, when the head is complete."""
+"""th_head to RequestHead, whose Python objects are those that a scope is made of. Each is made once per request."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -40,6 +40,8 @@ cdef enum:
     LONGEST_KEPT = 512  # bytes of a value
 # Whose values are not to stay in memory.
 cdef frozenset SECRETS = frozenset((b"authorization", b"cookie", b"sec-websocket-key"))
+cdef str HTTP_1_0 = "1.0"
+cdef str HTTP_1_1 = "1.1"
 cdef bytes ROOT = b"/"
 cdef bytes ASTERISK = b"*"
 cdef bytes EMPTY = b""
@@ -51,10 +53,6 @@ cdef inline bytes slice_bytes(const th_head *head, th_slice part):
 
 cdef str method_of(const th_head *head):
     return <str>METHODS[head.method]
-
-
-cdef bint is_head(const th_head *head) noexcept:
-    return head.method == METHOD_HEAD
 
 
 cdef bytes raw_path_of(const th_head *head):
@@ -142,6 +140,41 @@ cdef list headers_of(const th_head *head):
     if absolute and not host_seen:  # HTTP/1.0 may leave Host out
         headers.insert(0, (b"host", slice_bytes(head, head.authority)))
     return headers
+
+
+@cython.final
+@cython.freelist(16)
+cdef class RequestHead:
+    """The head of a request, as every version of HTTP has it."""
+
+    cpdef object fill(self, dict scope):
+        scope["method"] = self.method
+        scope["path"] = self.path
+        scope["raw_path"] = self.raw_path
+        scope["query_string"] = self.query
+        scope["headers"] = self.headers
+
+
+cdef RequestHead head_of(const th_head *head):
+    cdef RequestHead made = RequestHead.__new__(RequestHead)
+    made.version = 10 + head.minor
+    made.http_version = HTTP_1_1 if head.minor else HTTP_1_0
+    made.method = method_of(head)
+    made.path = path_of(head)
+    made.raw_path = raw_path_of(head)
+    made.query = query_of(head)
+    made.headers = headers_of(head)
+    made.content_length = head.content_length
+    made.chunked = head.chunked
+    made.head_only = head.method == METHOD_HEAD
+    made.keep_alive = head.keep_alive
+    made.expect_continue = head.expect_continue
+    made.upgrade = head.upgrade
+    made.websocket = head.websocket
+    made.forwarded = head.forwarded
+    made.trailers = head.trailers
+    made.https_target = head.https_target
+    return made
 
 
 @cython.final

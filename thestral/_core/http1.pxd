@@ -1,6 +1,7 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from thestral._core.csrc cimport th_buffer, th_http1
+from thestral._core.head cimport RequestHead
 from thestral._core.socket cimport ReadBuffer
 
 cpdef enum Event:
@@ -16,24 +17,12 @@ cpdef str reason_phrase(int status)
 cdef class RequestParser:
     cdef th_http1 _http1
     cdef bytes _fed  # what _http1 points into; None if that is borrowed, or nothing
-    cdef readonly str http_version
-    cdef readonly int minor
-    cdef readonly bint head_only
-    cdef readonly bint keep_alive
-    cdef readonly bint chunked
-    cdef readonly bint expect_continue
-    cdef readonly bint upgrade
-    cdef readonly bint websocket
-    cdef readonly bint forwarded
-    cdef readonly bint trailers
-    cdef readonly bint https_target
-    cdef readonly uint64_t content_length
 
     cpdef object feed(self, bytes data)
     cpdef object borrow(self, ReadBuffer buffer)
     cpdef object keep(self)
     cpdef int next_event(self) except -1
-    cpdef object read_head(self, dict scope)
+    cpdef RequestHead read_head(self)
     cpdef bytes read_body(self)
     cpdef Py_ssize_t left(self)
     cpdef bytes take_left(self)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any, final
+from typing import final
 
+from thestral._core.head import RequestHead
 from thestral._core.socket import ReadBuffer
 
 class Event(IntEnum):
@@ -41,39 +42,14 @@ class RequestParser:
     def next_event(self) -> int:
         """Advance to the next Event.
 
-        After HEAD the attributes below and read_head() speak of the new request, after BODY
-        read_body() has the next part. After END the next call goes on to the next request.
+        After HEAD read_head() has the new request's head, after BODY read_body() has the next part
+        of its body. After END the next call goes on to the next request.
 
         Raises:
             RemoteProtocolError: the request must be refused; every later call raises it again.
         """
-    def read_head(self, scope: dict[str, Any]) -> None:
-        """Put method, path, raw_path, query_string and headers into `scope`.
-
-        headers is a list[tuple[bytes, bytes]] with lower-case names, in order.
-        """
-    http_version: str
-    minor: int
-    """The same as a number: 0 or 1."""
-    head_only: bool
-    """Whether the method is HEAD."""
-    keep_alive: bool
-    """Whether the client wants the connection kept (RFC 9112 section 9.3)."""
-    chunked: bool
-    content_length: int
-    """Bytes that Content-Length announces; 0 without one."""
-    expect_continue: bool
-    """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""
-    upgrade: bool
-    """Whether the client asks rightly for an upgrade to WebSocket (RFC 9110 section 7.8)."""
-    websocket: bool
-    """Whether it asks for a WebSocket, rightly or not: upgrade, or a Sec-WebSocket-Key field."""
-    forwarded: bool
-    """Whether a proxy's field is there: Forwarded, or one of X-Forwarded-*."""
-    trailers: bool
-    """Whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
-    https_target: bool
-    """Whether absolute-form asks for an https URI (RFC 9110 section 7.4)."""
+    def read_head(self) -> RequestHead:
+        """The head of the new request, after HEAD."""
 
     def read_body(self) -> bytes: ...
     def left(self) -> int:

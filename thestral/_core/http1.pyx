@@ -10,7 +10,6 @@ from thestral._core.csrc cimport (
     TH_FIELD_DATE,
     TH_FIELD_SERVER,
     TH_FIELD_TRANSFER_ENCODING,
-    TH_HEAD,
     TH_NEED_DATA,
     th_buffer_append,
     th_buffer_append_decimal,
@@ -37,13 +36,11 @@ from thestral._core.csrc cimport (
     th_write_status_line,
 )
 from thestral._core.errors cimport raise_field, raise_refused
-from thestral._core.head cimport headers_of, is_head, method_of, path_of, query_of, raw_path_of
+from thestral._core.head cimport RequestHead, head_of
 from thestral._core.socket cimport outcome_of
 
 from thestral.errors import LocalProtocolError
 
-cdef str HTTP_1_0 = "1.0"
-cdef str HTTP_1_1 = "1.1"
 # What is taken for bytes, as in a body.
 cdef tuple BYTES = (bytes, bytearray, memoryview)
 # A scratch buffer that one large response has blown up is given back.
@@ -96,31 +93,14 @@ cdef class RequestParser:
             raise_refused(&self._http1, event)
         if event == TH_NEED_DATA:
             self._let_go()
-        elif event == TH_HEAD:
-            self.minor = self._http1.head.minor
-            self.http_version = HTTP_1_1 if self.minor else HTTP_1_0
-            self.head_only = is_head(&self._http1.head)
-            self.keep_alive = self._http1.head.keep_alive
-            self.chunked = self._http1.head.chunked
-            self.content_length = self._http1.head.content_length
-            self.expect_continue = self._http1.head.expect_continue
-            self.upgrade = self._http1.head.upgrade
-            self.websocket = self._http1.head.websocket
-            self.forwarded = self._http1.head.forwarded
-            self.trailers = self._http1.head.trailers
-            self.https_target = self._http1.head.https_target
         return event
 
     cdef object _let_go(self):
         th_http1_feed(&self._http1, b"", 0)  # no arithmetic with NULL
         self._fed = None
 
-    cpdef object read_head(self, dict scope):
-        scope["method"] = method_of(&self._http1.head)
-        scope["path"] = path_of(&self._http1.head)
-        scope["raw_path"] = raw_path_of(&self._http1.head)
-        scope["query_string"] = query_of(&self._http1.head)
-        scope["headers"] = headers_of(&self._http1.head)
+    cpdef RequestHead read_head(self):
+        return head_of(&self._http1.head)
 
     cpdef bytes read_body(self):
         # A read that is body from end to end is handed over as it is.

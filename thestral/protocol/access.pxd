@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from thestral._core.head cimport RequestHead
 from thestral._core.log cimport LineBuffer, escaped, find_field, monotonic, wall_clock
 from thestral.protocol.exchange cimport Exchange
 
@@ -64,11 +65,13 @@ cdef class AccessLog:
 
     cpdef object record(self, Exchange exchange, bint aborted)
     cdef bint is_direct(self)
-    @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t, status=int, sent=int64_t)
+    @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t, status=int, sent=int64_t, request=RequestHead)
     cdef object _format(self, Exchange exchange, bint aborted)
+    @cython.locals(request=RequestHead)
     cdef object _log(self, Exchange exchange, bint aborted)
     cdef object _value(self, bytes value)
     cdef object _absent(self)
+    @cython.locals(request=RequestHead)
     cdef object _target(self, Exchange exchange)
     cdef object _read_clock(self, int64_t second)
     cpdef bint flush(self)

@@ -221,9 +221,11 @@ class AccessLog:
         """The same as a LogRecord, with uvicorn's arguments."""
         client = client_of(exchange)
         address = f"{client[0]}:{client[1]}" if client else ""
-        target = "-"
-        if exchange.scope is not None:
-            query = exchange.query
+        request = exchange.request
+        method = target = "-"
+        if request is not None:
+            method = request.method
+            query = request.query
             target = escaped(exchange.raw_path + b"?" + query if query else exchange.raw_path)
         text = '%s - "%s %s HTTP/%s" %d'
         if not self._default:
@@ -233,15 +235,16 @@ class AccessLog:
         self._logger.info(
             text,
             address,
-            exchange.method or "-",
+            method,
             target,
-            exchange.http_version,
+            "1.1" if request is None else request.http_version,
             status_of(exchange),
         )
 
     def _format(self, exchange: Exchange, aborted: bool) -> None:
         """Append a line, without its end."""
         lines = self._lines
+        request = exchange.request
         client = client_of(exchange)
         status = status_of(exchange)
         sent = exchange.sent
@@ -265,11 +268,11 @@ class AccessLog:
                     lines.append(b":")
                     lines.append_decimal(port)
             elif kind == REQUEST:
-                lines.append_text(exchange.method or "-")
+                lines.append_text("-" if request is None else request.method)
                 lines.append(b" ")
                 self._target(exchange)
                 lines.append(b" HTTP/")
-                lines.append_text(exchange.http_version)
+                lines.append_text("1.1" if request is None else request.http_version)
             elif kind == STATUS_LINE:
                 if status not in self._status_lines:
                     self._status_lines[status] = status_line(status)
@@ -297,18 +300,18 @@ class AccessLog:
             elif kind == SECONDS:
                 lines.append_decimal(microseconds // 1000000)
             elif kind == METHOD:
-                if exchange.method:
-                    lines.append_text(exchange.method)
-                else:
+                if request is None:
                     self._absent()
+                else:
+                    lines.append_text(request.method)
             elif kind == PATH:
                 self._value(exchange.raw_path)
             elif kind == QUERY:
-                if exchange.query:
-                    lines.append_value(exchange.query)
+                if request is not None:
+                    lines.append_value(request.query)
             elif kind == PROTOCOL:
                 lines.append(b"HTTP/")
-                lines.append_text(exchange.http_version)
+                lines.append_text("1.1" if request is None else request.http_version)
             elif kind == ISO_TIME:
                 lines.append(self._iso_time)
                 lines.append_fraction(int((now - self._second) * 1000), 1000)
@@ -326,13 +329,14 @@ class AccessLog:
 
     def _target(self, exchange: Exchange) -> None:
         lines = self._lines
-        if exchange.scope is None:
+        request = exchange.request
+        if request is None:
             lines.append(b"-")
             return
         lines.append_value(exchange.raw_path)
-        if exchange.query:
+        if request.query:
             lines.append(b"?")
-            lines.append_value(exchange.query)
+            lines.append_value(request.query)
 
     def _value(self, value: bytes | None) -> None:
         if value:

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t
 
+from thestral._core.head cimport RequestHead
+
 
 cpdef bint omits_length(int status) noexcept
 
@@ -7,10 +9,8 @@ cpdef bint omits_length(int status) noexcept
 cdef class Exchange:
     cdef public object client
     cdef public dict scope
-    cdef public str http_version
-    cdef public str method
+    cdef public RequestHead request
     cdef public bytes raw_path
-    cdef public bytes query
     cdef public tuple fields
     cdef public double began
     cdef public int status

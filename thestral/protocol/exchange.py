@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from thestral.errors import LocalProtocolError
 from thestral.types import Headers
 
+if TYPE_CHECKING:
+    from thestral._core.head import RequestHead
+
 # RFC 9110 section 6.5.1: fields that frame, route or guard a message, or say how to read its
 # content.
 NO_TRAILERS = frozenset(
@@ -32,9 +35,8 @@ class Exchange:
     Attributes:
         client: who sent the request, by what its proxies say.
         scope: what the application got; None if no head could be read.
-        http_version: "1.1".
-        method, raw_path, query: of the request, with root_path in front, if the access log is
-            enabled; unset if no head could be read.
+        request: its head; None if none could be read.
+        raw_path: of the request, with root_path in front, if the access log is enabled.
         fields: of the request, if the access log wants them.
         began: monotonic() at the request's head, if the access log wants it.
         status: of the final response once it has begun, else 0.
@@ -47,10 +49,8 @@ class Exchange:
     if TYPE_CHECKING:
         client: tuple[str, int] | None
         scope: dict[str, Any] | None
-        http_version: str
-        method: str
+        request: RequestHead
         raw_path: bytes
-        query: bytes
         fields: tuple[tuple[bytes, bytes], ...] | None
         began: float
         status: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from thestral.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from thestral._core.http1 import RequestParser
+    from thestral._core.head import RequestHead
     from thestral.types import Headers
 
 VERSION = b"13"
@@ -64,26 +64,26 @@ class Deflate(NamedTuple):
     response: bytes  # value of Sec-WebSocket-Extensions
 
 
-def accept_token(parser: RequestParser, method: str, headers: Headers) -> bytes:
+def accept_token(head: RequestHead) -> bytes:
     """Check a handshake; returns the value of Sec-WebSocket-Accept.
 
     Raises:
         RemoteProtocolError: it is wrong: 400, or 426 for another version (section 4.4).
     """
-    if method != "GET":
+    if head.method != "GET":
         raise refused("the method is not GET")
-    if not parser.upgrade:
+    if not head.upgrade:
         raise refused("no HTTP/1.1 with 'Upgrade: websocket' and 'Connection: Upgrade'")
-    if parser.chunked or parser.content_length:
+    if head.chunked or head.content_length:
         raise refused("it has a body")
-    versions = values(headers, b"sec-websocket-version")
+    versions = values(head.headers, b"sec-websocket-version")
     if len(versions) != 1:
         raise refused("not one Sec-WebSocket-Version")
     if versions[0] != VERSION:
         raise RemoteProtocolError(
             426, "WebSocket version is not 13", versions[0], headers=UPGRADE_REQUIRED
         )
-    keys = values(headers, b"sec-websocket-key")
+    keys = values(head.headers, b"sec-websocket-key")
     if len(keys) != 1 or not is_key(keys[0]):
         raise refused("not one Sec-WebSocket-Key of 16 bytes in base64")
     import hashlib  # which a server without WebSockets need not have

@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from thestral._core.head cimport RequestHead
 from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
 from thestral._core.log cimport monotonic
 from thestral._core.socket cimport ReadBuffer
@@ -59,9 +60,9 @@ cdef class HTTP1Connection(Connection):
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)
-    @cython.locals(stream=HTTP1Stream, cycle=HTTPCycle)
+    @cython.locals(stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead)
     cdef object _begin(self)
-    cdef object _begin_websocket(self, HTTP1Stream stream, dict scope)
+    cdef object _begin_websocket(self, HTTP1Stream stream, RequestHead head, dict scope)
     cdef object _carry(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
     cdef object _take_body(self)
@@ -69,7 +70,7 @@ cdef class HTTP1Connection(Connection):
     cdef object _write_refusal(self, HTTP1Stream stream, object error)
     @cython.locals(stream=HTTP1Stream)
     cdef object _refuse(self, object error)
-    cdef object hang_up(self)
+    cdef object hang_up(self, HTTP1Stream stream)
     cdef object _idle(self)
     cdef object _linger(self)
     cdef object _close(self)
@@ -85,8 +86,6 @@ cdef class HTTP1Stream(Stream):
     cdef bint response_complete
     cdef bint chunked
     cdef bint head_only
-    cdef int minor
-    cdef bint takes_trailers
     cdef bint persistent
     cdef bint tunnel
     cdef bytes accept
@@ -100,7 +99,7 @@ cdef class HTTP1Stream(Stream):
 
     @cython.locals(owned=SocketTransport, sent=Py_ssize_t)
     cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
-    cdef object begin(self, HTTP1Connection connection, str http_version, int minor)
+    cdef object begin(self, HTTP1Connection connection, RequestHead head)
     @cython.locals(access_log=AccessLog)
     cdef object keep_request(self, dict scope)
     cdef object _finish_head(self, ResponseWriter writer, Py_ssize_t size, bint end)

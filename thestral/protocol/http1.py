@@ -34,6 +34,7 @@ from thestral.protocol.scope import http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket import WebSocketCycle
 
 if TYPE_CHECKING:
+    from thestral._core.head import RequestHead
     from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
     from thestral.types import Headers
@@ -272,41 +273,41 @@ class HTTP1Connection(Connection):
         it is read.
         """
         context = self.context
-        parser = self._parser
+        head = self._parser.read_head()
         stream: HTTP1Stream = HTTP1Stream.__new__(HTTP1Stream)
-        stream.begin(self, parser.http_version, parser.minor)
-        scope = http_scope(parser, self)
-        stream.persistent = parser.keep_alive
-        stream.owes_continue = parser.expect_continue
-        stream.head_only = parser.head_only
-        stream.takes_trailers = parser.trailers
+        stream.begin(self, head)
+        scope = http_scope(head, self)
+        stream.persistent = head.keep_alive
+        stream.owes_continue = head.expect_continue
+        stream.head_only = head.head_only
         stream.scope = scope
         if context.access_log.enabled:
             stream.keep_request(scope)
         self._stream = stream
-        if parser.websocket and context.settings.websocket is not None:
-            self._begin_websocket(stream, scope)
+        if head.websocket and context.settings.websocket is not None:
+            self._begin_websocket(stream, head, scope)
         else:
             if 0 < context.settings.limit_concurrency <= context.running:
                 raise overloaded()
             cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
             cycle.begin(scope, stream, context)
             stream.cycle = cycle
-        stream.request_left = -1 if parser.chunked else parser.content_length
+        stream.request_left = -1 if head.chunked else head.content_length
         context.total_requests += 1
         self.enter(BODY)
         if stream.owes_continue:
             self.deadline = 0.0  # a client that waits for 100 owes nothing until it gets it
 
-    def _begin_websocket(self, stream: HTTP1Stream, scope: dict[str, Any]) -> None:
+    def _begin_websocket(
+        self, stream: HTTP1Stream, head: RequestHead, scope: dict[str, Any]
+    ) -> None:
         """The head asks for a WebSocket: check the handshake, or refuse it."""
         settings = self.context.settings.websocket
         assert settings is not None
-        headers = scope["headers"]
-        stream.accept = accept_token(self._parser, scope["method"], headers)
+        stream.accept = accept_token(head)
         # What follows was meant as frames: behind a response it would be read as a request.
         stream.persistent = False
-        deflate = agree_on_deflate(headers, settings.deflate) if settings.deflate else None
+        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
         stream.cycle = WebSocketCycle(websocket_scope(scope), stream, self.context, deflate)
 
     def _take_body(self) -> None:
@@ -366,7 +367,7 @@ class HTTP1Connection(Connection):
         )
         if stream is None:
             stream = HTTP1Stream.__new__(HTTP1Stream)
-            stream.begin(self, "1.1", 1)
+            stream.begin(self, None)
             stream.head_only = self._parser.is_head()
         cycle = stream.cycle
         if stream.response_complete:
@@ -464,7 +465,7 @@ class HTTP1Connection(Connection):
         """End an exchange that is complete in both directions, and see what comes next."""
         self.release(stream)
         if not stream.persistent:
-            self.hang_up()
+            self.hang_up(stream)
         elif self._parser.left():
             if not self._corked:
                 self._schedule()
@@ -473,9 +474,9 @@ class HTTP1Connection(Connection):
         else:
             self._idle()
 
-    def hang_up(self) -> None:
+    def hang_up(self, stream: HTTP1Stream) -> None:
         """Close after a response. A client that need not have known may have sent more: linger."""
-        if self._parser.keep_alive and not self.context.draining:
+        if stream.request.keep_alive and not self.context.draining:
             self._linger()
         else:
             self._close()
@@ -514,20 +515,18 @@ class HTTP1Stream(Stream):
     application.
     """
 
-    def begin(self, connection: HTTP1Connection, http_version: str, minor: int) -> None:
+    def begin(self, connection: HTTP1Connection, head: RequestHead | None) -> None:
         """What __init__ would do: that costs a tuple of arguments for each request."""
         self.connection = connection
         self.wire = connection  # the same, by its own type
         self.client = connection.client
-        self.http_version = http_version
-        self.minor = minor  # the same as a number: 1.0 or 1.1
+        self.request = head  # type: ignore[assignment]  # None for a refusal, which asks for none
         self.status = 0
         self.started = False  # the application's task
         self.request_complete = False
         self.response_complete = False
         self.chunked = False
         self.head_only = False
-        self.takes_trailers = False  # the client has said so: RFC 9110 section 10.1.4
         self.persistent = True
         self.tunnel = False
         self.accept = b""  # Sec-WebSocket-Accept of the handshake
@@ -553,9 +552,7 @@ class HTTP1Stream(Stream):
         """Keep for the access log what the application may change in its scope."""
         access_log = self.connection.context.access_log
         self.client = scope["client"]
-        self.method = scope["method"]
         self.raw_path = scope["raw_path"]
-        self.query = scope["query_string"]
         if access_log.keeps_fields:
             self.fields = tuple(scope["headers"])
         if access_log.timed:
@@ -671,7 +668,7 @@ class HTTP1Stream(Stream):
         except BaseException:
             writer.truncate(mark)
             raise
-        if not (self.chunked and self.takes_trailers):
+        if not (self.chunked and self.request.trailers):
             writer.truncate(mark)
             self._write_body(writer, b"", True)
             return
@@ -682,7 +679,7 @@ class HTTP1Stream(Stream):
         self.wire.flush()
 
     def inform(self, status: int, headers: Headers) -> None:
-        if self.minor == 0 or self.status:
+        if self.request.version == 10 or self.status:
             return
         writer = self.wire.output()
         held = b""
@@ -738,7 +735,7 @@ class HTTP1Stream(Stream):
         if self.tunnel or not self.request_complete:
             connection._linger()
         else:
-            connection.hang_up()
+            connection.hang_up(self)
 
     def is_writable(self) -> bool:
         return not self.connection.write_paused
@@ -764,7 +761,7 @@ class HTTP1Stream(Stream):
         if not self.persistent:
             if not writer.close:
                 writer.write(b"connection: close\r\n")
-        elif self.minor == 0:
+        elif self.request.version == 10:
             writer.write(b"connection: keep-alive\r\n")
         self._write_defaults(writer)
         writer.write(b"\r\n")
@@ -787,7 +784,7 @@ class HTTP1Stream(Stream):
             pass
         elif end:
             writer.write_content_length(size)
-        elif self.minor > 0:
+        elif self.request.version > 10:
             self.chunked = True
             writer.write(b"transfer-encoding: chunked\r\n")
         else:

@@ -8,7 +8,7 @@ from thestral.errors import RemoteProtocolError
 from thestral.protocol.handshake import offered_subprotocols
 
 if TYPE_CHECKING:
-    from thestral._core.http1 import RequestParser
+    from thestral._core.head import RequestHead
     from thestral.protocol.connection import Connection
 
 WEBSOCKET_ASGI = {"version": "3.0", "spec_version": "2.5"}
@@ -35,8 +35,8 @@ def scope_template(connection: Connection) -> dict[str, Any]:
     }
 
 
-def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
-    """The scope of the request whose head the parser holds.
+def http_scope(head: RequestHead, connection: Connection) -> dict[str, Any]:
+    """The scope of a request.
 
     Raises:
         RemoteProtocolError: see secure_scheme().
@@ -45,12 +45,12 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     context = connection.context
     settings = context.settings
     root_path = settings.root_path
-    parser.read_head(scope)
-    if parser.minor == 0:
-        scope["http_version"] = parser.http_version
-    if parser.https_target and connection.tls is None:
+    head.fill(scope)
+    if head.version != 11:
+        scope["http_version"] = head.http_version
+    if head.https_target and connection.tls is None:
         scope["scheme"] = secure_scheme(connection)
-    if parser.forwarded and settings.forwarding is not None:
+    if head.forwarded and settings.forwarding is not None:
         settings.forwarding.apply(
             scope, connection.client, connection.server, connection.proxied is not None
         )
@@ -60,7 +60,7 @@ def http_scope(parser: RequestParser, connection: Connection) -> dict[str, Any]:
     scope["state"] = context.state.copy()
     # What an application writes into these is not seen by the next request: nothing is shared.
     scope["asgi"] = context.http_asgi.fresh()
-    offered = context.http_extensions if parser.minor else context.http_1_0_extensions
+    offered = context.http_1_0_extensions if head.version == 10 else context.http_extensions
     extensions = offered.fresh()
     if connection.tls is not None:
         extensions["tls"] = fresh_tls(connection.tls)
