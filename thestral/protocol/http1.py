@@ -294,9 +294,10 @@ class HTTP1Connection(Connection):
             stream.cycle = cycle
         stream.request_left = -1 if head.chunked else head.content_length
         context.total_requests += 1
-        self.enter(BODY)
-        if stream.owes_continue:
-            self.deadline = 0.0  # a client that waits for 100 owes nothing until it gets it
+        if stream.request_left != 0:
+            self.enter(BODY)
+            if stream.owes_continue:
+                self.deadline = 0.0  # a client that waits for 100 owes nothing until it gets it
 
     def _begin_websocket(
         self, stream: HTTP1Stream, head: RequestHead, scope: dict[str, Any]
