@@ -159,6 +159,25 @@ def test_what_stands_in_front_of_http_does_not_know_what_follows(name):
     assert imports(ROOT)[f"thestral.protocol.{name}"] & protocols == set()
 
 
+# Whose private attributes another class of the same file reads, by the names that they have there.
+FRIENDS = {
+    "access.py": {"formatter"},  # logging's
+    "connection.py": {"cycle"},  # of a Sending
+    "transport.py": {"entry"},  # what a Poller keeps on each Watched
+}
+
+
+def test_classes_do_not_reach_into_each_other():
+    found = set()
+    for path in [*(ROOT / "thestral/protocol").glob("*.py"), ROOT / "thestral/net/transport.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+                owner = ast.unparse(node.value)
+                if owner != "self" and owner not in FRIENDS.get(path.name, ()):
+                    found.add(f"{path.name}: {owner}.{node.attr}")
+    assert found == set()
+
+
 def test_c_knows_no_python_and_allocates_in_one_place():
     for path in (ROOT / "csrc").glob("*.[ch]"):
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)

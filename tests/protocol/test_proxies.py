@@ -423,6 +423,19 @@ def test_at_a_shutdown_one_that_says_nothing_is_closed(serve):
             sock.recv(1)
 
 
+def test_at_a_shutdown_one_with_nothing_behind_its_head_is_closed(serve):
+    options = {"timeout_head": 60.0, "timeout_graceful_shutdown": 60.0}
+    running = serve(mirror, proxy_protocol=True, **options)
+    with running.connect() as sock:
+        wait_until(lambda: running.context.connections)
+        (handshake,) = running.context.connections
+        deadline = handshake.deadline
+        running.server.should_exit = True
+        wait_until(lambda: handshake.deadline < deadline)  # it has been told
+        sock.sendall(V1)
+        assert sock.recv(1) == b""
+
+
 def test_in_a_program_too():
     config = Config(mirror, proxy_protocol=True, forwarded_allow_ips=["127.0.0.1"])
     assert Server(config).config.trusted_proxies == ["127.0.0.1"]

@@ -54,7 +54,9 @@ cdef class Poller:
     cdef readonly Py_ssize_t turns
 
     cdef object uncork(self)
+    cdef object cork(self, Watched entry)
     cdef object watch(self, Watched entry, int bits)
+    cdef object change(self, Watched entry, int bits)
     cdef object unwatch(self, Watched entry)
     cdef object defer(self, Watched entry)
     cdef ReadBuffer borrow(self)

@@ -179,6 +179,12 @@ class Poller:
             self.corks = False
             self.uncork()
 
+    def cork(self, entry: Watched) -> None:
+        """Call its uncork() when others of this turn have been answered."""
+        if not entry._corked:
+            entry._corked = True
+            self._corked.append(entry)
+
     def uncork(self) -> None:
         """Send what connections wait with for each other."""
         entries = self._corked
@@ -208,6 +214,10 @@ class Poller:
             self._watched.append(None)
         self._watched[fd] = entry
         self.open += 1
+
+    def change(self, entry: Watched, bits: int) -> None:
+        """Watch for something else."""
+        self._poll.change(entry.fd, bits)
 
     def unwatch(self, entry: Watched) -> None:
         self._watched[entry.fd] = None
@@ -315,7 +325,7 @@ class SocketTransport(Watched):
                 self._flush()
             elif self._armed:
                 self._armed = False
-                self._poller._poll.change(self.fd, READABLE)
+                self._poller.change(self, READABLE)
         bits &= ~WRITABLE
         if not bits or self._lost:
             return
@@ -432,7 +442,7 @@ class SocketTransport(Watched):
         """
         if not self._armed:
             self._armed = True
-            self._poller._poll.change(self.fd, READABLE | WRITABLE)
+            self._poller.change(self, READABLE | WRITABLE)
 
     # --- The end ------------------------------------------------------------------------------
 
@@ -522,9 +532,7 @@ class SocketTransport(Watched):
 
     def _hold(self, data: bytes) -> None:
         self._held = data
-        if not self._corked:
-            self._corked = True
-            self._poller._corked.append(self)
+        self._poller.cork(self)
 
     def uncork(self) -> None:
         data = self._held
@@ -754,7 +762,7 @@ class Listener(Watched):
         try:
             transport.begin(self._factory())
         except BaseException as exc:
-            if not transport._lost:
+            if not transport.is_closing():
                 close(fd)
             if not isinstance(exc, Exception):
                 raise

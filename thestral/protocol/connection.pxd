@@ -68,9 +68,11 @@ cdef class Connection(Protocol):
 
 cdef class Stream(Exchange):
     cdef public Connection connection
-    cdef public Cycle cycle
+    cdef Cycle _cycle
     cdef bint ended
 
+    cdef object attach(self, Cycle cycle)
+    cdef Cycle cycle(self)
     @cython.locals(access_log=AccessLog)
     cdef object end(self, bint aborted)
     cpdef object start(self, int status, object headers)

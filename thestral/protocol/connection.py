@@ -313,12 +313,24 @@ class Stream(Exchange):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.cycle: Cycle = None  # type: ignore[assignment]  # the connection sets it at once
+        self._cycle: Cycle = None  # type: ignore[assignment]  # the connection attaches it at once
         self.ended = False
+
+    def attach(self, cycle: Cycle | None) -> None:
+        """Set the cycle; None cuts the link, so that nothing waits for the garbage collector."""
+        self._cycle = cycle  # type: ignore[assignment]
+
+    def cycle(self) -> Cycle:
+        """The cycle, by a reference of the caller's own.
+
+        Compiled, a call through an attribute holds none, and what the cycle is told may cut the
+        link.
+        """
+        return self._cycle
 
     def end(self, aborted: bool) -> None:
         """Note that the exchange is over: its response is complete or broken off, or has become a
-        tunnel. Each exchange comes here, and what it comes here for again is nothing new.
+        tunnel. Every exchange comes here; calls after the first do nothing.
 
         Args:
             aborted: the response is not complete.

@@ -154,8 +154,10 @@ class WorkerContext:
     async def is_empty(self) -> None:
         """Wait until there is neither a connection nor an application at work."""
         self._empty = asyncio.Event()
-        self._look_for_the_end()
-        await self._empty.wait()
+        while self.connections or self.cycles:
+            # Set in between, too, when the last connection gives its place to another one.
+            self._empty.clear()
+            await self._empty.wait()
 
     def expect_own_thread(self) -> None:
         """For receive() and send(), which touch what all connections of the worker share.

@@ -76,6 +76,9 @@ cdef class HTTP1Connection(Connection):
     cdef object _close(self)
     cdef bint _still_sends(self)
     cdef object release(self, HTTP1Stream stream)
+    cdef object begin_tunnel(self)
+    cdef object on_response_complete(self, HTTP1Stream stream)
+    cdef object cut(self, HTTP1Stream stream)
     cdef object finish(self, HTTP1Stream stream)
 
 

@@ -139,8 +139,7 @@ class HTTP1Connection(Connection):
         if self.has_ended() or (stream is not None and stream.tunnel):
             return False
         if stream is not None and stream.request_complete:
-            cycle = stream.cycle
-            cycle.on_disconnect()
+            stream.cycle().on_disconnect()
             self.expect_turn_end()
         elif self._parser.left() == 0:
             self._starve()
@@ -157,14 +156,13 @@ class HTTP1Connection(Connection):
 
     def abandon(self) -> None:
         if self._stream is not None:
-            cycle = self._stream.cycle
+            cycle = self._stream.cycle()
             self.release(self._stream)
             cycle.on_closed()
 
     def writable(self) -> None:
         if self._stream is not None:
-            cycle = self._stream.cycle
-            cycle.on_writable()
+            self._stream.cycle().on_writable()
         elif self._parser.left():
             self._schedule()
 
@@ -227,7 +225,7 @@ class HTTP1Connection(Connection):
                 if stream.discarding:
                     self.finish(stream)
                     continue
-                stream.cycle.on_end()
+                stream.cycle().on_end()
                 self._start(stream)
                 requests += 1
                 if requests == REQUESTS_PER_TURN and self._stream is None and parser.left():
@@ -254,14 +252,13 @@ class HTTP1Connection(Connection):
         """Start the application, once what came with the head has been read."""
         if not stream.started:
             stream.started = True
-            start(stream.cycle)
+            start(stream.cycle())
 
     def _starve(self) -> None:
         """No more bytes will come, and all that came is read."""
         stream = self._stream
         if stream is not None:
-            cycle = stream.cycle
-            cycle.on_disconnect()
+            stream.cycle().on_disconnect()
             self._refuse(RemoteProtocolError(400, "incomplete request body"))
         elif self._parser.is_idle():
             self._close()
@@ -291,7 +288,7 @@ class HTTP1Connection(Connection):
                 raise overloaded()
             cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
             cycle.begin(scope, stream, context)
-            stream.cycle = cycle
+            stream.attach(cycle)
         stream.request_left = -1 if head.chunked else head.content_length
         context.total_requests += 1
         if stream.request_left != 0:
@@ -309,7 +306,7 @@ class HTTP1Connection(Connection):
         # What follows was meant as frames: behind a response it would be read as a request.
         stream.persistent = False
         deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.cycle = WebSocketCycle(websocket_scope(scope), stream, self.context, deflate)
+        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         stream = self._stream
@@ -324,7 +321,7 @@ class HTTP1Connection(Connection):
             if stream.unconsumed > DISCARD_MAX:
                 self._linger()
             return
-        stream.cycle.on_data(data)
+        stream.cycle().on_data(data)
         if stream.unconsumed > READ_HIGH_WATER and stream.started:
             self.pause_reading()
             self.deadline = 0.0  # the application is slow, not the client
@@ -336,10 +333,9 @@ class HTTP1Connection(Connection):
         if self._parser.left():
             data = self._parser.take_left() + data
         stream.unconsumed += len(data)
-        cycle = stream.cycle
         self._corked = True
         try:
-            cycle.on_data(data)
+            stream.cycle().on_data(data)
             if stream.unconsumed > 0:
                 self.pause_reading()
         finally:
@@ -370,7 +366,7 @@ class HTTP1Connection(Connection):
             stream = HTTP1Stream.__new__(HTTP1Stream)
             stream.begin(self, None)
             stream.head_only = self._parser.is_head()
-        cycle = stream.cycle
+        cycle = stream.cycle()
         if stream.response_complete:
             self.release(stream)
             self._linger()
@@ -420,8 +416,7 @@ class HTTP1Connection(Connection):
             self._refuse(RemoteProtocolError(408, late))
         elif self._phase == TUNNEL:
             if self._stream is not None:
-                cycle = self._stream.cycle
-                cycle.on_deadline()
+                self._stream.cycle().on_deadline()
         elif self._still_sends():
             # RFC 9112 section 9.6: the client cannot have acknowledged what has not left. One that
             # takes nothing is write_deadline's.
@@ -440,7 +435,7 @@ class HTTP1Connection(Connection):
     def end_turn(self) -> None:
         stream = self._stream
         if stream is not None:
-            cycle = stream.cycle
+            cycle = stream.cycle()
             if cycle is not None:  # its head was not refused
                 cycle.on_turn_end()
         Connection.end_turn(self)
@@ -452,15 +447,45 @@ class HTTP1Connection(Connection):
     def release(self, stream: HTTP1Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
         collector.
-
-        Who calls a cycle that may come here holds it by a name of its own: compiled, a call through
-        `stream.cycle` holds no reference.
         """
         self._stream = None
         if stream.head_at >= 0:
             stream.withdraw()
-        stream.cycle = None  # type: ignore[assignment]
+        stream.attach(None)
         stream.end(True)
+
+    def begin_tunnel(self) -> None:
+        """What is read from now on is the tunnel's, as is what was read behind the request."""
+        self.enter(TUNNEL)
+        if self._parser.left():
+            self._schedule()
+        else:
+            self._parser.take_left()  # its memory goes, too
+
+    def on_response_complete(self, stream: HTTP1Stream) -> None:
+        """End the exchange, or see first what becomes of the rest of its request."""
+        if stream.request_complete:
+            self.finish(stream)
+        elif not stream.persistent or stream.request_left > DISCARD_MAX:
+            self.release(stream)
+            self._linger()
+        else:
+            stream.discarding = True
+            stream.unconsumed = 0
+            self.resume_reading()
+            self.enter(BODY)
+        if self._parser.left():
+            self.emit()  # with the responses to what is left
+        else:
+            self.flush()  # who knows what the application does before it returns
+
+    def cut(self, stream: HTTP1Stream) -> None:
+        """End an exchange whose response is not complete, or a tunnel."""
+        self.release(stream)
+        if stream.tunnel or not stream.request_complete:
+            self._linger()
+        else:
+            self.hang_up(stream)
 
     def finish(self, stream: HTTP1Stream) -> None:
         """End an exchange that is complete in both directions, and see what comes next."""
@@ -501,8 +526,7 @@ class HTTP1Connection(Connection):
 
     def drain(self) -> None:
         if self._stream is not None:
-            cycle = self._stream.cycle
-            cycle.on_drain()
+            self._stream.cycle().on_drain()
         elif self._phase < LAST_CHANCE and self._parser.is_idle():
             quiet = self.context.clock.now - self.since
             self.enter(LAST_CHANCE)
@@ -516,38 +540,35 @@ class HTTP1Stream(Stream):
     application.
     """
 
+    if TYPE_CHECKING:
+        wire: HTTP1Connection  # the connection, by its own type
+        started: bool  # the application's task
+        request_complete: bool
+        response_complete: bool
+        chunked: bool
+        head_only: bool
+        persistent: bool
+        tunnel: bool
+        accept: bytes  # Sec-WebSocket-Accept, if it is a handshake
+        owes_continue: bool
+        discarding: bool  # nobody takes the rest of the body
+        head_at: int  # where in the connection's writer a head is held; -1 if none is
+        head_status: int  # its status
+        request_left: int  # bytes of body still to come; -1 if chunked
+        unconsumed: int  # bytes of body, or of a tunnel, that nobody has taken
+        high_water: int  # of them
+
     def begin(self, connection: HTTP1Connection, head: RequestHead | None) -> None:
-        """What __init__ would do: that costs a tuple of arguments for each request."""
+        """What __init__ would do: that costs a tuple of arguments for each request. What is not set
+        here begins as 0, False or None.
+        """
         self.connection = connection
-        self.wire = connection  # the same, by its own type
+        self.wire = connection
         self.client = connection.client
         self.request = head  # type: ignore[assignment]  # None for a refusal, which asks for none
-        self.status = 0
-        self.started = False  # the application's task
-        self.request_complete = False
-        self.response_complete = False
-        self.chunked = False
-        self.head_only = False
         self.persistent = True
-        self.tunnel = False
-        self.accept = b""  # Sec-WebSocket-Accept of the handshake
-        self.owes_continue = False
-        self.discarding = False  # nobody takes the rest of the body
-        self.ended = False
-        self.scope = None
-        self.fields = None
-        self.began = 0.0
-        self.head = None
-        self.bodiless = False
-        self.sent = 0
-        self.surplus = 0
-        self._promised = False
-        self._left = 0
-        self.head_at = -1  # where in the connection's writer a head is held
-        self.head_status = 0  # its status
-        self.request_left = 0  # bytes of body still to come; -1 if chunked
-        self.unconsumed = 0  # bytes of body, or of a tunnel, that nobody has taken
-        self.high_water = READ_HIGH_WATER  # of them
+        self.head_at = -1
+        self.high_water = READ_HIGH_WATER
 
     def keep_request(self, scope: dict[str, Any]) -> None:
         """Keep for the access log what the application may change in its scope."""
@@ -647,12 +668,8 @@ class HTTP1Stream(Stream):
         self.status = 101
         self.tunnel = True
         self.high_water = 0
-        connection.enter(TUNNEL)
         self.end(False)
-        if connection._parser.left():
-            connection._schedule()
-        else:
-            connection._parser.take_left()  # its memory goes, too
+        connection.begin_tunnel()
 
     def wake_at(self, when: float) -> None:
         self.connection.deadline = when
@@ -731,12 +748,7 @@ class HTTP1Stream(Stream):
             self.reset()  # the connection's end would be the body's
             return
         self.response_complete = True
-        connection = self.wire
-        connection.release(self)
-        if self.tunnel or not self.request_complete:
-            connection._linger()
-        else:
-            connection.hang_up(self)
+        self.wire.cut(self)
 
     def is_writable(self) -> bool:
         return not self.connection.write_paused
@@ -829,13 +841,13 @@ class HTTP1Stream(Stream):
         elif self.chunked:
             writer.write(b"0\r\n\r\n")
         if self.surplus > 0:
-            cycle = self.cycle
+            cycle = self.cycle()
             self._complete()
             cycle.on_over()
             raise too_long(self.surplus)
         if end:
             if self.missing() > 0:
-                cycle = self.cycle
+                cycle = self.cycle()
                 self.cut()
                 cycle.on_over()
                 raise too_short(self.missing())
@@ -844,22 +856,8 @@ class HTTP1Stream(Stream):
     def _complete(self) -> None:
         """The response is complete; the exchange is when the request is, too."""
         self.response_complete = True
-        connection = self.wire
         self.end(False)
-        if self.request_complete:
-            connection.finish(self)
-        elif not self.persistent or self.request_left > DISCARD_MAX:
-            connection.release(self)
-            connection._linger()
-        else:
-            self.discarding = True
-            self.unconsumed = 0
-            connection.resume_reading()
-            connection.enter(BODY)
-        if connection._parser.left():
-            connection.emit()  # with the responses to what is left
-        else:
-            connection.flush()  # who knows what the application does before it returns
+        self.wire.on_response_complete(self)
 
 
 def overloaded() -> RemoteProtocolError:
