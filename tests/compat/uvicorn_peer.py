@@ -14,7 +14,7 @@ from support import BY_LOOP, Running
 class UvicornServer(uvicorn.Server):
     """With what Running asks of a server."""
 
-    async def work(self) -> None:
+    async def serve_only(self) -> None:
         await self.serve()
 
     @property
