@@ -81,7 +81,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     if arguments:
         command.saw("Rolling restart given up: the old workers go on")
     else:
-        command.saw("TLS certificates not reloaded, the old ones stay")
+        command.saw("TLS certificates not reloaded, the old ones stay in use")
     assert command.stderr.count("'server.pem' contains no certificate in PEM format") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old
