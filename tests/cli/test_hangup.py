@@ -60,7 +60,7 @@ def test_files_of_options_are_said_not_to_be_read_again(start, folder, arguments
     command.url()
     command.signal(signal.SIGHUP)
     command.saw("Received SIGHUP")
-    said = "INFO:     Not read again until the server is started anew: "
+    said = "INFO:     These files are read again only after a restart: "
     if files == "both":
         command.saw(said)
         names = command.stderr.partition(said)[2].splitlines()[0].split(", ")
