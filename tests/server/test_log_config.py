@@ -211,7 +211,7 @@ def scope(*headers, **more):
     ],
 )
 def test_request_id_is_shown_if_it_is_sane(value, shown):
-    assert request_id(scope((b"x-request-id", value))) == shown
+    assert request_id([(b"x-request-id", value)]) == shown
 
 
 def test_title():
