@@ -1,4 +1,4 @@
-# One line for each task; continuous integration calls only these.
+# One line per task; continuous integration calls only these.
 PYTHON ?= python
 SECONDS ?= 60
 MINUTES ?= 30

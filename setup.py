@@ -1,7 +1,7 @@
-"""Build: one static library of C, the Cython modules over it, and the cffi module over the same
+"""Builds a static C library, the Cython modules on top of it, and the cffi module from the same
 headers.
 
-Everything declarative is in pyproject.toml; here is what needs the compiler.
+Everything declarative is in pyproject.toml; this file has what needs a compiler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
-from setuptools import Extension, setup  # first: it brings distutils along from 3.12 on
+from setuptools import Extension, setup  # first: it provides distutils from Python 3.12 on
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
@@ -31,9 +31,9 @@ INCLUDE = ["csrc", "csrc/llhttp/include"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
 # THESTRAL_SANITIZE=address,undefined builds everything for `make asan`.
 SANITIZE = os.environ.get("THESTRAL_SANITIZE")
-# Debug information and symbols are nine tenths of a module, so only a sanitized build has them.
-# Sections of their own let the linker leave out what a module does not use of the libraries. Unwind
-# tables would only serve native backtraces, which have no names here anyway.
+# Debug information and symbols make up nine tenths of a module, so only a sanitized build has them.
+# With one section per function the linker can drop library code that a module does not use. Unwind
+# tables would only serve native backtraces, which have no names without symbols.
 if SANITIZE:
     DEBUG = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
     LINK = DEBUG
@@ -41,7 +41,7 @@ else:
     DEBUG = ["-g0", "-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables"]
     LINK = []
     if sys.platform == "linux":
-        # No stub for each function of libpython: Python binds them all at import anyway.
+        # No PLT stubs for libpython's functions: Python binds all symbols at import anyway.
         DEBUG += ["-fno-plt"]
         LINK = ["-Wl,-s,--gc-sections"]
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
@@ -50,14 +50,14 @@ HEADERS = [f"csrc/{name}.h" for name in OURS]
 # A Python file with a .pxd beside it is compiled.
 COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.pxd"))
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
-# Modules that a plain request does not run through are made small: a third of their size.
-# Of transport, tls and websocket, whose work is done in C, it costs less than 1 % of a request.
+# Modules compiled for size, a third of what it would be: those that plain requests do not use.
+# For transport, tls and websocket, whose work is done in C, this costs less than 1 % of a request.
 SMALL = {"thestral._core.errors", "thestral.protocol.access", "thestral.net.transport"}
 SMALL |= {f"thestral.protocol.{name}" for name in ("context", "preamble", "proxy", "settings")}
 SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
-# One static library, linked into each module. llhttp's code is not ours to warn about.
+# Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.
 LIBRARIES = [
     (
         "thestral_llhttp",
@@ -80,7 +80,7 @@ LIBRARIES = [
 
 
 def require_zlib() -> None:
-    """One clear line in place of a compiler's many."""
+    """Exit with one clear line if zlib.h is missing, instead of the compiler's many."""
     compiler = new_compiler()
     customize_compiler(compiler)
     with tempfile.TemporaryDirectory() as directory:
@@ -96,7 +96,7 @@ def require_zlib() -> None:
 
 
 class BuildExt(build_ext):
-    """Extensions need the static libraries first; plain build_ext leaves that to `build`."""
+    """Builds the static libraries before the extensions; plain build_ext leaves them to `build`."""
 
     def run(self) -> None:
         require_zlib()
@@ -104,7 +104,7 @@ class BuildExt(build_ext):
         super().run()
 
     def build_extensions(self) -> None:
-        """cffi makes its module itself; it is compiled and linked as the others are."""
+        """Compile and link cffi's module, which cffi defines, with the flags of the others."""
         for module in self.extensions:
             if module.name == "thestral._csrc":
                 module.extra_compile_args += ["-Os", *DEBUG]
@@ -113,7 +113,7 @@ class BuildExt(build_ext):
 
 
 class SourceDistribution(sdist):
-    """The sdist carries llhttp, so that its users need no network; MANIFEST.in names the files."""
+    """Puts llhttp into the sdist, so that users need no network; MANIFEST.in names the files."""
 
     def run(self) -> None:
         fetch()
@@ -125,10 +125,9 @@ def extension(name: str, source: str) -> Extension:
         name,
         [source],
         include_dirs=INCLUDE,
-        # llhttp's symbols are used by csrc, so it stands behind it.
+        # csrc uses llhttp's symbols, so llhttp comes after it.
         libraries=["thestral_csrc", "thestral_llhttp", "z"],
-        # Generated code is not ours to warn about either, but for what Cython promises to keep
-        # clean.
+        # Generated code is not ours either, so only the warnings that Cython's code is free of.
         extra_compile_args=[
             "-Os" if name in SMALL else "-O2",
             "-fvisibility=hidden",
@@ -142,7 +141,7 @@ def extension(name: str, source: str) -> Extension:
 
 
 def extensions() -> list[Extension]:
-    Options.docstrings = False  # they are in the .py and .pyi beside each module
+    Options.docstrings = False  # the .py and .pyi files have them
     modules = [extension(f"thestral._core.{name}", f"thestral/_core/{name}.pyx") for name in CORE]
     modules += [extension(".".join(path.parts), f"{path}.py") for path in COMPILED]
     return cythonize(
@@ -154,7 +153,7 @@ def extensions() -> list[Extension]:
             "wraparound": False,
             "initializedcheck": False,
             "infer_types": True,
-            "annotation_typing": False,  # types come from the .pxd beside each file
+            "annotation_typing": False,  # types come from the .pxd of each file
             "always_allow_keywords": True,
             "auto_pickle": False,  # a connection cannot be pickled
             "freethreading_compatible": False,

@@ -6,12 +6,12 @@
 enum {
   TCHAR = 1,   /* RFC 9110 section 5.6.2 */
   VALUE = 2,   /* RFC 9110 section 5.5: VCHAR, obs-text, SP, HTAB */
-  REGNAME = 4, /* RFC 3986 section 3.2.2: unreserved and sub-delims; % is checked apart */
+  REGNAME = 4, /* RFC 3986 section 3.2.2: unreserved and sub-delims; % is checked separately */
   HEX = 8,
   DIGIT = 16
 };
 
-/* One row is 16 bytes. Letters: upper and lower; A to F are hexadecimal too. */
+/* Combinations of the classes: digits, hexadecimal letters, other letters and so on. A row of the table is 16 bytes. */
 #define DG (TCHAR | VALUE | REGNAME | HEX | DIGIT)
 #define HX (TCHAR | VALUE | REGNAME | HEX)
 #define LT (TCHAR | VALUE | REGNAME)
@@ -63,7 +63,7 @@ int th_is_field_value(const char *src, size_t n) {
 
 int th_is_visible(const char *src, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    if (src[i] <= ' ' || src[i] == 0x7f) return 0; /* char may be signed: obs-text is then below ' ' */
+    if (src[i] <= ' ' || src[i] == 0x7f) return 0; /* if char is signed, obs-text is below ' ' */
     if ((unsigned char)src[i] >= 0x80) return 0;
   }
   return 1;
@@ -77,8 +77,8 @@ int th_field_name_lower(const char *src, size_t n, char *dst) {
   return (int)n;
 }
 
-/* lower() of eight bytes at once. In each, bit 7 of the sums says whether its other bits are at least 'A', and above
- * 'Z'. */
+/* lower() for eight bytes at once. In each byte, bit 7 of from_a says whether the other bits are at least 'A', and bit
+ * 7 of above_z whether they are above 'Z'. */
 static uint64_t lower_word(uint64_t word) {
   const uint64_t each = 0x0101010101010101u;
   uint64_t low = word & (0x7f * each);
@@ -97,7 +97,7 @@ int th_equals_lower(const char *a, const char *b, size_t n) {
     return 1;
   }
   for (size_t i = 0; i < n; i += sizeof x) {
-    size_t at = i < n - sizeof x ? i : n - sizeof x; /* the last word ends with them */
+    size_t at = i < n - sizeof x ? i : n - sizeof x; /* the last word may overlap the one before */
     memcpy(&x, a + at, sizeof x);
     memcpy(&y, b + at, sizeof y);
     if (lower_word(x) != y) return 0;

@@ -1,4 +1,4 @@
-/* Byte classes of RFC 9110 and RFC 3986, and the loops over them. Input is a pointer with a length; no locale. */
+/* Byte classes of RFC 9110 and RFC 3986, and the loops that check or convert bytes by them, in any locale. */
 #ifndef TH_ASCII_H
 #define TH_ASCII_H
 
@@ -10,17 +10,17 @@ int th_is_token(const char *src, size_t n);
 /* 1 if src[0..n) may be a field value (RFC 9110 section 5.5): VCHAR, obs-text, SP and HTAB, so no CR, LF or NUL. */
 int th_is_field_value(const char *src, size_t n);
 
-/* 1 if src[0..n) is visible ASCII (0x21 to 0x7e); the empty string is. */
+/* 1 if src[0..n) is visible ASCII (0x21 to 0x7e); also for the empty string. */
 int th_is_visible(const char *src, size_t n);
 
 /* Lower-cases a field name (RFC 9110 section 5.1) from src[0..n) into dst, which must hold n bytes and may equal src.
  * Returns n, or TH_EFIELD_NAME at the first byte that is not tchar; dst is then partly written. */
 int th_field_name_lower(const char *src, size_t n, char *dst);
 
-/* 1 if a[0..n) equals b[0..n) without regard to ASCII case; b is lower-case already. */
+/* 1 if a[0..n) equals b[0..n), ignoring ASCII case; b must be lower-case. */
 int th_equals_lower(const char *a, const char *b, size_t n);
 
-/* Value of a hexadecimal digit, -1 for any other byte. */
+/* Returns the value of a hexadecimal digit, -1 for any other byte. */
 int th_hex_value(char c);
 
 /* Decodes %XX (RFC 3986 section 2.1) from src[0..n) into dst, which must hold n bytes.
@@ -30,16 +30,16 @@ int th_percent_decode(const char *src, size_t n, char *dst);
 /* 1 if src[0..n) is an IPv4 address: four numbers up to 255 without leading zeros (RFC 3986 section 3.2.2). */
 int th_is_ipv4(const char *src, size_t n);
 
-/* 1 if src[0..n) is an IPv6 address: eight groups of hexadecimal digits, one run of zeros as "::", the last two may be
- * an IPv4 address (RFC 3986 section 3.2.2); without brackets or zone. */
+/* 1 if src[0..n) is an IPv6 address: eight groups of hexadecimal digits, of which one run of zeros may be "::" and the
+ * last two an IPv4 address (RFC 3986 section 3.2.2); without brackets or zone. */
 int th_is_ipv6(const char *src, size_t n);
 
-/* 1 if src[0..n) is `uri-host [ ":" port ]` with a host that is not empty and a port of 0 to 65535 or none
+/* 1 if src[0..n) is `uri-host [ ":" port ]` with a non-empty host and a port of 0 to 65535, which may be empty
  * (RFC 9110 section 7.2, RFC 3986 section 3.2); no userinfo. */
 int th_is_host(const char *src, size_t n);
 
-/* Finds the next element of a comma-separated list (RFC 9110 section 5.6.1) in src[*pos..n); elements come without the
- * blanks around them, empty ones are passed over. Returns 1 with the element in out and *pos behind it, or 0 at the end. */
+/* Finds the next element of a comma-separated list (RFC 9110 section 5.6.1) in src[*pos..n). Blanks around elements are
+ * stripped, empty elements skipped. Returns 1 with the element in out and *pos after it, or 0 at the end. */
 int th_list_next(const char *src, size_t n, size_t *pos, th_slice *out);
 
 #endif

@@ -10,15 +10,15 @@ typedef struct {
   size_t capacity;
 } th_buffer;
 
-/* An empty buffer holds no memory. */
+/* Makes an empty buffer, which holds no memory. */
 void th_buffer_init(th_buffer *buffer);
-/* Gives the memory back; the buffer is empty and may be used again. */
+/* Frees the memory; the buffer is empty afterwards and can be used again. */
 void th_buffer_free(th_buffer *buffer);
-/* Makes room for n more bytes behind length. Returns TH_OK or TH_ENOMEM; the content stays. */
+/* Makes room for n more bytes after length, keeping the content. Returns TH_OK or TH_ENOMEM. */
 int th_buffer_reserve(th_buffer *buffer, size_t n);
-/* Appends src[0..n). Returns TH_OK or TH_ENOMEM; then nothing was appended. */
+/* Appends src[0..n). Returns TH_OK, or TH_ENOMEM with nothing appended. */
 int th_buffer_append(th_buffer *buffer, const char *src, size_t n);
-/* Appends value in decimal, or in lower-case hexadecimal. Same returns. */
+/* Append value in decimal, or in lower-case hexadecimal. Same results. */
 int th_buffer_append_decimal(th_buffer *buffer, uint64_t value);
 int th_buffer_append_hex(th_buffer *buffer, uint64_t value);
 

@@ -4,17 +4,17 @@
 #include <string.h>
 #include <zlib.h>
 
-/* The end of an empty stored block: a flushed stream ends so, and a message goes without it. */
+/* The empty stored block that ends a flushed stream; a message is sent without these bytes. */
 static const char TAIL[] = {0x00, 0x00, (char)0xff, (char)0xff};
-/* Less room than this at a flush, and zlib may write its end twice. */
+/* With less room than this at a flush, zlib may write the tail twice. */
 enum { LEAST_ROOM = 16, LARGEST_STEP = 1 << 30 };
 
-/* In z_stream.data_type: the last block has ended, and the next one's head is to come. */
+/* Bit of z_stream.data_type: the last block has ended, and the next one has not started. */
 enum { AT_BLOCK_START = 128 };
 
 static z_stream *stream_of(th_deflate_stream *deflate) { return (z_stream *)(void *)deflate->stream.data; }
 
-/* A zeroed z_stream, which must not move while it is in use: zlib points back to it. */
+/* Makes a zeroed z_stream. It must not move while in use, because zlib keeps a pointer to it. */
 static int make_stream(th_deflate_stream *deflate) {
   int status = th_buffer_reserve(&deflate->stream, sizeof(z_stream));
   if (status < 0) return status;
@@ -53,7 +53,7 @@ static int open_deflater(th_deflate_stream *deflater) {
   return TH_ENOMEM;
 }
 
-/* Gives zlib the free part of out, which is grown if there is little; returns its size, or 0 without memory. */
+/* Lends zlib the free part of out, which grows if there is little. Returns its size, or 0 if memory runs out. */
 static uInt lend_room(z_stream *stream, th_buffer *out, uint64_t max) {
   if (th_buffer_reserve(out, LEAST_ROOM) < 0) return 0;
   size_t room = out->capacity - out->length;
@@ -83,7 +83,7 @@ int th_inflate(th_deflate_stream *inflater, const char *src, size_t n, th_buffer
       out->length += room - stream->avail_out;
       if (out->length > max) return TH_EMESSAGE_SIZE;
       if (result == Z_STREAM_END) {
-        /* A block may call itself the last one; another follows, with the same window: RFC 7692 section 7.2.3.4. */
+        /* A block marked as final may be followed by another, with the same window: RFC 7692 section 7.2.3.4. */
         result = inflateResetKeep(stream);
       }
       if (result == Z_MEM_ERROR) return TH_ENOMEM;
@@ -95,7 +95,7 @@ int th_inflate(th_deflate_stream *inflater, const char *src, size_t n, th_buffer
 
 int th_inflate_end(th_deflate_stream *inflater, th_buffer *out, uint64_t max) {
   int status = th_inflate(inflater, TAIL, sizeof TAIL, out, max);
-  /* The tail must be a block's end; else the data broke off, and has taken the tail for content. */
+  /* The tail must end a block. If it does not, the data was truncated, and the tail was read as content. */
   if (status == TH_OK && !(stream_of(inflater)->data_type & AT_BLOCK_START)) status = TH_EDEFLATE;
   if (!inflater->takeover) th_inflate_free(inflater);
   return status;

@@ -4,7 +4,7 @@
 
 #include "utf8.h"
 
-/* Of one input byte; a character outside the BMP makes 12 bytes of 4. */
+/* Most bytes of output per byte of input; the 4 bytes of a character outside the BMP become 12. */
 enum { LONGEST_ESCAPED = 4, LONGEST_JSON = 6 };
 
 static const char DIGITS[] = "0123456789abcdef";
@@ -17,7 +17,7 @@ static size_t plain_run(const char *src, size_t n) {
   return i;
 }
 
-/* Room for n bytes that may grow `times`-fold. */
+/* Makes room for n bytes of input, each of which may become `times` bytes. */
 static int reserve_times(th_buffer *buffer, size_t n, size_t times) {
   if (n > SIZE_MAX / 16) return TH_ENOMEM;
   return th_buffer_reserve(buffer, n * times);
@@ -56,7 +56,7 @@ static char *write_unit(char *dst, uint32_t unit) {
   return dst;
 }
 
-/* Reads the character at src, which is UTF-8 and no ASCII; returns its length. */
+/* Reads the character at src, which is valid UTF-8 and not ASCII; returns its length. */
 static size_t read_character(const char *src, uint32_t *character) {
   unsigned char first = (unsigned char)src[0];
   size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;

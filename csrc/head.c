@@ -4,7 +4,7 @@
 
 #include "llhttp.h"
 
-/* Sorted by length, then by name; enum th_field_id holds positions. */
+/* Sorted by length, then by name; enum th_field_id holds indices. */
 static const char *const FIELDS[] = {
     /*  2 */ "te",
     /*  3 */ "dnt", "via",
@@ -30,7 +30,7 @@ static const char *const FIELDS[] = {
     /* 25 */ "upgrade-insecure-requests",
 };
 enum { FIELD_COUNT = sizeof FIELDS / sizeof FIELDS[0], LONGEST_FIELD = 25, FIELDS_KEPT = 32 };
-/* START[n] is the first of length n. */
+/* START[n] is the index of the first field of length n. */
 static const uint8_t START[LONGEST_FIELD + 2] = {
     0, 0, 0, 1, 3, 5, 6, 12, 14, 15, 18, 21, 22, 24, 27, 33, 36, 40, 44, 46, 46, 46, 47, 48, 48, 49, 50,
 };
@@ -76,8 +76,8 @@ int th_head_add_field(th_head *head) {
   return TH_OK;
 }
 
-/* Target bytes: visible ASCII but '#', which begins a fragment and never goes on the wire (RFC 9110 section 4.2.5).
- * Splits path from query and checks the path's percent-encodings. `path` reaches to the target's end on entry. */
+/* Splits path from query and checks the path's percent-encodings; `path` is the rest of the target, with the query.
+ * Valid bytes are visible ASCII except '#', which starts a fragment and is never sent (RFC 9110 section 4.2.5). */
 static int split_path(th_head *head, th_slice path) {
   const char *src = head->data + path.offset;
   uint32_t end = path.length;
@@ -102,7 +102,8 @@ static int split_path(th_head *head, th_slice path) {
   return TH_OK;
 }
 
-/* RFC 9112 section 3.2.2. Scheme http or https; the authority ends at the first of / ? or the target's end. */
+/* RFC 9112 section 3.2.2. The scheme is http or https; the authority ends at the first / or ?, or at the target's
+ * end. */
 static int split_absolute(th_head *head) {
   const char *src = head->data + head->target.offset;
   uint32_t n = head->target.length;
@@ -124,7 +125,7 @@ static int split_absolute(th_head *head) {
   th_slice path = {head->target.offset + end, n - end};
   int status = split_path(head, path);
   if (status < 0) return status;
-  /* RFC 9112 section 3.2.4: OPTIONS with neither path nor query asks about the server as a whole. */
+  /* RFC 9112 section 3.2.4: OPTIONS without path and query refers to the server as a whole. */
   if (n == end && head->method == HTTP_OPTIONS) head->form = TH_ASTERISK_FORM;
   return TH_OK;
 }
@@ -142,17 +143,17 @@ static int split_target(th_head *head) {
   return split_absolute(head);
 }
 
-/* What the fields say together; each is looked at once. */
+/* What the fields add up to; filled in one pass over them. */
 typedef struct {
   uint32_t hosts;
   uint32_t content_lengths;
-  uint32_t codings;     /* in all Transfer-Encoding lines: they are one list, RFC 9110 section 5.3 */
+  uint32_t codings;     /* in all Transfer-Encoding lines, which form one list: RFC 9110 section 5.3 */
   uint32_t chunked;
   int last_is_chunked;
   int close;
   int keep_alive;
   int upgrade_token;
-  int websocket_upgrade; /* Upgrade lists it */
+  int websocket_upgrade; /* the Upgrade field lists websocket */
   int websocket_key;
 } tally;
 
@@ -186,16 +187,17 @@ static int has_token(const char *src, size_t n, const char *name, size_t length)
   return 0;
 }
 
-/* Length of the token that a coding begins with; 0 if none does, or if something but parameters follows. */
+/* Returns the length of the token at the start of a coding; 0 if there is none, or if anything but parameters
+ * follows. */
 static uint32_t name_length(const char *src, uint32_t n) {
   uint32_t name = 0;
   while (name < n && th_is_token(src + name, 1)) name++;
-  uint32_t behind = name;
-  while (behind < n && is_blank(src[behind])) behind++;
-  return behind == n || src[behind] == ';' ? name : 0;
+  uint32_t next = name;
+  while (next < n && is_blank(src[next])) next++;
+  return next == n || src[next] == ';' ? name : 0;
 }
 
-/* RFC 9112 section 6.1: the framing of a 1.0 message with this field is faulty. */
+/* RFC 9112 section 6.1: with this field the framing of an HTTP/1.0 message is faulty. */
 static int read_transfer_encoding(const th_head *head, const char *src, size_t n, tally *seen) {
   if (head->minor == 0) return TH_ETRANSFER_ENCODING;
   size_t pos = 0;
@@ -205,21 +207,21 @@ static int read_transfer_encoding(const th_head *head, const char *src, size_t n
     uint32_t name = name_length(src + coding.offset, coding.length);
     if (name == 0) return TH_ETRANSFER_ENCODING;
     seen->last_is_chunked = name == 7 && th_equals_lower(src + coding.offset, "chunked", 7);
-    if (seen->last_is_chunked && coding.length > name) return TH_ETRANSFER_ENCODING; /* it has no parameters */
+    if (seen->last_is_chunked && coding.length > name) return TH_ETRANSFER_ENCODING; /* chunked has no parameters */
     seen->chunked += (uint32_t)seen->last_is_chunked;
     seen->codings++;
   }
-  /* A line without a coding is for whoever reads the last line alone. */
+  /* A line without codings is refused: a proxy that reads only the last line would see another framing. */
   return seen->codings > before ? TH_OK : TH_ETRANSFER_ENCODING;
 }
 
-/* One "chunked" alone is what we read. What does not end with it has no length that could be known. */
+/* Only a single "chunked" is supported. Without it at the end, the length of the body cannot be determined. */
 static int judge_transfer_encoding(const tally *seen) {
   if (!seen->last_is_chunked || seen->chunked != 1 || seen->content_lengths > 0) return TH_ETRANSFER_ENCODING;
   return seen->codings > 1 ? TH_ETRANSFER_CODING : TH_OK;
 }
 
-/* RFC 9110 section 10.1.1: a list, of which 100-continue is the only member known, and HTTP/1.0 has none. */
+/* RFC 9110 section 10.1.1: a list whose only known member is 100-continue; ignored in HTTP/1.0. */
 static int read_expect(th_head *head, const char *src, size_t n) {
   if (head->minor == 0) return TH_OK;
   size_t pos = 0;
@@ -275,11 +277,11 @@ int th_head_finish(th_head *head) {
   tally seen = {0};
   int status = split_target(head);
   if (status < 0) return status;
-  int expectation = TH_OK; /* refused only if nothing is wrong with the message itself */
+  int expectation = TH_OK; /* refused only if the message itself is valid */
   for (uint32_t i = 0; i < head->field_count; i++) {
     th_field *field = th_head_field(head, i);
     while (field->value.length > 0 && is_blank(head->data[field->value.offset + field->value.length - 1])) {
-      field->value.length--; /* RFC 9112 section 5.1: trailing blanks are no part of the value */
+      field->value.length--; /* RFC 9112 section 5.1: trailing blanks are not part of the value */
     }
     field->id = th_field_lookup(head->data + field->name.offset, field->name.length);
     status = read_field(head, field, &seen);

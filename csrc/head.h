@@ -1,4 +1,4 @@
-/* A request head, whatever protocol it came by: HTTP/1.1 fills it now, HTTP/2 may later. */
+/* A request head, independent of the protocol: HTTP/1.1 fills it now, HTTP/2 may later. */
 #ifndef TH_HEAD_H
 #define TH_HEAD_H
 
@@ -6,8 +6,8 @@
 #include "base.h"
 #include "buffer.h"
 
-/* Fields that this server reads or writes itself. Others are known too, so that their names are made once; an identity
- * is a position in head.c's table. */
+/* Fields that the server itself reads or writes. The value is the index in head.c's table, which has more fields, so
+ * that the Python objects of their names are made only once. */
 enum th_field_id {
   TH_FIELD_OTHER = -1,
   TH_FIELD_TE = 0,
@@ -28,23 +28,23 @@ enum th_field_id {
   TH_FIELD_SERVER = 11
 };
 
-/* Identity of a field name, in any case: an index below th_field_count(), or TH_FIELD_OTHER. */
+/* Returns the id of a field name in any case: an index below th_field_count(), or TH_FIELD_OTHER. */
 int th_field_lookup(const char *name, size_t n);
-/* Lower-case name of a known field; static. */
+/* Returns the lower-case name of a known field; static. */
 const char *th_field_name(int id);
 int th_field_count(void);
 
 typedef struct {
   th_slice name;
   th_slice value;
-  int32_t id; /* th_field_lookup's */
+  int32_t id; /* from th_field_lookup() */
 } th_field;
 
-/* Form of the request target, RFC 9112 section 3.2; authority-form is CONNECT's alone, which is refused. */
+/* Form of the request target, RFC 9112 section 3.2. Authority-form is for CONNECT only, which is refused. */
 enum th_target_form { TH_ORIGIN_FORM = 0, TH_ABSOLUTE_FORM = 1, TH_ASTERISK_FORM = 2 };
 
 typedef struct {
-  const char *data; /* first byte of the head; slices count from here */
+  const char *data; /* first byte of the head; offsets of slices count from here */
   th_buffer fields; /* th_field[field_count] */
   uint32_t field_count;
   uint8_t method; /* llhttp_method_t */
@@ -53,28 +53,28 @@ typedef struct {
   uint8_t keep_alive;
   uint8_t chunked;
   uint8_t expect_continue;
-  uint8_t upgrade;     /* to websocket, asked for rightly: RFC 9110 section 7.8; other protocols are passed over */
-  uint8_t websocket;   /* a WebSocket is asked for, rightly or not: upgrade, or a Sec-WebSocket-Key */
-  uint8_t trailers;    /* the client takes trailer fields: RFC 9110 section 10.1.4 */
-  uint8_t forwarded;   /* a proxy's field is there: Forwarded, or one of X-Forwarded-* */
-  uint8_t https_target; /* absolute-form of an https URI: RFC 9110 section 7.4 asks for TLS then */
-  uint8_t path_escaped; /* path holds a %, so it must be decoded */
+  uint8_t upgrade;     /* valid request to upgrade to websocket: RFC 9110 section 7.8; other protocols are ignored */
+  uint8_t websocket;   /* WebSocket handshake, valid or not: upgrade is set, or there is a Sec-WebSocket-Key */
+  uint8_t trailers;    /* the client accepts trailer fields: RFC 9110 section 10.1.4 */
+  uint8_t forwarded;   /* has a proxy's field: Forwarded, or one of X-Forwarded-* */
+  uint8_t https_target; /* absolute-form with an https URI, which requires TLS: RFC 9110 section 7.4 */
+  uint8_t path_escaped; /* path contains a % and must be decoded */
   uint64_t content_length;
   th_slice target;
-  th_slice path;      /* without query; empty stands for "/" */
-  th_slice query;     /* behind the ?, may be empty */
-  th_slice authority; /* of absolute-form: it overrides Host, RFC 9112 section 3.2.2 */
+  th_slice path;      /* without query; empty means "/" */
+  th_slice query;     /* after the ?, may be empty */
+  th_slice authority; /* of absolute-form; overrides Host, RFC 9112 section 3.2.2 */
 } th_head;
 
 void th_head_init(th_head *head);
 void th_head_free(th_head *head);
-/* Empties the head for the next request; keeps little memory. */
+/* Empties the head for the next request; keeps the memory for fields unless it is large. */
 void th_head_clear(th_head *head);
-/* Opens a field; name and value grow by extend() of http1.c. Returns TH_OK or TH_ENOMEM. */
+/* Adds an empty field, to be filled by extend() in http1.c. Returns TH_OK or TH_ENOMEM. */
 int th_head_add_field(th_head *head);
 th_field *th_head_field(const th_head *head, uint32_t index);
 
-/* Checks a complete head (method, minor, target, fields and content_length set) and derives the rest of it.
+/* Checks a complete head (method, minor, target, fields and content_length set) and derives the other members.
  * Returns TH_OK, or the status to refuse the request with. RFC 9112 sections 3.2 and 6.1, RFC 9110 sections 7.2 and
  * 10.1.1. */
 int th_head_finish(th_head *head);

@@ -3,36 +3,36 @@
 #include <string.h>
 
 enum {
-  START = 0,          /* between messages; empty lines are passed over */
+  START = 0,          /* between messages; empty lines are skipped */
   IN_HEAD = 1,
-  IN_LENGTH_BODY = 2, /* counted, llhttp has nothing to add */
+  IN_LENGTH_BODY = 2, /* counted here, without llhttp */
   IN_CHUNKED_BODY = 3,
-  BEHIND_BODY = 4,    /* TH_END is due */
-  UNKNOWN_METHOD = 5  /* waiting for what tells a strange method from noise */
+  AFTER_BODY = 4,    /* TH_END is due */
+  UNKNOWN_METHOD = 5  /* waiting for enough to tell an unknown method from noise */
 };
 
-/* What a chunk line needs and what all may carry beyond that: Go's net/http counts the same way. A sender of 16 bytes of
- * extension per chunk, or of two for each byte of data, is never refused. */
+/* Bytes that each chunk line may have, and what all lines of a body may have beyond that, counted like Go's net/http.
+ * A sender of up to 16 bytes of extension per chunk, or of two per byte of data, is never refused. */
 enum { CHUNK_LINE_FREE = 16, CHUNK_EXCESS_MAX = 16 * 1024 };
-/* Data of small chunks is gathered up to here before it is handed over. */
+/* The data of small chunks is joined up to this size before it is passed on. */
 enum { GATHER_MAX = 64 * 1024 };
 enum { EXCERPT_MAX = 64 };
-/* RFC 9112 section 3: a method longer than any known one is 501. llhttp's longest has 13 letters. */
+/* RFC 9112 section 3: a method longer than any known one gets 501. llhttp's longest has 13 letters. */
 enum { METHOD_MAX = 32 };
 enum { TLS_HANDSHAKE = 0x16 };
 
 static th_http1 *self_of(llhttp_t *parser) { return parser->data; }
 
-/* Nothing of the input is shown unless the caller says what: show_excerpt(). */
+/* Clears the excerpt: input is shown only if the caller then calls show_excerpt(). */
 static int fail(th_http1 *http1, int status) {
   http1->failed = status;
   http1->excerpt_length = 0;
   return status;
 }
 
-/* --- llhttp's callbacks: they record, and pause where an event is due. ------------------------------------------ */
+/* --- llhttp's callbacks: they record, and pause where an event is due ------------------------------------------- */
 
-/* Makes a slice longer by a span. Heads lie in one piece, so the parts of a span that was cut are neighbours. */
+/* Adds a span to a slice. Heads are kept in one piece, so the parts of a span that was cut are adjacent. */
 static void extend(const th_head *head, th_slice *slice, const char *at, size_t n) {
   if (slice->length == 0) slice->offset = (uint32_t)(at - head->data);
   slice->length += (uint32_t)n;
@@ -44,14 +44,14 @@ static int on_url(llhttp_t *parser, const char *at, size_t n) {
   return 0;
 }
 
-/* Protocol and version, the line's last parts. */
+/* For protocol and version, the last parts of the request line. */
 static int on_line_part(llhttp_t *parser, const char *at, size_t n) {
   th_http1 *http1 = self_of(parser);
   http1->line_length = (uint32_t)(at + n - http1->head.data);
   return 0;
 }
 
-/* Where its name ends: that is one place however it was cut. A method and a blank are before it. */
+/* Checked at the end of the name, the same position however the bytes were cut. A method and a blank precede it. */
 static int on_protocol_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
   const char *end = http1->head.data + http1->line_length;
@@ -62,7 +62,7 @@ static int on_version_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
   http1->line_complete = 1;
   if (parser->http_major != 1) return fail(http1, parser->method == HTTP_PRI ? TH_EHTTP2 : TH_EVERSION);
-  return parser->method == HTTP_PRI ? fail(http1, TH_EMETHOD) : 0; /* it is of the HTTP/2 preface alone */
+  return parser->method == HTTP_PRI ? fail(http1, TH_EMETHOD) : 0; /* PRI exists only in the HTTP/2 preface */
 }
 
 static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
@@ -76,7 +76,7 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
   return 0;
 }
 
-/* Fields are counted where a name ends: that is one place however the name was cut. */
+/* Fields are counted at the end of their names, the same position however the name was cut. */
 static int on_header_field_complete(llhttp_t *parser) {
   th_http1 *http1 = self_of(parser);
   http1->in_value = 1;
@@ -95,13 +95,13 @@ static int on_header_value(llhttp_t *parser, const char *at, size_t n) {
 }
 
 static int on_headers_complete(llhttp_t *parser) {
-  /* A tunnel begins when the application takes it, not when the client asks: RFC 9110 section 7.8. */
+  /* A tunnel begins when the application accepts it, not when the client asks for it: RFC 9110 section 7.8. */
   parser->upgrade = 0;
   return HPE_PAUSED;
 }
 
 static int on_message_complete(llhttp_t *parser) {
-  self_of(parser)->state = BEHIND_BODY;
+  self_of(parser)->state = AFTER_BODY;
   return HPE_PAUSED;
 }
 
@@ -150,14 +150,14 @@ const char *th_http1_reason(const th_http1 *http1) {
   int error = http1->parser.error;
   int is_llhttps = http1->failed == TH_ESYNTAX && error != HPE_OK && error != HPE_PAUSED;
   if (!is_llhttps) return th_status_text(http1->failed);
-  /* Of the protocols that llhttp names there one is served; most often a space in the target led there. */
+  /* llhttp's text lists protocols that are not served. The usual cause is a space in the request target. */
   int is_protocol = error == HPE_INVALID_CONSTANT && strncmp(http1->parser.reason, "Expected HTTP/", 14) == 0;
-  return is_protocol ? "Expected HTTP/ behind the request target" : http1->parser.reason;
+  return is_protocol ? "Expected HTTP/ after the request target" : http1->parser.reason;
 }
 
 /* --- Head ------------------------------------------------------------------------------------------------------ */
 
-/* What of a refused head may be logged: its first line. Fields may hold secrets, and so may a body. */
+/* Of a refused head only the first line may be logged: fields may contain secrets, and so may a body. */
 static void show_excerpt(th_http1 *http1, const char *src, size_t n) {
   size_t end = 0;
   while (end < n && end < EXCERPT_MAX && src[end] != '\r' && src[end] != '\n') end++;
@@ -168,10 +168,10 @@ static void show_excerpt(th_http1 *http1, const char *src, size_t n) {
 static void begin_head(th_http1 *http1) {
   th_head_clear(&http1->head);
   llhttp_reset(&http1->parser);
-  llhttp_set_lenient_transfer_encoding(&http1->parser, 1); /* head.c judges it, by the list that it is */
+  llhttp_set_lenient_transfer_encoding(&http1->parser, 1); /* head.c checks the field, as a list */
   llhttp_set_lenient_version(&http1->parser, 1); /* 1.2 to 1.9 are read as 1.1: RFC 9110 section 2.5 */
   http1->state = IN_HEAD;
-  http1->in_value = 1; /* so that the first field is a new one */
+  http1->in_value = 1; /* so that the first name starts a new field */
   http1->line_complete = 0;
   http1->line_length = 0;
   http1->head_length = 0;
@@ -181,7 +181,7 @@ static void begin_head(th_http1 *http1) {
   http1->trailers = 0;
 }
 
-/* RFC 9112 section 2.2: empty lines before a request line are ignored; nothing but CRLF is one. */
+/* RFC 9112 section 2.2: empty lines before a request line are ignored; only CRLF is an empty line. */
 static int skip_empty_lines(th_http1 *http1) {
   while (http1->next < http1->end) {
     char c = *http1->next;
@@ -202,21 +202,21 @@ static int skip_empty_lines(th_http1 *http1) {
   return TH_NEED_DATA;
 }
 
-/* The length of a line that has ended before its version was complete, as HTTP/0.9's does; else 0. llhttp reports a target
- * that it refuses only as far as that has come in earlier pieces, so the line's end is what counts. */
+/* Returns the length of a request line that ended before its version was complete, as in HTTP/0.9; else 0. The end of
+ * the line decides, because of a target that llhttp refuses it has reported only what arrived in earlier pieces. */
 static uint32_t length_without_version(const th_http1 *http1) {
   const th_head *head = &http1->head;
   uint32_t end = http1->head_length;
   if (http1->line_complete || end == 0) return 0;
-  if (http1->parser.http_major == 0 && http1->parser.http_minor == 9) { /* it goes on to fields */
+  if (http1->parser.http_major == 0 && http1->parser.http_minor == 9) { /* llhttp continues with fields */
     return head->target.offset + head->target.length;
   }
   if (head->data[--end] != '\n') return 0;
   return end > 0 && head->data[end - 1] == '\r' ? end - 1 : end;
 }
 
-/* Limits, by how far the head has been read. The line's own length is exact once it is complete; before that, two bytes
- * more than the limit may be its CRLF. */
+/* Checks the limits by how much of the head has been read. The length of the request line is exact once it is complete;
+ * before that, the two bytes beyond the limit may be its CRLF. */
 static int check_head_limits(const th_http1 *http1) {
   const th_http1_limits *limits = &http1->limits;
   uint32_t without_version = length_without_version(http1);
@@ -230,13 +230,13 @@ static int check_head_limits(const th_http1 *http1) {
   return TH_OK;
 }
 
-/* RFC 9112 section 3: one blank between the parts of a request line; llhttp takes several. */
+/* RFC 9112 section 3: one blank between the parts of a request line; llhttp accepts several. */
 static int has_single_blanks(const th_head *head) {
   uint32_t target_end = head->target.offset + head->target.length;
   return head->target.offset == strlen(th_method_name(head->method)) + 1 && head->data[target_end + 1] == 'H';
 }
 
-/* Tells an unknown method (501) from noise (400) by its beginning: a token, a blank, the beginning of a target. */
+/* Tells an unknown method (501), which is a token, a blank and the start of a target, from noise (400). */
 static int classify_method(const char *src, size_t n) {
   size_t i = 0;
   while (i < n && i <= METHOD_MAX && th_is_token(src + i, 1)) i++;
@@ -247,7 +247,7 @@ static int classify_method(const char *src, size_t n) {
   return src[i] == '/' || src[i] == '*' || (src[i] | 0x20) == 'h' ? TH_EMETHOD : TH_ESYNTAX;
 }
 
-/* Keeps as much of a head as its limits let it grow to; returns how much that was, or TH_ENOMEM. */
+/* Copies up to n bytes of a head, as far as its limits allow. Returns how many, or TH_ENOMEM. */
 static int keep_piece(th_http1 *http1, size_t n) {
   size_t most = (size_t)http1->limits.request_line + http1->limits.head + 8;
   size_t room = most > http1->pieces.length ? most - http1->pieces.length : 1;
@@ -272,7 +272,7 @@ static int read_unknown_method(th_http1 *http1) {
 
 static int head_error(th_http1 *http1) {
   if (http1->failed < 0) return http1->failed;
-  /* Its wording tells apart what llhttp's error numbers do not: a method of RTSP. */
+  /* llhttp's text identifies a method of RTSP; its error number does not. */
   if (strcmp(http1->parser.reason, "Invalid method for HTTP/x.x request") == 0) return fail(http1, TH_EMETHOD);
   return fail(http1, TH_ESYNTAX);
 }
@@ -286,23 +286,23 @@ static int finish_head(th_http1 *http1) {
   int status = th_head_finish(head);
   if (status < 0) return status;
   if (head->chunked) {
-    /* llhttp itself takes no tab around the coding and no empty list element behind it. */
+    /* llhttp itself accepts no tab around the coding, and no empty list element after it. */
     http1->parser.flags |= F_CHUNKED;
     http1->state = IN_CHUNKED_BODY;
     http1->body_left = 0;
     th_chunk_first(&http1->chunk);
   } else if (head->content_length > 0) {
-    if (head->content_length > INT64_MAX) return TH_EBODY_SIZE; /* whoever counts it need not have an unsigned number */
+    if (head->content_length > INT64_MAX) return TH_EBODY_SIZE; /* so that signed numbers can count it */
     if (http1->limits.body > 0 && head->content_length > http1->limits.body) return TH_EBODY_SIZE;
     http1->state = IN_LENGTH_BODY;
     http1->body_left = head->content_length;
   } else {
-    http1->state = BEHIND_BODY;
+    http1->state = AFTER_BODY;
   }
   return TH_OK;
 }
 
-/* Reads on in the head. A head that lies in the lent memory whole is not copied. */
+/* Continues with the head. A head that is complete in the lent memory is not copied. */
 static int read_head(th_http1 *http1) {
   int in_pieces = http1->pieces.length > 0;
   size_t n = th_http1_left(http1);
@@ -351,11 +351,11 @@ static int read_length_body(th_http1 *http1) {
   http1->body_length = n;
   http1->next += n;
   http1->body_left -= n;
-  if (http1->body_left == 0) http1->state = BEHIND_BODY;
+  if (http1->body_left == 0) http1->state = AFTER_BODY;
   return TH_BODY;
 }
 
-/* Chunk lines and trailers are bounded by what they carry, not by where they are cut: see CHUNK_EXCESS_MAX. */
+/* Chunk lines and trailers are limited by their total size, however they are cut: see CHUNK_EXCESS_MAX. */
 static int check_chunk_limits(th_http1 *http1, int at_header) {
   if (http1->last_chunk && !at_header) {
     return http1->overhead > http1->limits.head ? TH_ETRAILER_SIZE : TH_OK;
@@ -371,7 +371,7 @@ static int check_chunk_limits(th_http1 *http1, int at_header) {
   return TH_OK;
 }
 
-/* Reads in the data of a chunk. */
+/* Reads a chunk's data. */
 static int read_chunk_data(th_http1 *http1) {
   size_t n = th_http1_left(http1);
   if (n > http1->body_left) n = (size_t)http1->body_left;
@@ -381,14 +381,14 @@ static int read_chunk_data(th_http1 *http1) {
   http1->body_left -= n;
   http1->body_total += n;
   if (http1->limits.body > 0 && http1->body_total > http1->limits.body) {
-    http1->body_length -= (size_t)(http1->body_total - http1->limits.body); /* what came before the byte too much */
+    http1->body_length -= (size_t)(http1->body_total - http1->limits.body); /* only the bytes within the limit */
     return fail(http1, TH_EBODY_SIZE);
   }
-  if (http1->body_left == 0) th_chunk_behind(&http1->chunk);
+  if (http1->body_left == 0) th_chunk_after_data(&http1->chunk);
   return TH_OK;
 }
 
-/* Reads on in the line of a chunk. llhttp sees that of the last one, in its plainest form: all behind it is its own. */
+/* Continues with a chunk's line. Of the last chunk llhttp gets a plain line, because it reads the trailer section. */
 static int read_chunk_line(th_http1 *http1) {
   static const char LAST[] = "0\r\n";
   size_t read;
@@ -401,7 +401,7 @@ static int read_chunk_line(th_http1 *http1) {
   http1->body_left = http1->chunk.size;
   if (http1->chunk.size > 0) return TH_OK;
   http1->last_chunk = 1;
-  llhttp_set_lenient_transfer_encoding(&http1->parser, 0); /* it has no place in trailers */
+  llhttp_set_lenient_transfer_encoding(&http1->parser, 0); /* trailers must not contain it */
   llhttp_resume(&http1->parser);
   return llhttp_execute(&http1->parser, LAST, sizeof LAST - 1) == HPE_OK ? TH_OK : fail(http1, TH_ESYNTAX);
 }
@@ -412,19 +412,19 @@ static int read_trailers(th_http1 *http1) {
   http1->next = error == HPE_OK ? http1->end : llhttp_get_error_pos(&http1->parser);
   http1->overhead += (uint32_t)(http1->next - start);
   int status = check_chunk_limits(http1, 0);
-  if (status < 0 || http1->state == BEHIND_BODY) return status < 0 ? fail(http1, status) : TH_OK;
+  if (status < 0 || http1->state == AFTER_BODY) return status < 0 ? fail(http1, status) : TH_OK;
   if (error == HPE_OK) return TH_OK;
   return fail(http1, http1->failed < 0 ? http1->failed : TH_ESYNTAX);
 }
 
-/* At most one piece of data, or one line. */
+/* Reads at most one piece of data, or one line. */
 static int run_chunked(th_http1 *http1) {
   http1->body_length = 0;
   if (http1->last_chunk) return read_trailers(http1);
   return http1->body_left > 0 ? read_chunk_data(http1) : read_chunk_line(http1);
 }
 
-/* Gathers the data of what was fed into one piece: many small chunks cost the reader one event. */
+/* Joins the data of all chunks that were fed, so that many small chunks are one event. */
 static int read_chunked_body(th_http1 *http1) {
   const char *first = NULL;
   size_t first_length = 0;
@@ -446,7 +446,7 @@ static int read_chunked_body(th_http1 *http1) {
   }
   if (first == NULL) {
     if (http1->failed < 0) return http1->failed;
-    return http1->state == BEHIND_BODY ? TH_END : TH_NEED_DATA;
+    return http1->state == AFTER_BODY ? TH_END : TH_NEED_DATA;
   }
   http1->body = http1->pieces.length > 0 ? http1->pieces.data : first;
   http1->body_length = http1->pieces.length > 0 ? http1->pieces.length : first_length;
@@ -466,10 +466,10 @@ static int end_message(th_http1 *http1) {
 int th_http1_next(th_http1 *http1) {
   int event;
   if (http1->failed < 0) {
-    http1->excerpt_length = 0; /* it lies in memory that was lent then */
+    http1->excerpt_length = 0; /* it points into memory that was lent for an earlier call */
     return http1->failed;
   }
-  if (http1->state == BEHIND_BODY) return end_message(http1);
+  if (http1->state == AFTER_BODY) return end_message(http1);
   if (http1->next == http1->end) return TH_NEED_DATA;
   switch (http1->state) {
     case START:

@@ -41,6 +41,6 @@ void th_mask(char *dst, const char *src, size_t n, const char *key, size_t phase
     }
 #endif
   }
-  /* i is a multiple of 4, so the phase has not moved. */
+  /* i is a multiple of 4, so the phase is still right. */
   th_mask_scalar(dst + i, src + i, n - i, key, phase);
 }

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* Section 2.2: chosen so that it begins neither a line of version 1 nor a request of any protocol. */
+/* Section 2.2: chosen to be the start of neither a version 1 head nor a request in any protocol. */
 static const char SIGNATURE[] = "\r\n\r\n\0\r\nQUIT\n";
 enum {
   SIGNATURE_SIZE = sizeof SIGNATURE - 1,
@@ -16,7 +16,7 @@ enum {
   TLS_START_SIZE = 5 /* client and verify */
 };
 
-/* Section 2.2, types of TLVs; those from TLS_VERSION on stand within the value of TLS. */
+/* Section 2.2, types of TLVs; those from TLS_VERSION on are nested in the value of TLS. */
 enum {
   TYPE_CRC32C = 0x03,
   TYPE_TLS = 0x20,
@@ -30,8 +30,8 @@ enum {
 static const char LINE_START[] = "PROXY ";
 enum { LINE_START_SIZE = sizeof LINE_START - 1 };
 
-/* Takes the word up to the next blank, or to the line's end; exactly one blank stands between two words. Returns 1, or
- * 0 if there is none. */
+/* Reads the word up to the next blank, or to the line's end; words are separated by exactly one blank. Returns 1, or 0
+ * if there is no word. */
 static int next_word(const char *src, size_t end, size_t *pos, th_slice *word) {
   size_t i = *pos;
   while (i < end && src[i] != ' ') i++;
@@ -58,12 +58,12 @@ static int is_word(const char *src, th_slice word, const char *text) {
   return word.length == strlen(text) && memcmp(src + word.offset, text, word.length) == 0;
 }
 
-/* The line at src[0..end), without CRLF; 1 if it is right. */
+/* Reads the line src[0..end), without CRLF; 1 if it is valid. */
 static int read_words(const char *src, size_t end, th_proxy *out) {
   size_t pos = LINE_START_SIZE;
   th_slice family, source_port, destination_port;
   if (!next_word(src, end, &pos, &family)) return 0;
-  if (is_word(src, family, "UNKNOWN")) return 1; /* what follows is to be passed over */
+  if (is_word(src, family, "UNKNOWN")) return 1; /* the rest must be ignored */
   int (*is_address)(const char *, size_t);
   if (is_word(src, family, "TCP4")) {
     out->family = TH_PROXY_IPV4;
@@ -88,7 +88,7 @@ static int read_line(const char *src, size_t n, th_proxy *out) {
   const char *newline = memchr(src, '\n', seen);
   if (newline == NULL) return seen < TH_PROXY_LINE_MAX ? 0 : TH_EPROXY_SIZE;
   size_t end = (size_t)(newline - src);
-  if (src[end - 1] != '\r') return TH_EPROXY; /* the start of the line has no newline, so it is behind that */
+  if (src[end - 1] != '\r') return TH_EPROXY; /* end > 0: LINE_START matched, and has no newline */
   out->version = 1;
   return read_words(src, end - 1, out) ? (int)end + 1 : TH_EPROXY;
 }
@@ -99,7 +99,7 @@ static uint16_t read_u16(const char *src) {
   return (uint16_t)((unsigned char)src[0] << 8 | (unsigned char)src[1]);
 }
 
-static void take_addresses(const char *src, uint32_t size, th_proxy *out) {
+static void read_addresses(const char *src, uint32_t size, th_proxy *out) {
   out->source.offset = FIXED_SIZE;
   out->source.length = size;
   out->destination.offset = FIXED_SIZE + size;
@@ -108,14 +108,14 @@ static void take_addresses(const char *src, uint32_t size, th_proxy *out) {
   out->destination_port = read_u16(src + FIXED_SIZE + 2 * size + 2);
 }
 
-/* A path padded with NUL; an abstract socket's begins with one, and is none for us. */
+/* Reads a path padded with NUL. An abstract socket's name starts with NUL and counts as empty. */
 static th_slice path_at(const char *src, uint32_t offset) {
   const char *nul = memchr(src + offset, '\0', UNIX_PATH_SIZE);
   th_slice path = {offset, nul == NULL ? UNIX_PATH_SIZE : (uint32_t)(nul - src) - offset};
   return path;
 }
 
-/* Takes the TLV at *pos of src[0..end) and moves *pos behind it. Returns its type, or TH_EPROXY if it is cut short. */
+/* Reads the TLV at src[*pos..end) and moves *pos past it. Returns its type, or TH_EPROXY if it is truncated. */
 static int next_tlv(const char *src, size_t end, size_t *pos, th_slice *value) {
   if (end - *pos < TLV_START_SIZE) return TH_EPROXY;
   int type = (unsigned char)src[*pos];
@@ -128,7 +128,7 @@ static int next_tlv(const char *src, size_t end, size_t *pos, th_slice *value) {
   return type;
 }
 
-/* CRC32C (RFC 9260 appendix A) of src[0..n), where the four bytes at `zeros` count as 0. */
+/* CRC32C (RFC 9260 appendix A) of src[0..n), with the four bytes at `zeros` taken as 0. */
 static uint32_t crc32c(const char *src, size_t n, size_t zeros) {
   uint32_t crc = UINT32_MAX;
   for (size_t i = 0; i < n; i++) {
@@ -138,7 +138,7 @@ static uint32_t crc32c(const char *src, size_t n, size_t zeros) {
   return ~crc;
 }
 
-/* The value of the TLV about TLS; 1 if it is right. */
+/* Reads the value of a TLV of type TLS; 1 if it is valid. */
 static int read_tls(const char *src, th_slice value, th_proxy *out) {
   if (value.length < TLS_START_SIZE) return 0;
   size_t pos = value.offset;
@@ -162,7 +162,7 @@ static int read_tls(const char *src, th_slice value, th_proxy *out) {
   return 1;
 }
 
-/* The TLVs at src[pos..end), where the head ends; 1 if they are right. */
+/* Reads the TLVs in src[pos..end), where end is the head's end; 1 if they are valid. */
 static int read_tlvs(const char *src, size_t pos, size_t end, th_proxy *out) {
   int has_crc = 0;
   int has_tls = 0;
@@ -192,12 +192,12 @@ static int read_binary(const char *src, size_t n, th_proxy *out) {
   unsigned family = (unsigned char)src[SIGNATURE_SIZE + 1];
   size_t length = read_u16(src + SIGNATURE_SIZE + 2);
   size_t least;
-  if (command == 0x20) { /* LOCAL: whatever family it names */
+  if (command == 0x20) { /* LOCAL: the family is ignored */
     family = 0x00;
   } else if (command != 0x21) {
     return TH_EPROXY;
   }
-  switch (family) { /* the lower half says stream or datagram, which is no matter here */
+  switch (family) { /* the lower half says stream or datagram, which does not matter here */
     case 0x00: least = 0; break;
     case 0x11: case 0x12: least = IPV4_SIZE; break;
     case 0x21: case 0x22: least = IPV6_SIZE; break;
@@ -210,9 +210,9 @@ static int read_binary(const char *src, size_t n, th_proxy *out) {
   out->version = 2;
   out->family = (uint8_t)(family >> 4);
   if (out->family == TH_PROXY_IPV4) {
-    take_addresses(src, 4, out);
+    read_addresses(src, 4, out);
   } else if (out->family == TH_PROXY_IPV6) {
-    take_addresses(src, 16, out);
+    read_addresses(src, 16, out);
   } else if (out->family == TH_PROXY_UNIX) {
     out->source = path_at(src, FIXED_SIZE);
     out->destination = path_at(src, FIXED_SIZE + UNIX_PATH_SIZE);

@@ -63,7 +63,7 @@ int th_accept(int listener, th_address *peer) {
   address from;
   socklen_t length;
   int fd;
-  do { /* a connection that its client has given up is passed over */
+  do { /* skips connections that their clients have aborted */
     length = sizeof from;
     from.any.sa_family = AF_UNSPEC;
     fd = accept4(listener, &from.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -105,7 +105,7 @@ int th_send_parts(int fd, const th_part *parts, int count) {
   int used = 0;
   while (used < count && used < TH_PARTS_MAX && room > 0) {
     size_t n = parts[used].length < room ? parts[used].length : room;
-    memcpy(&pieces[used].iov_base, &parts[used].data, sizeof parts[used].data); /* it is not written to */
+    memcpy(&pieces[used].iov_base, &parts[used].data, sizeof parts[used].data); /* no cast: iov_base is not const */
     pieces[used].iov_len = n;
     room -= n;
     used++;
@@ -138,7 +138,7 @@ int th_send_at_once(int fd) {
 }
 
 int th_drop_syn(int fd) {
-  enum { FLAGS = 13, SYN = 0x02, ACK = 0x10 }; /* in a TCP header, where the filter of a TCP socket begins to count */
+  enum { FLAGS = 13, SYN = 0x02, ACK = 0x10 }; /* offset and bits in the TCP header, where the filter's data starts */
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS),
       BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),

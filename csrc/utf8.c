@@ -10,7 +10,7 @@
 
 enum { BLOCK = 16 };
 
-/* Takes one byte; RFC 3629 section 4 has the ranges: no overlong forms, no surrogates, nothing above U+10FFFF. */
+/* Checks one byte by the ranges of RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF. */
 static inline int step(th_utf8 *state, uint8_t byte) {
   if (state->left > 0) {
     if (byte < state->low || byte > state->high) return TH_EUTF8;
@@ -67,7 +67,7 @@ int th_utf8_check(th_utf8 *state, const char *src, size_t n) {
       while (n - i >= BLOCK && is_ascii_block(src + i)) i += BLOCK;
       if (i == n) break;
     }
-    /* To the end of what is not ASCII, or of a block. */
+    /* Byte by byte for one block, then look for ASCII blocks again. */
     size_t stop = n - i > BLOCK ? i + BLOCK : n;
     if (th_utf8_check_scalar(state, src + i, stop - i) < 0) return TH_EUTF8;
     i = stop;

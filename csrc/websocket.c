@@ -10,10 +10,10 @@ enum {
   LENGTH_BITS = 0x7f,
   KEY_SIZE = 4,
   LONGEST_CONTROL = 125,
-  LENGTH_16 = 126, /* the length's two or eight bytes follow */
-  LENGTH_64 = 127,
-  INFLATE_STEP = 4096, /* bytes unmasked at once on their way to zlib */
-  /* What does not compress grows a little: a compressed message may be longer than max_size by an eighth and this. */
+  LENGTH_16 = 126, /* the length follows in two bytes */
+  LENGTH_64 = 127, /* in eight bytes */
+  INFLATE_STEP = 4096, /* bytes to unmask and pass to zlib at once */
+  /* Incompressible data grows a little: a compressed message may exceed max_size by an eighth and this many bytes. */
   COMPRESSED_SLACK = 64
 };
 
@@ -56,12 +56,12 @@ static int opcode_of(const th_ws *ws) { return first_byte(ws) & OPCODE_BITS; }
 static int is_control(const th_ws *ws) { return (first_byte(ws) & CONTROL_BIT) != 0; }
 static const char *key_of(const th_ws *ws) { return ws->header + ws->header_size - KEY_SIZE; }
 
-/* FIN, reserved bits and opcode. */
+/* Checks the first byte: FIN, reserved bits and opcode. */
 static int check_first(const th_ws *ws) {
   int opcode = opcode_of(ws);
   int starts = opcode == TH_WS_TEXT || opcode == TH_WS_BINARY;
   if (first_byte(ws) & RESERVED_BITS) return TH_EFRAME_RESERVED;
-  /* RFC 7692 section 6: the bit is the message's, so only its first frame has it. */
+  /* RFC 7692 section 6: the bit is set only in the first frame of a message. */
   if ((first_byte(ws) & TH_WS_RSV1) && !(ws->deflates && starts)) return TH_EFRAME_RESERVED;
   switch (opcode) {
     case TH_WS_CONTINUATION: return ws->in_message ? TH_OK : TH_EFRAME_ORDER;
@@ -74,7 +74,7 @@ static int check_first(const th_ws *ws) {
   }
 }
 
-/* Mask and short length; knows then how long the head is. */
+/* Checks the second byte, mask bit and short length, which determines the size of the head. */
 static int check_second(th_ws *ws) {
   int length = (uint8_t)ws->header[1] & LENGTH_BITS;
   if (!((uint8_t)ws->header[1] & MASK_BIT)) return TH_EFRAME_UNMASKED;
@@ -83,7 +83,7 @@ static int check_second(th_ws *ws) {
   return TH_OK;
 }
 
-/* The whole length, against its own shortest form and the message's limit. */
+/* Checks the length: it must be in its shortest form, and within the limit of a message. */
 static int check_length(th_ws *ws) {
   uint64_t length = (uint8_t)ws->header[1] & LENGTH_BITS;
   int extended = ws->header_size - KEY_SIZE;
@@ -102,7 +102,7 @@ static int check_length(th_ws *ws) {
   return length > most - before ? TH_EMESSAGE_SIZE : TH_OK;
 }
 
-/* Looks at a head that has just got one more byte. */
+/* Checks a head after each byte. */
 static int check_head(th_ws *ws) {
   int status = TH_OK;
   if (ws->header_length == 1) return check_first(ws);
@@ -111,7 +111,7 @@ static int check_head(th_ws *ws) {
   return status;
 }
 
-/* Takes bytes of a frame's head. Returns 1 once it is complete, 0 if bytes run out, or what is wrong. */
+/* Reads a frame's head. Returns 1 once it is complete, 0 if more bytes are needed, or what is wrong. */
 static int read_head(th_ws *ws) {
   while (ws->next < ws->end) {
     ws->header[ws->header_length++] = *ws->next++;
@@ -140,13 +140,13 @@ static void begin_payload(th_ws *ws) {
   ws->wire_size += ws->frame_left;
 }
 
-/* Looks at what has been added to the message since it was `before` bytes long. */
+/* Checks what was added to a text message since it was `before` bytes long. */
 static int check_added(th_ws *ws, size_t before) {
   if (ws->opcode != TH_WS_TEXT) return TH_OK;
   return th_utf8_check(&ws->utf8, ws->message.data + before, ws->message.length - before);
 }
 
-static int take_compressed(th_ws *ws, const char *src, size_t n) {
+static int read_compressed(th_ws *ws, const char *src, size_t n) {
   char plain[INFLATE_STEP];
   for (size_t done = 0; done < n;) {
     size_t step = n - done > INFLATE_STEP ? INFLATE_STEP : n - done;
@@ -154,7 +154,7 @@ static int take_compressed(th_ws *ws, const char *src, size_t n) {
     th_mask(plain, src + done, step, key_of(ws), ws->phase + done);
     int status = th_inflate(&ws->inflater, plain, step, &ws->message, ws->max_size);
     int text = check_added(ws, before);
-    /* Of two faults the one that stands first, so that cutting elsewhere finds the same. */
+    /* Of two errors report the first one in the data, so that other cuts give the same result. */
     if (text < 0) return text;
     if (status < 0) return status;
     done += step;
@@ -162,14 +162,14 @@ static int take_compressed(th_ws *ws, const char *src, size_t n) {
   return TH_OK;
 }
 
-static int take_payload(th_ws *ws, const char *src, size_t n) {
+static int read_payload(th_ws *ws, const char *src, size_t n) {
   int status;
   if (is_control(ws)) {
     th_mask(ws->control + ws->control_length, src, n, key_of(ws), ws->phase);
     ws->control_length = (uint8_t)(ws->control_length + n);
     status = TH_OK;
   } else if (ws->compressed) {
-    status = take_compressed(ws, src, n);
+    status = read_compressed(ws, src, n);
   } else {
     size_t before = ws->message.length;
     status = th_buffer_reserve(&ws->message, n);
@@ -182,7 +182,7 @@ static int take_payload(th_ws *ws, const char *src, size_t n) {
   return status;
 }
 
-/* RFC 6455 section 5.5.1: nothing, or a code and a reason. */
+/* RFC 6455 section 5.5.1: the payload is empty, or a code and a reason. */
 static int end_close(th_ws *ws) {
   ws->close_code = TH_WS_NO_CODE;
   if (ws->control_length == 1) return TH_ECLOSE;
@@ -211,7 +211,7 @@ static int end_message(th_ws *ws) {
   return TH_WS_MESSAGE_EVENT;
 }
 
-/* Returns an event, TH_WS_NEED_DATA if the frame is none, or what is wrong. */
+/* Returns an event, TH_WS_NEED_DATA if the frame completes none, or what is wrong. */
 static int end_frame(th_ws *ws) {
   ws->in_payload = 0;
   ws->header_length = 0;
@@ -233,7 +233,7 @@ static int next_event(th_ws *ws) {
     }
     size_t n = th_ws_left(ws) < ws->frame_left ? th_ws_left(ws) : (size_t)ws->frame_left;
     if (n > 0) {
-      int status = take_payload(ws, ws->next, n);
+      int status = read_payload(ws, ws->next, n);
       if (status < 0) return status;
       ws->next += n;
       ws->frame_left -= n;

@@ -60,7 +60,7 @@ def test_files_of_options_are_said_not_to_be_read_again(start, folder, arguments
     command.url()
     command.signal(signal.SIGHUP)
     command.saw("Received SIGHUP")
-    said = "INFO:     Not read again until the server is started anew: "
+    said = "INFO:     These files are read again only after a restart: "
     if files == "both":
         command.saw(said)
         names = command.stderr.partition(said)[2].splitlines()[0].split(", ")
@@ -81,7 +81,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     if arguments:
         command.saw("Rolling restart given up: the old workers go on")
     else:
-        command.saw("TLS certificates not reloaded, the old ones stay")
+        command.saw("TLS certificates not reloaded, the old ones stay in use")
     assert command.stderr.count("'server.pem' contains no certificate in PEM format") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old

@@ -99,7 +99,7 @@ def test_usr1_opens_log_files_anew_in_every_process(start, folder, arguments):
         (folder / name).rename(folder / f"{name}.1")
     command.signal(signal.SIGUSR1)
     for pid in pids:
-        said = f"[{pid}] Process [{pid}] has opened its log files anew: "
+        said = f"[{pid}] Process [{pid}] has reopened its log files: "
         shown = wait_until(lambda said=said: log("error.log").partition(said)[2]).splitlines()[0]
         opened = {Path(text.strip("'")).name for text in shown.split(", ")}
         assert opened >= {"access.log", "error.log", "late.log"}
@@ -128,9 +128,9 @@ def test_usr1_without_log_files(start, arguments):
     serving_pids, pids = serving(command, arguments)
     command.signal(signal.SIGUSR1)
     for pid in pids:
-        command.saw(f"INFO:     Process [{pid}] has no log files to open anew\n")
+        command.saw(f"INFO:     Process [{pid}] has no log files to reopen\n")
     os.kill(serving_pids[-1], signal.SIGUSR1)  # as by `pkill thestral`
-    command.saw(f"Process [{serving_pids[-1]}] has no log files to open anew\n", times=2)
+    command.saw(f"Process [{serving_pids[-1]}] has no log files to reopen\n", times=2)
     command.stop()
 
 
@@ -143,8 +143,8 @@ def test_usr1_where_a_file_cannot_be_opened_leaves_the_old_one(start, folder):
     workers(command, 1)
     (folder / "logs").rename(folder / "moved")
     command.signal(signal.SIGUSR1)
-    command.saw("Log file not opened anew, the old one is written on: [Errno 2]")
-    command.saw("has opened its log files anew: ")
+    command.saw("Cannot reopen a log file, still writing to the old one: [Errno 2]")
+    command.saw("has reopened its log files: ")
     command.stop()
 
 
@@ -251,7 +251,7 @@ def test_usr1_to_the_parent_is_not_the_handler_in_its_workers(start, folder):
     pids = serving(command, ("--workers",))[1]
     command.signal(signal.SIGUSR1)
     for pid in pids:
-        command.saw(f"Process [{pid}] has no log files to open anew")
+        command.saw(f"Process [{pid}] has no log files to reopen")
     command.stop()
     assert "mine" not in command.stdout
 

@@ -151,7 +151,7 @@ def pipe():
         os.close(reader)
 
 
-CANNOT = "Cannot renew what came from a pipe or descriptor"
+CANNOT = "Cannot renew files that came from a pipe or descriptor"
 
 
 @pytest.mark.parametrize(

@@ -577,7 +577,7 @@ def test_excerpt_of_a_refused_body_is_not_the_body(body, limits, cut):
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2"),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT"),
         (b"GET / HTTP/1.1\r\n\r\n", "Host"),
-        (b"GET /a b HTTP/1.1\r\n", "Expected HTTP/ behind the request target"),
+        (b"GET /a b HTTP/1.1\r\n", "Expected HTTP/ after the request target"),
     ],
 )
 def test_reason_names_the_cause(data, word):

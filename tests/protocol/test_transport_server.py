@@ -224,7 +224,7 @@ def test_accepting_rests_without_descriptors(loop):
             rounds += 1
         output, errors = server.communicate("stop\n", 10)
         turns, _ = output.split()
-        assert errors.count("No connection can be accepted for now: Too many open files") >= 1
+        assert errors.count("Cannot accept connections for now: Too many open files") >= 1
         assert errors.count("\n") <= 3
         assert rounds > 1
         assert int(turns) < 300

@@ -178,7 +178,7 @@ def test_yaml_without_its_package(tmp_path, monkeypatch):
 
 
 def test_dict_that_logging_does_not_take():
-    with pytest.raises(ConfigError, match="the dict given cannot be used: ") as caught:
+    with pytest.raises(ConfigError, match="the given dict cannot be used: ") as caught:
         configure(Config("a:b", log_config={"version": 2}))
     assert caught.value.option == "log_config"
 

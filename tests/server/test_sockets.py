@@ -274,7 +274,7 @@ def test_unix_socket_taken_over_is_not_removed(folder):
 
 @pytest.mark.parametrize(
     ("path", "said"),
-    [("main.py", "main.py exists and is no socket"), ("no/s", "Cannot listen on no/s: No such")],
+    [("main.py", "main.py exists and is not a socket"), ("no/s", "Cannot listen on no/s: No such")],
 )
 def test_unix_socket_that_cannot_be(folder, path, said):
     with Command("main:app", "--uds", path, cwd=folder) as command:
@@ -324,7 +324,7 @@ def test_descriptor_that_cannot_be(folder):
         (folder / "main.py").open() as file,
     ):
         for descriptor, said in [
-            (datagrams.fileno(), "is no stream socket"),
+            (datagrams.fileno(), "is not a stream socket"),
             (file.fileno(), "Socket operation on non-socket"),
             (999, "Bad file descriptor"),
         ]:
@@ -359,7 +359,7 @@ def test_sockets_from_systemd(folder):
         env = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
         popen = {"env": env, "preexec_fn": place, "close_fds": False}
         with Started(ACTIVATED, "0", "main:app", cwd=folder, **popen) as command:
-            command.saw("Listening on 2 sockets given by systemd")
+            command.saw("Listening on 2 sockets passed by systemd")
             command.saw("Thestral running on unix:")
             url = command.url()
             assert httpx.URL(url).port == tcp.getsockname()[1]

@@ -146,7 +146,7 @@ def test_file_that_cannot_be_used_leaves_the_old_one(serve, files, log, damage):
         with running.connect(client=client) as sock:
             assert "localhost" in names_of(sock)
     (line,) = log()
-    assert line.startswith("TLS certificates not reloaded, the old ones stay: ssl_")
+    assert line.startswith("TLS certificates not reloaded, the old ones stay in use: ssl_")
     renew(files, "renewed.example")  # and is taken once it can be
     with running.connect(client=client) as sock:
         assert names_of(sock) == {"renewed.example"}
@@ -203,7 +203,7 @@ def test_factory_is_asked_again(serve, files, log):
     client = files.client(check_hostname=False)
     with running.connect(client=client) as sock:
         assert "localhost" in names_of(sock)
-    assert log() == ["TLS certificates not reloaded, the old ones stay: not now"]
+    assert log() == ["TLS certificates not reloaded, the old ones stay in use: not now"]
     assert running.call(running.server.certificates.reload) is True
     with running.connect(client=client) as sock:
         assert names_of(sock) == {"renewed.example"}

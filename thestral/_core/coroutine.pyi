@@ -3,28 +3,28 @@ from typing import Any, final
 
 @final
 class Finished:
-    """In place of what a coroutine waits for: it has returned."""
+    """Returned by advance() when the coroutine has returned."""
 
 def advance(coroutine: Any) -> Any:
-    """Run a coroutine to its next wait.
+    """Run a coroutine until it waits or returns.
 
     Returns:
-        What it waits for, to be handed to the loop; the class Finished if it has returned.
+        What the coroutine waits for, to be passed to the loop; the class Finished if it returned.
 
     Raises:
-        BaseException: what it raises.
+        BaseException: whatever the coroutine raises.
     """
 
 def is_native(thing: Any) -> bool:
-    """Whether it is a coroutine of Python's own making, types.CoroutineType."""
+    """Whether an object is a native coroutine (types.CoroutineType)."""
 
 def is_held_once(thing: Any) -> bool:
-    """Whether nobody holds it but the caller's local name and one place more; then it may be used
-    for something else.
+    """Whether an object has only one reference besides the caller's variable, so that it can be
+    reused.
     """
 
 def this_thread() -> int:
-    """threading.get_ident()."""
+    """Return threading.get_ident()."""
 
 def task_of(coroutine: Any, arguments: dict[str, Any]) -> Task[None]:
-    """asyncio.Task(coroutine, **arguments), by that dictionary itself and no copy."""
+    """Return asyncio.Task(coroutine, **arguments), without copying the dict."""

@@ -1,4 +1,4 @@
-"""A coroutine's next step, without the objects that Python makes around one."""
+"""Steps a coroutine without the objects that Python creates around each step."""
 
 cimport cython
 from cpython.object cimport PyObject_Call
@@ -12,14 +12,14 @@ from asyncio import Task
 
 @cython.final
 cdef class Finished:
-    """In place of what a coroutine waits for: it has returned."""
+    """Returned by advance() when the coroutine has returned."""
 
 
 cpdef object advance(object coroutine):
     cdef PyObject *found = NULL
     cdef PySendResult how = PyIter_Send(coroutine, None, &found)
     cdef object result = <object>found
-    Py_DECREF(result)  # the one that we were given
+    Py_DECREF(result)  # the reference that PyIter_Send returned
     return result if how == PYGEN_NEXT else Finished
 
 
@@ -28,7 +28,7 @@ cpdef bint is_native(object thing):
 
 
 cpdef bint is_held_once(object thing):
-    return Py_REFCNT(thing) == 2  # and by the caller's own name
+    return Py_REFCNT(thing) == 2  # its one holder, and the caller's variable
 
 
 cpdef long this_thread():

@@ -1,4 +1,4 @@
-"""The extern declarations of csrc: the only ones in Cython. What each does is said in the headers."""
+"""All extern declarations of csrc. The headers document them."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -239,14 +239,14 @@ cdef extern from "socket.h" nogil:
     int th_poll_take(int poll, th_ready *ready)
 
 
-# Python's own, for which Cython has no declarations.
+# Functions of Python's C API that Cython does not declare.
 cdef extern from "Python.h":
     ctypedef enum PySendResult:
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
 
-    # Of a pointer, so that Cython counts no references of its own meanwhile.
+    # Takes a pointer: Cython would count a reference of its own for an object.
     Py_ssize_t reference_count "Py_REFCNT"(PyObject *) noexcept
     bint is_dict "PyDict_CheckExact"(PyObject *) noexcept
     Py_ssize_t dict_size "PyDict_GET_SIZE"(PyObject *) noexcept

@@ -1,4 +1,4 @@
-"""The one place where a th_status becomes an exception."""
+"""Turns a th_status into an exception, for all codecs."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
@@ -14,7 +14,7 @@ from thestral.errors import LocalProtocolError, RemoteProtocolError
 
 
 cdef object raise_refused(const th_http1 *http1, int status):
-    """Raise what a refused request is: RemoteProtocolError with status, reason and the bytes, or MemoryError."""
+    """Raise RemoteProtocolError for a refused request, with status, reason and excerpt; or MemoryError."""
     if status == TH_ENOMEM:
         raise MemoryError
     cdef bytes excerpt = PyBytes_FromStringAndSize(http1.excerpt, http1.excerpt_length)
@@ -22,14 +22,14 @@ cdef object raise_refused(const th_http1 *http1, int status):
 
 
 cdef object raise_failed(int status):
-    """Raise what a failed WebSocket is: RemoteProtocolError with close code and reason, or MemoryError."""
+    """Raise RemoteProtocolError for a failed WebSocket, with close code and reason; or MemoryError."""
     if status == TH_ENOMEM:
         raise MemoryError
     raise RemoteProtocolError(th_status_code(status), th_status_text(status).decode())
 
 
 cdef object raise_field(int status, bytes name):
-    """Raise what a field that cannot be sent is: LocalProtocolError that names it, or MemoryError."""
+    """Raise LocalProtocolError for an invalid response field, with its name; or MemoryError."""
     if status == TH_ENOMEM:
         raise MemoryError
     raise LocalProtocolError(f"response header {name[:100]!r}: {th_status_text(status).decode()}")

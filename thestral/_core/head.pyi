@@ -2,22 +2,22 @@ from typing import Any, final
 
 @final
 class RequestHead:
-    """The head of a request, as every version of HTTP has it; codecs make it."""
+    """The head of a request, the same for every version of HTTP; codecs make it."""
 
     version: int
-    """10, 11; 20 for HTTP/2."""
+    """10 or 11; 20 for HTTP/2."""
     http_version: str
-    """The same as a scope has it, "1.1"."""
+    """The version in the form of a scope, "1.1"."""
     method: str
     path: str
-    """Percent-decoded; what is not UTF-8 becomes U+FFFD."""
+    """Percent-decoded; invalid UTF-8 becomes U+FFFD."""
     raw_path: bytes
-    """As it came, without the query."""
+    """As received, without the query."""
     query: bytes
     headers: list[tuple[bytes, bytes]]
     """Fields in order, with lower-case names."""
     content_length: int
-    """Bytes that Content-Length announces; 0 without one."""
+    """Value of Content-Length in bytes; 0 without one."""
     chunked: bool
     head_only: bool
     """Whether the method is HEAD."""
@@ -26,29 +26,29 @@ class RequestHead:
     expect_continue: bool
     """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""
     upgrade: bool
-    """Whether the client asks rightly for an upgrade to WebSocket (RFC 9110 section 7.8)."""
+    """Whether this is a valid request to upgrade to WebSocket (RFC 9110 section 7.8)."""
     websocket: bool
-    """Whether it asks for a WebSocket, rightly or not: upgrade, or a Sec-WebSocket-Key field."""
+    """Whether this is a WebSocket handshake, valid or not: upgrade, or a Sec-WebSocket-Key."""
     forwarded: bool
-    """Whether a proxy's field is there: Forwarded, or one of X-Forwarded-*."""
+    """Whether there is a proxy's field: Forwarded, or one of X-Forwarded-*."""
     trailers: bool
-    """Whether the client takes trailer fields (RFC 9110 section 10.1.4)."""
+    """Whether the client accepts trailer fields (RFC 9110 section 10.1.4)."""
     https_target: bool
-    """Whether absolute-form asks for an https URI (RFC 9110 section 7.4)."""
+    """Whether the target is in absolute-form with an https URI (RFC 9110 section 7.4)."""
 
     def fill(self, scope: dict[str, Any]) -> None:
         """Put method, path, raw_path, query_string and headers into a scope."""
 
 @final
 class Template:
-    """A dict that each request gets a copy of its own of.
+    """A dict of which each request gets its own copy.
 
     Args:
-        items: whose values are empty dicts, of which each copy has its own too, or immutable.
+        items: values must be immutable, or empty dicts, which are copied, too.
     """
 
     def __init__(self, items: dict[str, Any]) -> None: ...
     def fresh(self) -> dict[str, Any]:
-        """A copy that nobody else has: the last one, if nobody holds it any more and nobody has
-        changed it, which costs a third of making one.
+        """Return a copy that nobody else holds. The last copy is reused if it has no other
+        references and is unchanged, at a third of the cost of a new one.
         """

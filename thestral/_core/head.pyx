@@ -1,4 +1,4 @@
-"""th_head to RequestHead, whose Python objects are those that a scope is made of. Each is made once per request."""
+"""Turns th_head into RequestHead, with the Python objects for a scope. Each is made once per request."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -30,15 +30,15 @@ from thestral._core.csrc cimport (
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
-# Made once: a request then only counts references to them.
+# Made once, so that requests only add references.
 cdef list METHODS = [th_method_name(method).decode() for method in range(th_method_count())]
 cdef int METHOD_HEAD = METHODS.index("HEAD")
 cdef list NAMES = [<bytes>th_field_name(field) for field in range(th_field_count())]
-# The last line of each known field. Clients repeat themselves, and each other: most lines are there already.
+# The last line of each known field. Most lines repeat, on a connection and between clients, and need not be made again.
 cdef list LINES = [(name, b"") for name in NAMES]
 cdef enum:
     LONGEST_KEPT = 512  # bytes of a value
-# Whose values are not to stay in memory.
+# Fields whose values must not stay in memory.
 cdef frozenset SECRETS = frozenset((b"authorization", b"cookie", b"sec-websocket-key"))
 cdef str HTTP_1_0 = "1.0"
 cdef str HTTP_1_1 = "1.1"
@@ -56,14 +56,14 @@ cdef str method_of(const th_head *head):
 
 
 cdef bytes raw_path_of(const th_head *head):
-    """The path as it came, without query; "/" or "*" where absolute-form left it out (RFC 9112 section 3.2)."""
+    """Return the path as received, without the query; "/" or "*" if absolute-form has none (RFC 9112 section 3.2)."""
     if head.path.length == 0:
         return ASTERISK if head.form == TH_ASTERISK_FORM else ROOT
     return slice_bytes(head, head.path)
 
 
 cdef str path_of(const th_head *head):
-    """The path, percent-decoded; what is not UTF-8 becomes U+FFFD."""
+    """Return the percent-decoded path; invalid UTF-8 becomes U+FFFD."""
     cdef const char *src = head.data + head.path.offset
     cdef Py_ssize_t n = head.path.length
     cdef char *decoded
@@ -75,7 +75,7 @@ cdef str path_of(const th_head *head):
     if decoded == NULL:
         raise MemoryError
     try:
-        n = th_percent_decode(src, n, decoded)  # valid: th_head_finish has looked at every escape
+        n = th_percent_decode(src, n, decoded)  # cannot fail: th_head_finish has checked every escape
         return PyUnicode_DecodeUTF8(decoded, n, "replace")
     finally:
         PyMem_Free(decoded)
@@ -86,7 +86,7 @@ cdef bytes query_of(const th_head *head):
 
 
 cdef bytes name_of(const th_head *head, const th_field *field):
-    """The name in lower case, of a field that is not known."""
+    """Return the lower-case name of an unknown field."""
     cdef bytes name = PyBytes_FromStringAndSize(NULL, field.name.length)
     th_field_name_lower(head.data + field.name.offset, field.name.length, PyBytes_AS_STRING(name))
     return name
@@ -103,7 +103,7 @@ cdef tuple make_line(bytes name, const char *value, uint32_t n):
 
 
 cdef tuple line_of(const th_head *head, const th_field *field):
-    """A field line as (lower-case name, value)."""
+    """Return a field line as (lower-case name, value)."""
     cdef const char *value = head.data + field.value.offset
     cdef uint32_t n = field.value.length
     cdef tuple line
@@ -121,7 +121,7 @@ cdef tuple line_of(const th_head *head, const th_field *field):
 
 
 cdef list headers_of(const th_head *head):
-    """The field lines in order as (lower-case name, value); absolute-form's authority is Host (RFC 9112 3.2.2)."""
+    """Return the field lines in order. The authority of absolute-form replaces Host (RFC 9112 section 3.2.2)."""
     cdef bint absolute = head.authority.length > 0
     cdef bint host_seen = False
     cdef list headers = PyList_New(head.field_count)
@@ -137,7 +137,7 @@ cdef list headers_of(const th_head *head):
             line = line_of(head, field)
         Py_INCREF(line)
         PyList_SET_ITEM(headers, i, line)
-    if absolute and not host_seen:  # HTTP/1.0 may leave Host out
+    if absolute and not host_seen:  # HTTP/1.0 may omit Host
         headers.insert(0, (b"host", slice_bytes(head, head.authority)))
     return headers
 
@@ -145,7 +145,7 @@ cdef list headers_of(const th_head *head):
 @cython.final
 @cython.freelist(16)
 cdef class RequestHead:
-    """The head of a request, as every version of HTTP has it."""
+    """The head of a request, the same for every version of HTTP."""
 
     cpdef object fill(self, dict scope):
         scope["method"] = self.method
@@ -191,7 +191,7 @@ cdef class Template:
         return self._copy
 
     cdef bint _is_unused(self) noexcept:
-        """Whether nobody holds the last copy or a dict in it, and it is still what was made."""
+        """Whether the last copy and the dicts in it have no other references and are unchanged."""
         cdef Py_ssize_t position = 0
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL

@@ -16,7 +16,7 @@ cpdef str reason_phrase(int status)
 
 cdef class RequestParser:
     cdef th_http1 _http1
-    cdef bytes _fed  # what _http1 points into; None if that is borrowed, or nothing
+    cdef bytes _fed  # the bytes that _http1 reads; None if they are borrowed, or there are none
 
     cpdef object feed(self, bytes data)
     cpdef object borrow(self, ReadBuffer buffer)

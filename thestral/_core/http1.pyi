@@ -8,7 +8,7 @@ from thestral._core.head import RequestHead
 from thestral._core.socket import ReadBuffer
 
 class Event(IntEnum):
-    """What next_event() came to."""
+    """Results of next_event()."""
 
     NEED_DATA = 0
     HEAD = 1
@@ -16,91 +16,91 @@ class Event(IntEnum):
     END = 3
 
 def reason_phrase(status: int) -> str:
-    """Reason phrase of a status code (IANA registry), "" if it has none."""
+    """Return the reason phrase of a status code (IANA registry), "" if it has none."""
 
 @final
 class RequestParser:
-    """Requests of one connection, pulled: feed(), then next_event() until NEED_DATA.
+    """Parses the requests of one connection: feed(), then next_event() until NEED_DATA.
 
     Args:
-        request_line: most bytes of a request line, without its CRLF; more is 414.
-        head: most bytes of a field section, and of a trailer section; more is 431.
-        fields: most field lines in either; more is 431.
-        body: most bytes of a body; more is 413. 0 for no limit.
+        request_line: maximum bytes of a request line, without its CRLF; more get 414.
+        head: maximum bytes of a field section, and of a trailer section; more get 431.
+        fields: maximum field lines in either; more get 431.
+        body: maximum bytes of a body; more get 413. 0 means no limit.
     """
 
     def __new__(cls, request_line: int, head: int, fields: int, body: int) -> RequestParser: ...
     def feed(self, data: bytes) -> None:
-        """Hand over bytes as they came; they are kept alive until used up."""
+        """Pass in received bytes; the parser holds them until they are read."""
 
     def borrow(self, buffer: ReadBuffer) -> None:
-        """Hand over what was received, where it is; before its owner needs the place: keep()."""
+        """Pass in received bytes without copying. Call keep() before the buffer is used again."""
 
     def keep(self) -> None:
-        """Copy what was borrowed and is not used up."""
+        """Copy the borrowed bytes that are not read yet."""
 
     def next_event(self) -> int:
         """Advance to the next Event.
 
-        After HEAD read_head() has the new request's head, after BODY read_body() has the next part
-        of its body. After END the next call goes on to the next request.
+        After HEAD, read_head() returns the new request's head; after BODY, read_body() returns the
+        next part of its body. After END, the next call continues with the next request.
 
         Raises:
             RemoteProtocolError: the request must be refused; every later call raises it again.
         """
     def read_head(self) -> RequestHead:
-        """The head of the new request, after HEAD."""
+        """Return the head of the new request, after HEAD."""
 
     def read_body(self) -> bytes: ...
     def left(self) -> int:
-        """Bytes fed and not read yet."""
+        """Return how many bytes are fed but not read yet."""
     def take_left(self) -> bytes:
-        """Those bytes: they belong to another protocol. The parser is of no more use."""
+        """Return these bytes, for another protocol. The parser must not be used after this."""
     def is_idle(self) -> bool:
-        """Whether no byte of a next request has come."""
+        """Whether no byte of the next request has been received."""
     def is_head(self) -> bool:
-        """Whether what is being read, or was refused, is a HEAD request as far as it has come."""
+        """Whether the request being read or refused is a HEAD request, as far as is known."""
 
 @final
 class ResponseWriter:
-    """Serialises what a connection sends in a turn into one growing buffer.
+    """Serialises a connection's output of a turn into one growing buffer.
 
-    A mark is a position in it: take(mark) and truncate(mark) remove what was written behind it.
+    A mark is a position in the buffer: take(mark) and truncate(mark) remove everything after it.
     """
 
     content_length: int
-    """Bytes that the headers announce; -1 if they do not."""
+    """Value of the headers' Content-Length in bytes; -1 without one."""
     close: bool
-    """Whether the headers hold Connection: close."""
+    """Whether the headers contain Connection: close."""
     has_date: bool
     has_server: bool
 
     def begin(self, status: int) -> int:
-        """Begin a head: forget what the last one said, and write the status line.
+        """Start a head: reset the attributes above and write the status line.
 
         Returns:
-            the mark where it begins.
+            the mark where the head starts.
         """
     def write_status(self, status: int) -> None:
-        """Write a status line alone, as an interim response has it."""
+        """Write only a status line, as for an interim response."""
     def write_headers(self, headers: Iterable[Iterable[bytes]], drop_content_length: bool) -> None:
-        """Write the application's fields in order, all but transfer-encoding.
+        """Write the application's fields in order, without Transfer-Encoding.
 
         Raises:
-            LocalProtocolError: a name that is no token, a value with a control character, not
-                bytes, or lengths that contradict each other; names the field.
+            LocalProtocolError: a name is not a token, a value contains a control character,
+                something is not bytes, or lengths contradict each other; names the field.
         """
     def write_content_length(self, length: int) -> None: ...
     def write(self, data: bytes) -> None: ...
     def write_chunk_head(self, size: int) -> None:
-        """The size line of a chunk (RFC 9112 section 7.1)."""
+        """Write the size line of a chunk (RFC 9112 section 7.1)."""
     def write_chunk(self, data: bytes) -> None:
-        """A whole chunk, not of size 0, which would be the last one."""
+        """Write a whole chunk. It must not be empty, which would make it the last one."""
     def size(self) -> int: ...
     def truncate(self, mark: int) -> None:
-        """Remove what was written behind a mark; nothing if all of it is gone already."""
+        """Remove everything after a mark, if there is anything."""
     def send(self, fd: int) -> int:
-        """Send all there is; how many bytes were taken, or an Outcome. It stays here."""
+        """Send the whole buffer and keep it; return how many bytes were sent, or an Outcome."""
     def peek(self, mark: int) -> bytes:
-        """What take() would give."""
+        """Return what take() would, and keep it."""
     def take(self, mark: int) -> bytes: ...

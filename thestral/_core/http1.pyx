@@ -1,4 +1,4 @@
-"""The HTTP/1.1 codec: RequestParser for what comes in, ResponseWriter for what goes out."""
+"""The HTTP/1.1 codec: RequestParser for input, ResponseWriter for output."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -41,9 +41,9 @@ from thestral._core.socket cimport outcome_of
 
 from thestral.errors import LocalProtocolError
 
-# What is taken for bytes, as in a body.
+# Types accepted as bytes, as in a body.
 cdef tuple BYTES = (bytes, bytearray, memoryview)
-# A scratch buffer that one large response has blown up is given back.
+# A buffer that a large response has grown beyond this is freed.
 cdef enum:
     SCRATCH_KEPT = 256 * 1024
 
@@ -54,7 +54,7 @@ cpdef str reason_phrase(int status):
 
 @cython.final
 cdef class RequestParser:
-    """Requests of one connection, pulled: feed(), then next_event() until NEED_DATA."""
+    """Parses the requests of one connection: feed(), then next_event() until NEED_DATA."""
 
     def __cinit__(self, uint32_t request_line, uint32_t head, uint32_t fields, uint64_t body):
         cdef th_http1_limits limits
@@ -96,14 +96,14 @@ cdef class RequestParser:
         return event
 
     cdef object _let_go(self):
-        th_http1_feed(&self._http1, b"", 0)  # no arithmetic with NULL
+        th_http1_feed(&self._http1, b"", 0)  # not NULL: arithmetic with it is undefined
         self._fed = None
 
     cpdef RequestHead read_head(self):
         return head_of(&self._http1.head)
 
     cpdef bytes read_body(self):
-        # A read that is body from end to end is handed over as it is.
+        # If all the bytes of a read are body, pass them on uncopied.
         if (
             self._fed is not None
             and self._http1.body == PyBytes_AS_STRING(self._fed)
@@ -130,7 +130,7 @@ cdef class RequestParser:
 
 @cython.final
 cdef class ResponseWriter:
-    """Serialises what a connection sends in a turn into one growing buffer."""
+    """Serialises a connection's output of a turn into one growing buffer."""
 
     def __cinit__(self):
         th_buffer_init(&self._buffer)
@@ -179,7 +179,7 @@ cdef class ResponseWriter:
             value = bytes(value)
         known = th_field_lookup(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         if known == TH_FIELD_TRANSFER_ENCODING:
-            return None  # framing is the server's: RFC 9112 section 6.1
+            return None  # the server decides the framing: RFC 9112 section 6.1
         if known == TH_FIELD_CONTENT_LENGTH:
             if self.content_length >= 0 or drop_content_length:
                 self._note(known, <bytes>value)
@@ -197,7 +197,7 @@ cdef class ResponseWriter:
             self._note(known, <bytes>value)
 
     cdef object _note(self, int known, bytes value):
-        """Remember what the framing and the connection need to know of a field."""
+        """Note what a field means for the framing and the connection."""
         cdef uint64_t length = 0
         cdef const char *src = PyBytes_AS_STRING(value)
         cdef size_t n = PyBytes_GET_SIZE(value)

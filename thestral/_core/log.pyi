@@ -1,61 +1,61 @@
-"""Lines of a log as bytes: a buffer of them, client data escaped on its way in."""
+"""Builds log lines as bytes in a buffer; client data is escaped when it is appended."""
 
 from collections.abc import Iterable
 from typing import final
 
 def monotonic() -> float:
-    """Seconds of a clock that never goes back."""
+    """Return the seconds of a clock that never goes backwards."""
 
 def wall_clock() -> float:
-    """Seconds since 1970."""
+    """Return the seconds since 1970."""
 
 def escaped(data: bytes) -> str:
-    r"""Printable ASCII in one line: \" and \\, and \xHH for what is not printable ASCII."""
+    r"""Escape bytes for one line of a log: \", \\, and \xHH for what is not printable ASCII."""
 
 def find_field(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """Value of the first field of that lower-case name."""
+    """Return the value of the first field with a lower-case name; None if there is none."""
 
 @final
 class LineBuffer:
-    """Lines that wait to be written, and the one being made.
+    """Complete lines that wait to be written, and the line being built.
 
     Args:
-        json: escape values as JSON strings, else as Apache does.
+        json: whether to escape values as JSON strings, or else as in Apache's logs.
     """
 
     json: bool
 
     def __new__(cls, json: bool) -> LineBuffer: ...
     def append(self, data: bytes) -> None:
-        """UTF-8, as it is."""
+        """Append UTF-8, unescaped."""
 
     def append_value(self, data: bytes) -> None:
-        """Bytes of a client, escaped."""
+        """Append bytes from a client, escaped."""
 
     def append_text(self, text: str) -> None:
-        """Text, escaped."""
+        """Append a string, escaped."""
 
     def append_decimal(self, value: int) -> None:
-        """A number that is not negative."""
+        """Append a number, which must not be negative."""
 
     def append_fraction(self, value: int, scale: int) -> None:
-        """value/scale behind the decimal point, ".0042" for 42 of 10000; scale is a power of 10."""
+        """Append value/scale as decimals, ".0042" for 42 of 10000; scale is a power of 10."""
 
     def size(self) -> int:
-        """Bytes of the lines that have ended."""
+        """Return the size of the complete lines, in bytes."""
 
     def end_line(self) -> None:
-        """What was appended is a line."""
+        """Complete the current line."""
 
     def drop_line(self) -> None:
-        """Forget what was appended since the last line ended."""
+        """Discard the current line."""
 
     def take_line(self) -> str:
-        """What was appended since the last line ended; it leaves the buffer."""
+        """Remove the current line from the buffer, and return it."""
 
     def take(self, limit: int, whole: bool) -> str:
-        """The first lines, of at most `limit` bytes together; they leave the buffer.
+        """Remove the first lines, of at most `limit` bytes together, and return them.
 
         Args:
-            whole: whether a first line longer than that comes all the same, or a piece of it does.
+            whole: if the first line is longer, whether to return all of it, or only a piece.
         """

@@ -1,4 +1,4 @@
-"""Lines of a log as bytes: a buffer of them, client data escaped on its way in."""
+"""Builds log lines as bytes in a buffer; client data is escaped when it is appended."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -17,7 +17,7 @@ from thestral._core.csrc cimport (
     th_buffer_init,
 )
 
-# A buffer that one large line has blown up is given back.
+# A buffer that a large line has grown beyond this is freed.
 cdef enum:
     CAPACITY_KEPT = 256 * 1024
 
@@ -50,7 +50,7 @@ cpdef bytes find_field(object headers, bytes name):
 
 @cython.final
 cdef class LineBuffer:
-    """Lines that wait to be written, and the one being made."""
+    """Complete lines that wait to be written, and the line being built."""
 
     def __cinit__(self, bint json):
         th_buffer_init(&self._buffer)
@@ -86,7 +86,7 @@ cdef class LineBuffer:
 
     cpdef object append_fraction(self, int64_t value, int64_t scale):
         cdef size_t point = self._buffer.length
-        self.append_decimal(scale + value)  # its leading 1 keeps the zeros, and makes room for the point
+        self.append_decimal(scale + value)  # the leading 1 keeps the zeros, and is replaced by the point
         self._buffer.data[point] = c"."
 
     cpdef Py_ssize_t size(self):
@@ -112,15 +112,15 @@ cdef class LineBuffer:
         return self._cut(0, end)
 
     def _last_end(self, Py_ssize_t limit):
-        """Where the last line ends that ends within the first bytes; 0 if none does."""
+        """Return the end of the last line that ends within the first `limit` bytes; 0 if none does."""
         return PyBytes_FromStringAndSize(self._buffer.data, limit).rfind(b"\n") + 1
 
     def _first_end(self, Py_ssize_t start):
-        """Where the line of a byte ends."""
+        """Return the end of the line that contains byte `start`."""
         return PyBytes_FromStringAndSize(self._buffer.data, self._begun).index(b"\n", start) + 1
 
     def _character_end(self, Py_ssize_t limit):
-        """Where the last character ends that ends within the first bytes."""
+        """Return the end of the last character that ends within the first `limit` bytes."""
         while limit > 0 and self._buffer.data[limit] & 0xC0 == 0x80:
             limit -= 1
         return limit

@@ -1,4 +1,4 @@
-"""Sockets and epoll by file descriptor: bytes in, bytes out, who is ready."""
+"""Stream sockets and epoll, by file descriptor."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -41,7 +41,7 @@ cpdef object system_error():
 
 
 cdef object name_of(const th_address *address):
-    """The address in the forms of socket.getpeername()."""
+    """Return an address in the form of socket.getpeername()."""
     if address.family == TH_UNIX:
         if address.length > 0 and address.text[0] == 0:
             return PyBytes_FromStringAndSize(address.text, address.length)
@@ -101,7 +101,7 @@ cpdef bint close(int fd) noexcept:
 
 @cython.final
 cdef class ReadBuffer:
-    """Where bytes are received; its owner lends it for as long as a call takes."""
+    """A buffer to receive into; its owner lends it for the duration of a call."""
 
     def __cinit__(self, Py_ssize_t capacity):
         th_buffer_init(&self._buffer)
@@ -124,7 +124,7 @@ cdef class ReadBuffer:
 
 @cython.final
 cdef class SendQueue:
-    """Bytes that a socket has not taken yet; none is copied."""
+    """Bytes that a socket has not accepted yet, kept without copying."""
 
     def __cinit__(self):
         self._parts = []
@@ -172,7 +172,7 @@ cdef class SendQueue:
                 break
             left -= PyBytes_GET_SIZE(data) - self._offset
             self._offset = 0
-            self._parts[self._first] = None  # its memory goes at once
+            self._parts[self._first] = None  # frees its memory at once
             self._first += 1
         if self._first == end:
             self._parts = []
@@ -185,7 +185,7 @@ cdef class SendQueue:
 
 @cython.final
 cdef class Ready:
-    """What one Poll.take() has found."""
+    """The sockets that one Poll.take() reported."""
 
     cpdef int fd(self, int index) noexcept:
         return self._ready[index].fd
@@ -196,7 +196,7 @@ cdef class Ready:
 
 @cython.final
 cdef class Poll:
-    """An epoll."""
+    """An epoll instance."""
 
     def __cinit__(self):
         self.fd = -1

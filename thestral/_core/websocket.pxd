@@ -12,7 +12,7 @@ cpdef bint is_close_code(int code)
 
 cdef class FrameParser:
     cdef th_ws _ws
-    cdef bytes _fed  # what _ws points into
+    cdef bytes _fed  # the bytes that _ws reads
     cdef readonly int close_code
 
     cpdef object use_deflate(self, int window_bits, bint takeover)

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import final
 
 class Event(IntEnum):
-    """What next_event() came to."""
+    """Results of next_event()."""
 
     NEED_DATA = 0
     MESSAGE = 1
@@ -18,65 +18,65 @@ def is_close_code(code: int) -> bool:
 
 @final
 class FrameParser:
-    """Messages of one connection, pulled: feed(), then next_event() until NEED_DATA.
+    """Parses the messages of one connection: feed(), then next_event() until NEED_DATA.
 
     Args:
-        max_size: most bytes of a message, inflated; more is 1009.
+        max_size: maximum bytes of an inflated message; more get 1009.
     """
 
     def __new__(cls, max_size: int) -> FrameParser: ...
     def use_deflate(self, window_bits: int, takeover: bool) -> None:
-        """permessage-deflate was agreed on (RFC 7692 section 7).
+        """Inflate messages: permessage-deflate was negotiated (RFC 7692 section 7).
 
         Args:
-            window_bits: of the client's window, 9 to 15.
-            takeover: whether the client's window stays from message to message.
+            window_bits: size of the client's window, 9 to 15.
+            takeover: whether the client keeps its window between messages.
         """
     def feed(self, data: bytes) -> None:
-        """Hand over bytes as they came; they are kept alive until used up."""
+        """Pass in received bytes; the parser holds them until they are read."""
     def next_event(self) -> int:
         """Advance to the next Event.
 
-        After MESSAGE read_message() has it, after PING read_control() has what the Pong must carry,
-        after CLOSE there are close_code and, from read_control(), the reason; what follows a Close
-        is not read. Pongs are passed over.
+        After MESSAGE, read_message() returns it. After PING, read_control() returns the payload for
+        the Pong. After CLOSE, close_code is set, and read_control() returns the reason; later data
+        is not read. Pongs are ignored.
 
         Raises:
-            RemoteProtocolError: the connection must be failed with the close code in its status;
-                every later call raises it again.
+            RemoteProtocolError: the connection must be failed; `status` has the close code. Every
+                later call raises it again.
         """
     def read_message(self) -> str | bytes:
-        """The message, once; text is valid UTF-8."""
+        """Return the message, once; a str for a Text message."""
     def read_control(self) -> bytes: ...
     close_code: int
-    """1005 if the frame has none."""
+    """1005 if the Close has no code."""
     def left(self) -> int:
-        """Bytes fed and not read yet."""
+        """Return how many bytes are fed but not read yet."""
 
 @final
 class FrameWriter:
-    """Messages to frames, each message in one, unmasked as a server's are."""
+    """Turns each message into one frame, unmasked, as a server sends it."""
 
     def use_deflate(
         self, window_bits: int, takeover: bool, level: int, memory_level: int, min_size: int
     ) -> None:
-        """permessage-deflate was agreed on (RFC 7692 section 7).
+        """Compress messages: permessage-deflate was negotiated (RFC 7692 section 7).
 
         Args:
-            window_bits: of our window, 9 to 15.
-            takeover: whether our window stays from message to message.
+            window_bits: size of the server's window, 9 to 15.
+            takeover: whether the server keeps its window between messages.
             level, memory_level: zlib's, 1 to 9.
-            min_size: shorter messages go uncompressed, in bytes.
+            min_size: size in bytes below which messages are sent uncompressed.
         """
     def message(self, data: str | bytes) -> bytes:
-        """A Text or Binary frame.
+        """Return a Text or Binary frame.
 
         Raises:
-            LocalProtocolError: the text holds a surrogate.
+            LocalProtocolError: the text contains a surrogate.
         """
     def ping(self) -> bytes: ...
     def pong(self, payload: bytes) -> bytes: ...
     def close(self, code: int, reason: bytes) -> bytes:
-        """A Close frame; 1005 stands for one without code."""
+        """Return a Close frame; code 1005 makes one without a code."""
     def forget(self) -> None:
-        """Give the window's memory back: the next message does not refer to earlier ones."""
+        """Free the window's memory; the next message will not refer to earlier ones."""

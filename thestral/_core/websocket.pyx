@@ -1,4 +1,4 @@
-"""The WebSocket codec: FrameParser for what comes in, FrameWriter for what goes out."""
+"""The WebSocket codec: FrameParser for input, FrameWriter for output."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -35,7 +35,7 @@ from thestral._core.errors cimport raise_failed
 
 from thestral.errors import LocalProtocolError
 
-# From this size on zlib works without the GIL: giving it up costs more than shorter work takes.
+# zlib runs without the GIL from this size on; for less, releasing the GIL costs more than it gains.
 cdef enum:
     GIL_FREE_MIN = 4 * 1024  # bytes
 
@@ -46,7 +46,7 @@ cpdef bint is_close_code(int code):
 
 @cython.final
 cdef class FrameParser:
-    """Messages of one connection, pulled: feed(), then next_event() until NEED_DATA."""
+    """Parses the messages of one connection: feed(), then next_event() until NEED_DATA."""
 
     def __cinit__(self, uint64_t max_size):
         th_ws_init(&self._ws, max_size)
@@ -88,7 +88,7 @@ cdef class FrameParser:
         if self._ws.opcode == TH_WS_TEXT:
             if self._ws.utf8.wide:
                 data = PyUnicode_DecodeUTF8(message.data, message.length, NULL)
-            else:  # known to be ASCII: not to be looked at once more
+            else:  # known to be ASCII, so need not be decoded
                 data = PyUnicode_New(message.length, 127)
                 if message.length > 0:
                     memcpy(PyUnicode_DATA(data), message.data, message.length)
@@ -106,14 +106,14 @@ cdef class FrameParser:
 
 @cython.final
 cdef class FrameWriter:
-    """Messages to frames, each message in one, unmasked as a server's are."""
+    """Turns each message into one frame, unmasked, as a server sends it."""
 
     def __dealloc__(self):
         th_deflate_free(&self._deflater)
 
     cpdef object use_deflate(self, int window_bits, bint takeover, int level, int memory_level, Py_ssize_t min_size):
         self._deflates = True
-        self._min_size = max(min_size, 1)  # nothing to compress in nothing
+        self._min_size = max(min_size, 1)  # th_deflate() takes no empty message
         self._deflater.bits = window_bits
         self._deflater.takeover = takeover
         self._deflater.level = level
@@ -170,7 +170,7 @@ cdef class FrameWriter:
 
 
 cdef bytes frame(int first, const char *src, Py_ssize_t n):
-    """One whole frame."""
+    """Return a whole frame."""
     cdef Py_ssize_t head = th_ws_head_size(n)
     cdef bytes data = PyBytes_FromStringAndSize(NULL, head + n)
     th_ws_write_head(PyBytes_AS_STRING(data), first, n)

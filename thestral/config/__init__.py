@@ -1,5 +1,5 @@
-"""Config: every option, declared once. The command line, the names of environment variables and
-keys in files, `--help`, the tables of the documents and the check of a value are made from it.
+"""Config: every option, declared once. The command line, the environment variables, the keys in
+files, `--help`, the tables in the documents and the checks of values are derived from it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 LOOPS = ("auto", "uvloop", "asyncio", "none")
-# What None means for options that neither have it as a value nor take it for their default: as
-# under uvicorn.
+# Meaning of None, as under uvicorn, for options for which it is neither a value nor the default.
 MEANT_BY_NONE = {"host": [""], "loop": "none"}  # every address; asyncio
 KIB = 1024  # bytes
 MIB = 1024 * KIB
@@ -59,12 +58,12 @@ LARGEST_BODY = 2**64 - 1  # bytes, as the core counts them
 LARGEST_WORKERS = 4096
 LARGEST_SSL_VERSION = 17  # ssl.PROTOCOL_TLS_SERVER
 POSIX = os.name == "posix"
-# They need Unix sockets, inherited descriptors, or a supervisor with its signals and pipes.
+# Options that need Unix sockets, inherited descriptors, or the supervisor's signals and pipes.
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
 )
-NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # of uvicorn's timeout_notify
+NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # for uvicorn's timeout_notify
 
 
 def checked_loop(name: str) -> str:
@@ -74,7 +73,7 @@ def checked_loop(name: str) -> str:
 
 
 def checked_format(given: str) -> str:
-    read_format(given)  # the access log reads it again, in each process
+    read_format(given)  # only a check: the access log of each process reads it again
     return given
 
 
@@ -92,7 +91,7 @@ class Config:
     app: str | ASGIApplication = dataclasses.field(kw_only=False)
 
     # ruff: noqa: RUF009  (each call makes a dataclass field)
-    # A table, laid out by hand: what an option takes, and in the next line its help text.
+    # A table, formatted by hand: an option's type and bounds, then its help text on the next line.
     # fmt: off
     host: str | list[str] = several(["127.0.0.1"], "Binding", item="HOST", convert=checked_hosts,
         help="Address to listen on; repeatable. '::' is IPv6 and IPv4, 'localhost' both loopbacks.")
@@ -260,7 +259,8 @@ class Config:
         help="TLS 1.2 ciphers, as an OpenSSL cipher list [default: Python's choice].")
     timeout_tls_handshake: float = seconds(10.0, "TLS",
         help="Time for a TLS handshake, from the start of the connection.")
-    # Makes the context in place of the options above, or on top of what the second argument gives.
+    # Called with this Config and a function that makes the context from the options above; returns
+    # the context to use. Only in Python.
     ssl_context_factory: Callable[[Config, Callable[[], SSLContext]], SSLContext] | None = None
 
     proxy_headers: bool = flag(True, "Proxies",
@@ -284,8 +284,8 @@ class Config:
              " dict for logging.config.dictConfig, or None to leave logging alone.")
     use_colors: bool | None = flag(None, "Logging",
         help="Use colours in the log [default: on a terminal, unless NO_COLOR is set].")
-    # Only in Python, as in uvicorn's Config: an async function to call every so many seconds while
-    # serving, and a file of environment variables (--env-file on the command line).
+    # Only in Python, as in uvicorn's Config: an async function to call every `timeout_notify`
+    # seconds while serving, and a file of environment variables (the command has --env-file).
     callback_notify: Callable[[], Awaitable[None]] | None = None
     timeout_notify: float = 30.0
     env_file: str | os.PathLike[str] | None = None
@@ -321,12 +321,12 @@ class Config:
         peers = self.forwarded_allow_ips
         if peers is None:
             peers = os.environ.get("FORWARDED_ALLOW_IPS", TRUSTED_BY_DEFAULT)
-        # The proxies to believe, and the lower-case names of the headers to read from them.
+        # The trusted proxies, and the lower-case names of the headers to read from them.
         self.trusted_proxies = words("forwarded_allow_ips", peers)
-        TrustedPeers(self.trusted_proxies)  # each process makes its own: this only checks them
+        TrustedPeers(self.trusted_proxies)  # only a check: each process makes its own
         self.proxy_fields = checked_fields(words("forwarded_fields", self.forwarded_fields))
-        # Contents by path of the pipes that thestral.net.tls has read: a pipe gives them only
-        # once, and workers get them with the options.
+        # Contents, by path, of the pipes that thestral.net.tls has read. A pipe can be read only
+        # once; workers get its contents with the options.
         self.read_once: dict[str, bytes] = {}
 
     @property
@@ -339,7 +339,7 @@ class Config:
 
     @property
     def key_files(self) -> list[str]:
-        """In the order of certificate_files; empty if each file holds its own key."""
+        """Key files in the order of certificate_files; empty if those contain the keys."""
         return cast("list[str]", self.ssl_keyfile)
 
     @property
@@ -348,12 +348,12 @@ class Config:
 
     @property
     def encoded_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """headers as bytes, valid on the wire."""
+        """Return `headers` as bytes."""
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
 
     @property
     def worker_count(self) -> int:
-        """Number of processes that serve; "auto" is one for each processor that may be used."""
+        """Number of worker processes, with "auto" resolved."""
         if self.workers == "auto":
             from thestral.config.cpus import available  # not needed in most processes
 
@@ -362,7 +362,7 @@ class Config:
 
     @property
     def needs_supervisor(self) -> bool:
-        """Whether the options ask for worker processes beside this one."""
+        """Whether the options need worker processes, and a supervisor for them."""
         return bool(
             self.worker_count > 1
             or self.limit_max_requests
@@ -380,7 +380,7 @@ class Config:
         return self.log_level
 
     def bind_socket(self) -> socket.socket:
-        """A socket bound to the one address that the options name, for Server.run(sockets=[...]).
+        """Bind the one address that the options name, for Server.run(sockets=[...]).
 
         Raises:
             BindError: the address cannot be bound.
@@ -389,16 +389,16 @@ class Config:
         found = open_all(self)
         if len(found) > 1:
             close_all(found)
-            reason = f"{self.host!r} stands for {len(found)} addresses, expected one"
+            reason = f"{self.host!r} resolves to {len(found)} addresses, expected one"
             raise ConfigError("host", reason)
         return found[0]
 
 
 def workers_of_environment() -> int | str | None:
-    """The number of processes in WEB_CONCURRENCY, which platforms set; None if it is not set.
+    """Read WEB_CONCURRENCY, which hosting platforms set to a number of processes; None if unset.
 
     Raises:
-        ConfigError: neither a number of at least 1 nor "auto".
+        ConfigError: it is neither an integer above 0 nor "auto".
     """
     given = os.environ.get("WEB_CONCURRENCY", "")
     if given in ("", "auto"):
@@ -410,7 +410,7 @@ def workers_of_environment() -> int | str | None:
 
 
 def options() -> Iterable[tuple[str, Option]]:
-    """Every option in the order of Config's fields, with its field's name."""
+    """Yield the field name and the Option of each option, in the order of Config's fields."""
     for field in dataclasses.fields(Config):
         if "option" in field.metadata:
             yield field.name, field.metadata["option"]

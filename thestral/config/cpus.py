@@ -1,4 +1,4 @@
-"""How many processors this process may use: affinity, and the quota of its control group."""
+"""How many processors this process may use: its affinity, and its control group's quota."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OWN = Path("/proc/self/cgroup")  # cgroups(7): a line "number:controllers:path" 
 
 
 def available(root: Path = CGROUP, own: Path = OWN) -> int:
-    """At least 1. A container with a quota of half the machine gets half the workers."""
+    """Return how many processors this process may use, at least 1; a quota is rounded up."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -21,8 +21,8 @@ def available(root: Path = CGROUP, own: Path = OWN) -> int:
 
 
 def quota(root: Path = CGROUP, own: Path = OWN) -> float | None:
-    """Processors that the control group and those above it may use, version 2 or 1; None for no
-    limit.
+    """Return how many processors the control group (version 2 or 1) and its parents may use; None
+    for no limit.
     """
     try:
         lines = own.read_text().splitlines()
@@ -34,14 +34,14 @@ def quota(root: Path = CGROUP, own: Path = OWN) -> float | None:
         if controllers and "cpu" not in controllers.split(","):
             continue
         top = root / "cpu" if controllers else root
-        group = top / path.lstrip("/")  # there may be less to see from within a container
+        group = top / path.lstrip("/")  # inside a container it may be missing
         above = [parent for parent in group.parents if parent.is_relative_to(top)]
         limits += [limit_of(directory) for directory in (group, *above)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def limit_of(directory: Path) -> float | None:
-    """The quota of one control group, by itself."""
+    """Return the quota of one control group, without its parents'; None for no limit."""
     try:
         allowed, period = (directory / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Environment variables from a file, and which files a process has read its options from."""
+"""Environment variables from a file; the list of files that a process has read options from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from thestral.errors import ConfigError
 from thestral.logging.loggers import error_logger
 
-files_read: list[str] = []  # in this process; SIGHUP says that it does not read them again
+files_read: list[str] = []  # by this process; at SIGHUP a log line names them
 
 
 def load_environment(path: str) -> None:
-    """Set variables from a file of NAME=VALUE lines; those that are set already stay.
+    """Set environment variables from a file of NAME=VALUE lines, except those already set.
 
     Raises:
-        ConfigError: there is no such file, or python-dotenv is not installed.
+        ConfigError: the file does not exist, or python-dotenv is not installed.
     """
     try:
         from dotenv import load_dotenv
@@ -29,7 +29,7 @@ def load_environment(path: str) -> None:
 
 
 def say_not_read_again() -> None:
-    """Name the files that a reload does not read, if there are any."""
+    """Log which files a reload does not read again, if there are any."""
     if files_read:
         shown = ", ".join(repr(path) for path in dict.fromkeys(files_read))
-        error_logger.info("Not read again until the server is started anew: %s", shown)
+        error_logger.info("These files are read again only after a restart: %s", shown)

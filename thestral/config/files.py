@@ -14,14 +14,14 @@ PROJECT_FILE = "pyproject.toml"
 
 
 def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
-    """Values of options by field name, and the file that they stand in ("" for none).
+    """Return the values of options by field name, and the path of their file ("" for none).
 
     Args:
-        path: of a TOML file; None looks for thestral.toml, then pyproject.toml, in the working
-            directory.
+        path: a TOML file with options at its top level; None looks for thestral.toml, then for
+            [tool.thestral] in pyproject.toml, in the working directory.
 
     Raises:
-        ConfigError: the file cannot be read, or holds an option that there is not.
+        ConfigError: the file cannot be read, or has an unknown option.
     """
     if path is None and os.path.isfile(OWN_FILE):
         path = OWN_FILE
@@ -39,8 +39,8 @@ def read_settings(path: str | None) -> tuple[dict[str, Any], str]:
 
 
 def parse(path: str) -> dict[str, Any]:
-    """A TOML file; a pyproject.toml given by name is read as it is, so its own table counts."""
-    import tomllib  # many have no file
+    """Parse a TOML file."""
+    import tomllib  # many servers have no file
 
     try:
         with open(path, encoding="utf-8") as file:
@@ -50,7 +50,7 @@ def parse(path: str) -> dict[str, Any]:
 
 
 def known(table: Any, path: str) -> dict[str, Any]:
-    """The table with field names for keys; a key may be spelled as the flag, too."""
+    """Return the table with field names as keys. A key may also be written like the flag."""
     if not isinstance(table, dict):
         raise ConfigError("config", f"{path}: [tool.thestral] is not a table")
     names = {"app": "app"}
@@ -64,7 +64,7 @@ def known(table: Any, path: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in names:
-            import difflib  # not needed where all is well
+            import difflib  # only needed for an error
 
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""What an option is: the constructors that declare one, and the check of a value for it. The
+"""What an option is: constructors that declare options, and the check of an option's value. The
 options themselves are in thestral.config.
 """
 
@@ -22,13 +22,13 @@ SWITCH_TEXTS = {
     **dict.fromkeys(("0", "false", "f", "no", "n", "off", ""), False),
 }
 LARGEST_COUNT = 2**31 - 1
-LARGEST_SIZE = 2**30  # bytes; it must fit in memory, and the core counts in 32 bits
-ABOVE_ZERO = math.ulp(0.0)  # a lower bound that leaves out 0 alone
+LARGEST_SIZE = 2**30  # bytes; must fit in memory, and the core uses 32-bit counts
+ABOVE_ZERO = math.ulp(0.0)  # a lower bound that excludes only 0
 
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line, the documents and the check of a value know of a field of Config.
+    """An option, as the command line, the documents and the check of its value need it.
 
     Attributes:
         group: heading in --help.
@@ -36,15 +36,15 @@ class Option:
         kind: int, float, str, bool, or list (of strings, repeatable on the command line).
         unit: of a number.
         lowest, highest: bounds of a number, inclusive.
-        choices: the strings to choose from.
-        words: strings accepted in place of a number or a switch.
-        item: placeholder of a value in --help; shells complete PATH.
-        also: further types that are accepted from Python and TOML; those of items, for a list.
-        optional: None is a value, and means "not set". For other options it means the default.
+        choices: the allowed strings.
+        words: strings accepted instead of a number or a bool.
+        item: placeholder of the value in --help; for PATH, shells complete paths.
+        also: further types accepted from Python and TOML; for a list, further types of its items.
+        optional: None is a value and means "not set". For other options None means the default.
         flag: name on the command line, if it differs from the field's.
         secret: the value is hidden from repr() of a Config and from `thestral check`.
-        convert: makes the value to store out of one of the right type. It raises ValueError, with
-            a reason, or ConfigError.
+        convert: turns a value of the right type into the one to store. Raises ValueError, with the
+            reason, or ConfigError.
     """
 
     group: str
@@ -63,11 +63,11 @@ class Option:
     convert: Callable[[Any], Any] | None = None
 
 
-# --- Declaring one: (default, group, help, further attributes of Option) --------------------------
+# --- Declaring options: (default, group, help, further attributes of Option) ----------------------
 
 
 def option(default: Any, group: str, help: str, **attributes: Any) -> Any:
-    """A field of a dataclass. One whose default is None is optional."""
+    """Make a dataclass field. If the default is None, the option is optional."""
     attributes.setdefault("optional", default is None)
     spec = Option(group, help, **attributes)
     metadata = {"option": spec}
@@ -90,10 +90,10 @@ several = partial(option, kind=list)
 
 
 def checked(name: str, spec: Option, value: Any) -> Any:
-    """The value as Config stores it, by the same rules wherever it comes from.
+    """Return a value as Config stores it. The rules are the same wherever the value comes from.
 
     Raises:
-        ConfigError: its type is wrong, it is out of bounds, or it cannot be converted.
+        ConfigError: the value has the wrong type, is out of bounds, or cannot be converted.
     """
     if value is None and spec.optional:
         return None
@@ -111,7 +111,7 @@ def checked(name: str, spec: Option, value: Any) -> Any:
 
 
 def read(spec: Option, value: Any) -> Any:
-    """The value in the option's type if it is written in another one, else the value itself."""
+    """Convert a value from another spelling to the option's type; else return it unchanged."""
     if spec.kind is list:
         values = [value] if isinstance(value, (str, os.PathLike)) else value
         return [plain(item) for item in values] if isinstance(values, Iterable) else value
@@ -129,8 +129,8 @@ def plain(value: Any) -> Any:
 
 
 def read_text(spec: Option, text: str) -> Any:
-    """The value that a string stands for: on the command line and in the environment there is
-    nothing else. The string itself if it stands for nothing.
+    """Return the value that a string from the command line, the environment or a file stands for;
+    if it stands for nothing, the string itself.
     """
     if text.lower() in (*spec.choices, *spec.words):
         return text.lower()
@@ -161,7 +161,7 @@ def accepts(spec: Option, value: Any) -> bool:
 
 
 def describe(spec: Option) -> str:
-    """What an option accepts, for an error message."""
+    """Describe the values that an option accepts, for an error message."""
     if spec.choices:
         return "one of " + ", ".join(spec.choices)
     if spec.kind is bool:
@@ -185,10 +185,10 @@ def describe(spec: Option) -> str:
 
 
 def words(name: str, value: Any) -> list[str]:
-    """The parts of a comma-separated string, or of a list, without blanks around them.
+    """Return the items of a comma-separated string or of a list, stripped, without empty ones.
 
     Raises:
-        ConfigError: a part is not a string.
+        ConfigError: an item is not a string.
     """
     parts = value.split(",") if isinstance(value, str) else value
     if not all(isinstance(part, str) for part in parts):
@@ -228,10 +228,10 @@ def checked_headers(found: list[Any]) -> list[tuple[str, str]]:
 
 
 def header_field(header: Any) -> tuple[str, str]:
-    """Name and value from "Name: Value" or a pair.
+    """Return name and value from "Name: Value" or from a pair.
 
     Raises:
-        ValueError: it could not be sent (RFC 9110 section 5).
+        ValueError: the field is invalid (RFC 9110 section 5), or the server's to set.
     """
     if isinstance(header, str):
         name, colon, value = header.partition(":")
@@ -252,7 +252,7 @@ def header_field(header: Any) -> tuple[str, str]:
 
 
 def wire_accepts(check: Any, text: str) -> bool:
-    """Whether csrc's check holds for the text; text outside latin-1 cannot be sent at all."""
+    """Whether a text passes a check of csrc; text outside Latin-1 cannot be sent at all."""
     try:
         data = text.encode("latin-1")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The names that users' logging configurations and programs may use."""
+"""Public names, for users' logging configurations and programs."""
 
 from thestral.logging.formatters import AccessFormatter, ColourizedFormatter, DefaultFormatter
 from thestral.logging.loggers import TRACE_LOG_LEVEL

@@ -1,4 +1,4 @@
-"""The access log's format: Apache's and gunicorn's atoms, read from a text."""
+"""Parses --access-log-format, a string with Apache's or gunicorn's atoms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRESETS = {
 }
 PLAIN = "hlutrsmUqHbBfaTDMLp"
 NAMED = "ioe"
-# %{name}x, where Apache's modules put what they add.
+# %{name}x, the form of additions in Apache's modules.
 EXTENSIONS = ("client", "status", "time", "aborted", "request_id")
 
 # gunicorn's %(h)s and %({name}i)s, Apache's %h, %>s and %{name}i.
@@ -31,8 +31,8 @@ class Atom(NamedTuple):
     """A piece of a format.
 
     Attributes:
-        letter: what to write; "" for `name` as it is.
-        name: between the braces; "" for none.
+        letter: which value to write; "" for literal text.
+        name: the name in braces, "" if there is none; or the literal text.
     """
 
     letter: str
@@ -40,13 +40,13 @@ class Atom(NamedTuple):
 
 
 def read_format(text: str) -> list[Atom]:
-    """The pieces of a format in order.
+    """Split a format into its pieces, in order.
 
     Args:
         text: the name of a preset, or atoms between literal text.
 
     Raises:
-        ConfigError: it is empty, or holds an atom that there is not.
+        ConfigError: the format is empty or has an unknown atom.
     """
     text = PRESETS.get(text, text)
     if not text:
@@ -95,5 +95,5 @@ def unknown(shown: str) -> ConfigError:
 
 
 def is_json(text: str) -> bool:
-    """Whether values are escaped as JSON strings: the format is one JSON object."""
+    """Whether the format is a JSON object, in which values are escaped as JSON strings."""
     return PRESETS.get(text, text).lstrip().startswith("{")

@@ -18,7 +18,7 @@ class ColourizedFormatter(logging.Formatter):
     """Adds %(levelprefix)s: the level's name in its colour, padded.
 
     Args:
-        use_colors: None for colours on a terminal unless NO_COLOR is set (no-color.org).
+        use_colors: None means on a terminal, unless NO_COLOR is set (no-color.org).
     """
 
     colors: ClassVar[dict[int, str]] = {
@@ -56,11 +56,11 @@ class ColourizedFormatter(logging.Formatter):
 
 
 class DefaultFormatter(ColourizedFormatter):
-    """For the server's own messages."""
+    """Formats the server's own messages."""
 
 
 class AccessFormatter(ColourizedFormatter):
-    """For access records: adds client_addr, request_line, status_code, method, full_path,
+    """Formats access records: adds client_addr, request_line, status_code, method, full_path,
     http_version.
     """
 

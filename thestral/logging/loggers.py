@@ -1,9 +1,9 @@
 """The loggers, and the level TRACE below DEBUG.
 
-Names and shapes are uvicorn's: `uvicorn` for all, `uvicorn.error`, `uvicorn.access`, because
-handlers, log processors and dashboards look for them in a record. `thestral`, `thestral.error` and
-`thestral.access` are second names. An access record carries args (client_addr, method, full_path,
-http_version, status_code).
+Names and records are uvicorn's, because handlers, log processors and dashboards rely on them:
+`uvicorn`, the parent, with `uvicorn.error` and `uvicorn.access`. `thestral`, `thestral.error` and
+`thestral.access` are second names of the same loggers. The args of an access record are
+(client_addr, method, full_path, http_version, status_code).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LOG_LEVELS = {
 
 
 class SharedLogger(logging.Logger):
-    """One of the two objects of a logger that stands in logging's table under two names: they have
-    all attributes in common.
+    """A logger that logging knows under two names: one of its two objects, which share all their
+    attributes.
 
-    dictConfig and fileConfig disable, one by one, the loggers that they do not name. Once a
-    configuration has named loggers of one kind, those of the other kind disable nothing, or the
-    names that it leaves out would silence those that it uses.
+    dictConfig and fileConfig disable each logger that a configuration does not name. Once a
+    configuration has used loggers by their first (or second) names, disabling one by its other name
+    is ignored; otherwise the unused names would silence the loggers in use.
     """
 
-    # Whether a configuration has named the loggers by their first names, or by the second ones.
+    # Whether a configuration has used the first names, or the second; None for neither.
     first_names_used: ClassVar[bool | None] = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -45,9 +45,9 @@ class SharedLogger(logging.Logger):
 
 
 def shared_logger(name: str, other_name: str) -> logging.Logger:
-    """The logger of a name, with another name.
+    """Make one logger of two names.
 
-    The program may hold loggers of both names already, and have set them up: both stay valid.
+    The program may already hold and have configured loggers of both names: both stay valid.
     """
     logger = logging.getLogger(name)
     other = logging.getLogger(other_name)
@@ -59,7 +59,7 @@ def shared_logger(name: str, other_name: str) -> logging.Logger:
     logger.propagate = logger.propagate and other.propagate
     kind = type(logger)
     shared: Any = SharedLogger
-    if kind is not logging.Logger:  # of logging.setLoggerClass()
+    if kind is not logging.Logger:  # set by logging.setLoggerClass()
         shared = type(kind.__name__, (SharedLogger, kind), {})
     logger.__class__ = other.__class__ = shared
     other.__dict__ = logger.__dict__

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from thestral._core.log import escaped, find_field
 from thestral._csrc import lib
 
-# The longest X-Request-ID that is shown.
+# A longer X-Request-ID is not logged.
 LONGEST_REQUEST_ID = 128  # bytes
 
 
@@ -22,10 +22,10 @@ def client_address(connection: HasClient) -> str:
 
 
 def request_id(fields: Any) -> bytes | None:
-    """X-Request-ID among the fields of a request, if it is fit to be shown."""
+    """Return a request's X-Request-ID, unless it is too long or has invisible characters."""
     try:
         value = find_field(fields, b"x-request-id") if fields else None
-    except (TypeError, ValueError):  # the application has changed its scope
+    except (TypeError, ValueError):  # the application has altered its scope
         return None
     if not value or len(value) > LONGEST_REQUEST_ID:
         return None
@@ -33,8 +33,8 @@ def request_id(fields: Any) -> bytes | None:
 
 
 def title_of(scope: dict[str, Any]) -> str:
-    """What the log calls a request: in one line, whatever the client has sent."""
-    # Not the path, whose escapes are resolved: it may hold the end of a line.
+    """Return a request's name in the log: one line, whatever the client has sent."""
+    # Not `path`, which is percent-decoded and may contain line breaks.
     path = scope.get("raw_path")
     title = f"{scope.get('method', 'WebSocket')} {escaped(path) if path else '?'}"
     identity = request_id(scope.get("headers"))

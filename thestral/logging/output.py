@@ -1,5 +1,5 @@
-"""Log output to a pipe, socket or terminal that nobody may read: wait for the reader, but not for
-ever; then drop lines, and say how many.
+"""Log output to a pipe, socket or terminal whose reader may stall: wait for it, but not forever;
+then drop lines and count them.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
-# Bytes written at once. A pipe takes this much in one piece (PIPE_BUF), so that lines of several
-# workers do not mix, and without blocking if it polls as writable.
+# Bytes per write. A pipe takes this much atomically (PIPE_BUF), so that the lines of several
+# workers do not mix, and without blocking once poll() says that it is writable.
 BATCH = 4096
-# The same for a terminal, which may poll as writable with 256 bytes of room, and makes a line feed
-# two bytes.
+# The same for a terminal, which may count as writable with room for 256 bytes, and turns a line
+# feed into two bytes.
 TERMINAL_BATCH = 128  # bytes
-# How long to wait for a reader that has fallen behind.
+# How long to wait for a stalled reader.
 READER_PATIENCE = 1000  # milliseconds
-# The longest form of a character in a stream: \U0001f600, where the encoding lacks it.
+# The longest encoding of a character: \U0001f600, written as an escape.
 LONGEST_CHARACTER = 10  # bytes
 
 
 class BoundedStreamHandler(logging.StreamHandler[Any]):
-    """A StreamHandler that drops lines where others would block for ever.
+    """A StreamHandler that drops lines instead of blocking forever.
 
-    It waits READER_PATIENCE for the reader of a pipe, a socket or a terminal. Then lines are lost,
-    without another wait, until the stream takes some again; the error log says how many.
+    It waits READER_PATIENCE for the reader of a pipe, a socket or a terminal. Then it drops lines
+    without waiting again, until the stream is writable; the error log says how many were lost.
     """
 
     def __init__(self, stream: Any = None) -> None:
         super().__init__(stream)
-        self._lost = 0  # lines since the reader fell behind
+        self._lost = 0  # lines, since the reader stalled
         self._line_is_cut = False  # the start of a line was written, its end is lost
 
     def handle(self, record: logging.LogRecord) -> Any:
-        # Not within emit(), which holds the lock: another handler may be telling in its turn.
+        # Not in emit(), which holds the lock: the report goes to another handler, which may report
+        # to this one at the same time.
         if self._lost:
-            self._tell_lost()
+            self._report_lost()
         return super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -56,7 +57,7 @@ class BoundedStreamHandler(logging.StreamHandler[Any]):
                 self._lost += count_lines(text)
             else:
                 self._write(text, poll)
-        except RecursionError:  # as in StreamHandler.emit()
+        except RecursionError:  # like StreamHandler.emit()
             raise
         except Exception:
             self.handleError(record)
@@ -75,8 +76,8 @@ class BoundedStreamHandler(logging.StreamHandler[Any]):
             written += len(piece)
             self._line_is_cut = not piece.endswith("\n")
 
-    def _tell_lost(self) -> None:
-        """Say how many lines were lost, if somebody reads again."""
+    def _report_lost(self) -> None:
+        """Log how many lines were lost, once somebody reads again."""
         with self.lock or nullcontext():
             poll = poll_of(self.stream)
             if poll is not None and not poll.poll(0):
@@ -84,24 +85,24 @@ class BoundedStreamHandler(logging.StreamHandler[Any]):
             lost, self._lost = self._lost, 0
             if self._line_is_cut:
                 self._line_is_cut = False
-                with suppress(OSError, ValueError):  # the next line meets the same error
+                with suppress(OSError, ValueError):  # the next line will report the error
                     self.stream.write("\n")
         name = str(getattr(self.stream, "name", "it")).strip("<>")
         error_logger.error("%d lines of the log were lost: nobody read %s", lost, name)
-        if self._lost:  # this one, too
+        if self._lost:  # the report was lost, too
             self._lost += lost
 
     def flush(self) -> None:
-        """Write what the stream holds, unless nobody reads; say how many lines were lost."""
+        """Flush the stream, unless its reader has stalled; log how many lines were lost."""
         poll = poll_of(self.stream)
         if poll is None or poll.poll(0):
             super().flush()
         if self._lost:
-            self._tell_lost()
+            self._report_lost()
 
 
 class LastResortHandler(BoundedStreamHandler):
-    """Writes what loggers without a handler log to stderr, as logging's own does."""
+    """Writes to stderr for loggers without a handler, like logging's own last resort."""
 
     @property
     def stream(self) -> Any:
@@ -109,12 +110,12 @@ class LastResortHandler(BoundedStreamHandler):
 
     @stream.setter
     def stream(self, value: Any) -> None:
-        pass  # StreamHandler.__init__() sets it
+        pass  # StreamHandler.__init__() assigns it
 
 
 def bound_last_resort() -> None:
-    """Replace logging's handler of last resort, if it is logging's own. asyncio writes there what
-    the application's tasks have raised.
+    """Replace logging's own handler of last resort by one that cannot block. asyncio's reports of
+    exceptions in the application's tasks may end there.
     """
     handler = logging.lastResort
     if handler is not None and type(handler).__module__ == logging.__name__:
@@ -127,7 +128,7 @@ def count_lines(text: str) -> int:
 
 
 def pieces(text: str, most: int) -> Iterator[str]:
-    """Cut a text into pieces of at most `most` bytes, behind a line's end where there is one."""
+    """Cut a text into pieces of at most `most` bytes, at line ends where possible."""
     length = most if text.isascii() else most // LONGEST_CHARACTER
     start = 0
     while len(text) - start > length:
@@ -138,11 +139,11 @@ def pieces(text: str, most: int) -> Iterator[str]:
 
 
 def poll_of(stream: Any) -> select.poll | None:
-    """A poll for room in a pipe, socket or terminal; None for what does not wait for a reader."""
+    """Return a poll for writing to a pipe, socket or terminal; None for other streams."""
     try:
         file = stream.fileno()
         mode = os.fstat(file).st_mode
-    except (AttributeError, OSError, ValueError):  # no file, or a closed one
+    except (AttributeError, OSError, ValueError):  # not a file, or closed
         return None
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(file)):
         return None
@@ -152,7 +153,7 @@ def poll_of(stream: Any) -> select.poll | None:
 
 
 def is_stderr(stream: Any) -> bool:
-    """Whether what the error log says goes the same way."""
+    """Whether a stream is the same file as stderr, to which the error log goes."""
     try:
         return os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The loggers, which have uvicorn's names and ours, and --log-config: a file or a dict for
+"""Sets up logging: the default configuration, or --log-config, a file or a dict for
 logging.config.
 """
 
@@ -19,11 +19,11 @@ from thestral.logging.output import BoundedStreamHandler, bound_last_resort
 if TYPE_CHECKING:
     import configparser
 
-# uvicorn's formatters have the same names in our module.
+# Names in uvicorn.logging are replaced by the same names in thestral.logging.
 UVICORN_MODULE = "uvicorn.logging."
 OWN_MODULE = "thestral.logging."
 
-# What our handler of the access logger shows of a record: by whether the format is the default.
+# Format string of the access handler, by whether --access-log-format is the default.
 LINE_FORMATS = {
     True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
     False: "%(message)s",
@@ -62,16 +62,16 @@ LOGGING_CONFIG: dict[str, Any] = {
     },
 }
 UNCHANGED = copy.deepcopy(LOGGING_CONFIG)
-# Of LOGGING_CONFIG; the streams as they are when logging is configured.
+# The classes and streams that LOGGING_CONFIG names. sys is read when logging is configured.
 FORMATTERS = {f"{OWN_MODULE}{kind.__name__}": kind for kind in (DefaultFormatter, AccessFormatter)}
 STREAMS = {"ext://sys.stderr": lambda: sys.stderr, "ext://sys.stdout": lambda: sys.stdout}
 
 
 def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparser.RawConfigParser:
-    """What a file, or a dict, says, with our formatters in place of uvicorn's.
+    """Read a logging configuration, with our formatters in place of uvicorn's.
 
     Args:
-        given: a path ending in .json, .yaml, .yml or .toml, or of an ini file; or the dict.
+        given: a path (.json, .yaml, .yml, .toml, otherwise INI), or a dict.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -82,7 +82,7 @@ def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparse
     try:
         with open(given, encoding="utf-8") as file:
             text = file.read()
-        # Each parser is imported where it is needed: most servers start without all of them.
+        # Parsers are imported only where needed: most servers start without any of them.
         if suffix == ".json":
             import json
 
@@ -127,7 +127,7 @@ def read_ini(text: str) -> configparser.RawConfigParser:
 
 
 def with_own_formatters(given: dict[str, Any]) -> dict[str, Any]:
-    """A copy with our formatters in place of uvicorn's."""
+    """Return a copy with our formatters in place of uvicorn's."""
     content = dict(given)
     formatters = content.get("formatters")
     if isinstance(formatters, dict):
@@ -156,14 +156,14 @@ def apply_log_config(
     """Configure logging.
 
     Args:
-        content: of read_log_config().
-        use_colors: for formatters that have such a setting, if it is not None.
-        shown: what an error calls it.
+        content: the result of read_log_config().
+        use_colors: replaces that setting of formatters that have it; None leaves it alone.
+        shown: name of the configuration in errors.
 
     Raises:
-        ConfigError: logging does not take it.
+        ConfigError: logging rejects the configuration.
     """
-    import logging.config  # and much behind it
+    import logging.config  # imports much else
 
     try:
         if isinstance(content, dict):
@@ -178,7 +178,7 @@ def apply_log_config(
 
 
 def unusable(shown: str, error: Exception) -> ConfigError:
-    """One line, with the cause that logging hides behind its own exception."""
+    """Return an error of one line, with the cause that logging's own exception hides."""
     text = str(error) or type(error).__name__
     if error.__cause__ is not None:
         text += f": {error.__cause__}"
@@ -186,12 +186,12 @@ def unusable(shown: str, error: Exception) -> ConfigError:
 
 
 def changed_default() -> dict[str, Any] | None:
-    """LOGGING_CONFIG if the program has changed it."""
+    """Return LOGGING_CONFIG if the program has changed it, else None."""
     return copy.deepcopy(LOGGING_CONFIG) if LOGGING_CONFIG != UNCHANGED else None
 
 
 class LoggingOptions(Protocol):
-    """The fields of Config that logging is set up by."""
+    """The fields of Config that concern logging."""
 
     log_config: Any
     use_colors: bool | None
@@ -203,7 +203,7 @@ class LoggingOptions(Protocol):
 
 
 def configure(options: LoggingOptions) -> None:
-    """Set logging up as the options say.
+    """Set up logging as the options say.
 
     Raises:
         ConfigError: log_config cannot be used.
@@ -213,11 +213,11 @@ def configure(options: LoggingOptions) -> None:
         apply_own(own_config(options), options.use_colors)
     elif given:
         content = read_log_config(given)
-        shown = repr(given) if isinstance(given, str) else "the dict given"
+        shown = repr(given) if isinstance(given, str) else "the given dict"
         apply_log_config(content, options.use_colors, shown)
     if given is not None:
         bound_last_resort()
-        SharedLogger.first_names_used = None  # the program may disable them by either name
+        SharedLogger.first_names_used = None  # from now on the program may disable by either name
     level = options.log_level_number
     if level is not None:
         for logger in (error_logger, access_logger, server_logger):
@@ -228,7 +228,7 @@ def configure(options: LoggingOptions) -> None:
 
 
 def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
-    """What logging.config does with LOGGING_CONFIG; most servers start without importing that."""
+    """Apply our own configuration as logging.config would, without importing that."""
     handlers = {}
     for name, spec in content["handlers"].items():
         handler: logging.Handler = logging.NullHandler()
@@ -249,7 +249,7 @@ def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
 def own_config(options: LoggingOptions) -> dict[str, Any]:
     own = copy.deepcopy(UNCHANGED)
     for name, stream in (("default", sys.stderr), ("access", sys.stdout)):
-        if stream is None:  # the process was started with it closed
+        if stream is None:  # the stream was closed when the process started
             own["handlers"][name] = {"class": "logging.NullHandler"}
     own["formatters"]["access"]["fmt"] = LINE_FORMATS[options.access_log_format == DEFAULT]
     return own

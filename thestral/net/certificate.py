@@ -1,7 +1,6 @@
-"""What thestral needs to know of an X.509 certificate: its subject as a text, the host names it is
-for, and when it is valid.
+"""Reads from an X.509 certificate its subject as a string, its host names and its validity.
 
-The ssl module tells neither of a certificate that we present, and of a client's only a part.
+The ssl module reveals none of these for the server's own certificate, and only some for a client's.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-# Tags of DER (X.690 section 8), with the class bits as they stand in the encoding.
-VERSION = 0xA0  # of TBSCertificate: [0], and it may be missing
+# DER tags (X.690 section 8), including their class bits.
+VERSION = 0xA0  # of TBSCertificate: [0]; optional
 EXTENSIONS = 0xA3  # of TBSCertificate: [3]
 DNS_NAME = 0x82  # of GeneralName: [2]
 UTC_TIME = 0x17
@@ -22,12 +21,12 @@ LONG_LENGTH = 0x80
 SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
 COMMON_NAME = "2.5.4.3"
 
-# How texts of a name are encoded, by tag.
+# Encodings of the strings in a name, by tag.
 CHARACTER_SETS = {
     0x0C: "utf-8",
     0x12: "ascii",  # NumericString
     0x13: "ascii",  # PrintableString
-    0x14: "latin-1",  # TeletexString, as everybody reads it
+    0x14: "latin-1",  # TeletexString, as others read it, too
     0x16: "ascii",  # IA5String
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
@@ -49,14 +48,14 @@ SPECIAL = frozenset('"+,;<>\\')
 
 
 class Certificate(NamedTuple):
-    """A part of what a certificate says.
+    """The parts of a certificate that the server uses.
 
     Attributes:
-        subject: the distinguished name of its owner as RFC 4514 writes it.
-        names: host names in lower case, "*.example.org" among them; the common name where there is
-            no subjectAltName.
-        not_before, not_after: when it is valid, in UTC; None for a time that is not written as
-            RFC 5280 has it.
+        subject: the subject's distinguished name, as a string of RFC 4514.
+        names: host names in lower case, also wildcards such as "*.example.org"; the common names
+            if there is no host name in subjectAltName.
+        not_before, not_after: the validity period, in UTC; None for a time that is not in the form
+            of RFC 5280.
     """
 
     subject: str
@@ -66,7 +65,7 @@ class Certificate(NamedTuple):
 
 
 class Element(NamedTuple):
-    """One value of DER: its tag, its content, and both with the length between them."""
+    """A DER value: its tag, its content, and its whole encoding (tag, length, content)."""
 
     tag: int
     content: bytes
@@ -81,17 +80,17 @@ Attribute = tuple[str, Element]
 
 
 def elements(data: bytes) -> Iterator[Element]:
-    """The values that stand in `data` one behind the other.
+    """Yield the consecutive DER values in `data`.
 
     Raises:
-        ValueError: the last one is cut short.
+        ValueError: the last one is truncated.
     """
     position = 0
     while position < len(data):
         start = position
         header = data[position : position + 2]
         if len(header) < 2:
-            raise ValueError("a certificate is cut short")
+            raise ValueError("truncated data")
         tag, length = header
         position += 2
         if length & LONG_LENGTH:
@@ -100,7 +99,7 @@ def elements(data: bytes) -> Iterator[Element]:
             position += count
         end = position + length
         if end > len(data):
-            raise ValueError("a certificate is cut short")
+            raise ValueError("truncated data")
         yield Element(tag, data[position:end], data[start:end])
         position = end
 
@@ -109,7 +108,7 @@ def read_certificate(der: bytes) -> Certificate:
     """Read a certificate (RFC 5280 section 4.1).
 
     Raises:
-        ValueError: it is none.
+        ValueError: `der` is not a certificate.
     """
     try:
         (certificate,) = elements(der)
@@ -125,7 +124,7 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def time_of(element: Element) -> datetime | None:
-    """RFC 5280 section 4.1.2.5; None if it is written in another way."""
+    """Read a time (RFC 5280 section 4.1.2.5); None if it is in any other form."""
     text = element.content.decode("latin-1")
     if element.tag == UTC_TIME:
         text = ("19" if text[:2] >= "50" else "20") + text
@@ -142,7 +141,7 @@ def time_of(element: Element) -> datetime | None:
 
 
 def alternative_names(fields: list[Element]) -> tuple[str, ...]:
-    """The dNSNames of subjectAltName (RFC 5280 section 4.2.1.6)."""
+    """Return the dNSNames of subjectAltName (RFC 5280 section 4.2.1.6)."""
     for field in fields:
         if field.tag != EXTENSIONS:
             continue
@@ -159,7 +158,7 @@ def alternative_names(fields: list[Element]) -> tuple[str, ...]:
 
 
 def attributes(relative: Element) -> list[Attribute]:
-    """The parts of a relative distinguished name: mostly one."""
+    """Return the attributes of a relative distinguished name: usually one."""
     found = []
     for attribute in relative.parts():
         kind, value = attribute.parts()
@@ -178,7 +177,7 @@ def common_names(subject: list[list[Attribute]]) -> tuple[str, ...]:
 
 
 def name_text(subject: list[list[Attribute]]) -> str:
-    """A distinguished name, its last part first (RFC 4514 section 2.1)."""
+    """Write a distinguished name as a string, its last part first (RFC 4514 section 2.1)."""
     return ",".join(
         "+".join(attribute_text(kind, value) for kind, value in relative)
         for relative in reversed(subject)
@@ -186,7 +185,7 @@ def name_text(subject: list[list[Attribute]]) -> str:
 
 
 def attribute_text(kind: str, value: Element) -> str:
-    """RFC 4514 sections 2.3 and 2.4: a kind without short name shows its value in hexadecimal."""
+    """Write an attribute (RFC 4514 sections 2.3, 2.4); without a short name, its value in hex."""
     name = SHORT_NAMES.get(kind)
     text = text_of(value)
     if name is None or text is None:
@@ -195,7 +194,7 @@ def attribute_text(kind: str, value: Element) -> str:
 
 
 def text_of(value: Element) -> str | None:
-    """None if it is no text."""
+    """Decode a string value; None if it is not a string, or not valid."""
     try:
         return value.content.decode(CHARACTER_SETS[value.tag])
     except (KeyError, UnicodeDecodeError):
@@ -212,7 +211,7 @@ def escaped(text: str) -> str:
 
 
 def dotted(content: bytes) -> str:
-    """An object identifier as numbers (X.690 section 8.19)."""
+    """Return an object identifier in dotted decimal (X.690 section 8.19)."""
     numbers = []
     number = 0
     for byte in content:

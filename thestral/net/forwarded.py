@@ -1,8 +1,7 @@
-"""What proxies say of a request's client, and whom to believe: X-Forwarded-*, and Forwarded
-(RFC 7239).
+"""A request's client as reported by trusted proxies: X-Forwarded-* and Forwarded (RFC 7239).
 
-A proxy appends to what it was sent, so these fields are read from right to left: an entry is as
-good as the hop that wrote it. The first hop that is not trusted is the client.
+Each proxy appends its entry to the field it received, so these fields are read from right to left:
+an entry is as trustworthy as the hop that wrote it. The first untrusted hop is the client.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from thestral._csrc import lib
 from thestral.errors import ConfigError
 from thestral.logging.loggers import error_logger
 
-# A peer's or listener's host and port, as in a scope.
+# Host and port of the client or the server, as in a scope.
 Address = tuple[str, int | None]
 
 TRUSTED_BY_DEFAULT = "127.0.0.1,::1,unix"
@@ -29,30 +28,30 @@ PORT = b"x-forwarded-port"
 PREFIX = b"x-forwarded-prefix"
 FORWARDED = b"forwarded"
 FIELDS = (FOR, PROTO, HOST, PORT, PREFIX, FORWARDED)
-# A WebSocket's scheme follows from these.
+# X-Forwarded-Proto to a request's scheme; a WebSocket's scheme is derived from that.
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-# Of a longer list only its end is read: what stands before it the client may have made up.
+# Entries read of each field, from its end: the client may have made up any number before them.
 MAX_HOPS = 100
 ADDRESSES_KEPT = 4096
-LONGEST_NODE = 64  # bytes: what is kept is bounded, too
+LONGEST_NODE = 64  # bytes; bounds the memory of the cache
 
 CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token
 # Possessive throughout, so that no value takes more than linear time.
 PAIR = re.compile(
     rf'[ \t]*+(?:({CHARACTER}++)=(?:({CHARACTER}++)|"((?:[^"\\]|\\.)*+)"))?+[ \t]*+(;|,|$)'
 )
-# What `root_path` may be, and no other host ("//"), and nothing that would be decoded or resolved.
+# A valid `root_path`: no other host ("//"), no percent-escapes, no "." or ".." segments.
 PREFIX_TEXT = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[!$&'()*+,.:;=@~\w-]+)+", re.ASCII)
 
 
 class Proxied(NamedTuple):
-    """What the PROXY head of a trusted peer says of the connection that it passes on.
+    """What a trusted peer's PROXY head says about the connection that it forwards.
 
     Attributes:
-        client, server: its ends.
-        secure: whether the client has connected to the proxy over TLS.
-        tls: ASGI's tls extension of that, if the head says enough.
+        client, server: addresses of the forwarded connection's two ends.
+        secure: whether the client connected to the proxy over TLS.
+        tls: ASGI's tls extension for that TLS connection, if the head has enough for one.
     """
 
     client: tuple[str, int] | None
@@ -62,14 +61,14 @@ class Proxied(NamedTuple):
 
 
 class TrustedPeers:
-    """Addresses whose word is taken.
+    """The proxies that the server trusts (--forwarded-allow-ips).
 
     Args:
-        texts: IP addresses, networks ("10.0.0.0/8"), "*" for everybody, "unix" for every Unix
-            socket, or the path of one that the server listens on.
+        texts: IP addresses, networks ("10.0.0.0/8"), "*" for all peers, "unix" for all Unix
+            sockets, or the path of a Unix socket that the server listens on.
 
     Raises:
-        ConfigError: a text is none of these.
+        ConfigError: an entry is none of these.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -92,7 +91,7 @@ class TrustedPeers:
                         "forwarded_allow_ips",
                         f"{exc}; expected addresses, networks, '*', 'unix' or a socket's path",
                     ) from None
-        # Peers are few, and each hop of each request asks.
+        # Cached: each hop of each request asks, and proxies are few.
         self.trusts: Callable[[str], bool] = lru_cache(ADDRESSES_KEPT)(self._trusts)
 
     def _trusts(self, host: str) -> bool:
@@ -103,7 +102,7 @@ class TrustedPeers:
         return address is not None and any(address in network for network in self._networks)
 
     def trusts_peer(self, client: Address | None, server: Address | None) -> bool:
-        """Whether the peer of a connection is; on a Unix socket it has no address of its own."""
+        """Whether a connection's peer is trusted. Over a Unix socket it has no address."""
         if client is not None:
             return self.trusts(client[0])
         if self.everybody or self._unix:
@@ -112,13 +111,13 @@ class TrustedPeers:
 
 
 def checked_fields(names: Iterable[str]) -> list[bytes]:
-    """Names of fields to read, as lower-case bytes.
+    """Return the names of the fields to read, as lower-case bytes.
 
-    A proxy sets one family of fields and hands the other on as the client has sent it, so only one
-    may be read.
+    A proxy sets either Forwarded or X-Forwarded-*, and passes on the other as the client sent it,
+    so only one of the two may be read.
 
     Raises:
-        ConfigError: not fields of proxies, or of both families.
+        ConfigError: an unknown field, or fields of both kinds.
     """
     fields = [name.lower().encode() for name in names]
     for field in fields:
@@ -136,7 +135,7 @@ def checked_fields(names: Iterable[str]) -> list[bytes]:
 
 
 class Claims(NamedTuple):
-    """What the hops that are trusted say, as texts; None for nothing."""
+    """What the trusted hops say, unchecked; None for what they do not say."""
 
     client: tuple[str, int] | None
     proto: str | None
@@ -144,11 +143,11 @@ class Claims(NamedTuple):
 
 
 class Forwarding:
-    """Reads the fields of proxies into scopes.
+    """Applies the fields that proxies set to scopes.
 
     Args:
-        trusted: whose fields are read.
-        fields: names of the fields that are read, in lower case.
+        trusted: peers whose fields are read.
+        fields: names of the fields to read, in lower case.
     """
 
     def __init__(self, trusted: TrustedPeers, fields: Iterable[bytes]) -> None:
@@ -163,13 +162,13 @@ class Forwarding:
         server: Address | None,
         proxied: bool = False,
     ) -> None:
-        """Set a scope's client, scheme, Host field and root_path as proxies say.
+        """Set a scope's client, scheme, Host field and root_path from the fields of proxies.
 
         Args:
-            scope: of a request, before its root_path is put in front of its path.
-            client, server: the ends of its connection.
-            proxied: whether a PROXY head names these: the peer itself is trusted then, and the
-                client is its word for the nearest hop.
+            scope: of a request, before root_path is put in front of its path.
+            client, server: addresses of the connection's ends.
+            proxied: whether these come from a PROXY head. Then the peer itself is trusted, and
+                `client` is the nearest hop that it reports.
         """
         found: dict[bytes, str] = {}
         for name, value in scope["headers"]:
@@ -207,26 +206,27 @@ class Forwarding:
             scope["root_path"] = prefix.rstrip("/")
 
     def _warn(self, name: bytes, client: Address | None) -> None:
-        """Say once that somebody is not believed: a proxy that was forgotten, or a liar."""
+        """Warn once about an untrusted peer: a proxy missing from the option, or a forger."""
         if not self._warned:
             self._warned = True
             error_logger.warning(
-                "%s from %s is not read: forwarded_allow_ips does not name it. This is said once.",
+                "Ignoring %s from %s, which is not in forwarded_allow_ips. This is logged once.",
                 name.decode().title(),
                 client[0] if client else "a Unix socket",
             )
 
     def _walk(self, nodes: list[str], trusted: bool) -> tuple[int, tuple[str, int] | None]:
-        """Go from hop to hop, from the right, as far as each is trusted.
+        """Go through the hops from the right for as long as they are trusted.
 
         Args:
-            nodes: what the hops say whom they serve.
-            trusted: whether the client of the connection is a hop whose word counts. One that a
-                PROXY head names may have written all of `nodes` itself.
+            nodes: the client of each hop, as the hop reports it.
+            trusted: whether the connection's client is a trusted hop. An untrusted one, as a PROXY
+                head may report, could have written all of `nodes` itself.
 
         Returns:
-            Index of the entry that names the client, and its host and port; the number of entries,
-            and None, if the last one is no address already.
+            Index of the entry that names the client, and the client's host and port. The number of
+            entries, and None, if the connection's client is not trusted or the last entry is not an
+            address.
         """
         index, client = len(nodes), None
         if not trusted:
@@ -234,14 +234,14 @@ class Forwarding:
         for position in range(len(nodes) - 1, max(-1, len(nodes) - 1 - MAX_HOPS), -1):
             node = read_node(nodes[position])
             if node is None:
-                break  # "unknown", or nonsense: whom the hop before spoke with stays unknown
+                break  # "unknown" or invalid: the client of this hop is not known
             index, client = position, node
             if not self._trusted.trusts(node[0]):
                 break
         return index, client
 
     def _read_forwarded(self, text: str, trusted: bool) -> Claims:
-        """What the hop that names the client says (RFC 7239 section 5)."""
+        """Return the claims of the hop that names the client (RFC 7239 section 5)."""
         hops = read_forwarded(text)
         if not hops:
             return Claims(None, None, None)
@@ -251,14 +251,15 @@ class Forwarding:
 
 
 def elements(text: str) -> list[str]:
-    """Entries of a comma-separated list; empty ones are none (RFC 9110 section 5.6.1)."""
+    """Split a comma-separated list, ignoring empty entries (RFC 9110 section 5.6.1)."""
     return [entry for part in text.split(",") if (entry := part.strip(" \t"))]
 
 
 def pick(entries: dict[bytes, list[str]], name: bytes, index: int, hops: int) -> str | None:
-    """The entry of a field that belongs to the hop `index` of `hops`.
+    """Return the entry that hop `index` of `hops` wrote in a field.
 
-    Where not every hop has written one, it is the last: that one our own peer has seen or made.
+    If the field does not have one entry for each hop, return the last: our peer wrote it, or passed
+    it on.
     """
     values = entries.get(name)
     if not values:
@@ -267,10 +268,10 @@ def pick(entries: dict[bytes, list[str]], name: bytes, index: int, hops: int) ->
 
 
 def read_forwarded(text: str) -> list[dict[str, str]]:
-    """Elements of a Forwarded field, parameters by lower-case name (RFC 7239 section 4).
+    """Return the elements of a Forwarded field: parameters by lower-case name (RFC 7239 section 4).
 
-    All of the field's lines, joined by commas. Empty if anything in it is malformed: where one
-    element ends and the next begins is not sure then.
+    `text` is all of the field's lines, joined by commas. If any part is malformed the result is
+    empty, because the elements can no longer be told apart.
     """
     found: list[dict[str, str]] = []
     element: dict[str, str] = {}
@@ -294,8 +295,8 @@ def read_forwarded(text: str) -> list[dict[str, str]]:
 
 
 def read_node(text: str) -> tuple[str, int] | None:
-    """Host and port (0 if unknown) of "192.0.2.1", "192.0.2.1:80", "::1" or "[::1]:80"; else None
-    (RFC 7239 section 6).
+    """Return host and port (0 if unknown) from "192.0.2.1", "192.0.2.1:80", "::1" or "[::1]:80";
+    None for anything else (RFC 7239 section 6).
     """
     return _read_node(text) if len(text) <= LONGEST_NODE else None
 
@@ -320,8 +321,8 @@ def _read_node(text: str) -> tuple[str, int] | None:
 
 
 def plain_address(text: str | bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An IP address from text, or from its 4 or 16 bytes, without its zone; IPv4 also where a
-    dual-stack socket dresses it as IPv6.
+    """Return an IP address, without its zone, from text or from 4 or 16 bytes; None if invalid. An
+    IPv4-mapped IPv6 address, as a dual-stack socket reports it, becomes IPv4.
     """
     try:
         address = ipaddress.ip_address(text.partition("%")[0] if isinstance(text, str) else text)
@@ -337,7 +338,7 @@ def is_host(text: str) -> bool:
 
 
 def set_host(headers: list[tuple[bytes, bytes]], host: str) -> None:
-    """Give the Host field another value."""
+    """Replace or add the Host field."""
     for position, (name, _) in enumerate(headers):
         if name == b"host":
             headers[position] = (name, host.encode("latin-1"))
@@ -346,7 +347,7 @@ def set_host(headers: list[tuple[bytes, bytes]], host: str) -> None:
 
 
 def set_port(headers: list[tuple[bytes, bytes]], port: str, scheme: str) -> None:
-    """Give the Host field another port, or none if it is the scheme's own."""
+    """Replace the port in the Host field; the scheme's default port is left out."""
     for name, value in headers:
         if name == b"host":
             host = re.sub(r":[0-9]*$", "", value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Accepting connections: on sockets of our own where they can be, else by the loop."""
+"""Accepting connections: with the server's own Poller where it can be used, else with the loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from thestral.net import sockets as listening
 from thestral.net.transport import Listener, Poller, can_own
 
-# Time for TCP handshakes that have begun to come to their end.
+# Time for TCP handshakes in progress to complete, once new ones are refused.
 HANDSHAKE_GRACE = 0.02  # seconds
 
 
@@ -20,14 +20,14 @@ class Listeners:
 
     Args:
         loop: the running loop.
-        sockets: bound; whoever made them closes them.
-        backlog: connections that may wait in the kernel's queue of a socket.
+        sockets: bound sockets; the caller closes them.
+        backlog: maximum connections waiting in the kernel's queue of each socket.
         new_connection: makes the protocol of an accepted connection.
-        owned: have the connections' transports be ours, if all sockets allow it.
+        owned: whether to use a Poller and its transports, if all sockets allow it.
 
     Attributes:
-        servers: asyncio's, or listeners of ours, one for each socket.
-        poller: None if the connections' transports are the loop's.
+        servers: a Listener or an asyncio.Server for each socket.
+        poller: None if the loop's own transports are used.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Listeners:
         self._new_connection = new_connection
 
     async def open(self) -> None:
-        """Accept connections from now on."""
+        """Start listening and accepting."""
         for sock in self._sockets:
             listening.listen(sock, self._backlog)
             self.servers.append(await self._open_one(sock))
@@ -59,19 +59,19 @@ class Listeners:
             return await self._loop.create_server(new_connection, sock=sock, backlog=backlog)
         options: dict[str, Any] = {}
         if isinstance(self._loop, asyncio.SelectorEventLoop) and sys.version_info >= (3, 13):
-            options["cleanup_socket"] = False  # the path is ours to take away
+            options["cleanup_socket"] = False  # UnixListener deletes the path
         return await self._loop.create_unix_server(
             new_connection, sock=sock, backlog=backlog, **options
         )
 
     async def stop(self) -> None:
-        """Accept no more, and lose nothing that has been accepted, by us or by the kernel."""
+        """Stop accepting, without losing a connection that we or the kernel have accepted."""
         selecting = self.poller is None and isinstance(self._loop, asyncio.SelectorEventLoop)
         for sock in self._sockets:
             listening.refuse_new(sock)
             if selecting:
-                # It makes a connection some turns after accept(), and drops it if its server has
-                # been closed meanwhile.
+                # asyncio makes a connection some turns after accept(), and drops it if the server
+                # is closed by then.
                 self._loop.remove_reader(sock.fileno())
         await asyncio.sleep(HANDSHAKE_GRACE)
         if self.poller is not None:
@@ -94,6 +94,6 @@ class Listeners:
                 sock.close()
 
     def close(self) -> None:
-        """Free what the connections needed; they have ended."""
+        """Close the poller. To be called when all connections have ended."""
         if self.poller is not None:
             self.poller.close()

@@ -1,5 +1,5 @@
-"""Listening sockets: TCP, Unix, given by file descriptor or by systemd. Bound before anything
-expensive, with an error that says who is in the way.
+"""Listening sockets: TCP, Unix, and those inherited by descriptor or from systemd. They are bound
+before anything expensive is done; if a port is in use, the error names the process that has it.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from thestral.errors import BindError
 from thestral.logging.loggers import error_logger
 
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
-FIRST_PASSED = 3  # sd_listen_fds(3): descriptors that systemd hands over begin here
-# A dead peer is seen after the idle time and this many probes.
+FIRST_PASSED = 3  # the first descriptor that systemd passes, sd_listen_fds(3)
+# A peer counts as dead after the idle time and this many unanswered probes.
 KEEPALIVE_PROBES = 4
-KEEPALIVE_INTERVAL = 15  # seconds between them
-PORT_ATTEMPTS = 10  # until a free port is free for each address
-LOCK_PATIENCE = 1.0  # seconds, for others that bind in the same directory
+KEEPALIVE_INTERVAL = 15  # seconds between probes
+PORT_ATTEMPTS = 10  # to find one free port for all addresses of port 0
+LOCK_PATIENCE = 1.0  # seconds to wait for others that bind in the same directory
 LOCK_STEP = 0.01  # seconds
-ANY_IPV4 = "0.0.0.0"  # noqa: S104 (a name for what a user has asked for)
+ANY_IPV4 = "0.0.0.0"  # noqa: S104 (only if the user asked for it)
 
 
 class UnixListener(socket.socket):
-    """A Unix socket whose path goes with it, unless another has taken the path meanwhile."""
+    """A Unix socket that deletes its path on close(), unless another socket is there by now."""
 
     def __init__(self, path: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._path = os.path.abspath(path)  # the application may change the directory
+        self._path = os.path.abspath(path)  # the application may change directory
         self._identity: tuple[int, int] | None = None
 
-    def own_path(self) -> None:
-        """The path is bound: remember which file it is."""
+    def remember_file(self) -> None:
+        """Remember which file was bound, to delete no other."""
         self._identity = identity(self._path)
 
     def close(self) -> None:
         if self._identity is not None and identity(self._path) == self._identity:
-            with contextlib.suppress(OSError):  # the folder may have become another user's
+            with contextlib.suppress(OSError):  # the user may have changed since
                 os.unlink(self._path)
         self._identity = None
         super().close()
 
 
 class TCPListener(socket.socket):
-    """A TCP socket that we have bound, so that nobody accepts from it once we are gone."""
+    """A TCP socket that this server has bound: nobody else accepts from it when we have stopped."""
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -75,16 +75,17 @@ class Addresses(Protocol):
 
 
 def open_all(config: Addresses) -> list[socket.socket]:
-    """The sockets that the options ask for, bound; nothing listens yet but what was given so.
+    """Open and bind the sockets that the options describe. They do not listen yet, apart from
+    inherited sockets that already do.
 
-    systemd's sockets come first, then --fd, then --uds, then --host and --port.
+    systemd's sockets take precedence, then --fd, then --uds, then --host and --port.
 
     Raises:
         BindError: with the address and the reason.
     """
     sockets = passed_by_systemd()
     if sockets:
-        error_logger.info("Listening on %d sockets given by systemd", len(sockets))
+        error_logger.info("Listening on %d sockets passed by systemd", len(sockets))
     elif config.fd is not None:
         sockets = [from_descriptor(config.fd)]
     elif config.uds is not None:
@@ -100,18 +101,18 @@ def open_all(config: Addresses) -> list[socket.socket]:
 
 
 def bind_hosts(config: Addresses) -> list[socket.socket]:
-    """Every address of every host, on one port. One that was free for the first and is taken for
-    another is given up for a new one.
+    """Bind every address of every host to the same port. For port 0, if the port chosen for the
+    first address is in use on another, start again with a new port.
 
     Raises:
-        BindError: as bind().
+        BindError: see bind().
     """
     for attempt in range(PORT_ATTEMPTS):
         sockets: list[socket.socket] = []
         try:
             for host in config.hosts:
                 port = config.port or (sockets[0].getsockname()[1] if sockets else 0)
-                # "::" is both families, unless 0.0.0.0 is asked for beside it.
+                # "::" takes both families, unless 0.0.0.0 is listed, too.
                 both = ANY_IPV4 not in config.hosts
                 sockets += bind(host, port, both=both, reuse_port=config.reuse_port)
         except BaseException as exc:
@@ -126,7 +127,7 @@ def bind_hosts(config: Addresses) -> list[socket.socket]:
 
 
 def duplicate(sock: socket.socket) -> socket.socket:
-    """The same socket under a descriptor of its own; a plain one, that can be sent to a process."""
+    """Duplicate a socket's descriptor, as a plain socket that can be sent to another process."""
     return socket.socket(fileno=os.dup(sock.fileno()))
 
 
@@ -136,24 +137,25 @@ def close_all(sockets: Sequence[socket.socket]) -> None:
 
 
 def let_go(sock: socket.socket) -> None:
-    """Give up our descriptor of a socket; a Unix socket's path stays until close()."""
+    """Close our descriptor of a socket, but leave a Unix socket's path for close()."""
     socket.socket.close(sock)
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """Have the kernel begin no more connections, before the last of those that have begun are
-    accepted: one whose handshake ends later would be reset. Its client asks again after a second,
-    and is refused or finds our successor. Linux; and not for a socket that others may go on using.
+    """Make the kernel drop new connection attempts (SYN), on Linux. To be called before the last
+    connections are accepted: one whose handshake completed between that and close() would be reset.
+    A client whose SYN was dropped tries again after a second, and is refused or reaches a new
+    server. Inherited sockets, which others may still use, are left alone.
     """
     if isinstance(sock, TCPListener):
         drop_syn(sock.fileno())
 
 
 def take_waiting(sock: socket.socket, most: int) -> list[socket.socket]:
-    """Accept what waits in a socket's queue, at most so many: closing it would reset them."""
+    """Accept up to `most` waiting connections, which closing the socket would reset."""
     found: list[socket.socket] = []
     sock.setblocking(False)
-    with contextlib.suppress(OSError):  # BlockingIOError: no more; or no descriptors are left
+    with contextlib.suppress(OSError):  # BlockingIOError: none is left; or out of descriptors
         while len(found) < most:
             connection, _ = sock.accept()
             connection.setblocking(False)
@@ -162,8 +164,8 @@ def take_waiting(sock: socket.socket, most: int) -> list[socket.socket]:
 
 
 def passed_by_systemd() -> list[socket.socket]:
-    """Sockets of systemd's socket activation (sd_listen_fds(3)); the variables are taken away, so
-    that no child believes them.
+    """Return the sockets of systemd's socket activation (sd_listen_fds(3)), and remove its
+    variables from the environment, as they do not apply to child processes.
     """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
@@ -174,10 +176,10 @@ def passed_by_systemd() -> list[socket.socket]:
 
 
 def from_descriptor(descriptor: int) -> socket.socket:
-    """A socket of the family and kind that the descriptor has.
+    """Make a socket object from an inherited descriptor.
 
     Raises:
-        BindError: it is none that could listen.
+        BindError: the descriptor is not a stream socket.
     """
     try:
         sock = socket.socket(fileno=descriptor)
@@ -185,29 +187,29 @@ def from_descriptor(descriptor: int) -> socket.socket:
         raise BindError(f"File descriptor {descriptor}: {os.strerror(exc.errno or 0)}") from exc
     if sock.type != socket.SOCK_STREAM:
         sock.detach()
-        raise BindError(f"File descriptor {descriptor} is no stream socket")
+        raise BindError(f"File descriptor {descriptor} is not a stream socket")
     sock.setblocking(False)
     sock.set_inheritable(False)
     return sock
 
 
 def bind_unix(path: str, permissions: int) -> socket.socket:
-    """Bind a Unix socket; one that no process has any more is replaced.
+    """Bind a Unix socket; a stale one, which no process has open, is replaced.
 
     Raises:
-        BindError: a live server, or a file that is no socket, has the path.
+        BindError: a live server uses the path, it is not a socket, or it cannot be bound.
     """
     sock = UnixListener(path)
     try:
         with locked(os.path.dirname(path) or "."):
             with contextlib.suppress(FileNotFoundError):
                 if not stat.S_ISSOCK(os.stat(path).st_mode):
-                    raise BindError(f"{path} exists and is no socket")
+                    raise BindError(f"{path} exists and is not a socket")
                 if is_live(path):
                     raise BindError(f"{path} is in use by another server")
                 os.unlink(path)
             sock.bind(path)
-            sock.own_path()
+            sock.remember_file()
         os.chmod(path, permissions)
         sock.setblocking(False)
     except OSError as exc:
@@ -221,16 +223,17 @@ def bind_unix(path: str, permissions: int) -> socket.socket:
 
 @contextlib.contextmanager
 def locked(directory: str) -> Generator[None]:
-    """Have a directory to ourselves among those that ask: of two servers that start at once and
-    find the same dead socket, the second must not remove what the first has put in its place.
+    """Hold a lock on a directory. If two servers start at once and both find the same stale socket,
+    the second must not delete the socket that the first has bound in its place.
 
-    Nothing is left behind, as a lock file would be. Where it cannot be had in time we go on.
+    Locking the directory itself leaves no lock file behind. If the lock cannot be taken within
+    LOCK_PATIENCE, go on without it.
     """
     try:
         import fcntl
 
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except (ImportError, OSError):  # not ours to read
+    except (ImportError, OSError):  # not POSIX, or no permission
         yield
         return
     try:
@@ -250,28 +253,29 @@ def locked(directory: str) -> Generator[None]:
 
 
 def is_live(path: str) -> bool:
-    """Whether a process has a stream socket bound to a path, listening already or not yet."""
-    # A socket of another type is told so (EPROTOTYPE, unix(7)), and never becomes a connection.
+    """Whether a process has a stream socket bound to a path, even if it does not listen yet."""
+    # A datagram socket gets EPROTOTYPE from a stream socket (unix(7)), so the probe never shows up
+    # there as a connection.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return False
         except OSError:
-            return True  # EPROTOTYPE, or it is not ours to talk to
+            return True  # EPROTOTYPE, or no permission
     return True
 
 
 def bind(
     host: str, port: int, *, both: bool = True, reuse_port: bool = False
 ) -> list[socket.socket]:
-    """Bind every address of a host; nothing listens yet.
+    """Bind every address of a host, without listening.
 
     Args:
-        host: name or address; IPv6 with or without brackets; "" for every address there is.
-        port: 0 takes a free one, the same for each address.
-        both: "::" takes IPv4 too.
-        reuse_port: other sockets may be bound to the same port (SO_REUSEPORT).
+        host: name or address; IPv6 with or without brackets; "" for all addresses.
+        port: 0 picks a free port, the same for each address.
+        both: whether "::" accepts IPv4, too.
+        reuse_port: whether other sockets may bind the same port (SO_REUSEPORT).
 
     Raises:
         BindError: with the address and the reason.
@@ -295,8 +299,8 @@ def bind(
             try:
                 sockets.append(bind_one(family, address, both, reuse_port))
             except BindError as exc:
-                # A name may stand for a family that this machine has not switched on.
-                if not is_absent(exc.__cause__):
+                # A name may resolve to a family that is disabled on this machine.
+                if not is_unavailable(exc.__cause__):
                     raise
                 refused = refused or exc
     except BaseException:
@@ -310,14 +314,14 @@ def bind(
 
 
 def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool) -> socket.socket:
-    """A socket bound to one address.
+    """Return a socket bound to one address.
 
     Raises:
-        BindError: from the OSError.
+        BindError: with the OSError as its cause.
     """
     sock = None
     try:
-        # asyncio sets TCP_NODELAY where it sees the protocol's number.
+        # asyncio sets TCP_NODELAY only if the socket was made with IPPROTO_TCP.
         sock = TCPListener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -334,40 +338,40 @@ def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool
     return sock
 
 
-def is_absent(exc: BaseException | None) -> bool:
-    """Whether the machine has no such address, or nothing of its family."""
+def is_unavailable(exc: BaseException | None) -> bool:
+    """Whether an error says that this machine lacks the address or its family."""
     return isinstance(exc, OSError) and exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def own_queue(sock: socket.socket, idle: float) -> socket.socket | None:
-    """Another socket on the same address, with a queue of connections of its own (SO_REUSEPORT).
+    """Bind another socket to the same address, with its own queue of connections (SO_REUSEPORT).
 
     Args:
-        sock: one of bind().
-        idle: as keep_alive().
+        sock: a socket that open_all() returned.
+        idle: see keep_alive().
 
     Returns:
-        None for a socket that was given to us, or a Unix socket.
+        None for a Unix socket, and for an inherited socket.
     """
     if sock.family == socket.AF_UNIX or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         return None
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return None  # it was given, and nobody would take what comes to it
-    twin = bind_one(sock.family, sock.getsockname(), takes_both(sock), True)
+        return None  # inherited, and nobody would accept from the original
+    twin = bind_one(sock.family, sock.getsockname(), accepts_both(sock), True)
     keep_alive(twin, idle)
     return twin
 
 
-def takes_both(sock: socket.socket) -> bool:
-    """Whether an IPv6 socket takes IPv4, too."""
+def accepts_both(sock: socket.socket) -> bool:
+    """Whether a socket accepts both IPv6 and IPv4."""
     return sock.family == socket.AF_INET6 and not sock.getsockopt(
         socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
     )
 
 
 def keep_alive(sock: socket.socket, idle: float) -> None:
-    """Have the kernel probe peers that are silent for `idle` seconds (0 for not); accepted
-    connections inherit it.
+    """Have the kernel probe peers that have been silent for `idle` seconds (0 for never). Accepted
+    connections inherit the setting.
     """
     if not idle or sock.family == socket.AF_UNIX:
         return
@@ -377,15 +381,15 @@ def keep_alive(sock: socket.socket, idle: float) -> None:
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ):
-        if hasattr(socket, name):  # macOS has its own names, and its own defaults
+        if hasattr(socket, name):  # macOS has other names, and its own defaults
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def listen(sock: socket.socket, backlog: int) -> None:
-    """Begin to listen.
+    """Start listening.
 
     Raises:
-        BindError: another process began to listen on the same address meanwhile.
+        BindError: another process has started to listen on the same address.
     """
     try:
         sock.listen(backlog)
@@ -405,10 +409,10 @@ def explain(exc: OSError, host: str, port: int) -> str:
 
 
 def holder_of(port: int) -> str:
-    """Name and PID of the process that listens on a TCP port; "" where that cannot be seen (not
-    Linux, not ours).
+    """Return the name and PID of the process that listens on a TCP port; "" if it cannot be found:
+    not on Linux, or another user's process.
     """
-    from pathlib import Path  # not needed where all is well
+    from pathlib import Path  # only needed for an error
 
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -434,7 +438,7 @@ def url_host(host: str) -> str:
 
 
 def url(sock: socket.socket, tls: bool = False) -> str:
-    """The address as a user types it into a browser, or a Unix socket's path."""
+    """Return the address as a URL for a browser, or unix: and the path of a Unix socket."""
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return f"unix:{os.fsdecode(name)}"

@@ -1,7 +1,7 @@
-"""TLS: contexts from the options, the certificate that a host name asks for, and their renewal when
-files change.
+"""TLS contexts: made from the options, selected by server name (SNI), and made again when a file
+changes.
 
-No connection is known here; thestral.protocol.tls has those.
+TLS connections are in thestral.protocol.tls.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from thestral.net.certificate import Certificate, read_certificate
 if TYPE_CHECKING:
     from thestral.config import Config
 
-# Newest first: what a client is offered by ALPN (RFC 7301).
+# Protocols that the server accepts by ALPN (RFC 7301), preferred first.
 ALPN_PROTOCOLS = ("http/1.1",)
-# Files are looked at by a handshake, and at most this often.
+# A handshake checks whether files have changed, if the last check was at least this long ago.
 LOOK_INTERVAL = 1.0  # seconds
-# Of a certificate that ends sooner a warning says so.
+# A certificate that expires sooner gets a warning.
 SHORT_VALIDITY = timedelta(days=7)
-# Names of what one process has open; another may have other files there, or none.
+# Paths that depend on the process: in another one they may name another file, or none.
 DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
 
 MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-# The stdlib's numbers: those that choose the version by themselves, and the one for TLS 1.2 alone.
+# Values of --ssl-version, the ssl module's numbers: negotiate the version, and TLS 1.2 only.
 ANY_VERSION = (int(ssl.PROTOCOL_TLS), int(ssl.PROTOCOL_TLS_SERVER))
 ONLY_TLS12 = int(ssl.PROTOCOL_TLSv1_2)
 CLIENT_CERTIFICATES = {
@@ -42,24 +42,24 @@ CLIENT_CERTIFICATES = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
-# By SSLObject.version(), as the protocol itself writes it (RFC 8446 section 4.2.1).
+# SSLObject.version() to the number that the protocol uses (RFC 8446 section 4.2.1).
 VERSION_NUMBERS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 END_CERTIFICATE = "-----END CERTIFICATE-----"
 
-# What tells one state of a file from another; None for one that cannot be seen, or not read again.
+# Changes whenever a file changes; None for a file that is missing, or can be read only once.
 Signature = tuple[int, int, int, int] | None
 
 
 class Contexts(NamedTuple):
-    """What one loading of the files gives.
+    """The result of loading all TLS files once.
 
     Attributes:
-        front: every handshake begins with it; SNI may choose another.
+        front: context in which every handshake starts; SNI may select another.
         certificates: the PEM of each context's own certificate.
-        suites: number of a cipher suite by OpenSSL's name.
-        warnings: a line for each certificate that clients refuse now, or will within a week.
+        suites: numbers of cipher suites, by OpenSSL's names.
+        warnings: a line for each certificate that is not valid now, or expires within a week.
     """
 
     front: ssl.SSLContext
@@ -68,14 +68,14 @@ class Contexts(NamedTuple):
     warnings: list[str]
 
     def extension(self, connection: ssl.SSLObject) -> dict[str, Any]:
-        """ASGI's tls extension (its TLS specification 0.2) for a handshake that is complete.
+        """Return ASGI's tls extension (its TLS specification 0.2) after a complete handshake.
 
-        client_cert_error is None at all times: a certificate that fails ends the handshake.
+        client_cert_error is always None: a certificate that fails verification ends the handshake.
         """
         chain = client_chain(connection)
         name = None
         if chain:
-            # An authority may sign what OpenSSL reads and we do not; its owner goes unnamed.
+            # OpenSSL may accept a certificate that read_certificate() cannot read: no name then.
             with contextlib.suppress(ValueError):
                 name = read_certificate(ssl.PEM_cert_to_DER_cert(chain[0])).subject
         cipher = connection.cipher()
@@ -90,14 +90,14 @@ class Contexts(NamedTuple):
 
 
 class Certificates:
-    """The contexts of a worker, renewed when a file that the options name has changed.
+    """The TLS contexts of a worker, made again when a file that the options name has changed.
 
-    Connections that run keep the context they began with. A file that cannot be used leaves the old
-    contexts in place, and one line in the log. What came from a pipe stays as it was.
+    Open connections keep the context they started with. If a file cannot be used, the old contexts
+    stay, and one line is logged. Files that came from a pipe are never renewed.
 
     Args:
         config: the options.
-        quiet: say only what goes wrong, because a supervisor looks at the same files.
+        quiet: log errors only, because a supervisor reports the rest for the same files.
 
     Raises:
         ConfigError: a file or an option cannot be used.
@@ -112,7 +112,7 @@ class Certificates:
         self._warn()
 
     def current(self) -> Contexts:
-        """What a new handshake begins with."""
+        """Return the contexts for a new handshake, renewed if a file has changed."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_INTERVAL
@@ -121,19 +121,19 @@ class Certificates:
         return self._contexts
 
     def reload(self) -> bool:
-        """Load the files again, changed or not; False if that failed and all stays as it was."""
-        self._seen = self._look()  # before they are read: a change in between is not missed
+        """Load the files again, changed or not; False if that failed and the old contexts stay."""
+        self._seen = self._look()  # before reading them, so that no change is missed
         kept = self._config.read_once.keys()
         if kept and not self.quiet:
             error_logger.warning(
-                "Cannot renew what came from a pipe or descriptor, which is read only once: %s."
-                " Restart to renew it.",
+                "Cannot renew files that came from a pipe or descriptor, as these can be read only"
+                " once: %s. Restart the server to renew them.",
                 ", ".join(map(repr, kept)),
             )
         try:
             self._contexts = make_contexts(self._config)
         except Exception as exc:  # a user's factory may raise anything
-            error_logger.error("TLS certificates not reloaded, the old ones stay: %s", exc)
+            error_logger.error("TLS certificates not reloaded, the old ones stay in use: %s", exc)
             return False
         renewed = self._config.ssl_context_factory or not kept >= set(self._files())
         if renewed and not self.quiet:
@@ -158,13 +158,13 @@ class Certificates:
 
 
 def load(config: Config, quiet: bool = False) -> Certificates | None:
-    """The contexts that the options ask for; None for plain HTTP.
+    """Make the contexts that the options describe; None for plain HTTP.
 
     Args:
-        config, quiet: as Certificates.
+        config, quiet: see Certificates.
 
     Raises:
-        ConfigError: they cannot be had.
+        ConfigError: a file or an option cannot be used.
     """
     if config.is_ssl:
         return Certificates(config, quiet)
@@ -177,10 +177,10 @@ def load(config: Config, quiet: bool = False) -> Certificates | None:
 
 
 def make_contexts(config: Config) -> Contexts:
-    """Load every file.
+    """Load all files.
 
     Raises:
-        ConfigError: one cannot be used.
+        ConfigError: a file or an option cannot be used.
     """
     certificates: dict[ssl.SSLContext, str] = {}
     warnings: list[str] = []
@@ -201,14 +201,14 @@ def make_contexts(config: Config) -> Contexts:
 
 
 def suites_of(context: ssl.SSLContext) -> dict[str, int]:
-    """Numbers of a context's cipher suites by OpenSSL's names."""
-    # OpenSSL numbers a suite as the protocol does, with its own mark in the upper half.
+    """Return the numbers of a context's cipher suites, by OpenSSL's names."""
+    # OpenSSL's id is the protocol's number with a mark of its own in the upper 16 bits.
     return {cipher["name"]: cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
 
 
 @cache
 def known_suites() -> dict[str, int]:
-    """suites_of() all that OpenSSL has, for a name that comes from elsewhere."""
+    """Return suites_of() for all suites of OpenSSL, to look up names that others give."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     return suites_of(context)
@@ -217,17 +217,17 @@ def known_suites() -> dict[str, int]:
 def default_context(
     config: Config, certificates: dict[ssl.SSLContext, str], warnings: list[str]
 ) -> ssl.SSLContext:
-    """A context for each certificate, and the first of them, which leads to the others.
+    """Make a context for each certificate; return the first, from which SNI selects the others.
 
     Args:
         config: the options.
-        certificates, warnings: to be filled, as in Contexts.
+        certificates, warnings: filled by this function; see Contexts.
 
     Raises:
         ConfigError: a file or an option cannot be used.
     """
     if not config.certificate_files:
-        raise ConfigError("ssl_certfile", "missing, and the default context needs it")
+        raise ConfigError("ssl_certfile", "is missing, and the default context needs it")
     keys = config.key_files or config.certificate_files
     if len(keys) != len(config.certificate_files):
         raise ConfigError(
@@ -258,8 +258,8 @@ def default_context(
 
 
 def choose_by_name(front: ssl.SSLContext, by_name: dict[str, ssl.SSLContext]) -> None:
-    """Let SNI (RFC 6066 section 3) choose: the name itself, then a wildcard for its first label
-    (RFC 9525 section 6.3), else the first certificate.
+    """Select the certificate by SNI (RFC 6066 section 3): the exact name, then a wildcard for its
+    first label (RFC 9525 section 6.3), else the first certificate.
     """
 
     def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
@@ -272,7 +272,7 @@ def choose_by_name(front: ssl.SSLContext, by_name: dict[str, ssl.SSLContext]) ->
 
 
 def empty_context(config: Config) -> ssl.SSLContext:
-    """A context with all the options but the certificate.
+    """Make a context with all options applied, but no certificate.
 
     Raises:
         ConfigError: an option cannot be used.
@@ -292,7 +292,7 @@ def empty_context(config: Config) -> ssl.SSLContext:
             f"{config.ssl_version} given, expected {int(ssl.PROTOCOL_TLS_SERVER)}, or"
             f" {ONLY_TLS12} for TLS 1.2 only; older versions are obsolete (RFC 8996)",
         )
-    # A client that makes the server renegotiate costs it much for little, and TLS 1.3 has none.
+    # Renegotiation is cheap for a client and expensive for the server; TLS 1.3 has none.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN_PROTOCOLS)
     if config.ssl_ciphers:
@@ -316,11 +316,11 @@ def client_certificates(config: Config) -> ssl.VerifyMode:
 
 
 def date_warning(path: str, certificate: Certificate, now: datetime) -> str | None:
-    """What clients think of a certificate's time, if it is not good or soon will not be.
+    """Return a warning if a certificate is not valid now, or expires within SHORT_VALIDITY.
 
     Args:
-        path: of the file that holds it.
-        now: in UTC, as the certificate's times.
+        path: the certificate's file.
+        now: in UTC, like the certificate's dates.
     """
     begin, end = certificate.not_before, certificate.not_after
     if end is not None and end < now:
@@ -333,14 +333,14 @@ def date_warning(path: str, certificate: Certificate, now: datetime) -> str | No
 
 
 def load_chain(config: Config, context: ssl.SSLContext, path: str, key: str) -> str:
-    """Load a certificate with its chain and key; returns the PEM of the certificate itself.
+    """Load a certificate, its chain and its key; return the PEM of the certificate itself.
 
     Raises:
-        ConfigError: one of them cannot be used.
+        ConfigError: a file, the key or its password cannot be used.
     """
     text = read_pem(config, "ssl_certfile", path, BEGIN_CERTIFICATE, "certificate")
     password = config.ssl_keyfile_password
-    # Without --ssl-keyfile the key stands behind the certificate.
+    # Without --ssl-keyfile the key is in the certificate's file.
     key_option = "ssl_certfile" if key == path else "ssl_keyfile"
     read_pem(config, key_option, key, "PRIVATE KEY-----", "private key")
     asked = False
@@ -370,10 +370,10 @@ def load_chain(config: Config, context: ssl.SSLContext, path: str, key: str) -> 
 
 
 def load_authorities(config: Config, context: ssl.SSLContext, path: str) -> None:
-    """Load the certificates that clients' certificates are verified by.
+    """Load the CA certificates that verify client certificates.
 
     Raises:
-        ConfigError: they cannot be used.
+        ConfigError: the file cannot be used.
     """
     read_pem(config, "ssl_ca_certs", path, BEGIN_CERTIFICATE, "certificate")
     try:
@@ -384,10 +384,11 @@ def load_authorities(config: Config, context: ssl.SSLContext, path: str) -> None
 
 
 def read_pem(config: Config, option: str, path: str, mark: str, what: str) -> str:
-    """The text of a file, which must hold `mark`. The options keep it if it can be read only once.
+    """Return the text of a file, which must contain `mark`. A file that can be read only once is
+    kept in config.read_once.
 
     Raises:
-        ConfigError: it does not, or cannot be read.
+        ConfigError: the file cannot be read, or does not contain `mark`.
     """
     data = config.read_once.get(path)
     if data is None:
@@ -406,8 +407,8 @@ def read_pem(config: Config, option: str, path: str, mark: str, what: str) -> st
 
 @contextlib.contextmanager
 def loadable(config: Config, path: str) -> Generator[str]:
-    """A path that OpenSSL can read, for a file that read_pem() has read: another one if the file
-    cannot be read again.
+    """Yield a path from which OpenSSL can load a file that read_pem() has read: the file's own, or
+    that of a copy if the file can be read only once.
     """
     data = config.read_once.get(path)
     if data is None:
@@ -420,7 +421,7 @@ def loadable(config: Config, path: str) -> Generator[str]:
 
 
 def memory_file() -> IO[bytes]:
-    """A file without a name; with Linux a key in it is on no disk."""
+    """Open a file without a name. On Linux it is in memory, so no key gets to a disk."""
     if sys.platform == "linux":
         return open(os.memfd_create("thestral"), "w+b")
     from tempfile import TemporaryFile  # rarely needed
@@ -429,19 +430,19 @@ def memory_file() -> IO[bytes]:
 
 
 def explain(exc: Exception) -> str:
-    """OpenSSL's reason in words, without its source lines."""
+    """Return OpenSSL's reason as words, without its source file and line."""
     reason = getattr(exc, "reason", None)
     return reason.lower().replace("_", " ") if reason else "OpenSSL cannot read it"
 
 
 def client_chain(connection: ssl.SSLObject) -> Sequence[str]:
-    """What the client has sent, as PEM: its own certificate first; () if it has sent none."""
+    """Return the client's certificate chain as PEM, its own first; () if it has sent none."""
     if connection.getpeercert(binary_form=True) is None:
         return ()
     if hasattr(connection, "get_unverified_chain"):  # 3.13
         chain = connection.get_unverified_chain()
         return tuple(ssl.DER_cert_to_PEM_cert(certificate) for certificate in chain)
-    # Private, but all there is before 3.13, and what the public method calls.
+    # Private, but the only way before 3.13; the public method calls it, too.
     found = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
     return tuple(certificate.public_bytes() for certificate in found)
 

@@ -32,11 +32,11 @@ cdef class Watched:
     cdef bint _corked
 
     cdef object ready(self, int bits)
-    cdef object come_back(self)
+    cdef object on_deferred(self)
     cdef object uncork(self)
 
 
-cdef Watched place(list entries, Py_ssize_t index)
+cdef Watched entry_at(list entries, Py_ssize_t index)
 
 
 cdef class Poller:
@@ -49,7 +49,7 @@ cdef class Poller:
     cdef list _later
     cdef bint _scheduled
     cdef list _corked
-    cdef bint corks
+    cdef bint corking
     cdef readonly Py_ssize_t open
     cdef readonly Py_ssize_t turns
 
@@ -69,7 +69,7 @@ cdef class SocketTransport(Watched):
     cdef object _peer
     cdef object _own
     cdef object _socket
-    cdef object _lost_by
+    cdef object _error
     cdef bytes _held
     cdef SendQueue _queue
     cdef Py_ssize_t _high
@@ -99,7 +99,7 @@ cdef class SocketTransport(Watched):
     cpdef object write_from(self, ResponseWriter writer)
     cdef object _hold(self, bytes data)
     cdef object _send_at_once(self, bytes data)
-    cdef object _keep(self, bytes data, Py_ssize_t sent)
+    cdef object _queue_rest(self, bytes data, Py_ssize_t sent)
     cpdef object writelines(self, object parts)
     cpdef object write_eof(self)
     cpdef object close(self)
@@ -116,8 +116,8 @@ cdef class Listener(Watched):
     cdef object _own
     cdef bint _tcp
     cdef object _timer
-    cdef bint _complained
+    cdef bint _warned
 
     cdef bint _accept(self) except -1
     cdef object _open(self, int fd, object peer)
-    cdef object _rest(self, object exc)
+    cdef object _pause(self, object exc)

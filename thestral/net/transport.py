@@ -1,12 +1,14 @@
-"""Sockets that the worker owns: all of them behind one epoll, and that behind one reader of the
-loop, on any loop. For TCP and Unix sockets on Linux; elsewhere the loop's own transports serve.
+"""The server's own transports: one epoll for all sockets of a worker, which the event loop, of any
+kind, watches as a single reader. TCP and Unix sockets on Linux only; elsewhere the loop's own
+transports are used.
 
-A turn of the loop takes what is ready, reads each connection once, and calls its protocol from
-there. Interest is edge-triggered: a connection is registered when it is accepted, and again only
-while the kernel takes no more bytes; pausing costs nothing, and nothing can spin.
+In each turn of the loop the poller asks epoll for the ready sockets, reads each connection once,
+and calls its protocol directly. Epoll is edge-triggered: a connection is registered when it is
+accepted, and again only while the kernel's send buffer is full. Pausing costs nothing, and nothing
+can spin.
 
-A turn with many of them is corked: what each is answered leaves together, so that a peer of them
-all, a proxy or a load generator, is woken once and not by each.
+A turn with many ready sockets is corked: their responses leave together, so that a peer which holds
+all these connections (a proxy, a load generator) is woken once and not by each response.
 """
 
 from __future__ import annotations
@@ -52,114 +54,115 @@ BLOCKED = int(Outcome.BLOCKED)
 FAILED = int(Outcome.FAILED)
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))
-# One buffer for all connections of a worker, and what one of them may read in a turn.
+# Size of the one read buffer of a worker; a connection reads at most this much in a turn.
 READ_SIZE = 256 * 1024  # bytes
-# Sends of queued bytes in a turn, of one connection; each takes what the kernel has room for.
+# Send calls for the queued bytes of one connection in a turn; each fills the kernel's send buffer.
 SENDS_PER_TURN = 8
 ACCEPTS_PER_TURN = 64
-# So many that are ready are many; with few, a peer would only wait. Measured in bench/README.md.
+# A turn with at least this many ready sockets is corked. With fewer, a peer would only wait: see
+# docs/design/sockets.md.
 CORK_FROM = 16  # sockets
-# How long answers wait for each other, between two of them; what is longer waits for none.
+# Corked responses leave after this time, checked between two sockets; larger ones leave at once.
 CORK_TIME = 0.0005  # seconds
 CORK_SIZE = 16 * 1024  # bytes
-# Without a descriptor or memory for one more connection, accepting rests; asyncio's figure.
-ACCEPT_REST = 1.0  # seconds
-# Defaults of asyncio's transports.
+# Pause after accept() fails for lack of descriptors or memory; asyncio's figure.
+ACCEPT_PAUSE = 1.0  # seconds
+# The default of asyncio's transports.
 HIGH_WATER = 64 * 1024  # bytes
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared with)
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared)
 
 
 def can_own(sockets: Iterable[socket.socket]) -> bool:
-    """Whether connections that these sockets accept can be owned."""
+    """Whether SocketTransport can serve the connections of these listening sockets."""
     return sys.platform == "linux" and all(sock.family in FAMILIES for sock in sockets)
 
 
 class Protocol:
-    """What is above a transport, as asyncio.Protocol describes it, with two calls more."""
+    """The user of a transport: asyncio.Protocol with two more methods."""
 
     def receive_from(self, buffer: ReadBuffer) -> None:
-        """Take all there is in `buffer`, which is lent for the call."""
+        """Read everything in `buffer`, which is valid during the call only."""
         raise NotImplementedError
 
     def end_turn(self) -> None:
-        """Send what has waited for the end of the turn; see Turn."""
+        """Send the output that waits for the end of the turn; see Turn."""
 
 
 class Watched:
-    """What a Poller watches. A bit that cannot be dealt with now waits in _pending."""
+    """A socket in a Poller. Bits that cannot be handled now wait in _pending."""
 
     def __init__(self, poller: Poller, fd: int) -> None:
         self._poller = poller
         self.fd = fd
         self._pending = 0
         self._deferred = False
-        self._corked = False  # known to the poller as one of those that are
+        self._corked = False  # is in Poller._corked
 
     def ready(self, bits: int) -> None:
-        """Something has changed."""
+        """Handle a set of Bits that epoll has reported."""
         raise NotImplementedError
 
-    def come_back(self) -> None:
-        """The turn after Poller.defer()."""
+    def on_deferred(self) -> None:
+        """Called in the turn after Poller.defer(): handle the pending bits."""
         bits = self._pending
         self._pending = 0
         self.ready(bits)
 
     def uncork(self) -> None:
-        """Send what was to wait for the others."""
+        """Send the output that was held back for the other sockets."""
 
 
-def place(entries: list[Any], index: int) -> Any:
-    """An entry by its type, which the .pxd says."""
+def entry_at(entries: list[Any], index: int) -> Any:
+    """An entry of a list, with the C type that the .pxd declares."""
     return entries[index]
 
 
 class Poller:
-    """The sockets of a worker, behind one reader of its loop.
+    """All sockets of a worker, watched through one epoll.
 
     Args:
-        loop: the running one.
+        loop: the running loop.
 
     Attributes:
-        open: sockets that are watched.
-        turns: how often the loop had something for us.
-        corks: whether what is written now waits for what others are answered.
+        open: number of watched sockets.
+        turns: number of times that the loop has called turn().
+        corking: whether a response written now is held back, to leave with those of other sockets.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._context = contextvars.copy_context()
         self._poll = Poll()
-        # What is in use is not here: the loop may be run within a callback of its own.
+        # None while in use: a callback may run the loop again, and the inner turn needs its own.
         self._ready: Ready | None = None
         self._buffer: ReadBuffer | None = None
         self._watched: list[Watched | None] = []  # by descriptor
         self._later: list[Watched] = []
         self._scheduled = False
         self._corked: list[Watched] = []
-        self.corks = False
+        self.corking = False
         self.open = 0
         self.turns = 0
         loop.add_reader(self._poll.fd, self.turn)
 
     def listen(self, sock: socket.socket, factory: Callable[[], Any]) -> Listener:
-        """Accept connections of a listening socket; `factory` makes a protocol for each."""
+        """Accept connections on a listening socket; `factory` makes a protocol for each."""
         return Listener(self, sock, factory)
 
     def turn(self) -> None:
-        """The loop's call: deal with at most 256 sockets that are ready."""
+        """Called by the loop: handle up to 256 ready sockets."""
         self.turns += 1
         ready = self._ready if self._ready is not None else Ready()
         self._ready = None
         count = self._poll.take(ready)
         done = 0
-        self.corks = count >= CORK_FROM
-        since = monotonic() if self.corks else 0.0
+        self.corking = count >= CORK_FROM
+        since = monotonic() if self.corking else 0.0
         try:
             while done < count:
-                # One that was closed in this turn is still open for the kernel: its number is not
-                # another's yet.
-                entry = place(self._watched, ready.fd(done))
+                # None if its connection was closed in this turn. The descriptor stays open until
+                # the next one, so that its number cannot belong to a new connection yet.
+                entry = entry_at(self._watched, ready.fd(done))
                 bits = ready.bits(done)
                 done += 1
                 if entry is not None:
@@ -168,15 +171,15 @@ class Poller:
                     self.uncork()
                     since = monotonic()
         finally:
-            # A KeyboardInterrupt; what is ready is reported once.
+            # On KeyboardInterrupt: defer the rest: edge-triggered epoll will not report it again.
             while done < count:
-                entry = place(self._watched, ready.fd(done))
+                entry = entry_at(self._watched, ready.fd(done))
                 if entry is not None:
                     entry._pending |= ready.bits(done)
                     self.defer(entry)
                 done += 1
             self._ready = ready
-            self.corks = False
+            self.corking = False
             self.uncork()
 
     def cork(self, entry: Watched) -> None:
@@ -186,7 +189,7 @@ class Poller:
             self._corked.append(entry)
 
     def uncork(self) -> None:
-        """Send what connections wait with for each other."""
+        """Send the output that corked connections hold back."""
         entries = self._corked
         if not entries:
             return
@@ -194,7 +197,7 @@ class Poller:
         done = 0
         try:
             while done < len(entries):
-                entry = place(entries, done)
+                entry = entry_at(entries, done)
                 done += 1
                 entry._corked = False
                 entry.uncork()
@@ -204,9 +207,10 @@ class Poller:
                 self.uncork()
 
     def watch(self, entry: Watched, bits: int) -> None:
-        """
+        """Register a socket with epoll.
+
         Raises:
-            OSError: the kernel's limit of watches is reached.
+            OSError: the kernel's limit of epoll watches is reached.
         """
         fd = entry.fd
         self._poll.add(fd, bits)
@@ -225,7 +229,7 @@ class Poller:
         self._poll.remove(entry.fd)
 
     def defer(self, entry: Watched) -> None:
-        """Call its come_back() in the loop's next turn."""
+        """Call entry.on_deferred() in the loop's next turn."""
         if entry._deferred:
             return
         entry._deferred = True
@@ -235,20 +239,20 @@ class Poller:
             self.loop.call_soon(self.catch_up, context=self._context)
 
     def catch_up(self) -> None:
-        """The loop's call: those that were deferred."""
+        """Called by the loop: run the deferred entries."""
         self._scheduled = False
         entries = self._later
         self._later = []
         done = 0
         try:
             while done < len(entries):
-                entry = place(entries, done)
+                entry = entry_at(entries, done)
                 done += 1
                 entry._deferred = False
-                entry.come_back()
+                entry.on_deferred()
         finally:
             while done < len(entries):
-                entry = place(entries, done)
+                entry = entry_at(entries, done)
                 entry._deferred = False
                 self.defer(entry)
                 done += 1
@@ -262,7 +266,7 @@ class Poller:
         self._buffer = buffer
 
     def close(self) -> None:
-        """Leave the loop; connections that are left are aborted, and hear of it at once."""
+        """Abort all connections, call their connection_lost() at once, and leave the loop."""
         for entry in self._watched.copy():
             if isinstance(entry, SocketTransport):
                 entry.abort()
@@ -272,15 +276,15 @@ class Poller:
 
 
 class SocketTransport(Watched):
-    """A connection's transport, as asyncio.Transport describes it.
+    """The transport of one connection, with the interface of asyncio.Transport.
 
     connection_lost() is called once, from the loop, and never within a call to the transport.
 
     Args:
-        poller: of the worker.
-        fd: the socket; owned from now on.
-        peer: its address, as socket.getpeername() has it.
-        own: the address at our end.
+        poller: the worker's poller.
+        fd: the connected socket; the transport closes it.
+        peer: the peer's address, in the form of socket.getpeername().
+        own: the local address, in the form of socket.getsockname().
     """
 
     def __init__(self, poller: Poller, fd: int, peer: Any, own: Any) -> None:
@@ -289,24 +293,24 @@ class SocketTransport(Watched):
         self._receiver: Protocol | None = None
         self._peer = peer
         self._own = own
-        self._socket: socket.socket | None = None  # made when somebody asks for it
-        self._lost_by: BaseException | None = None
-        # What has not been sent: to leave with what others are answered, or because the kernel has
-        # not taken all. There is never both.
+        self._socket: socket.socket | None = None  # made on demand: get_extra_info("socket")
+        self._error: BaseException | None = None
+        # Unsent output: held back while the turn is corked, or queued because the kernel's buffer
+        # is full. At most one of the two is set.
         self._held: bytes | None = None
         self._queue: SendQueue | None = None
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
         self._paused = False
-        self._ended = False  # the peer's side
-        self._eof = False  # our side, once all is written
+        self._ended = False  # the peer has sent its end
+        self._eof = False  # write_eof() was called
         self._closing = False
         self._lost = False
         self._writing_paused = False
-        self._armed = False  # watched for WRITABLE, too
+        self._armed = False  # also watched for WRITABLE
 
     def begin(self, protocol: Any) -> None:
-        """Join a protocol."""
+        """Watch the socket and attach the protocol, which gets connection_made()."""
         self._poller.watch(self, READABLE)
         self.set_protocol(protocol)
         try:
@@ -317,7 +321,7 @@ class SocketTransport(Watched):
             self._lose(None)
             raise
 
-    # --- The poller's calls -------------------------------------------------------------------
+    # --- Called by the poller -----------------------------------------------------------------
 
     def ready(self, bits: int) -> None:
         if bits & WRITABLE and not self._lost:
@@ -332,7 +336,7 @@ class SocketTransport(Watched):
         if not (self._paused or self._ended or self._closing):
             self._receive(bits)
             return
-        # Nobody reads, but a reset is not only the reader's concern.
+        # Reading is paused or over, but a reset must end the connection all the same.
         if bits & BROKEN:
             error = socket_error(self.fd)
             if error is not None:
@@ -340,7 +344,7 @@ class SocketTransport(Watched):
                 return
         self._pending |= bits
 
-    def come_back(self) -> None:
+    def on_deferred(self) -> None:
         if self._lost:
             self._finish()
             return
@@ -349,7 +353,7 @@ class SocketTransport(Watched):
         self.ready(bits)
 
     def _receive(self, bits: int) -> None:
-        """Read once; who has more to read comes back after the others."""
+        """Read once; if more may be left, continue in the next turn, after the other sockets."""
         poller = self._poller
         buffer = poller.borrow()
         size = buffer.receive(self.fd)
@@ -374,14 +378,15 @@ class SocketTransport(Watched):
             raise
         finally:
             poller.give_back(buffer)
-        # A read that does not fill the buffer has taken all there was; an end is behind it.
+        # A read that does not fill the buffer has taken every byte, but an end or an error (HANGUP,
+        # BROKEN) may follow them.
         if size == buffer.capacity or bits & (HANGUP | BROKEN):
             self._pending |= bits
             if not (self._paused or self._closing):
                 poller.defer(self)
 
     def _end(self) -> None:
-        """The peer sends no more."""
+        """The peer has closed its side."""
         self._ended = True
         protocol = self._protocol
         try:
@@ -396,7 +401,7 @@ class SocketTransport(Watched):
             self.close()
 
     def _flush(self) -> None:
-        """The kernel takes bytes again."""
+        """The kernel's send buffer has room again."""
         queued = self._queue is not None
         if queued:
             self._send()
@@ -417,7 +422,7 @@ class SocketTransport(Watched):
             self._lose(system_error())
 
     def _send(self) -> None:
-        """Send what is queued, as far as the kernel takes it."""
+        """Send as much of the queue as the kernel takes."""
         queue = self._queue
         assert queue is not None
         sends = 0
@@ -437,8 +442,8 @@ class SocketTransport(Watched):
         self._queue = None
 
     def _arm(self) -> None:
-        """Have the kernel say when it takes bytes again. It goes on saying so unasked on a Unix
-        socket, so that the first time that nobody needed it ends this.
+        """Ask epoll for WRITABLE. On a Unix socket it keeps reporting that whenever the peer reads,
+        so the first report that finds nothing to send ends the watch (see ready()).
         """
         if not self._armed:
             self._armed = True
@@ -447,19 +452,19 @@ class SocketTransport(Watched):
     # --- The end ------------------------------------------------------------------------------
 
     def _lose(self, exc: BaseException | None) -> None:
-        """The connection is over; its protocol hears of it from the loop."""
+        """End the connection; the protocol gets connection_lost() in the next turn."""
         if self._lost:
             return
         self._lost = True
         self._closing = True
         self._held = None
         self._queue = None
-        self._lost_by = exc
+        self._error = exc
         self._poller.unwatch(self)
         self._poller.defer(self)
 
     def _fail(self, call: str, exc: BaseException) -> None:
-        """The protocol has raised: nobody knows its state, so the connection ends."""
+        """The protocol raised, so its state is unknown: report that and end the connection."""
         self._report(call, exc)
         self._lose(exc)
 
@@ -476,13 +481,13 @@ class SocketTransport(Watched):
     def _finish(self) -> None:
         protocol = self._protocol
         try:
-            protocol.connection_lost(self._lost_by)
+            protocol.connection_lost(self._error)
         except Exception as exc:
             self._report("connection_lost", exc)
         finally:
             self._protocol = None
             self._receiver = None
-            self._lost_by = None
+            self._error = None
             fd = self.fd
             self.fd = -1
             if self._socket is not None:
@@ -493,7 +498,7 @@ class SocketTransport(Watched):
     # --- Writing ------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send at once what the kernel takes; the rest waits. After close() nothing is sent.
+        """Send at once as much as the kernel takes, and queue the rest. Ignored after close().
 
         Raises:
             RuntimeError: after write_eof().
@@ -504,31 +509,31 @@ class SocketTransport(Watched):
         if self._eof:
             raise RuntimeError("write() after write_eof()")
         if type(data) is not bytes:
-            data = bytes(data)  # it may change
+            data = bytes(data)  # the caller may change its buffer
         if self._queue is not None:
             self._queue.push(data, 0)
             self._stall()
             return
         if not data:
             return
-        if self._poller.corks and len(data) <= CORK_SIZE:
+        if self._poller.corking and len(data) <= CORK_SIZE:
             self._hold(data)
         else:
             self._send_at_once(data)
 
     def write_from(self, writer: ResponseWriter) -> None:
-        """write() all that a writer holds, with no copy of what is sent at once."""
+        """write() everything in `writer`, without copying the part that is sent at once."""
         self.uncork()
         size = writer.size()
-        corks = self._poller.corks and size <= CORK_SIZE
-        if corks or self._closing or self._eof or self._queue is not None:
+        corking = self._poller.corking and size <= CORK_SIZE
+        if corking or self._closing or self._eof or self._queue is not None:
             self.write(writer.take(0))
             return
         sent = writer.send(self.fd)
         if sent == size:
             writer.truncate(0)
         else:
-            self._keep(writer.take(0), sent)
+            self._queue_rest(writer.take(0), sent)
 
     def _hold(self, data: bytes) -> None:
         self._held = data
@@ -543,10 +548,10 @@ class SocketTransport(Watched):
     def _send_at_once(self, data: bytes) -> None:
         sent = send(self.fd, data)
         if sent < len(data):
-            self._keep(data, sent)
+            self._queue_rest(data, sent)
 
-    def _keep(self, data: bytes, sent: int) -> None:
-        """Of what the kernel should have sent it has sent so much, or nothing."""
+    def _queue_rest(self, data: bytes, sent: int) -> None:
+        """Queue the rest of `data` after a send, whose result (bytes or an Outcome) is `sent`."""
         if sent == FAILED:
             self._lose(system_error())
             return
@@ -556,7 +561,7 @@ class SocketTransport(Watched):
         self._stall()
 
     def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Send several pieces, uncopied, as one.
+        """Send several pieces at once, without joining them.
 
         Raises:
             RuntimeError: after write_eof().
@@ -577,14 +582,14 @@ class SocketTransport(Watched):
             self._stall()
 
     def send_file(self, file: int, offset: int, size: int) -> int:
-        """Send bytes of a file behind what waits, without reading them (sendfile(2)).
+        """Send part of a file with sendfile(2), unless queued output is still ahead of it.
 
         Returns:
-            how many the kernel took; 0 also at the file's end. If it takes no more for now, the
-            protocol is told to pause.
+            number of bytes that the kernel took; 0 also at the file's end, and while output is
+            queued. If the kernel takes no more for now, the protocol gets pause_writing().
 
         Raises:
-            OSError: such a file cannot be sent in this way.
+            OSError: sendfile(2) does not work with this file.
         """
         self.uncork()
         if self._closing or self._eof:
@@ -609,7 +614,7 @@ class SocketTransport(Watched):
         return sent
 
     def _stall(self) -> None:
-        """Bytes wait: tell the protocol if they are too many."""
+        """Call pause_writing() if the queue is above the high-water mark."""
         assert self._queue is not None
         if self._writing_paused or self._queue.size <= self._high:
             return
@@ -621,7 +626,7 @@ class SocketTransport(Watched):
             self._report("pause_writing", exc)
 
     def write_eof(self) -> None:
-        """Close our side once all is written; the peer may go on."""
+        """Close our side once everything is written; the peer may keep sending."""
         self.uncork()
         if self._closing or self._eof:
             return
@@ -633,7 +638,7 @@ class SocketTransport(Watched):
         return True
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Where pause_writing() and resume_writing() are called, in bytes; see asyncio.
+        """Set the queue sizes, in bytes, at which pause_writing() and resume_writing() are called.
 
         Raises:
             ValueError: not 0 <= low <= high.
@@ -672,7 +677,7 @@ class SocketTransport(Watched):
         return not (self._paused or self._closing)
 
     def close(self) -> None:
-        """Read no more, and close once all is written."""
+        """Stop reading, and close once everything is written."""
         self.uncork()
         if self._closing:
             return
@@ -682,11 +687,11 @@ class SocketTransport(Watched):
 
     def abort(self) -> None:
         """Close at once."""
-        self.uncork()  # it would have left already, but for the others
+        self.uncork()  # without corking it would have been sent by now
         self._lose(None)
 
     def is_closing(self) -> bool:
-        """True as soon as an error is seen, too."""
+        """Whether close() was called or the connection has failed."""
         return self._closing
 
     def set_protocol(self, protocol: Any) -> None:
@@ -697,7 +702,7 @@ class SocketTransport(Watched):
         return self._protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """ "peername", "sockname", "socket"."""
+        """Return "peername", "sockname" or "socket", and `default` for any other name."""
         if name == "peername":
             return self._peer
         if name == "sockname":
@@ -710,14 +715,15 @@ class SocketTransport(Watched):
         if self._socket is None:
             if self.fd < 0:
                 return None
-            # It is what closes the descriptor then: one that is closed twice may be another's.
+            # From here on it closes the descriptor. If the transport closed it, too, the number
+            # might already belong to another connection.
             self._socket = socket.socket(fileno=self.fd)
             self._socket.setblocking(False)
         return TransportSocket(self._socket)
 
 
 class Listener(Watched):
-    """A listening socket."""
+    """Accepts connections on a listening socket."""
 
     def __init__(self, poller: Poller, sock: socket.socket, factory: Callable[[], Any]) -> None:
         super().__init__(poller, sock.fileno())
@@ -725,11 +731,11 @@ class Listener(Watched):
         self._sock = sock
         self._factory = factory
         name = sock.getsockname()
-        # An address of every interface does not say which one a connection has come by.
+        # None for a wildcard address: each connection is asked for its own local address.
         self._own = None if isinstance(name, tuple) and name[0] in ANY_ADDRESS else name
         self._tcp = isinstance(name, tuple)
         self._timer: asyncio.TimerHandle | None = None
-        self._complained = False
+        self._warned = False
         self._poller.watch(self, LISTENING)
 
     def ready(self, bits: int) -> None:
@@ -738,18 +744,18 @@ class Listener(Watched):
             while accepted < ACCEPTS_PER_TURN and self._accept():
                 accepted += 1
         except OSError as exc:
-            self._rest(exc)
+            self._pause(exc)
 
     def _accept(self) -> bool:
-        """Accept one connection; False if there is none.
+        """Accept one connection; False if none is waiting.
 
         Raises:
-            OSError: there is no place for it.
+            OSError: no descriptor or no memory is left for it.
         """
         accepted = accept(self.fd)
         if accepted is None:
             return False
-        self._complained = False
+        self._warned = False
         fd, peer = accepted
         self._open(fd, peer)
         return True
@@ -767,16 +773,16 @@ class Listener(Watched):
             if not isinstance(exc, Exception):
                 raise
             self._poller.loop.call_exception_handler(
-                {"message": "A connection could not be taken", "exception": exc}
+                {"message": "A connection could not be set up", "exception": exc}
             )
 
-    def _rest(self, exc: OSError) -> None:
-        """Every try would fail as this one did: leave the others their turn for a moment."""
-        if not self._complained:
-            self._complained = True
-            error_logger.error("No connection can be accepted for now: %s", exc.strerror)
+    def _pause(self, exc: OSError) -> None:
+        """Stop accepting for a moment: the next attempt would fail too, and keep the loop busy."""
+        if not self._warned:
+            self._warned = True
+            error_logger.error("Cannot accept connections for now: %s", exc.strerror)
         self._poller.unwatch(self)
-        self._timer = self._poller.loop.call_later(ACCEPT_REST, self._resume)
+        self._timer = self._poller.loop.call_later(ACCEPT_PAUSE, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
@@ -784,15 +790,15 @@ class Listener(Watched):
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
-        """As asyncio.Server has it."""
+        """As in asyncio.Server."""
         return () if self._sock.fileno() < 0 else (TransportSocket(self._sock),)
 
     def close(self) -> None:
-        """As asyncio.Server has it, too."""
+        """As in asyncio.Server."""
         self.stop(0)
 
     def stop(self, most: int) -> None:
-        """Accept what waits already, at most so many, and close the socket."""
+        """Accept up to `most` connections that are already waiting, and close the socket."""
         if self._sock.fileno() < 0:
             return
         if self._timer is not None:
