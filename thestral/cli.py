@@ -22,7 +22,7 @@ from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.process import init
 from thestral.process.importer import USUAL_NAMES, file_of, module_of
-from thestral.process.leaving import flush_output, left_in_time
+from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
 from thestral.run import end, server_for
 
@@ -374,7 +374,7 @@ def serve(app: str | None, **values: Any) -> None:
                 click.echo("The application starts and stops.")
                 return
             server = server_for(config)
-            ending.enter_context(left_in_time(server))
+            ending.enter_context(exit_in_time(server))
             server.run()
         except ConfigError as error:
             refuse(error)

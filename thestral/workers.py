@@ -15,7 +15,7 @@ from thestral.config import Config
 from thestral.logging.loggers import access_logger, error_logger
 from thestral.net import tls
 from thestral.net.sockets import duplicate
-from thestral.process.leaving import left_in_time
+from thestral.process.leaving import exit_in_time
 from thestral.process.server import Server
 
 BEAT = 1.0  # seconds between signs of life for the arbiter
@@ -76,7 +76,7 @@ class ThestralWorker(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         server = GunicornServer(self.server_config, self)
-        with left_in_time(server):
+        with exit_in_time(server):
             server.run([duplicate(listener.sock) for listener in self.sockets])
         self.alive = False
 

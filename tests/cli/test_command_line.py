@@ -400,7 +400,7 @@ def test_bad_option(folder, arguments, said):
         ),
         ("mian.py:app", 'Could not import module "mian.py". Name it without ".py"'),
         (":app", '":app" is not of the form "module:attribute"'),
-        ("json:__name__", "'json' is not callable, so it is no ASGI application"),
+        ("json:__name__", "'json' is not callable, so it is not an ASGI application"),
         ("json", 'Module "json" has none of app, application, create_app'),
     ],
 )
