@@ -308,7 +308,7 @@ def test_commands_of_others_are_told_what_to_type(files, typed, right):
     ],
 )
 def test_file_in_place_of_a_module_is_told_what_to_type(files, typed, right):
-    said = f"'{typed}' is the name of a file. "
+    said = f"'{typed}' is a path, not a module. "
     assert refused(typed) == f"{said}Type: thestral {right}"
     assert refused("check", typed, "--port", "80") == (
         f"{said}Type: thestral check {right.split()[0]} --port 80{right[len(right.split()[0]) :]}"

@@ -14,7 +14,7 @@ from support import wait_until
 from thestral.config import Config
 from thestral.process.reloader import Reloader
 
-NOTICE = "Looking for changed files every 0.25 s; with the package watchfiles it takes less: pip"
+NOTICE = "Looking for changed files every 0.25 s; the watchfiles package needs less processor time"
 
 
 def version(number):

@@ -571,9 +571,9 @@ class Supervisor:
             self._drop_queues(worker.number)  # so that other workers get the new connections
 
     def _on_death_reloading(self, worker: Worker, status: int) -> None:
-        """Have a worker of --reload started again at the next change or after a pause, which is a
-        second for one that was killed while it served. The reason for a failed start is logged once
-        and not at each attempt.
+        """Under --reload, have the worker started again at the next change, or after RELOAD_PAUSE,
+        or longer after failed starts. The reason for a failed start is logged once and not at each
+        attempt.
         """
         if not worker.ready:
             self._failures += 1
