@@ -40,8 +40,8 @@ class ThestralWorker(Worker):  # type: ignore[misc]
             self.look_at_certificates()
 
     def look_at_certificates(self) -> None:
-        """Do once for all workers, in the arbiter before it forks: read certificates from pipes,
-        and warn of certificates that expire.
+        """Do once for all workers, in the arbiter before it forks: read TLS files that
+        are pipes, and warn of certificates that expire.
         """
         certificates = tls.load(self.make_config(""), quiet=True)
         if certificates is None:

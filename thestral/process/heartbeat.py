@@ -9,8 +9,8 @@ import tempfile
 import time
 from typing import Any
 
-SLOWEST_BEAT = 1.0  # seconds between two beats, or less:
-BEATS_PER_BLOCK = 4  # beats within --timeout-worker-blocked
+SLOWEST_BEAT = 1.0  # longest time between two beats, in seconds
+BEATS_PER_BLOCK = 4  # fewest beats within --timeout-worker-blocked
 TURNED = struct.Struct("@q")  # nanoseconds of CLOCK_MONOTONIC
 
 

@@ -30,9 +30,7 @@ class Runs(Protocol):
 
 @contextlib.contextmanager
 def exit_in_time(server: Runs) -> Generator[None]:
-    """Call leave() at the end of the context, however it ends; nothing else may follow in the
-    process.
-    """
+    """Call leave() at the end of the context, however it ends: the last thing in a process."""
     try:
         yield
     except SystemExit as end:

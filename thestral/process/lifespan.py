@@ -179,7 +179,9 @@ class Lifespan:
         return self._task.exception()
 
     async def _finish(self) -> None:
-        """Cancel the task and wait at most FINISH_GRACE; its exception no longer matters."""
+        """Cancel the task and wait for its end, at most FINISH_GRACE. It has answered, or no one
+        waits for its answer, so its exception does not matter.
+        """
         assert self._task is not None
         if not self._task.done():
             self._task.cancel()

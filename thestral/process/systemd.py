@@ -31,7 +31,7 @@ def ready() -> None:
 
 
 def reloading() -> None:
-    """Say that a reload has begun; ready() must follow. systemd requires the time."""
+    """Say that a reload has begun; ready() must follow. systemd compares the time with its own."""
     usec = time.monotonic_ns() // 1000
     notify("RELOADING=1", f"MONOTONIC_USEC={usec}", patience=PATIENCE)
 
