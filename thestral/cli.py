@@ -1,4 +1,4 @@
-"""The command line, made from Config: nothing is listed twice."""
+"""The command line, generated from the options of Config."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
 from thestral.process import init
 from thestral.process.importer import USUAL_NAMES, file_of, module_of
-from thestral.process.leaving import flush_output, left_in_time
+from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
 from thestral.run import end, server_for
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from thestral.process.supervisor import Supervisor
 
-# Keys of a click context's meta: whether only to look, which file settings came from, and the
-# command line.
+# Keys in a click context's meta: whether the command is `check`, the settings file, and the
+# arguments.
 CHECK = "thestral.check"
 FILE = "thestral.file"
 ARGUMENTS = "thestral.arguments"
@@ -44,15 +44,17 @@ Examples:
   thestral main:app --workers auto   use all processors
   thestral check main:app            show what would be served, and how
   thestral --help                    list all options"""
-# What may be repeated under uvicorn, too; the rest of our lists are one value there.
+# Options that can be repeated in uvicorn too; uvicorn takes one value for thestral's other lists.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
-# Commands of FastAPI's command line, with the options that make ours do the same.
+# Commands of FastAPI's command line, with the options that make thestral do the same.
 FOREIGN_COMMANDS = {"run": [], "dev": ["--reload"]}
-INTERRUPTED = 130  # 128 + SIGINT, before anything was started
+INTERRUPTED = 130  # 128 + SIGINT: exit status if Ctrl-C comes before the server handles it
 
 
 class ServeCommand(click.Command):
-    """Serves, or with the word check in front only looks; --help groups options as Config does."""
+    """Serves an application, or with `check` before its name only checks it. --help groups the
+    options as Config does.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]
@@ -79,7 +81,9 @@ class ServeCommand(click.Command):
 
 
 class AsGiven(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Any value: Config checks it, by one rule for the command line, the environment and files."""
+    """Takes any value: Config checks it, by the same rules for the command line, the environment
+    and files.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -89,7 +93,7 @@ class AsGiven(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class PathAsGiven(AsGiven):
-    """Shells complete the names of files."""
+    """Has shells complete file names."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -98,7 +102,7 @@ class PathAsGiven(AsGiven):
 
 
 class ChoiceAsGiven(click.Choice):  # type: ignore[type-arg,unused-ignore]
-    """Shells complete the choices."""
+    """Has shells complete the choices."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         return value
@@ -110,8 +114,8 @@ class SwitchAsGiven(click.types.BoolParamType):
 
 
 class ListOption(click.Option):
-    """A repeatable option. Its own environment variable holds one value a line; uvicorn's separates
-    them as uvicorn does, by blanks, or directories as in PATH.
+    """A repeatable option. thestral's environment variable has one value on each line; uvicorn's
+    has values separated as in uvicorn, by blanks, or directories as in $PATH.
     """
 
     def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
@@ -125,7 +129,7 @@ class ListOption(click.Option):
 
 
 def version_text() -> str:
-    """One line for bug reports: thestral, Python, llhttp."""
+    """One line for bug reports: the versions of thestral, Python and llhttp, and the system."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     llhttp = ffi.string(lib.th_llhttp_version()).decode()
     return f"thestral {__version__} with {python} and llhttp {llhttp} on {platform.system()}"
@@ -137,7 +141,7 @@ def print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
         ctx.exit()
 
 
-def take_environment(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
+def load_env_file(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
     if path is not None and not ctx.resilient_parsing:
         try:
             load_environment(path)
@@ -145,8 +149,8 @@ def take_environment(ctx: click.Context, parameter: click.Parameter, path: str |
             refuse(error)
 
 
-def take_settings(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    """Values of a file stand between the environment and the defaults."""
+def load_settings(ctx: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Read a settings file, whose values override the defaults and yield to the environment."""
     if ctx.resilient_parsing:
         return
     try:
@@ -156,7 +160,7 @@ def take_settings(ctx: click.Context, parameter: click.Parameter, path: str | No
 
 
 def environment_of(name: str) -> list[str]:
-    """Environment variables of an option; uvicorn's is the fallback."""
+    """Environment variables of an option: thestral's, then uvicorn's as the fallback."""
     return [f"THESTRAL_{name.upper()}", f"UVICORN_{name.upper()}"]
 
 
@@ -181,7 +185,7 @@ def make_option(name: str, spec: Option) -> click.Option:
 
 
 def type_of(spec: Option) -> click.ParamType[Any]:
-    """How --help names an option's values, and what shells complete."""
+    """The click type of an option, for the name of its values in --help and for completion."""
     if spec.choices:
         return ChoiceAsGiven(spec.choices)
     if spec.item == "PATH":
@@ -192,22 +196,24 @@ def type_of(spec: Option) -> click.ParamType[Any]:
 def complete_app(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Applications in the working directory's modules, by their usual names."""
+    """Complete "module:attribute" with the applications in the working directory."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(name) for name in applications() if name.startswith(incomplete)]
 
 
 def applications() -> list[str]:
-    """What the working directory's modules hold under an application's usual names."""
-    from pathlib import Path  # a shell asks; a server does not
+    """Applications, as "module:attribute", that the working directory's modules define under one of
+    USUAL_NAMES.
+    """
+    from pathlib import Path  # only completion and errors need it
 
     files = sorted(str(path) for path in Path().glob("*.py"))
     return [f"{file.removesuffix('.py')}:{name}" for file in files for name in names_in(file)]
 
 
 def names_in(file: str) -> list[str]:
-    """An application's usual names that a Python file assigns."""
+    """Those of USUAL_NAMES that a Python file defines."""
     try:
         with open(file, encoding="utf-8") as source:
             return list(dict.fromkeys(ASSIGNED.findall(source.read())))
@@ -215,13 +221,13 @@ def names_in(file: str) -> list[str]:
         return []
 
 
-# --- What is not ours to understand, and what to type in its place ------------------------------
+# --- Arguments of other programs, and what to type instead --------------------------------------
 
 
 def refuse_command(
     ctx: click.Context, word: str, app: str | None = None, app_dir: str | None = None
 ) -> NoReturn:
-    """Say what to type in place of `run main.py`."""
+    """Refuse a command such as `run main.py`, and say what to type instead."""
     arguments = [argument for argument in ctx.meta[ARGUMENTS] if argument != word]
     if app is None:
         app = next(iter(applications()), "main:app")
@@ -235,18 +241,24 @@ def refuse_command(
 
 
 def refuse_file(ctx: click.Context, app: str, named: list[str]) -> NoReturn:
-    """Say what to type in place of `main.py`."""
+    """Refuse a file name such as `main.py`, and say what to type instead."""
     arguments = ctx.meta[ARGUMENTS]
     if app in arguments:
         advice = f"Type: {command_with(ctx, arguments, app, named)}"
-    else:  # of the environment, or a file of settings
+    else:  # the name is from the environment or a settings file
         advice = f"Use this instead: {joined(named)}"
-    raise click.UsageError(f"'{app}' is the name of a file. {advice}", ctx)
+    raise click.UsageError(f"'{app}' is a path, not a module. {advice}", ctx)
 
 
 def command_with(ctx: click.Context, arguments: list[str], app: str, named: list[str]) -> str:
-    """The command line with the application named otherwise, and with what options that takes: at
-    the end, where they replace others of their kind.
+    """The command line with another name for the application.
+
+    Args:
+        ctx: of the command.
+        arguments: the arguments of the command line.
+        app: the argument to replace.
+        named: the new name, and the options that it needs. Options go to the end, where they
+            override earlier ones.
     """
     at = arguments.index(app)
     name, *options = named
@@ -254,18 +266,18 @@ def command_with(ctx: click.Context, arguments: list[str], app: str, named: list
 
 
 def joined(arguments: list[str]) -> str:
-    """Arguments as a shell takes them."""
-    import shlex  # not needed where all is well
+    """Arguments, quoted for a shell."""
+    import shlex  # only errors need it
 
     return shlex.join(arguments)
 
 
 def as_named(app: str, app_dir: str) -> list[str] | None:
-    """The arguments that name the application of a file; None if no file is named.
+    """The arguments that name the application in a file; None if `app` does not name a file.
 
     Args:
         app: "main.py", "src/main.py:app" and the like.
-        app_dir: the option's value.
+        app_dir: value of --app-dir.
     """
     path, _, attribute = app.partition(":")
     file = file_of(path, app_dir)
@@ -293,12 +305,12 @@ def make_command() -> click.Command:
     ]
     parameters += [make_option(name, spec) for name, spec in options()]
     parameters += [
-        # Both stand before the rest: where values come from must be known before they are read.
+        # Eager, because they must be processed before other options take values from these files.
         click.Option(
             ["--env-file"],
             is_eager=True,
             expose_value=False,
-            callback=take_environment,
+            callback=load_env_file,
             metavar="PATH",
             envvar=environment_of("env_file"),
             help="File of environment variables to set (needs the python-dotenv package).",
@@ -307,7 +319,7 @@ def make_command() -> click.Command:
             ["--config"],
             is_eager=True,
             expose_value=False,
-            callback=take_settings,
+            callback=load_settings,
             metavar="PATH",
             envvar="THESTRAL_CONFIG",
             help="TOML file of options [default: thestral.toml, or [tool.thestral] in"
@@ -335,22 +347,22 @@ def make_command() -> click.Command:
     )
 
 
-def take_standard_descriptors() -> None:
-    """Open /dev/null where the process was started without stdin, stdout or stderr.
+def open_standard_descriptors() -> None:
+    """Open /dev/null as stdin, stdout or stderr if the process was started without it.
 
-    Else a socket would take the number: what writes there would write to a client, and libuv aborts
-    when it closes it.
+    Else a socket would get the descriptor's number: output would go to a client, and libuv aborts
+    the process when it closes such a descriptor.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
 
 
 def serve(app: str | None, **values: Any) -> None:
-    take_standard_descriptors()
+    open_standard_descriptors()
     atexit.register(flush_output)
     if app is None:
         click.echo(f"{click.get_current_context().get_usage()}\n\n{EXAMPLES}", err=True)
@@ -374,7 +386,7 @@ def serve(app: str | None, **values: Any) -> None:
                 click.echo("The application starts and stops.")
                 return
             server = server_for(config)
-            ending.enter_context(left_in_time(server))
+            ending.enter_context(exit_in_time(server))
             server.run()
         except ConfigError as error:
             refuse(error)
@@ -387,15 +399,15 @@ def serve(app: str | None, **values: Any) -> None:
 
 
 def is_module(name: str, app_dir: str) -> bool:
-    """Whether there is a top-level module of that name."""
+    """Whether a top-level module of that name can be imported."""
     from importlib.machinery import PathFinder
 
     spec = PathFinder.find_spec(name, [os.path.abspath(app_dir or os.curdir), *sys.path])
-    return spec is not None and spec.origin is not None  # a mere directory has none
+    return spec is not None and spec.origin is not None  # None: without __init__.py
 
 
 def show(config: Config) -> None:
-    """Each option with its value and where that came from."""
+    """Print each option with its value and where the value comes from."""
     context = click.get_current_context()
     words: dict[ParameterSource | None, str] = {
         ParameterSource.COMMANDLINE: "command line",
@@ -412,8 +424,8 @@ def show(config: Config) -> None:
 
 
 def refuse(error: ConfigError) -> NoReturn:
-    """One line that names the flag, as click does for what it checks itself, and the same status
-    (ConfigError.exit_status).
+    """End the command with one line that names the flag, as click does for errors that it finds
+    itself, and with the same exit status (ConfigError.exit_status).
     """
     flags = {name: spec.flag or name for name, spec in options()}
     flag = "--" + flags.get(error.option, error.option).replace("_", "-")

@@ -1,4 +1,4 @@
-"""Every exception thestral raises on purpose."""
+"""Every exception that thestral raises on purpose."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class ThestralError(Exception):
-    """Base of all.
+    """Base class of thestral's exceptions.
 
     Attributes:
-        exit_status: of a process that one keeps from starting.
+        exit_status: exit status of a process that could not start because of the error.
     """
 
     exit_status = 3  # uvicorn's STARTUP_FAILURE
@@ -26,7 +26,7 @@ class ConfigError(ThestralError):
         reason: the value and what was expected, in one line.
     """
 
-    exit_status = 2  # as of a command line that cannot be used
+    exit_status = 2  # the same as for an invalid command line
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"{option}: {reason}")
@@ -35,25 +35,27 @@ class ConfigError(ThestralError):
 
 
 class ImportFailedError(ThestralError):
-    """The application could not be imported; the text is meant for the user."""
+    """The application could not be imported; the message is for the user."""
 
 
 class LifespanError(ThestralError):
-    """The application's lifespan failed, so the server must not start."""
+    """The application's lifespan failed at startup, so that the server must not start, or at
+    shutdown.
+    """
 
 
 class BindError(ThestralError):
-    """A listening socket could not be had; the text is meant for the user."""
+    """A listening socket could not be opened; the message is for the user."""
 
     exit_status = 1
 
 
 class WorkerError(ThestralError):
-    """No worker process can be had; each has said why."""
+    """No worker process could start; the log has the reason of each."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came before the server took signals itself, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM came before the server handled signals itself. Ctrl-C is a KeyboardInterrupt then."""
 
 
 class ProtocolError(ThestralError):
@@ -61,14 +63,15 @@ class ProtocolError(ThestralError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer's fault.
+    """The peer broke the rules of the protocol.
 
     Attributes:
         status: HTTP status code to refuse the request with (RFC 9110 section 15), or close code to
             fail a WebSocket with (RFC 6455 section 7.4).
-        reason: what was wrong, in llhttp's words or ours; a sentence without full stop.
-        excerpt: the bytes it was found in, at most 64 of the first line: fields may hold secrets.
-        headers: fields that the refusal carries.
+        reason: what was wrong, in llhttp's words or thestral's; a sentence without a full stop.
+        excerpt: the bytes that were wrong: at most 64, of the first line only, because fields may
+            hold secrets.
+        headers: header fields of the refusal.
     """
 
     def __init__(
@@ -82,14 +85,14 @@ class RemoteProtocolError(ProtocolError):
 
 
 class LocalProtocolError(ProtocolError, RuntimeError):
-    """The application's fault: raised out of `await send(...)` or `await receive()`.
+    """The application broke the rules of ASGI; `await send(...)` or `await receive()` raises it.
 
-    A RuntimeError, too, because that is what applications written for uvicorn catch.
+    It is a RuntimeError as well, because applications written for uvicorn catch that.
     """
 
 
 class ClientDisconnected(ThestralError, OSError):  # noqa: N818 (a fact, not a fault)
-    """The client is gone; raised out of `await send(...)` as ASGI 2.4 asks for.
+    """The client is gone; `await send(...)` raises it, as ASGI 2.4 requires.
 
-    An application may let it pass: it is a normal end of a response and not logged as an error.
+    An application need not catch it: it is a normal end of a response and not logged as an error.
     """

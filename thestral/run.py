@@ -1,5 +1,5 @@
-"""thestral.run(): the server, or the supervisor of several, whichever the options ask for; and what
-becomes of the process if that does not start.
+"""thestral.run(): runs a server, or a supervisor with workers, as the options ask; and the end of
+the process if that fails.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from thestral.process.server import Server
 if TYPE_CHECKING:
     from thestral.process.supervisor import Supervisor
 
-FAILED = 1  # exit status of what has served, and then failed
+FAILED = 1  # exit status of a server that has served, and then failed
 
 
 def run(app: str | Any, **options: Any) -> None:
     """Serve an application until told to stop.
 
-    What keeps it from starting is one line in the log, by default on stderr, and ends the process,
-    as the command does; `Server.run()` and `Server.serve()` raise it.
+    An error that keeps the server from starting is logged, by default on stderr, and ends the
+    process, as in the command; `Server.run()` and `Server.serve()` raise it instead.
 
     Args:
         app: "module:attribute", or an ASGI application.
         options: fields of Config.
 
     Raises:
-        TypeError: an option is none of Config's.
-        ConfigError: an option has a value that it cannot have.
-        SystemExit: it could not start: 3 if the application or a worker did not, 1 if the port was
-            not to be had, 2 if an option names what cannot be used, as a certificate. Or 1: it has
-            served, and then failed. The ThestralError is its `__cause__`.
-        KeyboardInterrupt: SIGINT, or SIGTERM, came before it took signals itself.
+        TypeError: an option is not a field of Config.
+        ConfigError: an option has an invalid value.
+        SystemExit: the server could not start: status 3 if the application or a worker failed to
+            start, 1 if the port is not available, 2 if something that an option names cannot be
+            used, such as a certificate. Also 1 if it failed after it had served. The ThestralError
+            is the `__cause__`.
+        KeyboardInterrupt: SIGINT or SIGTERM came before the server handled signals itself.
     """
     config = Config(app, **options)
     server: Server | Supervisor | None = None
@@ -45,14 +46,14 @@ def run(app: str | Any, **options: Any) -> None:
 
 
 def server_for(config: Config) -> Server | Supervisor:
-    """What serves such a configuration; not started.
+    """The server or supervisor for a configuration, not started yet.
 
     Raises:
-        ConfigError: an option cannot be had in worker processes.
+        ConfigError: an option cannot be used with worker processes.
     """
     if config.needs_supervisor:
         from thestral.process.supervisor import (
-            Supervisor,  # a part of the time to start: only if needed
+            Supervisor,  # not at the top: a server without workers starts faster without it
         )
 
         return Supervisor(config)
@@ -60,7 +61,7 @@ def server_for(config: Config) -> Server | Supervisor:
 
 
 def end(error: ThestralError, server: Server | Supervisor | None) -> NoReturn:
-    """Say what has ended a server, and end the process.
+    """Log the error that ended a server, and end the process.
 
     Raises:
         SystemExit: always.

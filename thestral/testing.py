@@ -1,4 +1,4 @@
-"""For tests of applications: a real server in a thread."""
+"""Serves an application in a thread, for tests of applications."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from thestral.config import Config
 from thestral.net.sockets import url
 from thestral.process.server import Server
 
-PATIENCE = 60.0  # seconds for start-up, and for the end
+PATIENCE = 60.0  # seconds for the server to start, and again to stop
 
 
 @contextlib.contextmanager
 def run(app: str | Any, **options: Any) -> Generator[str]:
-    """Serve an application from a thread; gives its URL. It is drained and stopped at the end.
+    """Serve an application in a thread; yields its URL. At the end the server drains and stops.
 
         with thestral.testing.run(app) as base_url:
             httpx.get(base_url)
 
     Args:
         app: an ASGI application, or "module:attribute".
-        options: fields of Config; the port is a free one by default.
+        options: fields of Config. By default the port is a free one, requests are not logged, and
+            the log level is "warning".
 
     Raises:
-        ThestralError: it could not start.
-        TimeoutError: it did not start or stop within a minute.
+        ThestralError: the server could not start.
+        TimeoutError: the server did not start or stop within a minute.
     """
     settings: dict[str, Any] = {"port": 0, "access_log": False, "log_level": "warning"}
     server = Server(Config(app, **(settings | options)), install_signal_handlers=False)

@@ -1,4 +1,4 @@
-"""The shapes of ASGI that thestral handles; messages and scopes are plain dictionaries."""
+"""Types of ASGI, for annotations. Messages and scopes are plain dictionaries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class ASGIApplication(Protocol):
-    """An ASGI 3 application: any callable of this shape."""
+    """An ASGI 3 application: any callable with this signature."""
 
     def __call__(self, scope: Any, receive: Any, send: Any, /) -> Awaitable[None]: ...

@@ -15,32 +15,33 @@ from thestral.config import Config
 from thestral.logging.loggers import access_logger, error_logger
 from thestral.net import tls
 from thestral.net.sockets import duplicate
-from thestral.process.leaving import left_in_time
+from thestral.process.leaving import exit_in_time
 from thestral.process.server import Server
 
-BEAT = 1.0  # seconds between signs of life for the arbiter
+BEAT = 1.0  # seconds between two calls of notify(), which tells the arbiter that the loop runs
 
 
 class ThestralWorker(Worker):  # type: ignore[misc]
     """Serves gunicorn's application on gunicorn's sockets.
 
-    gunicorn's keepalive, graceful_timeout, max_requests, logs and TLS files hold; options without a
-    counterpart stand in CONFIG_KWARGS of a subclass.
+    gunicorn's settings apply for keepalive, graceful_timeout, max_requests, logs and TLS files. Set
+    thestral's other options in CONFIG_KWARGS of a subclass.
     """
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {}
-    # The arbiter's, which the workers have from it: what pipes held, and what was said already.
+    # Filled in the arbiter, and inherited by the workers that it forks: what was read from pipes,
+    # which can be read only once, and the warnings that have been logged.
     _read_once: ClassVar[dict[str, bytes]] = {}
     _warned: ClassVar[set[str]] = set()
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        with contextlib.suppress(Exception):  # the worker will meet it, too, and say it
+        with contextlib.suppress(Exception):  # the worker meets the same error, and reports it
             self.look_at_certificates()
 
     def look_at_certificates(self) -> None:
-        """Do in the arbiter, before it forks, what can be done once for all workers: read pipes,
-        and warn of certificates that expire.
+        """Do once for all workers, in the arbiter before it forks: read TLS files that
+        are pipes, and warn of certificates that expire.
         """
         certificates = tls.load(self.make_config(""), quiet=True)
         if certificates is None:
@@ -52,8 +53,8 @@ class ThestralWorker(Worker):  # type: ignore[misc]
                 error_logger.warning("%s", text)
 
     def init_signals(self) -> None:
-        """The Server takes SIGINT, SIGTERM and SIGQUIT when it runs; what else gunicorn sends is
-        its own.
+        """Install gunicorn's handlers of SIGUSR1 and SIGABRT, and reset other signals: the Server
+        handles SIGINT, SIGTERM and SIGQUIT once it runs.
         """
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -62,21 +63,23 @@ class ThestralWorker(Worker):  # type: ignore[misc]
         signal.siginterrupt(signal.SIGUSR1, False)
 
     def init_process(self) -> None:
-        """Log where gunicorn does, before the application is loaded, which may change it."""
+        """Have thestral log where gunicorn does, before gunicorn loads the application, which may
+        change that.
+        """
         take_over(error_logger, self.log.error_log)
         take_over(access_logger, self.log.access_log)
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Read the options, too: gunicorn ends if that fails before the worker has booted, and
-        would start the worker for ever if it failed later.
+        """Load the application and check the options. If that fails before the worker has booted,
+        gunicorn ends; if it failed later, gunicorn would restart the worker for ever.
         """
         super().load_wsgi()
         self.server_config = self.make_config(self.wsgi)
 
     def run(self) -> None:
         server = GunicornServer(self.server_config, self)
-        with left_in_time(server):
+        with exit_in_time(server):
             server.run([duplicate(listener.sock) for listener in self.sockets])
         self.alive = False
 
@@ -111,7 +114,7 @@ class ThestralWorker(Worker):  # type: ignore[misc]
 
 
 def take_over(logger: logging.Logger, gunicorns: logging.Logger) -> None:
-    """Give a logger the handlers of gunicorn's, which reopens their files at SIGUSR1."""
+    """Have a logger use the handlers of gunicorn's logger, which reopens their files at SIGUSR1."""
     logger.handlers = list(gunicorns.handlers)
     logger.propagate = gunicorns.propagate
     logger.setLevel(gunicorns.level)
@@ -119,16 +122,16 @@ def take_over(logger: logging.Logger, gunicorns: logging.Logger) -> None:
 
 
 def logs_requests(settings: Any) -> bool:
-    """Whether gunicorn's own workers would, by the rule of its Logger.access()."""
+    """Whether gunicorn's own workers would log requests, by the rule of its Logger.access()."""
     configured = settings.logconfig or settings.logconfig_dict or settings.logconfig_json
     to_syslog = settings.syslog and not settings.disable_redirect_access_to_syslog
     return bool(settings.accesslog or configured or to_syslog)
 
 
 class GunicornServer(Server):
-    """A Server that shows gunicorn's arbiter that its loop runs, and stops when that is gone."""
+    """A Server that notifies gunicorn's arbiter while its loop runs, and stops if that is gone."""
 
-    has_manager = False  # it is the arbiter who talks to systemd
+    has_manager = False  # the arbiter talks to systemd
 
     def __init__(self, config: Config, worker: ThestralWorker) -> None:
         super().__init__(config)
@@ -138,7 +141,9 @@ class GunicornServer(Server):
         self._beat()
 
     def load_certificates(self) -> tls.Certificates | None:
-        """The arbiter has said what there was to say, but knows nothing of renewals."""
+        """Load the certificates without warnings, which the arbiter has logged; log warnings about
+        renewed ones, of which the arbiter does not know.
+        """
         certificates = tls.load(self.config, quiet=True)
         if certificates is not None:
             certificates.quiet = False

@@ -308,7 +308,7 @@ def test_commands_of_others_are_told_what_to_type(files, typed, right):
     ],
 )
 def test_file_in_place_of_a_module_is_told_what_to_type(files, typed, right):
-    said = f"'{typed}' is the name of a file. "
+    said = f"'{typed}' is a path, not a module. "
     assert refused(typed) == f"{said}Type: thestral {right}"
     assert refused("check", typed, "--port", "80") == (
         f"{said}Type: thestral check {right.split()[0]} --port 80{right[len(right.split()[0]) :]}"
@@ -400,7 +400,7 @@ def test_bad_option(folder, arguments, said):
         ),
         ("mian.py:app", 'Could not import module "mian.py". Name it without ".py"'),
         (":app", '":app" is not of the form "module:attribute"'),
-        ("json:__name__", "'json' is not callable, so it is no ASGI application"),
+        ("json:__name__", "'json' is not callable, so it is not an ASGI application"),
         ("json", 'Module "json" has none of app, application, create_app'),
     ],
 )

@@ -39,7 +39,7 @@ def test_one_process_with_nothing_to_read(start):
     command = start()
     url = command.url()
     command.signal(signal.SIGHUP)
-    command.saw("Nothing to reload: without workers only certificates can be")
+    command.saw("Nothing to reload: without workers, SIGHUP only reloads certificates")
     assert ask(url) == command.process.pid
     command.stop()
 
@@ -79,7 +79,7 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     (folder / "server.pem").write_text("nothing of the kind\n")
     command.signal(signal.SIGHUP)
     if arguments:
-        command.saw("Rolling restart given up: the old workers go on")
+        command.saw("Rolling restart abandoned: the old workers keep serving")
     else:
         command.saw("TLS certificates not reloaded, the old ones stay in use")
     assert command.stderr.count("'server.pem' contains no certificate in PEM format") == 1

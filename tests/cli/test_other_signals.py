@@ -149,11 +149,11 @@ def test_usr1_where_a_file_cannot_be_opened_leaves_the_old_one(start, folder):
 
 
 @MODELS
-def test_usr2_is_bound_to_nothing(start, arguments):
+def test_usr2_has_no_effect(start, arguments):
     command = start(*arguments)
     for number, pid in enumerate(serving(command, arguments)[1]):
         os.kill(pid, signal.SIGUSR2)
-        command.saw("INFO:     Received SIGUSR2: nothing is bound to it\n", times=number + 1)
+        command.saw("INFO:     Received SIGUSR2: this signal has no effect\n", times=number + 1)
     command.stop()
 
 
@@ -305,4 +305,4 @@ print("behind")
     with Program(cwd=folder) as program:
         assert program.wait() == 0
     assert program.stdout.endswith("behind\n")
-    assert "Received SIGUSR2: nothing is bound to it" in program.stderr
+    assert "Received SIGUSR2: this signal has no effect" in program.stderr

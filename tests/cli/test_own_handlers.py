@@ -81,4 +81,4 @@ def test_that_exits_is_not_held_up_by_a_thread(tmp_path):
         command.url()
         command.signal(signal.SIGTERM)
         assert command.wait() == 7
-    assert "Leaving tasks or threads of the application behind" in command.stderr
+    assert "Tasks or threads of the application have not ended" in command.stderr

@@ -99,5 +99,5 @@ def test_directory_that_is_gone_is_told(releases):
         workers(command, 2)
         current.unlink()
         command.signal(signal.SIGHUP)
-        command.saw("The working directory cannot be entered: [Errno 2]")
+        command.saw("Cannot change to the working directory: [Errno 2]")
         command.stop()

@@ -14,7 +14,7 @@ from support import wait_until
 from thestral.config import Config
 from thestral.process.reloader import Reloader
 
-NOTICE = "Looking for changed files every 0.25 s; with the package watchfiles it takes less: pip"
+NOTICE = "Looking for changed files every 0.25 s; the watchfiles package needs less processor time"
 
 
 def version(number):
@@ -104,7 +104,7 @@ def test_killed_worker_is_started_again_without_a_change(start, path):
         command.saw(path)
     asking.join(0 if path == "/block" else None)
     os.kill(old, signal.SIGKILL)
-    command.saw("Worker 1 ended (killed by SIGKILL). Waiting for a change, or starting it again")
+    command.saw("Worker 1 ended (killed by SIGKILL). Waiting for a change, or restarting it after")
     new = workers(command, 2)[1]
     assert ask(url) == new
     asking.join()
@@ -244,7 +244,7 @@ def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
     assert ask(url) == new
     asking.join()
     assert asking.pid is None
-    command.saw("Killing worker 1, which does not stop")
+    command.saw("Killing worker 1, which did not stop in time")
     assert not Path(f"/proc/{old}").exists()
     assert "Waiting for a change" not in command.stderr
     command.stop()

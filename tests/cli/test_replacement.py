@@ -105,7 +105,7 @@ def test_rolling_restart_with_broken_code_is_given_up(start, folder):
     old = workers(command, 2)
     (folder / "main.py").write_text("raise ZeroDivisionError('broken')\n")
     command.signal(signal.SIGHUP)
-    command.saw("Rolling restart given up: the old workers go on")
+    command.saw("Rolling restart abandoned: the old workers keep serving")
     assert command.stderr.count("ZeroDivisionError: broken") == 1
     assert ask(url) in old
     # The same once more: the pause after a failure is not for who asks for new workers.
@@ -187,11 +187,11 @@ def test_successor_that_cannot_start_beside_the_old_one(start, folder, held, whe
         assert {ask(url) for _ in range(5)} == {old}
     new = workers(command, 2)[1]
     assert ask(url) == new
-    assert command.stderr.count("could not start beside the one that it replaces") == 1
+    assert command.stderr.count("could not start while its predecessor runs") == 1
     assert command.stdout.index(f"lifespan.shutdown {old}") < command.stdout.index(
         f"lifespan.startup {new}"
     )
-    assert "given up" not in command.stderr
+    assert "Rolling restart abandoned" not in command.stderr
     command.stop()
 
 

@@ -74,7 +74,7 @@ def test_time_out_of_a_successor(start, folder):
     (folder / "main.py").write_text(HANG)
     command.signal(signal.SIGHUP)
     command.saw("was not ready within 6 s: killing it")
-    command.saw("Rolling restart given up: the old workers go on")
+    command.saw("Rolling restart abandoned: the old workers keep serving")
     assert ask(url) in old
     command.stop()
 
@@ -109,7 +109,7 @@ def test_limit_of_memory_below_what_a_worker_needs(start):
     (first,) = workers(command, 1)
     command.saw(f"lifespan.shutdown {first}")  # of its age, after more than one look at its size
     command.stop()
-    assert command.stderr.count("bytes at its start, and --limit-max-rss is 1000000: such") == 1
+    assert command.stderr.count("bytes at its start, and --limit-max-rss is 1000000: workers") == 1
     assert "replacing it" not in command.stderr
 
 

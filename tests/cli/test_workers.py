@@ -248,5 +248,5 @@ def test_thread_that_does_not_end_is_left_behind(start):
     command.signal(signal.SIGTERM)
     assert command.wait() == 0
     asking.join()
-    assert "Leaving tasks or threads of the application behind" in command.stderr
+    assert "Tasks or threads of the application have not ended" in command.stderr
     assert "Killing worker" not in command.stderr

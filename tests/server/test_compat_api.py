@@ -62,7 +62,7 @@ def test_asgi2_application(serve):
 
 
 def test_wsgi_without_the_word_is_refused_with_it():
-    with pytest.raises(ImportFailedError, match="say --interface wsgi"):
+    with pytest.raises(ImportFailedError, match="add --interface wsgi"):
         load(wsgi)
 
 

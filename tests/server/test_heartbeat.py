@@ -14,7 +14,7 @@ from thestral.process.heartbeat import Heartbeat, beat_interval
 
 def beat_once(heartbeat):
     """The whole life of a process."""
-    heartbeat.let_go()
+    heartbeat.close_descriptor()
     heartbeat.beat()
 
 
@@ -25,7 +25,7 @@ def test_one_process_writes_and_another_reads():
         before = time.monotonic_ns()
         process = context.Process(target=beat_once, args=(heartbeat,))
         process.start()
-        heartbeat.let_go()
+        heartbeat.close_descriptor()
         process.join(PATIENCE)
         assert process.exitcode == 0
         process.close()
@@ -48,7 +48,7 @@ def test_descriptors_are_closed():
     before = os.listdir("/dev/fd")
     for _ in range(10):
         heartbeat = Heartbeat()
-        heartbeat.let_go()
+        heartbeat.close_descriptor()
         heartbeat.close()
         Heartbeat().close()
     assert os.listdir("/dev/fd") == before

@@ -175,7 +175,7 @@ def test_module_without_a_usual_name_says_which_were_tried(folder):
     write(folder, "unusual", APP.replace("app(", "api("))
     text = reason("unusual")
     assert text == (
-        'Module "unusual" has none of app, application, create_app; say "unusual:attribute".'
+        'Module "unusual" has none of app, application, create_app; name it: "unusual:attribute".'
     )
 
 

@@ -316,7 +316,7 @@ def test_a_lifespan_that_swallows_its_cancellation_is_left_behind(monkeypatch, a
         assert asyncio.run(life()) == ("served" if answer == "shutdown.complete" else "failed")
     assert release == [True]
     assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == [
-        "The application's lifespan does not end although it is cancelled"
+        "The application's lifespan has not ended although cancelled"
     ]
 
 

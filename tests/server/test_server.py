@@ -512,4 +512,4 @@ def test_lifespan_that_hangs_in_its_shutdown_is_cancelled(run, monkeypatch, capl
 
     run(main())
     assert cancelled
-    assert "Application shutdown not complete after 0.1 s: cancelled" in caplog.messages
+    assert "Application shutdown not complete after 0.1 s: cancelling" in caplog.messages

@@ -101,7 +101,7 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
             command.signal(signal.SIGHUP)
             assert manager.next().startswith("RELOADING=1")
             assert manager.next() == f"READY=1\nMAINPID={pid}"
-            command.saw("Rolling restart given up")
+            command.saw("Rolling restart abandoned")
         command.signal(signal.SIGTERM)
         assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
         assert command.wait() == 0

@@ -1,17 +1,18 @@
 """Whether a worker is alive, seen from outside: what the kernel says of its threads, and whether
-its event loop turns. The worker itself need not run a line of code for it.
+its event loop is running. The worker itself need not run any code for it.
 
-A worker that computes is alive, however long it holds the GIL: its processor time grows. One whose
-main thread waits for the network, a file or the clock, also in a lock's time-out, may go on. A
-process is deadlocked if each of its threads waits for one of its own locks without a time-out.
+A worker that computes is alive, however long it holds the GIL: its processor time grows. A worker
+whose main thread waits for the network, a file or the clock, or for a lock with a time-out, may
+continue. A process is deadlocked if all its threads wait for its locks without a time-out: no
+thread is left to release one.
 
 Most applications also have threads that sleep or poll for ever, for monitoring or schedules. Such a
 thread could release the lock that the event loop waits for, but then it would be working for the
-loop, and would have begun to after the loop stopped turning. If it slept and polled before that, it
-is taken to go about its own business. That is good evidence, not proof, so it must last longer.
+loop, and would have begun to do so after the loop had stopped. A thread that slept and polled
+before that is taken to be unrelated. That is good evidence and not proof, so it must last longer.
 
-A C extension may wait while it holds the GIL. It shows by another thread that wants the GIL and
-does not get it, although nobody uses the processor.
+A C extension may wait while it holds the GIL. The sign of that is a thread that wants the GIL and
+does not get it although no thread uses the processor.
 """
 
 from __future__ import annotations
@@ -28,40 +29,41 @@ from typing import NamedTuple
 
 from thestral.process.heartbeat import Heartbeat
 
-# Arguments of futex(2), counted with the call's number in front, and bits of the operation.
+# Positions of futex(2)'s arguments, with the call's number at 0, and the bits of its operation.
 OPERATION, TIMEOUT = 2, 4
 PRIVATE, REALTIME = 128, 256
 COMMANDS = 127
-WAIT_BITSET = 9  # of the commands the one whose time-out is a point in time
+WAIT_BITSET = 9  # the command whose time-out is a point in time and not a duration
 TIME = struct.Struct("@ll")  # seconds, and a fraction
-# What the fraction of a time-out counts, in seconds; in milliseconds the argument is the time-out.
+# Unit of a time-out's fraction, in seconds; MILLISECONDS: the argument itself is the time-out.
 MILLISECONDS, MICRO, NANO = 0.0, 1e-6, 1e-9
-# A longer wait for descriptors is a wait for what comes there.
+# A poll with a longer time-out waits for its descriptors, and not for the clock.
 LONGEST_POLL = 5.0  # seconds
-# A thread that waits for the GIL looks after so many seconds whether it should ask for it
-# (sys.getswitchinterval()). That is no time-out that could change anything.
-GIL_INTERVAL = 0.006
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-# Shares of one processor that are no progress: of a process, and of each thread that wakes 200
-# times a second to ask for the GIL (0.1 % measured).
+# A thread that waits for the GIL wakes after this time at most to request it
+# (sys.getswitchinterval(), 5 ms, and a margin). Such a time-out does not end the wait.
+GIL_INTERVAL = 0.006  # seconds
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # per second of processor time
+# Up to these shares of one processor are no progress: for the process, and in addition for each
+# thread that wakes 200 times a second to request the GIL (0.1 % measured).
 LEAST_SHARE = 0.05
 GIL_SHARE = 0.005
-LARGEST_FILE = 1 << 16  # bytes of a file in /proc
-# Longest time between two looks that counts, in seconds: a supervisor that has not looked for
-# longer was stopped or suspended itself, probably with its workers.
-LONGEST_STEP = 2.0
-# A loop that has not turned for so many seconds does not turn now.
-LATE = 3.0
+LARGEST_FILE = 1 << 16  # bytes to read of a file in /proc
+# Longest time between two checks that counts. After a longer one the supervisor itself has been
+# stopped or suspended, probably with its workers.
+LONGEST_STEP = 2.0  # seconds
+# Time without a turn after which the event loop counts as blocked.
+LATE = 3.0  # seconds
 
 
 class Calls(NamedTuple):
-    """Numbers of system calls.
+    """Numbers of the system calls in which threads wait.
 
     Attributes:
-        futex: by which every lock waits.
-        sleeps: that wait for the clock alone.
+        futex: futex(2), in which every lock waits.
+        sleeps: calls that wait for the clock only.
         signal: pause(2), which only a signal ends.
-        polls: that wait for descriptors: position of the time-out, and what its fraction counts.
+        polls: calls that wait for descriptors, each with the position of its time-out and the unit
+            of the time-out's fraction.
     """
 
     futex: int
@@ -97,21 +99,21 @@ CALLS = {
 class Wait(enum.Enum):
     """What a thread waits for."""
 
-    NOTHING = enum.auto()  # it runs, or would if it had a processor
-    LOCK = enum.auto()  # of its process, without a time-out; or a signal
-    GIL = enum.auto()  # a lock, for the moment that one waits for the GIL
-    CLOCK = enum.auto()  # or a lock with a time-out, or descriptors for a short time
-    OTHERS = enum.auto()  # what may come from outside: network, files, other processes
+    NOTHING = enum.auto()  # it runs, or is ready to run
+    LOCK = enum.auto()  # a lock of its process, without a time-out; or a signal
+    GIL = enum.auto()  # a lock, with the short time-out of a wait for the GIL
+    CLOCK = enum.auto()  # the clock, a lock with a time-out, or descriptors for a short time
+    OTHERS = enum.auto()  # events from outside: the network, files, other processes
 
 
 @dataclass
 class Symptom:
-    """Something that may be wrong with a process.
+    """A sign that a process is stuck.
 
     Attributes:
-        text: for the log.
-        patience: how many times longer than in a proven deadlock it must last to count.
-        seconds: for which it has been seen without a break.
+        text: description for the log.
+        patience: how many times as long as a proven deadlock it must last to count.
+        seconds: how long it has been seen without a break.
     """
 
     text: str
@@ -120,31 +122,31 @@ class Symptom:
     _seen: bool = False
 
     def note(self, seen: bool, step: float) -> None:
-        """Note a look, so many seconds after the last."""
+        """Note whether a check has seen it, `step` seconds after the last check."""
         self.seconds = self.seconds + step if seen and self._seen else 0.0
         self._seen = seen
 
 
 @dataclass
 class Watch:
-    """What was seen of a process.
+    """Checks a process, and remembers what earlier checks have seen.
 
     Attributes:
         pid: the process.
-        heartbeat: of its event loop, which runs in its main thread.
-        silent: seconds for which the loop has not turned; 0.0 before it has turned at all.
+        heartbeat: the heartbeat of the event loop in its main thread.
+        silent: seconds for which the loop has not turned; 0.0 before its first turn.
     """
 
     pid: int
     heartbeat: Heartbeat
     silent: float = 0.0
     _beat: int = 0
-    _looked: float = 0.0
-    _spent: float = 0.0
-    _switches: int = 0  # of the main thread, between waiting and running
-    _habits: dict[int, Wait | None] = field(default_factory=dict)
-    _quick: set[int] = field(default_factory=set)
-    _asking: set[int] = field(default_factory=set)
+    _looked: float = 0.0  # time of the last check
+    _spent: float = 0.0  # processor time at the last check
+    _switches: int = 0  # how often the main thread had begun to wait at the last check
+    _habits: dict[int, Wait | None] = field(default_factory=dict)  # how each thread usually waits
+    _brief: set[int] = field(default_factory=set)  # threads with short waits while the loop turned
+    _want_gil: set[int] = field(default_factory=set)
     _stopped: Symptom = field(default_factory=lambda: Symptom("a signal has stopped it", 1))
     _deadlock: Symptom = field(
         default_factory=lambda: Symptom("every thread waits for a lock", 1),
@@ -160,11 +162,11 @@ class Watch:
 
     @property
     def turns(self) -> bool:
-        """Whether the loop turns, or has not begun to."""
+        """Whether the loop is turning, or has not started yet."""
         return self.silent < LATE
 
     def stuck(self, patience: float) -> Symptom | None:
-        """Why nothing can happen in the process any more; None if something can.
+        """The reason why the process is stuck; None if it is not.
 
         Args:
             patience: seconds that a proven deadlock must have lasted.
@@ -175,7 +177,7 @@ class Watch:
         return None
 
     def look(self, now: float) -> None:
-        """Look again.
+        """Check the process.
 
         Args:
             now: time.monotonic().
@@ -184,47 +186,47 @@ class Watch:
         step = elapsed if elapsed <= LONGEST_STEP else 0.0
         beat = self.heartbeat.last()
         turned = beat != self._beat
-        stands = bool(beat) and not turned
-        self.silent = self.silent + step if stands else 0.0
+        blocked = bool(beat) and not turned
+        self.silent = self.silent + step if blocked else 0.0
         threads = waits(self.pid)
         waiting = sum(wait is Wait.GIL for wait in threads.values())
         spent = processor_time(self.pid)
         idle = spent - self._spent < elapsed * (LEAST_SHARE + waiting * GIL_SHARE)
         switches = voluntary_switches(self.pid)
-        rests = stands and switches == self._switches >= 0
-        self._note_habits(threads, stands)
-        self._note_asking(threads, stands)
+        same_wait = blocked and switches == self._switches >= 0  # of the main thread
+        self._note_habits(threads, blocked)
+        self._note_gil_waiters(threads, blocked)
         self._looked, self._beat, self._spent, self._switches = now, beat, spent, switches
         stopped = is_stopped(self.pid)
-        may_tell = idle and bool(threads) and not (stopped or turned)
+        conclusive = idle and bool(threads) and not (stopped or turned)
         self._stopped.note(idle and stopped, step)
-        self._deadlock.note(may_tell and self._is_deadlocked(threads), step)
-        self._loop.note(may_tell and rests and self._is_beyond_help(threads), step)
-        self._gil.note(may_tell and self._is_gil_kept(threads, rests), step)
+        self._deadlock.note(conclusive and self._is_deadlocked(threads), step)
+        self._loop.note(conclusive and same_wait and self._is_loop_stuck(threads), step)
+        self._gil.note(conclusive and self._is_gil_held(threads, same_wait), step)
 
-    def _note_habits(self, threads: dict[int, Wait], stands: bool) -> None:
-        """Note how each thread waits while the loop turns. Of one that was there then, but was only
-        met as it ran, the first wait counts that is seen.
+    def _note_habits(self, threads: dict[int, Wait], blocked: bool) -> None:
+        """Note how each thread waits while the loop turns. For a thread that was only seen running
+        then, the first wait seen later counts.
         """
         known = self._habits
-        if stands:
+        if blocked:
             threads = {
                 thread: known[thread] or wait for thread, wait in threads.items() if thread in known
             }
         else:
-            self._quick = seen_or_known(Wait.GIL, threads, self._quick)
+            self._brief = seen_or_known(Wait.GIL, threads, self._brief)
         self._habits = {thread: habit(wait, known.get(thread)) for thread, wait in threads.items()}
 
     def _is_deadlocked(self, threads: dict[int, Wait]) -> bool:
-        """Whether every thread waits for a lock of this process, and none of them for a time
-        only.
+        """Whether the main thread waits for a lock without a time-out, and every other thread does
+        so too or waits for the GIL.
         """
         others = set(threads.values()) <= {Wait.LOCK, Wait.GIL}
         return others and threads.get(self.pid) is Wait.LOCK
 
-    def _is_beyond_help(self, threads: dict[int, Wait]) -> bool:
-        """Whether the main thread waits for a lock, and every other does so, too, or goes on to
-        sleep and poll; it may be met between two waits.
+    def _is_loop_stuck(self, threads: dict[int, Wait]) -> bool:
+        """Whether the main thread waits for a lock, and every other thread waits for a lock too, or
+        sleeps and polls as it did before. A thread may be seen running between two such waits.
         """
         if threads.get(self.pid) is not Wait.LOCK:
             return False
@@ -232,23 +234,30 @@ class Watch:
         idle = all(self._habits.get(thread) is Wait.CLOCK for thread in others)
         return idle and Wait.OTHERS not in others.values()
 
-    def _note_asking(self, threads: dict[int, Wait], stands: bool) -> None:
-        """Note which threads want the GIL while the loop does not turn. One that waits as briefly
-        for something else did so before; one that gets the GIL will wait for something else.
+    def _note_gil_waiters(self, threads: dict[int, Wait], blocked: bool) -> None:
+        """Note which threads want the GIL while the loop is blocked. A thread with equally short
+        waits for something else had them before the loop was blocked, and is left out. A thread
+        that gets the GIL goes on to wait for something else.
         """
-        asking = seen_or_known(Wait.GIL, threads, self._asking) - self._quick
-        self._asking = asking if stands else set()
+        waiters = seen_or_known(Wait.GIL, threads, self._want_gil) - self._brief
+        self._want_gil = waiters if blocked else set()
 
-    def _is_gil_kept(self, threads: dict[int, Wait], rests: bool) -> bool:
-        """Whether a thread wants the GIL, and none runs that could hold it."""
+    def _is_gil_held(self, threads: dict[int, Wait], same_wait: bool) -> bool:
+        """Whether a thread wants the GIL, and no running thread could hold it."""
         running = {thread for thread, wait in threads.items() if wait is Wait.NOTHING}
-        at_rest = rests or self.pid in self._asking
-        return bool(self._asking) and running <= self._asking and at_rest
+        main_waits = same_wait or self.pid in self._want_gil
+        return bool(self._want_gil) and running <= self._want_gil and main_waits
 
 
 def habit(wait: Wait, before: Wait | None) -> Wait | None:
-    """How a thread usually waits that is met so; None if that is not known yet. One that sleeps and
-    polls also does what it wakes up for.
+    """How a thread usually waits; None if that is not known yet.
+
+    A thread that sleeps and polls is also seen at the work for which it wakes up: that does not
+    change its habit.
+
+    Args:
+        wait: how it waits now.
+        before: its habit so far.
     """
     if wait in (Wait.NOTHING, Wait.GIL) or (wait is Wait.OTHERS and before is Wait.CLOCK):
         return before
@@ -256,7 +265,7 @@ def habit(wait: Wait, before: Wait | None) -> Wait | None:
 
 
 def seen_or_known(wait: Wait, threads: dict[int, Wait], known: set[int]) -> set[int]:
-    """Threads that wait so now, and those that did and are met between two such waits."""
+    """Threads that wait so now, or that did before and are running between two such waits."""
     return {
         thread
         for thread, now in threads.items()
@@ -265,19 +274,24 @@ def seen_or_known(wait: Wait, threads: dict[int, Wait], known: set[int]) -> set[
 
 
 def waits(pid: int) -> dict[int, Wait]:
-    """What each thread waits for; empty if that cannot be known."""
+    """What each thread of a process waits for; empty if that cannot be known."""
     found = {}
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 found[int(thread)] = wait_of(pid, read(f"/proc/{pid}/task/{thread}/syscall"))
     except (OSError, IndexError, ValueError, struct.error):
-        return {}  # the process is gone, or we may not look
+        return {}  # the process is gone, or must not be inspected
     return found
 
 
 def wait_of(pid: int, call: str) -> Wait:
-    """What a thread waits for that makes a system call, as proc(5) has it: number, arguments."""
+    """What a thread waits for.
+
+    Args:
+        pid: its process, from whose memory time-outs are read.
+        call: the thread's /proc/PID/task/TID/syscall (proc(5)): number and arguments, or "running".
+    """
     words = call.split()
     if words[0] in ("running", "-1"):
         return Wait.NOTHING
@@ -288,7 +302,7 @@ def wait_of(pid: int, call: str) -> Wait:
     if number == CALLS.futex:
         operation, timeout = arguments[OPERATION], arguments[TIMEOUT]
         if not operation & PRIVATE:
-            return Wait.OTHERS  # another process may give the lock
+            return Wait.OTHERS  # another process may release the lock
         if not timeout:
             return Wait.LOCK
         left = time_at(pid, timeout, NANO)
@@ -307,15 +321,21 @@ def wait_of(pid: int, call: str) -> Wait:
 
 
 def poll_time(pid: int, argument: int, fraction: float) -> float:
-    """Seconds that a wait for descriptors may take."""
+    """Time-out of a wait for descriptors, in seconds.
+
+    Args:
+        pid: the process.
+        argument: the time-out in milliseconds, or its address.
+        fraction: unit of the time-out's fraction, in seconds; or MILLISECONDS.
+    """
     if fraction == MILLISECONDS:
-        milliseconds = argument & 0xFFFFFFFF  # an int, which is negative for "without end"
+        milliseconds = argument & 0xFFFFFFFF  # a C int; negative means without a time-out
         return milliseconds / 1000 if milliseconds < 0x80000000 else float("inf")
     return time_at(pid, argument, fraction) if argument else float("inf")
 
 
 def time_at(pid: int, address: int, fraction: float) -> float:
-    """Seconds in a timespec or timeval of a process's memory."""
+    """Seconds of a timespec or timeval at an address of a process's memory."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
         whole, part = TIME.unpack(memory.read(TIME.size))
@@ -323,17 +343,17 @@ def time_at(pid: int, address: int, fraction: float) -> float:
 
 
 def read(path: str) -> str:
-    """A file of /proc, which is read whole or not at all.
+    """Content of a file in /proc, read with one system call so that it is consistent.
 
     Raises:
-        OSError: its process is gone, or we may not look.
+        OSError: the process is gone, or this one has no permission to inspect it.
     """
     with open(path, "rb", buffering=0) as file:
         return file.read(LARGEST_FILE).decode("ascii", "replace")
 
 
 def stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third on; empty if there is none."""
+    """Fields of /proc/PID/stat from the third on; empty if it cannot be read."""
     try:
         return read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except OSError:
@@ -341,7 +361,7 @@ def stat(pid: int) -> list[str]:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds, user and system."""
+    """Processor time that a process has used, user and system, in seconds."""
     fields = stat(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
 
@@ -357,12 +377,12 @@ def voluntary_switches(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether it was stopped, by SIGSTOP or a terminal."""
+    """Whether a process is stopped, by SIGSTOP or a terminal."""
     return stat(pid)[:1] == ["T"]
 
 
 def resident_size(pid: int) -> int | None:
-    """Bytes of memory that it holds; None where that cannot be seen."""
+    """Resident memory of a process in bytes; None where that cannot be known."""
     try:
         pages = int(read(f"/proc/{pid}/statm").split()[1])
     except (OSError, IndexError):

@@ -9,23 +9,23 @@ import tempfile
 import time
 from typing import Any
 
-# How often the loop writes, in seconds, or four times within the shortest block that counts.
-SLOWEST_BEAT = 1.0
-BEATS_PER_BLOCK = 4
+SLOWEST_BEAT = 1.0  # longest time between two beats, in seconds
+BEATS_PER_BLOCK = 4  # fewest beats within --timeout-worker-blocked
 TURNED = struct.Struct("@q")  # nanoseconds of CLOCK_MONOTONIC
 
 
 class Heartbeat:
-    """Eight bytes that one process writes and another reads: no lock, no system call, and nothing
-    to wait for if either of them is stuck.
+    """Eight bytes of shared memory that one process writes and another reads: without a lock or a
+    system call, so that neither waits if the other is stuck.
 
-    It can be sent to a process that starts, by fork or by spawn; let_go() follows there and here.
+    A heartbeat can be sent to a new process by fork or by spawn. Both processes then call
+    close_descriptor().
 
     Args:
-        descriptor: of the memory [default: new memory].
+        descriptor: descriptor of the memory; -1 for new memory.
 
     Raises:
-        OSError: no descriptor or memory is left.
+        OSError: no descriptor or no memory is left.
     """
 
     def __init__(self, descriptor: int = -1) -> None:
@@ -33,7 +33,7 @@ class Heartbeat:
         try:
             self._memory = mmap.mmap(self._descriptor, TURNED.size)
         except BaseException:
-            self.let_go()
+            self.close_descriptor()
             raise
 
     def beat(self) -> None:
@@ -44,29 +44,29 @@ class Heartbeat:
         turned: int = TURNED.unpack_from(self._memory)[0]
         return turned
 
-    def let_go(self) -> None:
-        """Close the descriptor, which only a process that starts needs."""
+    def close_descriptor(self) -> None:
+        """Close the descriptor, which is only needed to start a process."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def close(self) -> None:
-        self.let_go()
+        self.close_descriptor()
         self._memory.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd  # only a supervisor sends
+        from multiprocessing.reduction import DupFd  # only a supervisor needs it
 
         return receive, (DupFd(self._descriptor),)
 
 
 def receive(sent: Any) -> Heartbeat:
-    """What __reduce__ has sent, in the process that was started."""
+    """Rebuild, in a new process, the heartbeat that __reduce__ has sent."""
     return Heartbeat(sent.detach())
 
 
 def new_memory(size: int) -> int:
-    """Descriptor of memory without a name, filled with zeros."""
+    """Descriptor of anonymous memory, filled with zeros."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("thestral")
     else:
@@ -80,6 +80,6 @@ def beat_interval(blocked: float | None) -> float:
     """Seconds between two beats.
 
     Args:
-        blocked: for how many seconds a loop may not turn; None if nobody asks.
+        blocked: seconds after which a loop counts as blocked; None if there is no limit.
     """
     return min(SLOWEST_BEAT, (blocked or SLOWEST_BEAT * BEATS_PER_BLOCK) / BEATS_PER_BLOCK)

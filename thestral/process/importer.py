@@ -1,4 +1,4 @@
-"""From "module:attribute" to an ASGI 3 application, with messages that help."""
+"""Imports "module:attribute" as an ASGI 3 application, with errors that say how to correct it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from thestral.types import ASGIApplication
 if TYPE_CHECKING:
     from thestral.config import Config
 
-# Tried in turn when only a module is named.
+# Attributes to try in turn if only a module is named.
 USUAL_NAMES = ("app", "application", "create_app")
-NAMES_SHOWN = 8
+NAMES_SHOWN = 8  # attributes of a module that an error lists at most
 
 
 def load(
     app: str | Any, app_dir: str = "", factory: bool = False, interface: str = "auto"
 ) -> ASGIApplication:
-    """Import the application and make it ASGI 3.
+    """Import an application and adapt it to ASGI 3.
 
     Args:
         app: "module:attribute" (attributes may be dotted), "module", or the object itself.
-        app_dir: put in front of sys.path; "" is the current directory.
-        factory: call the object to get the application.
-        interface: "asgi3", "asgi2" or "wsgi"; "auto" tells the first two apart.
+        app_dir: directory to put in front of sys.path; "" is the current directory.
+        factory: whether to call the object to get the application.
+        interface: "asgi3", "asgi2" or "wsgi"; "auto" detects the first two.
 
     Raises:
-        ImportFailedError: with the cause for the user, over several lines if it is in their code.
+        ImportFailedError: the application cannot be imported; the message is for the user, and has
+            a traceback if the fault is in the application's code.
     """
     if isinstance(app, str):
         sys.path.insert(0, os.path.abspath(app_dir or os.curdir))
@@ -49,10 +50,10 @@ def load(
 
 
 def load_application(config: Config) -> ASGIApplication:
-    """The application that the options name.
+    """Import the application that the options name.
 
     Raises:
-        ImportFailedError: as load().
+        ImportFailedError: as in load().
     """
     return load(config.app, config.app_dir, config.factory, config.interface)
 
@@ -69,11 +70,12 @@ def import_module(name: str) -> ModuleType:
 
 
 def file_of(name: str, app_dir: str = "") -> str | None:
-    """Path of the Python file, or package, that is named where a module should be; None if none is.
+    """Path of the Python file, or of a package's __init__.py, that a user has given instead of a
+    module; None if `name` is not the path of one.
 
     Args:
         name: "main.py", "src/main.py", "src/main", "src/package".
-        app_dir: where it is looked for first; then the current directory.
+        app_dir: directory to search first, before the current directory.
     """
     if not name.endswith(".py") and os.sep not in name:
         return None
@@ -86,8 +88,8 @@ def file_of(name: str, app_dir: str = "") -> str | None:
 
 
 def module_of(file: str) -> tuple[str, str]:
-    """Dotted name of a file's module, and the directory that it is imported from: the one that its
-    outermost package stands in.
+    """Dotted name of a file's module, and the directory to import it from, which contains its
+    outermost package.
     """
     folder, name = os.path.split(os.path.abspath(file))
     names = [] if name == "__init__.py" else [name.removesuffix(".py")]
@@ -98,7 +100,7 @@ def module_of(file: str) -> tuple[str, str]:
 
 
 def missing_module(name: str, missing: str) -> str:
-    from pathlib import Path  # not needed where all is well
+    from pathlib import Path  # only errors need it
 
     directory = sys.path[0]
     folder = Path(directory, *missing.split(".")[:-1])
@@ -113,7 +115,7 @@ def missing_module(name: str, missing: str) -> str:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    import difflib  # not needed where all is well
+    import difflib  # only errors need it
 
     nearest = difflib.get_close_matches(name, known, n=1)
     return f' Did you mean "{nearest[0]}"?' if nearest else ""
@@ -149,14 +151,16 @@ def find_usual(module: ModuleType) -> Any:
             return getattr(module, name)
     names = ", ".join(USUAL_NAMES)
     raise ImportFailedError(
-        f'Module "{module.__name__}" has none of {names}; say "{module.__name__}:attribute".'
+        f'Module "{module.__name__}" has none of {names}; name it: "{module.__name__}:attribute".'
     )
 
 
 def call_factory(app: Any, factory: bool) -> Any:
     if not factory:
         if not takes(app, 3) and not takes(app, 1) and takes(app, 0):
-            error_logger.warning("The application is a factory; use --factory to say so.")
+            error_logger.warning(
+                "The application looks like a factory, and is called: use --factory."
+            )
         else:
             return app
     try:
@@ -166,7 +170,9 @@ def call_factory(app: Any, factory: bool) -> Any:
 
 
 def takes(app: Any, count: int) -> bool:
-    """Whether `app` may be called with so many positional arguments; True where nobody can tell."""
+    """Whether `app` can be called with `count` positional arguments. A callable without a signature
+    is taken to be ASGI 3, with three.
+    """
     try:
         signature = inspect.signature(app)
     except (TypeError, ValueError):
@@ -179,12 +185,12 @@ def takes(app: Any, count: int) -> bool:
 
 
 def as_wsgi(app: Any) -> ASGIApplication:
-    """A WSGI application behind a2wsgi, which runs it in threads."""
+    """Wrap a WSGI application in a2wsgi, which runs it in threads."""
     try:
         from a2wsgi import WSGIMiddleware
     except ImportError:
         raise ImportFailedError(
-            "--interface wsgi needs the package a2wsgi: pip install 'thestral[wsgi]'"
+            "--interface wsgi needs the a2wsgi package: pip install 'thestral[wsgi]'"
         ) from None
     return without_lifespan(WSGIMiddleware(app))
 
@@ -192,25 +198,28 @@ def as_wsgi(app: Any) -> ASGIApplication:
 def without_lifespan(app: Any) -> ASGIApplication:
     async def run(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            raise NotImplementedError(f"WSGI knows no scope of type {scope['type']!r}")
+            raise NotImplementedError(f"WSGI does not support scopes of type {scope['type']!r}")
         await app(scope, receive, send)
 
     return run
 
 
 def as_asgi3(app: Any, interface: str = "auto") -> ASGIApplication:
-    """An ASGI 2 application is a callable of the scope alone that gives a callable of receive and
-    send.
+    """Adapt an ASGI 2 application, which takes the scope alone and returns a callable that takes
+    receive and send; return an ASGI 3 application unchanged.
+
+    Raises:
+        ImportFailedError: it is neither.
     """
     if not callable(app):
-        raise ImportFailedError(f"{app!r:.100} is not callable, so it is no ASGI application")
+        raise ImportFailedError(f"{app!r:.100} is not callable, so it is not an ASGI application")
     if interface == "asgi3" or (interface == "auto" and takes(app, 3)):
         return app  # type: ignore[no-any-return]
     if interface == "asgi2" or takes(app, 1):
         return functools.partial(run_asgi2, app)
-    hint = "; is it WSGI? Then say --interface wsgi" if takes(app, 2) else ""
+    hint = "; if it is WSGI, add --interface wsgi" if takes(app, 2) else ""
     raise ImportFailedError(
-        f"{app!r:.100} does not take (scope, receive, send), so it is no ASGI application{hint}"
+        f"{app!r:.100} does not take (scope, receive, send), so it is not an ASGI application{hint}"
     )
 
 
@@ -219,7 +228,9 @@ async def run_asgi2(app: Any, scope: Any, receive: Any, send: Any) -> None:
 
 
 def in_user_code(what: str, exc: BaseException) -> str:
-    """What went wrong, with the frames below the import machinery: those of the user's code."""
+    """A description of a failure, with the part of its traceback that is in the user's code, below
+    the import machinery.
+    """
     shown = exc.with_traceback(first_user_frame(exc.__traceback__))
     return f"{what}:\n" + "".join(traceback.format_exception(shown)).rstrip()
 

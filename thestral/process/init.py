@@ -1,9 +1,9 @@
 """The first process of a container, PID 1.
 
-The kernel hands it every process whose parent has ended, and keeps the exit status of each until
-PID 1 asks for it. A server cannot ask for all: some are of processes that its application has
-started and waits for itself. So the server is a child, and the first process does nothing else than
-to ask, and to pass signals on.
+The kernel makes every orphan a child of PID 1, and keeps its exit status until PID 1 collects it. A
+server cannot collect the status of every child: the application has started some of them, and
+waits for those itself. So the server runs in a child, and PID 1 only collects exit statuses and
+passes signals on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import signal
 
 from thestral.process.signals import known
 
-# What a fault of a process raises in itself. They are not passed on, nor can the last two be.
-FAULTS = known("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
-FAULTS += known("SIGKILL", "SIGSTOP")
-SI_KERNEL = 128  # si_code of a signal that no process has sent: a terminal has
-KILLED = 128  # exit status of a process that a signal has killed, less the signal's number
-# Variables that say which process they are meant for, by its PID.
-ADDRESSED = ("LISTEN_PID", "WATCHDOG_PID")
+# Signals that are not passed on: a process raises them by a fault of its own, or cannot block them.
+NOT_PASSED_ON = known("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
+NOT_PASSED_ON += known("SIGKILL", "SIGSTOP")
+SI_KERNEL = 128  # si_code of a signal from the kernel, such as a terminal's, and not from a process
+KILLED = 128  # plus the signal's number: exit status for a process that a signal has killed
+# Environment variables with the PID of the process that they are meant for.
+PID_VARIABLES = ("LISTEN_PID", "WATCHDOG_PID")
 
 
 def is_first() -> bool:
@@ -28,29 +28,30 @@ def is_first() -> bool:
 
 
 def leave_first_process() -> None:
-    """Return in a child process if this one is the first; that stays behind, and ends with the
-    child's exit status.
+    """If this process is PID 1, fork and return in the child only; PID 1 looks after the child and
+    ends with its exit status.
     """
     if not is_first() or not hasattr(signal, "sigwaitinfo"):
         return
     first = str(os.getpid())
-    taken = {int(number) for number in signal.valid_signals()} - set(FAULTS)
+    taken = {int(number) for number in signal.valid_signals()} - set(NOT_PASSED_ON)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, taken)
     child = os.fork()
     if child:
         os._exit(look_after(child, taken))
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    for name in ADDRESSED:
+    for name in PID_VARIABLES:
         if os.environ.get(name) == first:
             os.environ[name] = str(os.getpid())
 
 
 def look_after(child: int, taken: set[int]) -> int:
-    """Pass signals on to a child, and take the exit status of every process, until the child ends.
+    """Pass signals on to a child, and collect the exit status of every process, until the child
+    ends.
 
     Args:
-        child: its PID.
-        taken: the signals, which are blocked.
+        child: the child's PID.
+        taken: the signals to pass on; the caller has blocked them.
 
     Returns:
         The exit status to end with.
@@ -61,14 +62,16 @@ def look_after(child: int, taken: set[int]) -> int:
             status = reap(child)
             if status is not None:
                 return status
-        # A terminal sends SIGINT and the like to the child, too, but SIGHUP to this process alone.
+        # The terminal sends SIGINT and the like to the child as well, but SIGHUP to PID 1 only.
         elif came.si_code != SI_KERNEL or came.si_signo == signal.SIGHUP:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, came.si_signo)
 
 
 def reap(child: int) -> int | None:
-    """Take the exit status of each process that has ended; returns the child's, if it is one."""
+    """Collect the exit status of each process that has ended; returns the child's if it is among
+    them.
+    """
     found = None
     while True:
         try:

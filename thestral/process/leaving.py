@@ -1,7 +1,7 @@
-"""How a process of the server ends, whatever the application has left running in it.
+"""The end of a server process in bounded time, whatever the application has left running in it.
 
-Threads and child processes of multiprocessing get GRACE to end by themselves. The interpreter would
-wait for them without end: for threads that are no daemons, and for every child.
+Threads that are not daemons and child processes of multiprocessing get GRACE to end by themselves.
+The interpreter would wait for all of them for ever.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 GRACE = 1.0  # seconds
-LOOK = 0.02  # seconds between two looks at what has to end
+POLL_INTERVAL = 0.02  # seconds between two checks of what has not ended
 
 
-class Ends(Protocol):
-    left_behind: bool  # whether a task is left that cannot be ended
+class Runs(Protocol):
+    left_behind: bool  # whether a task has not ended although it was cancelled
 
 
 @contextlib.contextmanager
-def left_in_time(server: Ends) -> Generator[None]:
-    """Do the last that a process does, and leave() however that ends."""
+def exit_in_time(server: Runs) -> Generator[None]:
+    """Call leave() at the end of the context, however it ends: the last thing in a process."""
     try:
         yield
     except SystemExit as end:
-        if isinstance(end.code, str):  # as the interpreter does
+        if isinstance(end.code, str):  # print it, as the interpreter does
             print(end.code, file=sys.stderr)
             end.code = 1
         leave(server.left_behind, end.code or 0)
@@ -46,26 +46,27 @@ def left_in_time(server: Ends) -> Generator[None]:
 
 
 def leave(stuck: bool, status: int = 0) -> None:
-    """See to it that the process ends in time.
+    """Make sure that the process ends in time.
 
-    The interpreter ends it, so that handlers of atexit run and pools end their idle threads; a
-    thread beside it sees to what does not end.
+    The interpreter ends the process, so that atexit handlers run and pools end their idle threads,
+    while a thread deals with what does not end.
 
     Args:
-        stuck: whether a task is left that cannot be ended: end the process from here.
+        stuck: whether a task has not ended although it was cancelled: the process then ends here,
+            without the interpreter.
         status: the exit status.
     """
     if stuck:
-        end_the_rest(status, stuck)
+        end_remaining(status, stuck)
     elif other_threads() or child_processes():
-        threading.Thread(target=end_the_rest, args=(status,), name="leaving", daemon=True).start()
+        threading.Thread(target=end_remaining, args=(status,), name="leaving", daemon=True).start()
 
 
-def end_the_rest(status: int, stuck: bool = False) -> None:
-    """Wait for the application's threads and processes, then end those processes, and this one if
-    threads are left.
+def end_remaining(status: int, stuck: bool = False) -> None:
+    """Wait for the application's threads and child processes; then end child processes that are
+    left, and this process if threads or, with `stuck`, tasks are left.
     """
-    wait_for_the_rest()
+    wait_for_remaining()
     for name, verb in (("terminate", "terminating"), ("kill", "killing")):
         processes = child_processes()
         for process in processes:
@@ -75,39 +76,39 @@ def end_the_rest(status: int, stuck: bool = False) -> None:
                 process.pid,
                 verb,
             )
-            with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+            with contextlib.suppress(OSError, ValueError):  # it has ended in the meantime
                 getattr(process, name)()
         if processes:
-            wait_for_the_rest()  # also for threads that waited for a process
+            wait_for_remaining()  # also for threads that waited for a process
     if stuck or other_threads():
-        error_logger.warning("Leaving tasks or threads of the application behind that do not end.")
+        error_logger.warning("Tasks or threads of the application have not ended: abandoning them")
         logging.shutdown()
         flush_output()
         os._exit(status)
 
 
-def wait_for_the_rest() -> None:
-    """Wait until no thread and no process is left, for GRACE at most."""
+def wait_for_remaining() -> None:
+    """Wait until no thread and no child process is left, at most GRACE."""
     deadline = time.monotonic() + GRACE
     while (other_threads() or child_processes()) and time.monotonic() < deadline:
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
 
 
 def other_threads() -> list[threading.Thread]:
-    """Threads that the interpreter would wait for."""
+    """Threads for which the interpreter would wait."""
     here = (threading.main_thread(), threading.current_thread())
     return [thread for thread in threading.enumerate() if not (thread.daemon or thread in here)]
 
 
 def child_processes() -> list[BaseProcess]:
-    """Processes of multiprocessing, also those of pools, that live."""
+    """Live child processes of multiprocessing, including those of pools."""
     module = sys.modules.get("multiprocessing.process")
     return module.active_children() if module is not None else []
 
 
 def flush_output() -> None:
-    """Write what stdout and stderr still hold, or give it up where nobody takes it any more, as a
-    terminal that is gone: the interpreter would end with status 120 for it, a worker with 1.
+    """Write what stdout and stderr have buffered, or discard it if the write fails, as when the
+    terminal is gone: else the interpreter would exit with status 120, and a worker with 1.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is None or stream.closed:

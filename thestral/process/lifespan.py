@@ -1,5 +1,5 @@
-"""The lifespan protocol (ASGI lifespan 2.0): one scope, from before the first request to after the
-last.
+"""The lifespan protocol (ASGI lifespan 2.0): one scope that opens before the first request and
+closes after the last.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from thestral.errors import LifespanError, LocalProtocolError
 from thestral.logging.loggers import error_logger
 from thestral.types import ASGIApplication
 
-# Set in the context that requests run in, too.
+# The lifespan and the requests see it: requests run in copies of the lifespan's context.
 SHUTDOWN: contextvars.ContextVar[asyncio.Event] = contextvars.ContextVar("thestral.shutdown")
-# What an application that knows no lifespan raises, looking at its scope.
+# Exceptions of applications without lifespan support when they see the scope's type.
 UNSUPPORTED = (AssertionError, KeyError, LookupError, NotImplementedError, TypeError, ValueError)
-# A task that has answered and is cancelled may clean up for so long; it may also never end.
+# Time for the lifespan's task to clean up after its cancellation; it may also never end.
 FINISH_GRACE = 5.0  # seconds
 
 
@@ -27,14 +27,15 @@ class Lifespan:
 
     Args:
         app: the application.
-        mode: "on": failing to answer is an error; "auto": an application that raises in place of
-            an answer is served without lifespan (ASGI lifespan, "Scope"); "off": none is run.
+        mode: "on": an application that does not answer is not served; "auto": one that raises
+            instead of answering is served without lifespan (ASGI lifespan, "Scope"); "off": the
+            lifespan is not run.
 
     Attributes:
-        state: what the application put into its scope's state; requests get shallow copies, also
-            where it raised behind that.
-        context: contextvars as the lifespan's task leaves them.
-        shutdown_event: what shutdown_event() gives in that context; for the server to set.
+        state: the scope's state as the application has filled it, even if it raised afterwards;
+            requests get shallow copies.
+        context: the context variables as the lifespan's task leaves them.
+        shutdown_event: the event that shutdown_event() returns in that context; the server sets it.
     """
 
     def __init__(self, app: ASGIApplication, mode: str) -> None:
@@ -47,17 +48,17 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._received = False
-        self._foreign = False  # it has answered as if this were a request
-        self._exited = False  # it asked for the end of the process
+        self._sent_response = False  # the application sent messages of HTTP or WebSocket
+        self._exited = False  # the application raised SystemExit or KeyboardInterrupt
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._expected = "startup"
 
     async def startup(self) -> None:
-        """Send lifespan.startup and wait for its answer.
+        """Send lifespan.startup and wait for the answer.
 
         Raises:
-            LifespanError: the application answered startup.failed, or asked for the end of the
-                process; or, in mode "on", it raised or returned without an answer.
+            LifespanError: the application answered startup.failed, or raised SystemExit or
+                KeyboardInterrupt; or, in mode "on", it raised or returned without an answer.
         """
         if self._mode == "off":
             return
@@ -74,7 +75,7 @@ class Lifespan:
         error_logger.info("Application startup complete.")
 
     async def shutdown(self) -> None:
-        """Send lifespan.shutdown and wait for its answer; a failure is logged.
+        """Send lifespan.shutdown and wait for the answer. An exception is logged.
 
         Raises:
             LifespanError: the application failed while it shut down.
@@ -82,7 +83,7 @@ class Lifespan:
         if self._task is None:
             return
         if self._task.done():
-            # It ended between start and now; what it raised then has nobody else to see it.
+            # The lifespan ended while the server was running: nothing else reports its exception.
             exc = self._raised()
             if exc is not None:
                 error_logger.error("Lifespan ended early", exc_info=exc)
@@ -100,7 +101,7 @@ class Lifespan:
         error_logger.info("Application shutdown complete.")
 
     async def cancel(self) -> None:
-        """End the lifespan's task without a word, when nobody waits any more."""
+        """Cancel the lifespan's task without lifespan.shutdown."""
         if self._task is not None:
             await self._finish()
 
@@ -126,13 +127,13 @@ class Lifespan:
         kind = message.get("type")
         expected = (f"lifespan.{self._expected}.complete", f"lifespan.{self._expected}.failed")
         if isinstance(kind, str) and kind.startswith(("http.", "websocket.")):
-            self._foreign = True
+            self._sent_response = True
         if kind not in expected or self._answer is None or self._answer.done():
             raise LocalProtocolError(f"expected {expected[0]!r} or {expected[1]!r}, got {kind!r}")
         self._answer.set_result(dict(message))
 
     async def _ask(self, kind: str) -> dict[str, Any] | None:
-        """Send a message; returns the application's answer, or None if its task ended first."""
+        """Send a message; return the application's answer, or None if its task ended first."""
         assert self._task is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._messages.put_nowait({"type": kind})
@@ -143,15 +144,17 @@ class Lifespan:
         return None
 
     def _examine_end(self) -> None:
-        """The task ended before startup was answered: the start ends, or goes on without lifespan.
+        """Decide, when the task has ended without an answer to startup, whether to serve without
+        lifespan.
 
         Raises:
-            LifespanError: it ends.
+            LifespanError: the server must not start.
         """
         exc = self._raised()
         fatal = self._mode == "on" or self._exited
-        # Who raises at the sight of the scope has no lifespan; who has received startup failed.
-        unsupported = self._foreign or (not self._received and isinstance(exc, UNSUPPORTED))
+        # An application that raises before it has received lifespan.startup has no lifespan; one
+        # that raises afterwards has failed to start.
+        unsupported = self._sent_response or (not self._received and isinstance(exc, UNSUPPORTED))
         if exc is None:
             if fatal:
                 raise LifespanError(
@@ -169,28 +172,31 @@ class Lifespan:
         self._task = None
 
     def _raised(self) -> BaseException | None:
-        """What the task that is done raised."""
+        """The exception of the ended task; None if it returned."""
         assert self._task is not None
         if self._task.cancelled():
             return asyncio.CancelledError("the lifespan cancelled itself")
         return self._task.exception()
 
     async def _finish(self) -> None:
-        """Let the task end; it has answered, so what it does now is its own affair."""
+        """Cancel the task and wait for its end, at most FINISH_GRACE. It has answered, or no one
+        waits for its answer, so its exception does not matter.
+        """
         assert self._task is not None
         if not self._task.done():
             self._task.cancel()
         _, pending = await asyncio.wait({self._task}, timeout=FINISH_GRACE)
         if pending:
-            error_logger.warning("The application's lifespan does not end although it is cancelled")
+            error_logger.warning("The application's lifespan has not ended although cancelled")
         else:
-            self._raised()  # seen: else asyncio says that nobody has looked
+            self._raised()  # else asyncio logs that the exception was never retrieved
 
 
 def shutdown_event() -> asyncio.Event:
     """The event that is set as soon as the server begins to stop, before anything else happens.
 
-    For the application, in its lifespan, requests and WebSockets and what they start: `is_set()`
-    from any thread, `await wait()` in the server's loop. Under another server it is never set.
+    For the application: in its lifespan, requests and WebSockets, and in the tasks that they start.
+    `is_set()` works in any thread, `await wait()` in the server's loop. Under another server the
+    event is never set.
     """
     return SHUTDOWN.get(None) or asyncio.Event()

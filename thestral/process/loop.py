@@ -1,4 +1,4 @@
-"""Which event loop: uvloop where it is, else asyncio's; and how one ends."""
+"""The choice of an event loop, uvloop if it is installed and else asyncio's; and its end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 from thestral.errors import ConfigError
 
-# How long tasks that were cancelled may take to end.
+# Time for cancelled tasks to end.
 CANCEL_GRACE = 1.0  # seconds
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """A function that makes a loop.
+    """A function that returns a new event loop.
 
     Args:
         name: "auto", "uvloop", "asyncio", "none", or "module:function".
 
     Raises:
-        ConfigError: "uvloop", and it is not installed; or there is no such function.
+        ConfigError: `name` is "uvloop", which is not installed; or the function cannot be imported
+            or called.
     """
     module, colon, function = name.partition(":")
     if colon:
@@ -43,9 +44,13 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def finish_loop(loop: asyncio.AbstractEventLoop) -> bool:
-    """End what is left in a loop, and close it. False if a task swallowed its cancellation.
+    """Cancel the tasks that are left in a loop, and close it.
 
-    asyncio.Runner would wait for such a task for ever, and would take SIGINT from us.
+    asyncio.Runner would wait for ever for a task that ignores its cancellation, and would replace
+    the server's handler of SIGINT.
+
+    Returns:
+        False if a task has not ended within CANCEL_GRACE.
     """
     tasks = asyncio.all_tasks(loop)
     for task in tasks:

@@ -1,5 +1,5 @@
-"""Reloader: tells when files of the application have changed, by the package watchfiles where it is
-installed, else by looking at them all again and again.
+"""Reloader: reports changed files of the application, found by the package watchfiles if it is
+installed, and else by polling all files.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 DEFAULT_INCLUDES = ("*.py",)
 # Version control, virtual environments, caches.
 DEFAULT_EXCLUDES = (".*", "__pycache__", "node_modules", "site-packages")
-# What Python and editors put beside a file; it never matters.
-LEFT_BEHIND = ("*.py[cod]", "*.sw?", "*~", ".#*", "*.___jb_*___", "flycheck_*", ".DS_Store")
-POLL_PAUSE = 0.25  # seconds between two looks at all files
-POLL_SHARE = 0.1  # of a processor's time at most that is spent so
+# Files that Python, editors and file browsers leave beside others; they never count.
+BY_PRODUCTS = ("*.py[cod]", "*.sw?", "*~", ".#*", "*.___jb_*___", "flycheck_*", ".DS_Store")
+POLL_PAUSE = 0.25  # shortest time between two scans of all files, in seconds
+POLL_SHARE = 0.1  # largest share of a processor's time that scans may take
 
 
 class Reloader:
@@ -34,19 +34,19 @@ class Reloader:
 
     Args:
         config: the reload options.
-        wake: called from the thread when there is something to take().
+        wake: called from the thread when take() has something to return.
 
     Raises:
-        ConfigError: a directory is none.
+        ConfigError: a path to watch is not a directory.
     """
 
     def __init__(self, config: Config, wake: Callable[[], object]) -> None:
         self._watchfiles: ModuleType | None = None
         with contextlib.suppress(ImportError):
-            import watchfiles  # most servers do not reload
+            import watchfiles  # not at the top: most servers do not reload
 
             self._watchfiles = watchfiles
-        self._asked_for = tuple(config.reload_includes or ())
+        self._includes = tuple(config.reload_includes or ())
         self._excludes = tuple(config.reload_excludes or ())
         self._directories = [Path(name).resolve() for name in config.reload_dirs or [os.getcwd()]]
         application = Path(config.app_dir).resolve()
@@ -65,7 +65,7 @@ class Reloader:
         self._thread = threading.Thread(target=self._watch, name="reloader", daemon=True)
 
     def start(self) -> None:
-        self._before = {} if self._watchfiles else self._look()
+        self._before = {} if self._watchfiles else self._scan()
         self._thread.start()
 
     def stop(self) -> None:
@@ -73,25 +73,25 @@ class Reloader:
         self._thread.join()
 
     def take(self) -> list[str]:
-        """Files that have changed since the last call, as seen from the working directory."""
+        """Files that have changed since the last call, relative to the working directory."""
         changed, self._changed = self._changed, []
         return changed
 
     def matters(self, _: object, path: str) -> bool:
-        """Whether a change of this file is one of the application."""
+        """Whether a change of this file counts as a change of the application."""
         name = Path(path)
         for directory in self._directories:
             if name.is_relative_to(directory):
                 name = name.relative_to(directory)
                 break
         names = (str(name), *name.parts)
-        if is_like(name.parts, LEFT_BEHIND) or is_like(names, self._excludes):
+        if matches(name.parts, BY_PRODUCTS) or matches(names, self._excludes):
             return False
-        if is_like(name.parts[:-1], DEFAULT_EXCLUDES):
+        if matches(name.parts[:-1], DEFAULT_EXCLUDES):
             return False
-        if is_like(names, self._asked_for):
-            return True  # also ".env", which the defaults leave out
-        return is_like(names, DEFAULT_INCLUDES) and not is_like([name.name], DEFAULT_EXCLUDES)
+        if matches(names, self._includes):
+            return True  # even if the defaults exclude the file, as they do ".env"
+        return matches(names, DEFAULT_INCLUDES) and not matches([name.name], DEFAULT_EXCLUDES)
 
     def _watch(self) -> None:
         if self._watchfiles is None:
@@ -104,44 +104,44 @@ class Reloader:
             stop_event=self._stop,
             raise_interrupt=False,
         ):
-            self._tell(path for _, path in changes)
+            self._report(path for _, path in changes)
 
     def _poll(self) -> None:
         error_logger.info(
-            "Looking for changed files every %g s; with the package watchfiles it takes less:"
-            " pip install 'thestral[standard]'",
+            "Looking for changed files every %g s; the watchfiles package needs less processor"
+            " time: pip install 'thestral[standard]'",
             self._pause,
         )
         pause = self._pause
         while not self._stop.wait(pause):
             begin = time.thread_time()
-            seen = self._look()
+            seen = self._scan()
             pause = max(self._pause, (time.thread_time() - begin) / POLL_SHARE)
             changed = {path for path, _ in seen.items() ^ self._before.items()}
             self._before = seen
             if changed:
-                self._tell(changed)
+                self._report(changed)
 
-    def _look(self) -> dict[str, tuple[int, int]]:
-        """Time and size of each file that matters."""
+    def _scan(self) -> dict[str, tuple[int, int]]:
+        """Modification time (nanoseconds) and size (bytes) of each file that matters, by path."""
         seen = {}
-        skipped = (*DEFAULT_EXCLUDES, *LEFT_BEHIND, *self._excludes)
+        skipped = (*DEFAULT_EXCLUDES, *BY_PRODUCTS, *self._excludes)
         for directory in self._directories:
             for folder, folders, names in os.walk(directory):
-                folders[:] = [name for name in folders if not is_like([name], skipped)]
+                folders[:] = [name for name in folders if not matches([name], skipped)]
                 for name in names:
                     path = os.path.join(folder, name)
                     if self.matters(None, path):
-                        with contextlib.suppress(OSError):  # it has gone meanwhile
+                        with contextlib.suppress(OSError):  # it has been deleted in the meantime
                             found = os.stat(path)
                             seen[path] = found.st_mtime_ns, found.st_size
         return seen
 
-    def _tell(self, paths: Iterable[str]) -> None:
+    def _report(self, paths: Iterable[str]) -> None:
         self._changed += sorted({os.path.relpath(path) for path in paths})
         self._wake()
 
 
-def is_like(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether one of the names, a path or parts of it, has one of the patterns."""
+def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether one of the names (a path or its parts) matches one of the patterns."""
     return any(fnmatch(name, pattern) for name in names for pattern in patterns)

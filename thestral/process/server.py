@@ -1,5 +1,5 @@
-"""Server: the life of one worker. Bind, import, start the lifespan, accept; at the end drain, shut
-the lifespan down, and stop.
+"""Server: the life of one server process. It binds, imports the application, starts the lifespan
+and accepts connections; at the end it drains, shuts the lifespan down, and stops.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from thestral.process.importer import load_application
 from thestral.process.lifespan import Lifespan
 from thestral.process.loop import CANCEL_GRACE, finish_loop, loop_factory
 from thestral.process.signals import (
-    LEAVE,
-    REQUESTS,
+    QUIT,
+    REQUEST_SIGNALS,
     Handler,
     act_on_request,
     call_own_handlers,
@@ -45,15 +45,15 @@ from thestral.protocol.context import WorkerContext
 from thestral.protocol.protocols import new_connection
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What a lifespan's shutdown may take, or a worker's, beyond the time that requests have.
+# Time for the lifespan's shutdown, and for a worker to end, beyond --timeout-graceful-shutdown.
 STOP_MARGIN = 30.0  # seconds
-# What systemd is asked to allow a start where --timeout-worker-startup does not say it.
+# Start-up time that systemd is asked to allow without --timeout-worker-startup.
 LONGEST_START = 900.0  # seconds
 FORCE_HINT = " (Press CTRL+C to quit at once)"
 
 
 class StartedEvent(asyncio.Event):
-    """Set once requests are accepted. Also true or false, for `while not server.started`."""
+    """Set once requests are accepted. True from then on, for `while not server.started`."""
 
     def __bool__(self) -> bool:
         return self.is_set()
@@ -61,12 +61,12 @@ class StartedEvent(asyncio.Event):
 
 @dataclass(frozen=True)
 class ServerState:
-    """uvicorn's names for what a server has.
+    """The state of a server, under uvicorn's names.
 
     Attributes:
-        total_requests: how many have begun.
-        connections: those that are open.
-        tasks: of the application, for the requests that run.
+        total_requests: number of requests that have begun.
+        connections: the open connections.
+        tasks: the application's tasks of running requests.
     """
 
     total_requests: int
@@ -79,7 +79,7 @@ class Server:
 
     Args:
         config: the options.
-        install_signal_handlers: take SIGINT and SIGTERM while serving (main thread only), and
+        install_signal_handlers: handle SIGINT and SIGTERM while serving (main thread only), and
             SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 where the program has no handler of its own.
         loaded: the application, if it has been imported already.
 
@@ -87,19 +87,19 @@ class Server:
         started: set once requests are accepted.
         should_exit: set it, from any thread, to drain and stop.
         force_exit: set it as well to stop without waiting.
-        sockets: what it listens on.
+        sockets: the listening sockets.
         on_started: called in the loop once requests are accepted.
-        certificates: of its TLS port, once it serves; reload() reads their files again.
-        listeners: those of its sockets, once it serves.
-        lifespan: the application's, once it serves.
-        left_behind: after run(), whether a task would not be cancelled.
+        certificates: those of the TLS port, once it serves; reload() reads their files again.
+        listeners: the listeners on the sockets, once it serves.
+        lifespan: the application's lifespan, once it serves.
+        left_behind: after run(), whether a task has not ended although it was cancelled.
     """
 
-    # What it takes while it serves.
+    # Signals that stop it while it serves.
     signals: Sequence[signal.Signals] = SIGNALS
-    # Whether it is this process that a service manager listens to.
+    # Whether this process talks to systemd.
     has_manager = True
-    # Whether connections are ours where they can be; else the loop's transports carry them.
+    # Whether the server's own transports carry connections where they can; else the loop's do.
     owns_sockets = True
 
     def __init__(
@@ -144,7 +144,7 @@ class Server:
 
     @property
     def server_state(self) -> ServerState:
-        """A look at it now."""
+        """A snapshot of the server's state."""
         if self.context is None:
             return ServerState(0, set(), set())
         return ServerState(
@@ -155,7 +155,7 @@ class Server:
 
     @property
     def servers(self) -> list[Any]:
-        """uvicorn's name for what accepts connections, one for each socket."""
+        """uvicorn's name for the objects that accept connections, one for each socket."""
         return [] if self.listeners is None else self.listeners.servers
 
     def _wake(self) -> None:
@@ -168,24 +168,25 @@ class Server:
     def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve in a new event loop until told to stop.
 
-        The program's own handler of a signal that stopped it, if it has one, is called at the end.
+        If a signal stopped the server and the program has a handler of its own for it, that handler
+        is called at the end.
 
         Args:
-            sockets: as serve().
+            sockets: as in serve().
 
         Raises:
-            ThestralError: it could not start; one of BindError, ImportFailedError, LifespanError;
-                ConfigError for a certificate.
+            ThestralError: the server could not start: BindError, ImportFailedError or
+                LifespanError, or ConfigError for a certificate.
         """
         configure(self.config)
         self._run_in_loop(self.serve_only(sockets))
         call_own_handlers(self._signals_taken)
 
     def check(self) -> None:
-        """Import the application, run its lifespan from start to end, and open nothing.
+        """Import the application and run its lifespan from start to end, without opening a port.
 
         Raises:
-            ThestralError: as run().
+            ThestralError: as in run().
         """
         configure(self.config)
         self._run_in_loop(self._check())
@@ -198,18 +199,18 @@ class Server:
         await lifespan.shutdown()
 
     def _run_in_loop(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work in a new event loop, and end what is left in that.
+        """Run a coroutine in a new event loop, then cancel the remaining tasks and close the loop.
 
-        The thread's current loop (asyncio.set_event_loop) stays what it is: the caller may have
-        one, and while ours runs asyncio.get_event_loop() gives ours anyway.
+        The thread's current loop (asyncio.set_event_loop) does not change: it may be the caller's,
+        and asyncio.get_event_loop() returns the running loop anyway.
         """
         try:
             loop = loop_factory(self.config.loop)()
         except BaseException:
             work.close()
             raise
-        # Of our own, so that its threads need not be waited for: a request that was given up may
-        # still sit in one.
+        # Unlike the loop's default one, this executor can be shut down without waiting for its
+        # threads, in which cancelled requests may still be blocked.
         executor = ThreadPoolExecutor(thread_name_prefix="thestral")
         loop.set_default_executor(executor)
         try:
@@ -220,16 +221,16 @@ class Server:
             self.left_behind = not finish_loop(loop)
 
     async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Serve in the running loop, of a program of its own, until told to stop.
+        """Serve in the running loop of another program until told to stop.
 
-        A signal that stopped it is raised again behind it, as uvicorn does: the program should end,
-        too, with whatever else it runs.
+        A signal that stopped the server is raised again afterwards, as in uvicorn, because the
+        program should end too, with whatever else it runs.
 
         Args:
-            sockets: bound ones to listen on in place of the config's host and port.
+            sockets: bound sockets to listen on instead of the config's host and port.
 
         Raises:
-            ThestralError: as run(). The lifespan has been shut down and nothing listens any more.
+            ThestralError: as in run(). The lifespan has been shut down and the sockets are closed.
         """
         configure(self.config)
         await self.serve_only(sockets)
@@ -237,9 +238,9 @@ class Server:
             signal.raise_signal(number)
 
     async def serve_only(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """serve() without what concerns the program around it: logs and signals."""
+        """Serve as serve() does, but neither configure logging nor raise signals again."""
         self._loop = asyncio.get_running_loop()
-        self._wake()  # somebody may have asked for the end already
+        self._wake()  # should_exit may have been set already
         error_logger.info("Started server process [%d]", os.getpid())
         if self.has_manager:
             systemd.starting(longest_start(self.config))
@@ -307,17 +308,17 @@ class Server:
                 await lifespan.cancel()
 
     async def _shut_down(self, lifespan: Lifespan) -> None:
-        """Its shutdown, which may take STOP_MARGIN longer than requests may."""
+        """Run the lifespan's shutdown, at most STOP_MARGIN longer than requests may take."""
         allowed = self.config.timeout_graceful_shutdown + STOP_MARGIN
         try:
             async with asyncio.timeout(allowed):
                 await lifespan.shutdown()
         except TimeoutError:
-            error_logger.error("Application shutdown not complete after %g s: cancelled", allowed)
+            error_logger.error("Application shutdown not complete after %g s: cancelling", allowed)
             await lifespan.cancel()
 
     async def _unless(self, event: asyncio.Event, step: Coroutine[Any, Any, None]) -> bool:
-        """Await a step; False if the event came first, and the step was cancelled."""
+        """Await a step; cancel it and return False if the event is set first."""
         work = asyncio.ensure_future(step)
         interruption = asyncio.ensure_future(event.wait())
         try:
@@ -341,7 +342,7 @@ class Server:
             await asyncio.sleep(self.config.timeout_notify)
 
     def announce(self) -> None:
-        """Requests are accepted: say so, to people and to systemd."""
+        """Log that requests are accepted, and tell systemd."""
         for sock in self.sockets:
             url = listening.url(sock, self.config.is_ssl)
             error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
@@ -349,7 +350,7 @@ class Server:
         self._feed_watchdog()
 
     def _feed_watchdog(self) -> None:
-        """Tell systemd's watchdog that the loop runs, if it asks."""
+        """Tell systemd's watchdog at regular intervals that the loop runs, if it is enabled."""
         interval = systemd.watchdog_interval()
         if interval is not None:
             assert self._loop is not None
@@ -357,7 +358,7 @@ class Server:
             self._loop.call_later(interval, self._feed_watchdog)
 
     def say_waiting(self, count: int) -> None:
-        """The stop has to wait for so many requests."""
+        """Log that the shutdown waits for a number of requests."""
         error_logger.info(
             "Waiting for running requests to finish: %d, at most %g s%s",
             count,
@@ -366,16 +367,16 @@ class Server:
         )
 
     def how_to_force(self) -> str:
-        """What is added to a line about a wait, if a signal would end it."""
+        """A hint for log lines about a wait; empty unless a signal began the shutdown."""
         return FORCE_HINT if self._signals_taken else ""
 
     def retire(self) -> None:
-        """limit_max_requests is reached: a server on its own stops."""
+        """Stop at limit_max_requests: a server without a supervisor has no successor."""
         self.should_exit = True
 
     async def _delay_shutdown(self) -> None:
-        """Serve on for shutdown_delay, each answer closing its connection, while load balancers
-        learn that we go.
+        """Keep serving for shutdown_delay, while load balancers notice the shutdown; each response
+        closes its connection.
         """
         delay = self.config.shutdown_delay
         error_logger.info("Accepting for %g more seconds%s", delay, self.how_to_force())
@@ -383,8 +384,8 @@ class Server:
             await asyncio.wait_for(self._forced.wait(), self.config.shutdown_delay)
 
     async def _drain(self, context: WorkerContext) -> None:
-        """Wait for what runs, at most timeout_graceful_shutdown; then cancel it and say what it
-        was.
+        """Wait for running requests, at most timeout_graceful_shutdown; then log and cancel those
+        that are left, and abort their connections.
         """
         for connection in list(context.connections):
             connection.drain()
@@ -403,55 +404,58 @@ class Server:
             await asyncio.wait(tasks, timeout=CANCEL_GRACE)
         for connection in list(context.connections):
             connection.abort()
-        await asyncio.sleep(0)  # connection_lost runs
+        await asyncio.sleep(0)  # lets connection_lost run
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Take the signals; the handler only sets flags, so nothing is interrupted in the middle.
+        """Handle signals within the context. The handlers only set flags or schedule a call in the
+        loop, so they interrupt nothing halfway.
 
-        As a bound method of an object with should_exit it is what libraries look for that want to
-        know of a shutdown, as sse-starlette does with uvicorn's.
+        The handler of SIGTERM must be a bound method of an object with should_exit, as uvicorn's
+        is: libraries such as sse-starlette look for that to notice a shutdown.
         """
         if not self._install_signal_handlers or sys.platform == "win32":
             yield
             return
         handlers = self._requests()
-        # Whoever has us in a program of theirs may have a use for them.
+        # A program that embeds the server may handle these two itself.
         if is_free(signal.SIGHUP):
             handlers[signal.SIGHUP] = self.handle_hangup
-        if is_free(LEAVE):
-            handlers[LEAVE] = self.handle_exit
+        if is_free(QUIT):
+            handlers[QUIT] = self.handle_exit
         handlers |= dict.fromkeys(self.signals, self.handle_exit)
         with taking(handlers):
             yield
 
     def _requests(self) -> dict[signal.Signals, Handler]:
-        """Handlers of the signals that ask for something, where they are free."""
+        """Handlers for REQUEST_SIGNALS, except those that the program handles or ignores."""
         if not self._install_signal_handlers:
             return {}
         return {
             number: self.handle_request
-            for number in REQUESTS
+            for number in REQUEST_SIGNALS
             if is_free(number) or signal.getsignal(number) is do_nothing
         }
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
-        """A signal to stop: the first drains, the second and SIGQUIT do not wait."""
+        """Drain at the first signal to stop; at the second, or at SIGQUIT, stop without waiting."""
         self._signals_taken.append(number)
-        if self._should_exit or number == LEAVE:
+        if self._should_exit or number == QUIT:
             self.force_exit = True
         self.should_exit = True
-        if number == LEAVE and self._loop is not None:
+        if number == QUIT and self._loop is not None:
             text = "Received %s: not waiting for requests"
-            self._loop.call_soon_threadsafe(error_logger.info, text, LEAVE.name)
+            self._loop.call_soon_threadsafe(error_logger.info, text, QUIT.name)
 
     def handle_request(self, number: int, frame: FrameType | None) -> None:
-        """SIGUSR1 or SIGUSR2, to be acted upon in the loop: a handler of the log may be at work."""
+        """Act on SIGUSR1 or SIGUSR2 in the loop, because the signal may have interrupted a log
+        handler.
+        """
         if self._loop is not None:
             self._loop.call_soon_threadsafe(act_on_request, number)
 
     def handle_hangup(self, number: int, frame: FrameType | None) -> None:
-        """SIGHUP: read certificates again; but stop if it is the terminal that hangs up."""
+        """Reload certificates at SIGHUP, or stop if the terminal has hung up."""
         if self._on_terminal and not is_terminal():
             self.handle_exit(number, frame)
         elif self._loop is not None:
@@ -463,22 +467,24 @@ class Server:
         if self.certificates is not None:
             self.certificates.reload()
         else:
-            error_logger.warning("Nothing to reload: without workers only certificates can be")
+            error_logger.warning(
+                "Nothing to reload: without workers, SIGHUP only reloads certificates"
+            )
         say_not_read_again()
         systemd.ready()
 
 
 @contextlib.contextmanager
 def pid_file(path: str | None) -> Generator[None]:
-    """Our PID in a file while we live.
+    """Keep the PID of this process in a file for the duration of the context.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     if path is None:
         yield
         return
-    path = os.path.abspath(path)  # the application may change the directory
+    path = os.path.abspath(path)  # the application may change the working directory
     try:
         with open(path, "w") as file:
             file.write(f"{os.getpid()}\n")
@@ -494,12 +500,12 @@ def pid_file(path: str | None) -> Generator[None]:
 
 
 def longest_start(config: Config) -> float:
-    """Seconds that a start may take, which systemd is asked to allow."""
+    """Start-up time that systemd is asked to allow, in seconds."""
     startup = config.timeout_worker_startup
     return startup + STOP_MARGIN if startup else LONGEST_START
 
 
 def longest_stop(config: Config) -> float:
-    """Seconds that a stop may take: delay, requests, then the lifespan's shutdown."""
+    """Longest time that a shutdown takes, in seconds: delay, requests, the lifespan's shutdown."""
     grace = config.timeout_graceful_shutdown
     return config.shutdown_delay + grace + grace + STOP_MARGIN

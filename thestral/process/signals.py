@@ -1,5 +1,5 @@
-"""Signals: which of them the processes of a server take, and handlers that leave alone what the
-program has set itself.
+"""Which signals the server's processes handle, and how they set and restore handlers without
+disturbing those that the program has set itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from thestral.errors import Terminated
 from thestral.logging.files import reopen_files
 from thestral.logging.loggers import error_logger
 
-Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.getsignal() gives it
+Handler = Callable[[int, FrameType | None], Any] | int | None  # what signal.getsignal() returns
 
 
 class Taken(NamedTuple):
-    """A signal that taking() has given a handler of ours.
+    """A signal for which taking() has installed one of the server's handlers.
 
     Attributes:
-        programs: the handler that stood there before.
-        ours: the handler in its place.
-        address: of the C function that calls it.
+        programs: the handler that the program had installed before.
+        ours: the server's handler.
+        address: address of the C function that the kernel calls.
     """
 
     programs: Handler
@@ -35,33 +35,33 @@ class Taken(NamedTuple):
 
 
 def known(*names: str) -> list[signal.Signals]:
-    """Signals by name, but for those that the platform does not have."""
+    """The named signals that the platform has."""
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-# Taken by the parent of workers. It holds them back from a worker until that has set its own
-# handlers; a spawned one may be terminated all the time.
-PARENT = known("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
-# Taken by every process, unless the program has a handler of its own: open log files anew, and a
-# line that says that the signal has no meaning. At their default they would end the process.
-REQUESTS = known("SIGUSR1", "SIGUSR2")
-# End a process without waiting for requests. A second SIGTERM does not do that to a worker: a
-# service manager may send it to each process, and the parent sends it, too.
-LEAVE = getattr(signal, "SIGQUIT", signal.SIGTERM)
+# Signals handled by the supervisor. They stay blocked in a new worker until it has set its own
+# handlers, except SIGTERM in a spawned worker, which may be terminated at any time.
+SUPERVISOR_SIGNALS = known("SIGINT", "SIGTERM", "SIGHUP", "SIGTTIN", "SIGTTOU")
+# Signals handled by every process, unless the program has a handler of its own: SIGUSR1 reopens log
+# files, SIGUSR2 only logs that it has no meaning. The default action would end the process.
+REQUEST_SIGNALS = known("SIGUSR1", "SIGUSR2")
+# Ends a process without waiting for requests. A second SIGTERM does not do so in a worker, because
+# a service manager may send SIGTERM to each process, and the supervisor sends it as well.
+QUIT = getattr(signal, "SIGQUIT", signal.SIGTERM)
 
-_taken: dict[int, Taken] = {}  # by signal
-_forking = threading.local()  # the signals that a thread which forks had blocked before
+_taken: dict[int, Taken] = {}  # by signal number
+_forking = threading.local()  # mask: the signals that the thread had blocked before its fork
 
 
 def do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that is not meant for this process. Not SIG_IGN, which programs that the
-    application starts would inherit: nothing could interrupt them.
+    """Handle a signal that is not meant for this process. SIG_IGN would not do: programs that the
+    application starts would inherit it, and could not be interrupted.
     """
 
 
 def is_free(number: int) -> bool:
-    """Whether the program has no handler of its own for a signal, and does not ignore it. Also none
-    in C, such as faulthandler.register() sets and Python's table does not show.
+    """Whether the program neither handles nor ignores a signal. Counts handlers in C too, such as
+    those of faulthandler.register(), which signal.getsignal() does not show.
     """
     return signal.getsignal(number) == signal.SIG_DFL and lib.th_signal_handler(number) == 0
 
@@ -73,10 +73,11 @@ def is_terminal() -> bool:
 
 @contextlib.contextmanager
 def taking(handlers: Mapping[signal.Signals, Handler]) -> Generator[None]:
-    """Have signals call these handlers meanwhile; not outside the main thread, where nobody can.
+    """Install handlers for the duration of the context; does nothing outside the main thread, where
+    Python cannot set handlers.
 
-    What was there before comes back at the end, but where the program has set another meanwhile.
-    Processes that the application forks meanwhile get it at once.
+    At the end the previous handlers are restored, except where the program has set another one in
+    the meantime. A process that the application forks within the context restores them at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,54 +93,56 @@ def taking(handlers: Mapping[signal.Signals, Handler]) -> Generator[None]:
         yield
     finally:
         for number in handlers:
-            if stands(number):
+            if is_installed(number):
                 signal.signal(number, before[number])
         _taken.clear()
         _taken.update(outer)
 
 
-def stands(number: int) -> bool:
-    """Whether a handler of ours is still the one that the signal calls."""
+def is_installed(number: int) -> bool:
+    """Whether the server's handler is still the one that the signal calls."""
     taken = _taken[number]
     return signal.getsignal(number) == taken.ours and (
         lib.th_signal_handler(number) == taken.address
     )
 
 
-def hold_back() -> None:
-    """Have signals wait while the application forks: one that comes to the new process before
-    give_back() would be lost.
+def block_before_fork() -> None:
+    """Block signals while the application forks: one that reached the new process before
+    restore_in_child() would be lost.
     """
     if _taken:
         _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _taken)
 
 
-def let_through() -> None:
+def unblock_after_fork() -> None:
     mask = getattr(_forking, "mask", None)
     if mask is not None:
         _forking.mask = None
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def give_back() -> None:
-    """Undo taking() in a process that the application has forked, which SIGTERM should end: the
-    server's handlers would only set flags there, and write to the parent's event loop.
+def restore_in_child() -> None:
+    """Undo taking() in a process that the application has forked. The server's handlers would only
+    set flags there and wake the parent's event loop, so SIGTERM would not end the process.
 
-    Not for SIGINT, which Ctrl-C sends to the whole group: a pool of processes lives on until the
-    requests that need it are answered.
+    SIGINT does nothing there: Ctrl-C sends it to the whole process group, and a process pool must
+    live until the requests that need it are answered.
     """
-    for number in filter(stands, _taken):
+    for number in filter(is_installed, _taken):
         programs = _taken[number].programs
         signal.signal(number, do_nothing if number == signal.SIGINT else programs)
     if _taken:
         signal.set_wakeup_fd(-1)
     _taken.clear()
-    let_through()
+    unblock_after_fork()
 
 
 @contextlib.contextmanager
 def terminated_quietly() -> Generator[None]:
-    """Until the server takes signals itself, SIGTERM raises Terminated: nothing has begun."""
+    """Have SIGTERM raise Terminated until the server handles signals itself: there is nothing to
+    shut down yet.
+    """
     with taking({signal.SIGTERM: raise_terminated}):
         yield
 
@@ -149,20 +152,21 @@ def raise_terminated(number: int, frame: FrameType | None) -> None:
 
 
 def act_on_request(number: int) -> None:
-    """Do what one of REQUESTS asks for, or say that it asks for nothing."""
+    """Reopen log files at SIGUSR1; log that SIGUSR2 has no meaning."""
     name = signal.Signals(number).name
     if name == "SIGUSR1":
         error_logger.info("Received %s", name)
         reopen_files()
     else:
-        error_logger.info("Received %s: nothing is bound to it", name)
+        error_logger.info("Received %s: this signal has no effect", name)
 
 
 def call_own_handlers(taken: Sequence[int]) -> None:
-    """Raise signals again that the server has taken, the last one first, where the program or its
-    application has a handler of its own: what that closes should be closed.
+    """Raise the signals that stopped the server again, the last one first, where the program or the
+    application has a handler of its own, which may have something to close.
 
-    A default one would end the process as a failure, which a stop on demand is not.
+    The default action is left out: it would end the process with a failure, and a requested stop
+    is not one.
     """
     for number in reversed(taken):
         handler = signal.getsignal(number)
@@ -171,4 +175,8 @@ def call_own_handlers(taken: Sequence[int]) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=hold_back, after_in_parent=let_through, after_in_child=give_back)
+    os.register_at_fork(
+        before=block_before_fork,
+        after_in_parent=unblock_after_fork,
+        after_in_child=restore_in_child,
+    )

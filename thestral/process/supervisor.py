@@ -1,7 +1,8 @@
-"""Supervisor: the sockets, the worker processes, and the signals for all of them.
+"""The supervisor: it holds the sockets, runs the worker processes, and handles signals for all.
 
-One thread and one selector: it waits for signals, pipes, ended processes and the clock, and holds
-no lock. The sockets stay open here, so that no connection is refused while workers come and go.
+It has one thread with one selector, which waits for signals, pipes, ended processes and the clock,
+and it holds no lock. The sockets stay open here, so that no connection is refused while workers
+come and go.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from thestral.process.importer import load_application
 from thestral.process.reloader import Reloader
 from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
 from thestral.process.signals import (
-    LEAVE,
-    PARENT,
-    REQUESTS,
+    QUIT,
+    REQUEST_SIGNALS,
+    SUPERVISOR_SIGNALS,
     act_on_request,
     call_own_handlers,
     is_free,
@@ -53,7 +54,7 @@ from thestral.process.worker import (
     RETIRE,
     STACKS_SIGNAL,
     WAITING,
-    held_back,
+    blocked,
     run_worker,
     set_title,
 )
@@ -61,41 +62,49 @@ from thestral.process.worker import (
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-# How often workers are looked at, in seconds.
-PATROL = 1.0
-# Pauses before a worker that died is replaced, in seconds; the last one repeats.
+# Time between two checks of the workers, in seconds.
+PATROL_INTERVAL = 1.0
+# Pauses before a dead worker is replaced, in seconds, one for each failure; the last one repeats.
 BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# A worker that lived so long has not died of its start.
+# A worker that dies after this time has not failed because of its start.
 SETTLED = 30.0  # seconds
-# Without any worker alive so many failures in a row end the server.
-HOPELESS = 5
-# How often a worker is mentioned that is not ready yet.
+# The server ends after this many failures in a row, if no worker is left.
+MAX_FAILURES = 5
+# How often a line about a worker that is not ready yet is logged.
 REMINDER = 60.0  # seconds
-# For faulthandler to write what it has to.
-STACKS_GRACE = 1.0
-# Who has just saved a file does not wait longer for the requests of the old code.
+# Time for faulthandler to write the stacks of a worker before it is killed.
+STACKS_GRACE = 1.0  # seconds
+# A reload kills a worker that takes longer to stop: the developer who has just saved a file should
+# not wait for requests of the old code.
 RELOAD_PATIENCE = 3.0  # seconds
-# Behind SIGQUIT a worker that has not ended by then is killed.
-LEAVE_PATIENCE = 3.0  # seconds
-# Before a worker of --reload that has ended is started again without a change of a file.
+# After SIGQUIT a worker that takes longer to stop is killed.
+QUIT_PATIENCE = 3.0  # seconds
+# Shortest pause under --reload before an ended worker is started again without a changed file.
 RELOAD_PAUSE = 1.0  # seconds
-# What a worker meets that wants what its predecessor still holds: a port, a lock, a file, memory.
+# Errors of a worker that needs what its predecessor still holds: a port, a lock, a file, memory.
 HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
 
 
 @dataclass(eq=False)
 class Worker:
-    """One worker process, as its supervisor sees it.
+    """One worker process, as its supervisor sees it. All times are those of time.monotonic().
 
     Attributes:
-        replaces: the worker that is stopped once this one is ready.
-        stop_by: time.monotonic() at which it is killed; 0.0 while it may live.
-        remind: time.monotonic() at which to say that it is not ready yet.
-        ready: time.monotonic() since when it serves; 0.0 while it starts.
-        base: bytes of memory that it held when it was ready; 0 if unknown.
-        reason: why it could not start, in its own words.
-        ends_first: while it stops no other starts, which may want what it holds.
-        waits: it stops, and its requests run on.
+        number: the lowest that was free, from 1; a successor has its predecessor's.
+        pipe: the supervisor's end of the pipe to the worker.
+        started: when its process was started.
+        remind: when to log that it is not ready yet.
+        replaces: the worker to stop once this one is ready.
+        ready: when it began to serve; 0.0 while it starts.
+        base: bytes of memory that it held when it became ready; 0 if unknown or not needed.
+        reason: why it could not start, as the worker reported it.
+        retiring: whether it has reached a limit, and a successor is to replace it.
+        stopping: whether it has been told to stop.
+        ends_first: no other worker starts until this one has ended, because a new one may need what
+            this one holds.
+        waits: whether it is stopping and still has requests that run.
+        stop_by: when to kill it; 0.0 unless it is stopping.
+        expires: when --limit-worker-lifetime has it replaced.
     """
 
     number: int
@@ -117,27 +126,29 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps worker processes that serve one application.
+    """Starts, watches, replaces and stops the worker processes that serve one application.
 
     Args:
-        config: the options; `app` is a text, because each worker imports it.
+        config: the options; `app` must be an import string, because workers import it.
 
     Attributes:
         started: whether a worker has been ready.
-        left_behind: as Server's; what an application leaves is its workers' affair.
+        left_behind: as in Server; always false, because the workers run the application.
 
     Raises:
-        ConfigError: it is none, or another option cannot be had in other processes.
+        ConfigError: `app` is not a string, an option cannot be sent to another process, or
+            --preload is combined with --reload.
     """
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config.app, str):
             reason = "--workers and --reload need an import string such as 'main:app'"
             raise ConfigError("app", reason)
-        import multiprocessing  # a server on its own starts without
+        import multiprocessing  # a server without workers starts faster if it is not imported
 
         if config.preload and config.reload:
-            raise ConfigError("preload", "not possible with --reload: new workers get the old code")
+            reason = "not possible with --reload: new workers would get the old code"
+            raise ConfigError("preload", reason)
         if not config.preload:
             check_picklable(config)
         self.config = config
@@ -145,36 +156,37 @@ class Supervisor:
         self._app: Any = None
         self._workers: list[Worker] = []
         self._sockets: list[socket.socket] = []
-        # With SO_REUSEPORT each worker's number has queues of its own. They outlive the worker, for
-        # the one that comes after it: closing them would reset the connections that wait there.
+        # With SO_REUSEPORT each worker number has its own listening sockets. They stay open for the
+        # worker's successor: closing them would reset the connections that wait in their queues.
         self._queues: dict[int, list[socket.socket]] = {}
         self._selecting = selectors.DefaultSelector()
         self._reloader: Reloader | None = None
         self._certificates: tls.Certificates | None = None
         self._target = config.worker_count
-        self._roll: list[Worker] = []  # still to be replaced
+        self._roll: list[Worker] = []  # workers that a rolling restart has yet to replace
         self._rolling = False
-        self._signals: list[int] = []  # not acted upon yet
-        self._stopped_by: list[int] = []
+        self._signals: list[int] = []  # received, but not handled yet
+        self._stopped_by: list[int] = []  # signals that made it stop
         self.started = False
         self.left_behind = False
         self._stopping = False
-        self._wait_told = False
+        self._wait_logged = False
         self._failures = 0  # in a row
-        self._told = ""  # why a worker could not start, under --reload
-        self._next_start = 0.0
-        self._next_for_size = 0.0  # time.monotonic()
+        self._last_reason = ""  # logged last for a worker that could not start, under --reload
+        self._next_start = 0.0  # time.monotonic() before which no worker starts
+        # time.monotonic() before which no young worker is replaced for its memory
+        self._next_for_size = 0.0
         self._on_terminal = is_terminal()
-        self._directory = named_directory()
+        self._directory = directory_with_links()
 
     def run(self) -> None:
         """Serve until told to stop.
 
         Raises:
-            ThestralError: it could not start, or no worker can.
+            ThestralError: the supervisor could not start, or cannot start a worker.
         """
         configure(self.config)
-        # What there is to say of them is said once, and not by each worker.
+        # Loaded here too, so that warnings about them are logged once and not by each worker.
         self._certificates = tls.load(self.config)
         self._sockets = listening.open_all(self.config)
         try:
@@ -183,10 +195,10 @@ class Supervisor:
                 systemd.starting(longest_start(self.config))
                 set_title("supervisor")
                 if self.config.preload:
-                    requests = dict.fromkeys(filter(is_free, REQUESTS), self._note_signal)
+                    requests = dict.fromkeys(filter(is_free, REQUEST_SIGNALS), self._note_signal)
                     with terminated_quietly(), taking(requests):
                         self._app = self._preload()
-                with self._waking():
+                with self._wakeups():
                     try:
                         self._supervise()
                     finally:
@@ -199,17 +211,18 @@ class Supervisor:
         call_own_handlers(self._stopped_by)
 
     def _preload(self) -> Any:
-        """Import the application once for all workers: they share its memory until they write."""
+        """Import the application once, for all workers: they share its memory until they write."""
         app = load_application(self.config)
         gc.collect()
-        gc.freeze()  # or the first collection in a worker would write to every object
+        gc.freeze()  # else a worker's first collection would write to every object
         return app
 
     # --- The loop -----------------------------------------------------------------------------
 
     def _supervise(self) -> None:
         watchdog = systemd.watchdog_interval()
-        timeout = min(PATROL, watchdog or PATROL, beat_interval(self.config.timeout_worker_blocked))
+        beat = beat_interval(self.config.timeout_worker_blocked)
+        timeout = min(PATROL_INTERVAL, watchdog or PATROL_INTERVAL, beat)
         while not self._stopping or self._workers:
             self._grow_and_shrink()
             for key, _ in self._selecting.select(timeout):
@@ -222,13 +235,13 @@ class Supervisor:
                 systemd.notify("WATCHDOG=1")
 
     @contextlib.contextmanager
-    def _waking(self) -> Generator[None]:
-        """What wakes the selector: signals, and changed files."""
+    def _wakeups(self) -> Generator[None]:
+        """Have signals and changed files wake the selector."""
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         reader.setblocking(False)
         self._selecting.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
-        numbers = [*PARENT, *filter(is_free, [LEAVE, *REQUESTS])]
+        numbers = [*SUPERVISOR_SIGNALS, *filter(is_free, [QUIT, *REQUEST_SIGNALS])]
         old = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         if self.config.reload:
             self._reloader = Reloader(self.config, lambda: writer.send(b"\0"))
@@ -251,7 +264,7 @@ class Supervisor:
         while self._signals:
             number = self._signals.pop(0)
             name = signal.Signals(number).name
-            if number in REQUESTS:
+            if number in REQUEST_SIGNALS:
                 self._act_on_request(number)
                 continue
             error_logger.info("Received %s", name)
@@ -259,7 +272,7 @@ class Supervisor:
             if gone or name in ("SIGINT", "SIGTERM"):
                 self._stopped_by.append(number)
                 self._stop()
-            elif number == LEAVE:
+            elif number == QUIT:
                 self._stop(wait=False)
             elif self._stopping:
                 continue
@@ -275,11 +288,11 @@ class Supervisor:
         act_on_request(number)
         if signal.Signals(number).name == "SIGUSR1":
             for worker in self._workers:
-                with contextlib.suppress(OSError, ValueError):  # its pipe is closed: it ends
+                with contextlib.suppress(OSError, ValueError):  # its pipe is closed: it is ending
                     worker.pipe.send(REOPEN)
 
     def _take_changes(self) -> None:
-        """Files have changed: the old workers go, then new ones start."""
+        """Stop the workers if files have changed; new ones start once they have ended."""
         changed = self._reloader.take() if self._reloader is not None else []
         if not changed or self._stopping:
             return
@@ -288,17 +301,17 @@ class Supervisor:
         error_logger.warning("Detected changes in %s%s. Reloading...", shown, more)
         self._next_start = 0.0
         self._failures = 0
-        self._told = ""
+        self._last_reason = ""
         for worker in self._workers:
             worker.ends_first = True
             self._stop_worker(worker)
             worker.stop_by = min(worker.stop_by, time.monotonic() + RELOAD_PATIENCE)
 
-    # --- Workers come -------------------------------------------------------------------------
+    # --- Starting workers ---------------------------------------------------------------------
 
     def _grow_and_shrink(self) -> None:
-        """A step towards the workers that are wanted: those that are missing start together, those
-        that take another's place one by one.
+        """Take one step towards the wanted workers: missing ones start together, successors one by
+        one.
         """
         if self._stopping or time.monotonic() < self._next_start:
             return
@@ -316,7 +329,7 @@ class Supervisor:
                 if time.monotonic() >= self._next_start:
                     self._start()
         elif len(staying) > len(places):
-            return  # a successor starts
+            return  # a successor is starting
         elif retiring:
             self._start(replaces=retiring[0])
         elif self._roll:
@@ -350,11 +363,11 @@ class Supervisor:
                 shared.append(listening.duplicate(sock))
             heartbeat = Heartbeat()
             undo.callback(heartbeat.close)
-            sent.callback(heartbeat.let_go)
+            sent.callback(heartbeat.close_descriptor)
             inherited: list[Callable[[], None]] = []
             if self.config.preload:
-                # A forked worker closes what it has of ours, or nobody would see us end, nor the
-                # port.
+                # A forked worker must close its copies of the supervisor's descriptors. Else no
+                # worker would notice the end of the supervisor, and the port would stay open.
                 pipes = [ours, *(one.pipe for one in self._workers)]
                 held = [*self._sockets, *itertools.chain(*self._queues.values())]
                 inherited += [pipe.close for pipe in pipes]
@@ -365,24 +378,24 @@ class Supervisor:
                 args=(self.config, number, shared, theirs, heartbeat, inherited, self._app),
                 name=f"thestral worker {number}",
             )
-            holding = {*PARENT, *REQUESTS}
+            holding = {*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS}
             if not self.config.preload:
-                holding.discard(signal.SIGTERM)  # until run_worker it just ends the process
+                holding.discard(signal.SIGTERM)  # before run_worker it simply ends the process
                 from multiprocessing import resource_tracker
 
-                resource_tracker.ensure_running()  # its first start would let signals through
-            with held_back(holding):
+                resource_tracker.ensure_running()  # its start within start() unblocks signals
+            with blocked(holding):
                 process.start()
             undo.pop_all()
         now = time.monotonic()
         watch = Watch(process.pid, heartbeat)
         worker = Worker(number, process, ours, now, watch, now + REMINDER, replaces)
         self._workers.append(worker)
-        self._selecting.register(ours, selectors.EVENT_READ, lambda: self._hear(worker))
+        self._selecting.register(ours, selectors.EVENT_READ, lambda: self._on_message(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
 
     def _queues_of(self, number: int) -> list[socket.socket]:
-        """What a worker listens on: our sockets, or with SO_REUSEPORT those of its number."""
+        """A worker's listening sockets: the shared ones, or with SO_REUSEPORT its number's own."""
         if not self.config.reuse_port:
             return self._sockets
         if number not in self._queues:
@@ -398,15 +411,15 @@ class Supervisor:
         return self._queues[number]
 
     def _drop_queues(self, number: int) -> None:
-        """Hold the queues of a worker's number no longer: once it has closed them, too, the kernel
-        gives new connections to the others.
+        """Close the listening sockets of a worker number. Once its worker has closed them too, the
+        kernel gives new connections to the other workers.
         """
         queues = self._queues.pop(number, [])
         for sock in queues:
             listening.refuse_new(sock)
         listening.close_all(queues)
 
-    def _hear(self, worker: Worker) -> None:
+    def _on_message(self, worker: Worker) -> None:
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
@@ -418,7 +431,7 @@ class Supervisor:
             worker.retiring = True
         elif message == WAITING:
             worker.waits = True
-            self._say_waiting()
+            self._log_waiting()
         else:
             worker.reason = message
 
@@ -427,12 +440,12 @@ class Supervisor:
         if self._stopping:
             return
         self._failures = 0
-        self._told = ""
-        self._weigh_at_start(worker)
+        self._last_reason = ""
+        self._note_base_size(worker)
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
             worker.expires = time.monotonic() + lifetime * (1 + worker.number % 10 / 100)
-        if worker.replaces in self._workers:  # it may have died meanwhile
+        if worker.replaces in self._workers:  # else it has died in the meantime
             self._stop_worker(worker.replaces)
         worker.replaces = None
         if not self.started:
@@ -446,56 +459,56 @@ class Supervisor:
             systemd.ready()
 
     def roll(self) -> None:
-        """Replace every worker, one by one, each new one ready before the old one stops."""
+        """Replace every worker, one by one; an old worker stops once its successor is ready."""
         systemd.reloading()
         self._rolling = True
         if self._directory is not None and not self.config.preload:
-            enter_again(self._directory)
+            reenter(self._directory)
         if self._certificates is not None and not self._certificates.reload():
             self._give_up_rolling()  # no new worker could start
             return
-        self._next_start = 0.0  # who asks has mended what was broken
+        self._next_start = 0.0  # no back-off: the operator has probably repaired the application
         for worker in self._workers:
-            if not worker.ready:  # it may have what is to be replaced, or hang in it
+            if not worker.ready:  # it may be loading the old code, or hang in it
                 self._stop_worker(worker)
         self._roll = [worker for worker in self._workers if not worker.stopping]
 
     def _give_up_rolling(self) -> None:
         if self._rolling:
-            error_logger.error("Rolling restart given up: the old workers go on")
+            error_logger.error("Rolling restart abandoned: the old workers keep serving")
             self._roll.clear()
             self._rolling = False
             systemd.ready()
 
-    # --- Workers go ---------------------------------------------------------------------------
+    # --- Stopping workers ---------------------------------------------------------------------
 
     def _stop(self, *, wait: bool = True) -> None:
         again = self._stopping
         if not again:
             systemd.stopping(longest_stop(self.config))
         self._stopping = True
-        # The last worker that closes them ends the port: who comes later is refused at once, and
-        # does not wait in a queue that nobody will take anything from.
+        # The port closes with the last worker's descriptor. Later clients are then refused at once,
+        # and do not wait in a queue from which nobody accepts.
         for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
-            if not again and not self.config.shutdown_delay:  # during which they go on accepting
+            if not again and not self.config.shutdown_delay:  # workers accept during the delay
                 listening.refuse_new(sock)
             listening.let_go(sock)
         for worker in self._workers:
             worker.process.terminate()
             if (again or not wait) and worker.process.is_alive():
-                os.kill(worker.process.pid, LEAVE)
+                os.kill(worker.process.pid, QUIT)
             self._expect_end(worker)
             if not wait:
-                worker.stop_by = min(worker.stop_by, time.monotonic() + LEAVE_PATIENCE)
+                worker.stop_by = min(worker.stop_by, time.monotonic() + QUIT_PATIENCE)
         if wait and not again:
-            self._say_waiting()
+            self._log_waiting()
 
-    def _say_waiting(self) -> None:
-        """Say how long a stop may take, once, if something holds it up."""
-        if not self._stopping or self._wait_told:
+    def _log_waiting(self) -> None:
+        """Log once how long the shutdown may take, if it cannot complete at once."""
+        if not self._stopping or self._wait_logged:
             return
         if self.config.shutdown_delay or any(worker.waits for worker in self._workers):
-            self._wait_told = True
+            self._wait_logged = True
             allowed = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
             error_logger.info("Waiting for the workers, at most %g s%s", allowed, FORCE_HINT)
 
@@ -524,7 +537,7 @@ class Supervisor:
             worker.process.close()
 
     def _on_death(self, worker: Worker, status: int) -> None:
-        """A worker has ended that should not have."""
+        """Handle the end of a worker that was not told to stop."""
         if self._reloader is not None:
             self._on_death_reloading(worker, status)
             return
@@ -538,79 +551,89 @@ class Supervisor:
         young = time.monotonic() - worker.started < SETTLED
         self._failures = self._failures + 1 if young else 0
         old = worker.replaces
-        if not worker.ready and old in self._workers and wants_what_is_held(worker.reason):
+        if not worker.ready and old in self._workers and needs_what_is_held(worker.reason):
             assert old is not None
             error_logger.warning(
-                "Worker %d could not start beside the one that it replaces: stopping that first",
+                "Worker %d could not start while its predecessor runs: stopping that one first",
                 worker.number,
             )
             old.ends_first = True
             self._stop_worker(old)
         elif not worker.ready:
             self._give_up_rolling()
-        if self._failures >= HOPELESS and not self._workers:
-            raise WorkerError(f"No worker lives: {self._failures} in a row died at their start")
+        if self._failures >= MAX_FAILURES and not self._workers:
+            raise WorkerError(
+                f"No worker is left: {self._failures} in a row failed"
+                f" within {SETTLED:g} s of their start"
+            )
         self._pause()
         if self._next_start > time.monotonic():
-            self._drop_queues(worker.number)  # others take what would wait there
+            self._drop_queues(worker.number)  # so that other workers get the new connections
 
     def _on_death_reloading(self, worker: Worker, status: int) -> None:
-        """Start it again at the next change, or in a while: a killed one after a second. Why none
-        can start is said once, not at each attempt.
+        """Under --reload, have the worker started again at the next change, or after RELOAD_PAUSE,
+        or longer after failed starts. The reason for a failed start is logged once and not at each
+        attempt.
         """
         if not worker.ready:
             self._failures += 1
         self._pause(RELOAD_PAUSE)
         reason = worker.reason
-        if reason and reason == self._told:
+        if reason and reason == self._last_reason:
             return
-        self._told = reason
+        self._last_reason = reason
         if reason:
             error_logger.error("%s", reason)
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         error_logger.error(
-            "Worker %d ended (%s). Waiting for a change, or starting it again in a while...",
+            "Worker %d ended (%s). Waiting for a change, or restarting it after a pause...",
             worker.number,
             how,
         )
 
     def _pause(self, least: float = 0.0) -> None:
-        """Wait before the next start, longer after each failure."""
+        """Delay the next start, for longer after each failure.
+
+        Args:
+            least: the shortest delay, in seconds.
+        """
         pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
         self._next_start = time.monotonic() + max(pause, least)
 
     def _patrol(self) -> None:
-        """Look at each worker: its time, its size, its health. And at the certificates."""
+        """Check the certificates, and each worker's deadline, memory, lifetime and health."""
         now = time.monotonic()
         if self._certificates is not None:
             self._certificates.current()
         for worker in self._workers:
             if worker.stop_by and now >= worker.stop_by:
-                error_logger.error("Killing worker %d, which does not stop", worker.number)
+                error_logger.error("Killing worker %d, which did not stop in time", worker.number)
                 worker.process.kill()
             elif not worker.stopping:
                 if worker.ready:
-                    self._weigh(worker, now)
+                    self._check_size(worker, now)
                     worker.retiring |= now >= worker.expires
-                self._examine(worker, now)
+                self._check_health(worker, now)
 
-    def _weigh_at_start(self, worker: Worker) -> None:
-        """Note what a worker holds that has served nothing yet; more than it may is told once."""
+    def _note_base_size(self, worker: Worker) -> None:
+        """Note the memory of a worker that has not served anything yet. If it is above
+        --limit-max-rss already, log a warning once.
+        """
         limit = self.config.limit_max_rss
         worker.base = resident_size(worker.watch.pid) or 0 if limit else 0
         if limit and worker.base > limit and self._next_for_size < math.inf:
             self._next_for_size = math.inf
             error_logger.warning(
-                "Worker %d holds %d bytes at its start, and --limit-max-rss is %d:"
-                " such workers are not replaced for their memory",
+                "Worker %d uses %d bytes at its start, and --limit-max-rss is %d:"
+                " workers like it are not replaced because of their memory",
                 worker.number,
                 worker.base,
                 limit,
             )
 
-    def _weigh(self, worker: Worker, now: float) -> None:
-        """Have a worker replaced that holds too much memory, if a new one would hold less. If
-        workers grow as soon as they serve, that is not done all the time.
+    def _check_size(self, worker: Worker, now: float) -> None:
+        """Have a worker replaced if it uses too much memory and a new one would use less. Young
+        workers are replaced at most every SETTLED seconds, in case all grow as soon as they serve.
         """
         limit = self.config.limit_max_rss
         if not limit or worker.retiring or worker.base > limit:
@@ -621,16 +644,16 @@ class Supervisor:
             return
         self._next_for_size = max(self._next_for_size, now + SETTLED)
         error_logger.warning(
-            "Worker %d holds %d bytes, %d at its start: replacing it",
+            "Worker %d uses %d bytes, %d at its start: replacing it",
             worker.number,
             size,
             worker.base,
         )
         worker.retiring = True
 
-    def _examine(self, worker: Worker, now: float) -> None:
-        """Kill a worker in which nothing can happen any more, whose loop does not turn for longer
-        than it may, or that takes too long to start.
+    def _check_health(self, worker: Worker, now: float) -> None:
+        """Kill a worker that is deadlocked or stopped, that has blocked its event loop for too
+        long, or that takes too long to start.
         """
         worker.watch.look(now)
         stuck = worker.watch.stuck(self.config.timeout_worker_healthcheck)
@@ -651,12 +674,13 @@ class Supervisor:
             return
         if STACKS_SIGNAL is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.watch.pid, STACKS_SIGNAL)  # faulthandler writes, then it dies
+                # faulthandler writes the stacks, then the signal ends the worker.
+                os.kill(worker.watch.pid, STACKS_SIGNAL)
         worker.process.join(STACKS_GRACE)
         worker.process.kill()
 
     def _end_all(self) -> None:
-        """Leave no worker behind, whatever happened here."""
+        """Stop and kill the workers that are left, if the loop ended by an exception."""
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + self.config.timeout_graceful_shutdown
@@ -671,14 +695,16 @@ class Supervisor:
             self._selecting.unregister(thing)
 
 
-def wants_what_is_held(reason: str) -> bool:
-    """Whether a start has failed, by its error's text, for something that only one may have."""
+def needs_what_is_held(reason: str) -> bool:
+    """Whether, by its error's text, a worker could not start because its predecessor holds a
+    resource that only one process can have.
+    """
     return any(f"[Errno {number}]" in reason for number in HELD_BY_ANOTHER)
 
 
-def named_directory() -> str | None:
-    """The working directory as the shell names it, by $PWD: with its symbolic links, which may lead
-    to another release later. None if that names another one.
+def directory_with_links() -> str | None:
+    """The working directory as $PWD names it: with symbolic links, which may lead to another
+    release later. None if $PWD is not the working directory.
     """
     named = os.environ.get("PWD", "")
     try:
@@ -687,17 +713,19 @@ def named_directory() -> str | None:
         return None
 
 
-def enter_again(directory: str) -> None:
-    """Follow a directory's symbolic links anew, for processes that are spawned from now on."""
+def reenter(directory: str) -> None:
+    """Change to a directory by its name, so that workers spawned from now on start where its
+    symbolic links lead now.
+    """
     try:
         before = os.getcwd()
-    except OSError:  # it is gone
+    except OSError:  # the old directory has been deleted
         before = None
     try:
         os.chdir(directory)
         now = os.getcwd()
     except OSError as exc:
-        error_logger.error("The working directory cannot be entered: %s", exc)
+        error_logger.error("Cannot change to the working directory: %s", exc)
         return
     if now != before:
         error_logger.info("The working directory is now %r", now)
@@ -705,10 +733,10 @@ def enter_again(directory: str) -> None:
 
 
 def check_picklable(config: Config) -> None:
-    """Each option must reach a process that starts afresh.
+    """Check that each option can be sent to a spawned process.
 
     Raises:
-        ConfigError: with the option that cannot.
+        ConfigError: an option's value cannot be pickled.
     """
     import pickle
 

@@ -1,4 +1,4 @@
-"""What systemd wants to hear (sd_notify(3)); silent where it does not listen."""
+"""Messages to systemd (sd_notify(3)); they go nowhere unless $NOTIFY_SOCKET is set."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import socket
 import time
 
-# For a manager that does not read, with what it must not miss.
+# Longest wait for a busy service manager, with the messages that it must not miss.
 PATIENCE = 1.0  # seconds
 
 
 def notify(*lines: str, patience: float = 0.0) -> None:
-    """Send "NAME=VALUE" lines to the service manager; nobody there is no error, nor is one that
-    takes none of it for `patience` seconds.
+    """Send "NAME=VALUE" lines to the service manager. If there is none, or if it does not read the
+    message within `patience` seconds, the message is dropped without an error.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -23,7 +23,7 @@ def notify(*lines: str, patience: float = 0.0) -> None:
             sock.connect("\0" + address[1:] if address.startswith("@") else address)
             sock.sendall("\n".join(lines).encode())
         except OSError:
-            pass  # the manager is gone, or has enough to read: it will not miss us
+            pass  # the service manager is gone, or its queue is full
 
 
 def ready() -> None:
@@ -31,33 +31,38 @@ def ready() -> None:
 
 
 def reloading() -> None:
-    """To be followed by ready(); systemd compares the time with its own."""
+    """Say that a reload has begun; ready() must follow. systemd compares the time with its own."""
     usec = time.monotonic_ns() // 1000
     notify("RELOADING=1", f"MONOTONIC_USEC={usec}", patience=PATIENCE)
 
 
 def starting(allowed: float) -> None:
-    """To be followed by ready() within so many seconds, even if TimeoutStartSec is shorter.
+    """Say that the start has begun; ready() must follow within `allowed` seconds. TimeoutStartSec
+    is extended to that if it is shorter.
 
-    Said once and for all: nobody could say it while the application is imported, which holds the
-    main thread, and often the interpreter.
+    The time is announced once and not extended in steps, because the import of the application
+    blocks the main thread, and often holds the GIL.
     """
     notify(extension(allowed), patience=PATIENCE)
 
 
 def stopping(allowed: float) -> None:
-    """To be followed by the end within so many seconds, even if TimeoutStopSec is shorter."""
+    """Say that the shutdown has begun; the process must end within `allowed` seconds.
+    TimeoutStopSec is extended to that if it is shorter.
+    """
     notify("STOPPING=1", extension(allowed), patience=PATIENCE)
 
 
 def extension(allowed: float) -> str:
-    """A time-out of systemd's is at least so many seconds from now; a longer one stays."""
+    """Line that extends systemd's current time-out to at least `allowed` seconds from now; a longer
+    one does not change.
+    """
     return f"EXTEND_TIMEOUT_USEC={round(allowed * 1_000_000)}"
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between calls of notify("WATCHDOG=1"), half of what systemd allows; None if it does
-    not ask this process.
+    """Time between calls of notify("WATCHDOG=1"), in seconds: half of what systemd allows; None if
+    systemd does not expect them from this process.
     """
     allowed = os.environ.get("WATCHDOG_USEC", "")
     if not allowed.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(

@@ -1,4 +1,4 @@
-"""A worker process under a Supervisor: one Server, and a pipe to say how it goes."""
+"""A worker process under a Supervisor: one Server, which reports to the supervisor by a pipe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from thestral.logging.files import reopen_files
 from thestral.logging.loggers import error_logger
 from thestral.net import tls
 from thestral.process.heartbeat import beat_interval
-from thestral.process.leaving import flush_output, left_in_time
+from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
-from thestral.process.signals import LEAVE, PARENT, REQUESTS, do_nothing, is_free
+from thestral.process.signals import QUIT, REQUEST_SIGNALS, SUPERVISOR_SIGNALS, do_nothing, is_free
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from thestral.process.heartbeat import Heartbeat
     from thestral.types import ASGIApplication
 
-# What a worker tells its supervisor.
+# Messages from a worker to its supervisor.
 READY = "ready"
-RETIRE = "retire"  # a limit is reached: replace me
-WAITING = "waiting"  # requests run on after SIGTERM
-# Any other text is why it cannot start: the supervisor says it once for all of them.
-# What a supervisor asks a worker for. Not by SIGUSR1, for which the application may have a handler.
-REOPEN = "reopen"  # log files, as they may have been renamed
+RETIRE = "retire"  # a limit is reached: replace this worker
+WAITING = "waiting"  # SIGTERM has come, and requests are still running
+# Any other string is the reason why the worker cannot start: the supervisor logs it, once for all.
+# Message from a supervisor to a worker. A SIGUSR1 would not do: the application may handle it.
+REOPEN = "reopen"  # reopen log files, which may have been renamed
 
-# Makes faulthandler write the stacks of all threads, without the GIL.
+# Makes faulthandler write the stacks of all threads, for which it does not need the GIL.
 STACKS_SIGNAL = getattr(signal, "SIGABRT", None)
 
 
@@ -49,30 +49,30 @@ def run_worker(
     inherited: Sequence[Callable[[], None]],
     app: ASGIApplication | None,
 ) -> None:
-    """The whole life of a worker process; ends it.
+    """Run a worker from its start to the end of its process.
 
     Args:
         config: the options.
-        number: the worker's, from 1.
-        sockets: bound ones to listen on.
-        pipe: to the supervisor; its end is the supervisor's end.
-        heartbeat: for the supervisor to see that the event loop turns.
-        inherited: what closes the supervisor's pipes, sockets and memory, which a fork has brought
-            here.
-        app: the application if the supervisor has loaded it before the fork.
+        number: the worker's number, from 1.
+        sockets: bound sockets to listen on.
+        pipe: to the supervisor; end of file means that the supervisor is gone.
+        heartbeat: shows the supervisor that the event loop is running.
+        inherited: functions that close the supervisor's pipes, sockets and shared memory, of which
+            a forked worker has copies.
+        app: the application if the supervisor has imported it before the fork.
     """
     for close in inherited:
         close()
-    heartbeat.let_go()
+    heartbeat.close_descriptor()
     set_title(f"worker {number}")
-    # Ctrl-C reaches the whole group; the supervisor says when to stop.
-    for number in [*PARENT, *filter(is_free, REQUESTS)]:
+    # Ctrl-C reaches the whole process group, but the supervisor decides when a worker stops.
+    for number in [*SUPERVISOR_SIGNALS, *filter(is_free, REQUEST_SIGNALS)]:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else do_nothing)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*PARENT, *REQUESTS])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS])
     faulthandler.enable(all_threads=True)
     server = WorkerServer(config, pipe, heartbeat, app)
-    with pools_told(), left_in_time(server):
+    with ending_pools(), exit_in_time(server):
         try:
             server.run(sockets)
         except Terminated:
@@ -88,10 +88,11 @@ def run_worker(
 
 
 @contextlib.contextmanager
-def pools_told() -> Generator[None]:
-    """At the end, tell pools of the application that they end, as the interpreter does.
+def ending_pools() -> Generator[None]:
+    """At the end, have the application's executors shut down, as the interpreter does at exit.
 
-    multiprocessing, whose process this is, does it too, but joins the processes of a pool before.
+    multiprocessing, which runs this process, does so as well, but joins child processes first, and
+    those of a pool only end once the pool is shut down.
     """
     try:
         yield
@@ -100,8 +101,8 @@ def pools_told() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def held_back(signals: Iterable[int]) -> Generator[None]:
-    """Have signals wait, here and in a process that is started here."""
+def blocked(signals: Iterable[int]) -> Generator[None]:
+    """Block signals, here and in a process that is started within the context."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -113,8 +114,8 @@ def held_back(signals: Iterable[int]) -> Generator[None]:
 
 
 def set_title(text: str) -> None:
-    """Show in process lists what a process does: with setproctitle, or the name that Linux gives a
-    thread.
+    """Name the process for process lists: with the package setproctitle if it is installed, else by
+    the name of the main thread (Linux, 15 characters).
     """
     try:
         from setproctitle import setproctitle  # type: ignore[import-not-found,unused-ignore]
@@ -128,8 +129,8 @@ def set_title(text: str) -> None:
 class WorkerServer(Server):
     """A Server that tells its supervisor when it is ready, and when a limit is reached."""
 
-    signals = (signal.SIGTERM, LEAVE)
-    has_manager = False  # it is the supervisor who talks to systemd
+    signals = (signal.SIGTERM, QUIT)
+    has_manager = False  # the supervisor talks to systemd
 
     def __init__(
         self, config: Config, pipe: Connection, heartbeat: Heartbeat, app: ASGIApplication | None
@@ -140,12 +141,12 @@ class WorkerServer(Server):
 
     def announce(self) -> None:
         assert self._loop is not None
-        self._loop.add_reader(self._pipe.fileno(), self._hear)
+        self._loop.add_reader(self._pipe.fileno(), self._on_message)
         self._beat()
         self.tell(READY)
 
     def _beat(self) -> None:
-        """Show that the loop turns, now and from then on."""
+        """Beat now and at regular intervals, as long as the loop runs."""
         assert self._loop is not None
         self._heartbeat.beat()
         self._loop.call_later(beat_interval(self.config.timeout_worker_blocked), self._beat)
@@ -154,7 +155,9 @@ class WorkerServer(Server):
         self.tell(RETIRE)
 
     def say_waiting(self, count: int) -> None:
-        """It is the supervisor who knows how long, and what Ctrl-C does."""
+        """Log the number of requests; the supervisor logs how long they may take and how Ctrl-C
+        ends the wait.
+        """
         error_logger.info("Waiting for running requests to finish: %d", count)
         self.tell(WAITING)
 
@@ -162,32 +165,32 @@ class WorkerServer(Server):
         return ""
 
     def tell(self, message: str) -> None:
-        with contextlib.suppress(OSError):  # it is gone, as we are about to be told
+        with contextlib.suppress(OSError):  # the supervisor is gone: _on_message will notice
             self._pipe.send(message)
 
     def load_certificates(self) -> tls.Certificates | None:
-        """The supervisor says what there is to say of them."""
+        """Load the certificates without warnings, which the supervisor logs."""
         return tls.load(self.config, quiet=True)
 
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
-        """The file names the supervisor."""
+        """None: the PID file is the supervisor's."""
         return contextlib.nullcontext()
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM drains, however often it comes; SIGQUIT does not wait."""
+        """Drain at SIGTERM, however often it comes; at SIGQUIT do not wait for requests."""
         if number not in self._signals_taken:
             self._signals_taken.append(number)
-        if number == LEAVE:
+        if number == QUIT:
             self.force_exit = True
         self.should_exit = True
 
-    def _hear(self) -> None:
-        """The supervisor asks for something, or is gone."""
+    def _on_message(self) -> None:
+        """Do what the supervisor asks for; stop if it is gone."""
         with contextlib.suppress(EOFError, OSError):
             if self._pipe.recv() == REOPEN:
                 reopen_files()
             return
         assert self._loop is not None
         self._loop.remove_reader(self._pipe.fileno())
-        error_logger.warning("The supervisor is gone; stopping.")
+        error_logger.warning("The supervisor is gone: stopping")
         self.should_exit = True
