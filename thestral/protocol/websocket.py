@@ -14,8 +14,8 @@ from thestral.logging.names import client_address
 from thestral.protocol.connection import Cycle
 from thestral.protocol.cycle import (
     PLAIN_TEXT,
+    as_dict,
     body_of,
-    fields_of,
     headers_of,
     status_of,
 )
@@ -129,7 +129,7 @@ class WebSocketCycle(Cycle):
     def take(self, message: Any) -> bool:
         """Of websocket.accept, send, close, and the parts of a denial."""
         if type(message) is not dict:
-            message = fields_of(message)
+            message = as_dict(message)
         kind = message.get("type")
         if self._gone:
             if kind == "websocket.close":
