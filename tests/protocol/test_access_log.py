@@ -15,9 +15,9 @@ import struct
 import pytest
 from support import read_all, read_response, wait_until
 
-from thestral.logging import LINE_FORMATS
 from thestral.logging.formatters import AccessFormatter
 from thestral.logging.loggers import access_logger
+from thestral.logging.setup import LINE_FORMATS
 from thestral.protocol.access import AccessLog
 
 HOST = b"Host: a\r\n"

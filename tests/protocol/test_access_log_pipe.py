@@ -12,9 +12,9 @@ import threading
 import pytest
 from support import Running, read_response, wait_until
 
-from thestral.logging import LINE_FORMATS
 from thestral.logging.formatters import AccessFormatter
 from thestral.logging.loggers import access_logger, error_logger
+from thestral.logging.setup import LINE_FORMATS
 
 CAPACITY = 65536  # bytes of a pipe
 WAITING_MAX = 1024 * 1024  # bytes that AccessLog keeps for a reader
