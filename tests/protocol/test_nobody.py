@@ -15,7 +15,7 @@ from support import (
     wait_until,
 )
 
-NOBODY_MAX = 64 * 1024  # thestral.protocol.cycle.NOBODY_MAX
+DROPPED_MAX = 64 * 1024  # thestral.protocol.cycle.DROPPED_MAX
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
 
@@ -122,7 +122,7 @@ def test_version_2_5_raises_at_once(serve, errors, name):
 @pytest.mark.parametrize("excess", [-1, 0, 1])
 def test_one_that_goes_on_is_told_by_size(serve, errors, excess):
     """From the first part after 64 KiB on."""
-    parts = [body(b"x" * (NOBODY_MAX + excess), True), *[body(b"y", True)] * 5]
+    parts = [body(b"x" * (DROPPED_MAX + excess), True), *[body(b"y", True)] * 5]
     app = Late(START, *parts)
     run(serve, app)
     assert isinstance(app.raised, OSError)
@@ -155,7 +155,7 @@ def test_one_that_goes_on_is_told_by_time(serve, errors):
 def test_one_that_never_waits_is_told(serve, errors):
     app = Late(*[body(b"x", True)] * 10_000_000, first=[START])
     run(serve, app)
-    assert app.taken <= NOBODY_MAX + 1
+    assert app.taken <= DROPPED_MAX + 1
     assert isinstance(app.raised, OSError)
     assert not errors()
 

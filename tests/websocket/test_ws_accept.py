@@ -202,14 +202,14 @@ def test_subprotocol_that_was_not_offered_4_2_2(serve, chosen, offered, errors, 
         assert not answer.all(b"sec-websocket-protocol")
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     text = warning.getMessage()
-    assert text.startswith(f"websocket.accept: subprotocol {chosen!r:.100} was not offered")
+    assert f"the client did not offer subprotocol {chosen!r:.100}:" in text
     assert "(WebSocket /)" in text
     assert len(text.splitlines()) == 1
     assert not errors()
 
 
 def test_subprotocols_that_were_not_offered_are_one_warning(serve, caplog):
-    """Told once for a worker: what is chosen may come from clients, of which each sends another."""
+    """Logged once per worker, because each client may make the application choose another one."""
 
     @ws_only
     async def app(scope, receive, send):

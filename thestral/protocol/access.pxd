@@ -80,7 +80,7 @@ cdef class AccessLog:
     cdef bint _can_write(self, int patience)
     cpdef object drain(self)
     cpdef object forget(self)
-    cdef object _tell_lost(self)
+    cdef object _report_lost(self)
     cpdef object close(self)
 
 

@@ -1,7 +1,7 @@
 """AccessLog: one line for each response of a worker.
 
-While nobody has touched the access logger, lines are made here and written in batches; else each is
-a LogRecord and goes through logging. Both give the same bytes.
+As long as the access logger is as the server set it up, lines are formatted here and written in
+batches. Otherwise each line is a LogRecord and goes through logging. Both ways give the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from thestral.logging.setup import LINE_FORMATS
 if TYPE_CHECKING:
     from thestral.protocol.exchange import Exchange
 
-# What a part of a line is.
+# Kinds of parts of a line.
 LITERAL = 0
 CLIENT_HOST = 1
 USER = 2
@@ -86,25 +86,25 @@ EXTENSION_KINDS = {
     "aborted": ABORTED,
     "request_id": REQUEST_ID,
 }
-# What shows a field of the request.
+# Kinds that need the fields of the request.
 FIELDS = (REQUEST_FIELD, REQUEST_ID, USER)
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
 INFO = logging.INFO
 # nginx's status for a request whose client was gone before there was a response.
 CLIENT_CLOSED_REQUEST = 499
-# What a pipe's reader does not take waits in memory, up to so much; then the server waits for the
-# reader, READER_PATIENCE; then lines are lost until it has read all that waits.
+# How much may wait in memory for the reader of a pipe. Beyond that the server waits for the reader
+# for READER_PATIENCE; after that, lines are lost until the reader has read everything that waits.
 WAITING_MAX = 1024 * 1024  # bytes
-# What a record's text begins with when the line is not made of its arguments: it uses them up, and
-# filters and handlers that look into them find what they find with uvicorn.
+# Prefix of a record's message if the line is already formatted. It consumes the record's arguments,
+# which are uvicorn's for filters and handlers that read them, and prints nothing.
 NO_ARGUMENTS = "%.0s" * 5
-# What a Logger does with a record.
-ON_THE_WAY = ("info", "_log", "makeRecord", "handle", "callHandlers")
+# Methods of Logger that a record passes through.
+LOGGER_METHODS = ("info", "_log", "makeRecord", "handle", "callHandlers")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Part:
-    """A piece of a line: what it is, and the literal or the field's name."""
+    """A part of a line: its kind, and its literal text or the name of a field."""
 
     def __init__(self, kind: int, text: bytes) -> None:
         self.kind = kind
@@ -119,9 +119,9 @@ class AccessLog:
         enabled: whether to log at all.
 
     Attributes:
-        enabled: whether to call record(), which asks for the access logger's level each time.
+        enabled: whether record() is to be called. It checks the access logger's level each time.
         keeps_fields: whether record() needs the request's fields.
-        timed: whether record() needs to know when a request began.
+        timed: whether record() needs the time at which the request began.
         keeps_head: whether record() needs the response's head.
     """
 
@@ -147,17 +147,18 @@ class AccessLog:
         self._zone = b""
         self._failed = False
         self._stream: Any = None
-        self._poll: select.poll | None = None  # of the stream, if it is a pipe or a socket
-        self._lost = 0  # lines since the reader of a pipe fell behind
+        self._poll: select.poll | None = None  # polls the stream if it is a pipe or a socket
+        self._lost = 0  # lines lost since the reader of the pipe fell behind
         if self.enabled:
             self._find_handler(LINE_FORMATS[self._default])
             LOGS.add(self)
 
     def _find_handler(self, line_format: str) -> None:
-        """Remember the handler that lines may go to without a LogRecord: a plain one that writes
-        what we would, without colours, and to no terminal, where each line is to be seen at once.
+        """Find the handler whose stream may get lines without a LogRecord. It must format lines as
+        this class does, without colours, and not write to a terminal, where each line should
+        appear at once.
         """
-        if len(self._logger.handlers) != 1 or is_watched(self._logger):
+        if len(self._logger.handlers) != 1 or is_patched(self._logger):
             return
         handler = self._logger.handlers[0]
         formatter = handler.formatter
@@ -187,13 +188,14 @@ class AccessLog:
             return
         try:
             if not self.is_direct():
-                self.flush()  # what came first is written first
+                self.flush()  # keeps the order of the lines
                 self._log(exchange, aborted)
                 return
             self._format(exchange, aborted)
             lines.end_line()
         except Exception:
-            # A client that the application has put into its scope must not cost a connection.
+            # A bad value for "client" that the application put into its scope must not end the
+            # connection.
             lines.drop_line()
             error_logger.exception("A line of the access log could not be written")
             return
@@ -201,7 +203,7 @@ class AccessLog:
             self._write(BATCH)
 
     def is_direct(self) -> bool:
-        """Whether the access logger is as it was set up, and nobody waits for records."""
+        """Whether the access logger is as the server set it up, so that nobody needs records."""
         handler = self._handler
         if handler is None:
             return False
@@ -218,7 +220,7 @@ class AccessLog:
         )
 
     def _log(self, exchange: Exchange, aborted: bool) -> None:
-        """The same as a LogRecord, with uvicorn's arguments."""
+        """Log the line as a LogRecord with uvicorn's arguments."""
         client = client_of(exchange)
         address = f"{client[0]}:{client[1]}" if client else ""
         request = exchange.request
@@ -242,7 +244,7 @@ class AccessLog:
         )
 
     def _format(self, exchange: Exchange, aborted: bool) -> None:
-        """Append a line, without its end."""
+        """Append a line, without its line end."""
         lines = self._lines
         request = exchange.request
         client = client_of(exchange)
@@ -324,7 +326,7 @@ class AccessLog:
                 self._value(user_of(exchange.fields))
             elif kind == RESPONSE_FIELD:
                 self._value(field_of(exchange.head, part.text))
-            else:  # BYTES_OR_NONE of nothing
+            else:  # BYTES_OR_NONE without content
                 self._absent()
 
     def _target(self, exchange: Exchange) -> None:
@@ -345,12 +347,12 @@ class AccessLog:
             self._absent()
 
     def _absent(self) -> None:
-        """What stands for no value: Apache's hyphen, or nothing between JSON's quotes."""
+        """Append the sign for a missing value: Apache's hyphen, or an empty JSON string."""
         if not self._lines.json:
             self._lines.append(b"-")
 
     def _read_clock(self, second: int) -> None:
-        """Spell the time anew, once a second."""
+        """Format the time, once a second."""
         self._second = second
         local = time.localtime(second)
         minutes = local.tm_gmtoff // 60
@@ -366,12 +368,14 @@ class AccessLog:
     # --- Writing ------------------------------------------------------------------------------
 
     def flush(self) -> bool:
-        """Write the lines that wait; whether some have to wait on, for the reader of a pipe."""
+        """Write the waiting lines; return whether some still wait for the reader of a pipe."""
         self._write(0)
         return self._lines.size() > 0
 
     def _write(self, most_left: int) -> None:
-        """Write lines, in the handler's turn, until no more bytes are left or it would block."""
+        """Write lines, holding the handler's lock, until at most `most_left` bytes are left or a
+        write would block.
+        """
         lines = self._lines
         handler = self._handler
         while lines.size() > most_left and self._can_write(0):
@@ -382,17 +386,19 @@ class AccessLog:
                 handler.stream.flush()
                 self._failed = False
             except Exception as error:
-                # A full disk or a closed pipe: said once, not for each batch.
+                # A full disk or a closed pipe is logged once, not for each batch.
                 if not self._failed:
                     self._failed = True
                     error_logger.error("The access log cannot be written: %s", error)
             finally:
                 handler.release()
         if self._lost and lines.size() == 0:
-            self._tell_lost()
+            self._report_lost()
 
     def _can_write(self, patience: int) -> bool:
-        """Whether a batch can be written without blocking, at latest in so many milliseconds."""
+        """Wait until a batch can be written without blocking, at most `patience` milliseconds;
+        return whether it can.
+        """
         stream = self._handler.stream
         if stream is not self._stream:
             self._stream = stream
@@ -400,8 +406,8 @@ class AccessLog:
         return self._poll is None or bool(self._poll.poll(patience))
 
     def _has_room(self) -> bool:
-        """Whether a line may be added although many wait. A reader that is only slow slows the
-        server down, one that does not read at all must not stop it.
+        """Whether a line may be added although many lines wait. A slow reader slows the server
+        down, but a reader that has stopped must not stop the server.
         """
         lines = self._lines
         self._write(WAITING_MAX)
@@ -409,37 +415,37 @@ class AccessLog:
             while lines.size() > WAITING_MAX and self._can_write(READER_PATIENCE):
                 self._write(WAITING_MAX)
             if lines.size() > WAITING_MAX and not is_stderr(self._stream):
-                error_logger.error("Nobody reads the access log: lines of it are lost from now on")
+                error_logger.error("Nobody reads the access log: from now on its lines are lost")
         return lines.size() <= WAITING_MAX
 
     def drain(self) -> None:
-        """Write the lines that wait, as long as somebody reads."""
+        """Write the waiting lines, as long as the stream's reader reads."""
         while self.flush() and self._can_write(READER_PATIENCE):
             pass
 
     def forget(self) -> None:
-        """Drop the lines that wait."""
+        """Drop the waiting lines."""
         while self._lines.size() > 0:
             self._lost += self._lines.take(BATCH, True).count("\n")
 
-    def _tell_lost(self) -> None:
+    def _report_lost(self) -> None:
         error_logger.error("%d lines of the access log were lost: nobody read it", self._lost)
         self._lost = 0
 
     def close(self) -> None:
-        """Write what waits; what still comes is written at once."""
+        """Write the waiting lines. Later lines go through logging, which writes each at once."""
         self.drain()
         self.forget()
         if self._lost and not is_stderr(self._stream):
-            self._tell_lost()
+            self._report_lost()
         self._handler = None
 
 
-def is_watched(logger: logging.Logger) -> bool:
-    """Whether records of a logger pass through a function that is not logging's own: agents that
-    forward logs put theirs into its classes.
+def is_patched(logger: logging.Logger) -> bool:
+    """Whether records of a logger pass through a function from outside the logging module. Agents
+    that forward logs patch its classes.
     """
-    functions = [getattr(type(logger), name) for name in ON_THE_WAY]
+    functions = [getattr(type(logger), name) for name in LOGGER_METHODS]
     functions += [logging.Handler.handle, logging.StreamHandler.emit]
     return not all(
         type(function) is FunctionType and function.__globals__ is vars(logging)
@@ -448,7 +454,7 @@ def is_watched(logger: logging.Logger) -> bool:
 
 
 def make_part(atom: Atom, json: bool) -> Part:
-    """A part of a line; what is the same in all lines is literal."""
+    """Make the part of a line for an atom. Values that are the same in all lines are literals."""
     letter, name = atom
     if letter == "":
         return Part(LITERAL, name.encode())
@@ -470,12 +476,14 @@ def make_part(atom: Atom, json: bool) -> Part:
 
 
 def status_line(status: int) -> bytes:
-    """Status and phrase, as AccessFormatter has it."""
+    """Return the status and its reason phrase, as AccessFormatter writes them."""
     return f"{status} {reason_phrase(status)}".rstrip().encode()
 
 
 def client_of(exchange: Exchange) -> Any:
-    """Who sent a request: what a middleware has put into the scope, as the server would have."""
+    """Return the client of the scope, which a middleware may have changed; without a scope, the
+    client that the server found.
+    """
     scope = exchange.scope
     return exchange.client if scope is None else scope.get("client", exchange.client)
 
@@ -485,7 +493,7 @@ def status_of(exchange: Exchange) -> int:
 
 
 def user_of(fields: tuple[tuple[bytes, bytes], ...] | None) -> bytes | None:
-    """The name of Basic authentication (RFC 7617 section 2)."""
+    """Return the user name of Basic authentication (RFC 7617 section 2)."""
     value = find_field(fields or (), b"authorization")
     if not value or value[:6].lower() != b"basic ":
         return None
@@ -496,7 +504,7 @@ def user_of(fields: tuple[tuple[bytes, bytes], ...] | None) -> bytes | None:
 
 
 def field_of(head: bytes | None, name: bytes) -> bytes | None:
-    """Value of the first field of that lower-case name in a response head, as sent."""
+    """Return the value of the first field with this lower-case name in a response head."""
     if head is None:
         return None
     at = head.lower().find(b"\r\n" + name + b": ")
@@ -516,7 +524,8 @@ def forget_all() -> None:
         log.forget()
 
 
-# Lines are written before the process ends, whoever ends it; when it is doubled, once.
+# Waiting lines are written before the process exits, whatever ends it. A fork drops the copies in
+# the child, so that each line is written once.
 LOGS: weakref.WeakSet[AccessLog] = weakref.WeakSet()
 atexit.register(drain_all)
 if hasattr(os, "register_at_fork"):

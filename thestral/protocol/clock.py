@@ -1,5 +1,5 @@
-"""The clock of a worker: one timer, whose ticks advance the time that deadlines are counted from,
-and look at everything that waits.
+"""The clock of a worker: one timer, whose ticks advance the time from which deadlines are counted,
+and call the observers, which check them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from thestral.config import Config
 
-# Names of a Date field's parts (RFC 9110 section 5.6.7), whatever the locale.
+# Names in a Date field, independent of the locale (RFC 9110 section 5.6.7).
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# The options that are deadlines of connections and requests.
+# The options that set deadlines of connections and requests.
 TIMED = (
     "timeout_head",
     "timeout_body",
@@ -28,20 +28,20 @@ TIMED = (
     "ws_ping_timeout",
     "ws_close_timeout",
 )
-# A tick comes this often, in seconds, or eight times within the shortest time-out.
-SLOWEST_TICK = 0.5
-FASTEST_TICK = 0.01
+# The clock ticks TICKS_WITHIN times within the shortest time-out, at an interval between these.
+SLOWEST_TICK = 0.5  # seconds
+FASTEST_TICK = 0.01  # seconds
 TICKS_WITHIN = 8
 
 
 class Timeouts:
-    """How long connections and requests may take, in seconds; 0.0 stands for no limit.
+    """How long connections and requests may take, in seconds; 0.0 means no limit.
 
     Args:
         config: resolved options.
 
     Attributes:
-        interval: between two ticks of the clock that looks at these.
+        interval: seconds between two ticks of the clock that checks these time-outs.
     """
 
     if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Timeouts:
 
 
 class Clock:
-    """The time as of the last tick. It ticks only while something waits for it.
+    """The time of the last tick. The clock ticks only while an observer needs it.
 
     Args:
         loop: the running loop.
@@ -75,7 +75,7 @@ class Clock:
     Attributes:
         now: loop time in seconds, up to one interval old.
         date: the value of a Date field.
-        observers: called at each tick with `now`; each tells whether it needs another tick.
+        observers: called at each tick with `now`; each returns whether it needs another tick.
         on_second: called when `date` has changed.
     """
 
@@ -90,11 +90,11 @@ class Clock:
         self._timer: asyncio.TimerHandle | None = None
 
     def after(self, seconds: float) -> float:
-        """The deadline of a wait that begins now: never early, and at most two ticks late."""
+        """Return the deadline of a wait that begins now: never early, at most two ticks late."""
         return self.now + seconds + self.interval
 
     def start(self) -> None:
-        """Tick, if the clock does not already: something waits."""
+        """Start ticking, unless the clock already ticks."""
         if self._timer is None:
             self.refresh()
             self._timer = self.loop.call_later(self.interval, self.tick)
@@ -105,9 +105,7 @@ class Clock:
             self._timer = None
 
     def tick(self) -> None:
-        """Advance the time and call the observers. One that raises has had its turn, and the others
-        still have theirs.
-        """
+        """Advance the time and call the observers. If one raises, the others are still called."""
         self.refresh()
         wanted = False
         for observer in self.observers:
@@ -115,7 +113,7 @@ class Clock:
                 wanted = observer(self.now) or wanted
             except Exception as exc:
                 wanted = True
-                message = "A look at what waits for the clock failed"
+                message = "An observer of the clock failed"
                 self.loop.call_exception_handler({"message": message, "exception": exc})
         self._timer = self.loop.call_later(self.interval, self.tick) if wanted else None
 
@@ -131,7 +129,7 @@ class Clock:
 
 
 def date_of(second: int) -> bytes:
-    """A Unix time as the value of a Date field (RFC 9110 section 5.6.7)."""
+    """Return a Unix time as the value of a Date field (RFC 9110 section 5.6.7)."""
     year, month, day, hour, minute, second, weekday, *_ = time.gmtime(second)
     clock = f"{hour:02}:{minute:02}:{second:02}"
     return f"{DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year} {clock} GMT".encode()

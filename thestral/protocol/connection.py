@@ -1,8 +1,8 @@
-"""The seam: Connection owns a transport, Stream is one exchange on it, Cycle is the ASGI side of
-one scope.
+"""The seam between protocols and ASGI: a Connection owns a transport, a Stream is one exchange on
+it, a Cycle is the ASGI side of one scope.
 
-Stream and Cycle know each other and call each other directly. What differs between protocols and
-matters to ASGI is a value on Stream; Cycle never asks which protocol it is.
+Stream and Cycle call each other directly. Differences between protocols that ASGI sees are values
+on Stream; Cycle never asks which protocol it serves.
 """
 
 from __future__ import annotations
@@ -31,57 +31,60 @@ if TYPE_CHECKING:
     from thestral.net.forwarded import Proxied
     from thestral.protocol.context import WorkerContext
 
-# Written and not taken by the kernel: above this, send() waits. The transport wakes it at a
-# quarter.
+# When the transport holds more output than this, send() waits until no more than a quarter of it is
+# left.
 WRITE_HIGH_WATER = 64 * 1024  # bytes
-# Output waits for the end of the turn until it is this much; then it leaves at once.
+# Output of this size leaves at once; less waits for the end of the turn.
 OUTPUT_MAX = 64 * 1024  # bytes
-# Bodies and frames from this size on are not copied behind the other output.
+# Bodies and frames of at least this size are not copied into the connection's writer.
 GATHER_MIN = 16 * 1024  # bytes
-# An application that is never made to wait sends this much before others get their turn: about
-# 0.2 ms of work, of which the loop's turn is 1 %.
+# How much an application may send before the loop gets a turn: about 0.2 ms of work, of which the
+# turn of the loop is 1 %.
 BURST_MAX = 256  # messages and KiB, added up
-# And this long, if it works or blocks between its messages. Then nothing that it sends waits, too.
+# How long it may send before the loop gets a turn, if it computes or blocks between its messages.
+# From then on its output no longer waits for the end of the turn.
 BURST_TIME = 0.005  # seconds
-# struct linger: on, 0 seconds. close() then resets.
+# struct linger: on, 0 seconds. close() then sends a reset.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-# Starlette's exceptions for a client that is gone.
+# Names of Starlette's exceptions for a client that is gone.
 FRAMEWORK_DISCONNECTS = ("ClientDisconnect", "WebSocketDisconnect")
 
 
 class Connection(Protocol):
-    """One transport: its output, its deadlines, its pauses. An asyncio Protocol by shape.
+    """A transport with its output, its deadlines and its pauses. It has the methods of an asyncio
+    Protocol.
 
-    deadline is what the peer owes us (loop time, 0.0 for nothing); write_deadline is when a peer
-    that takes none of our bytes is given up.
+    Attributes:
+        deadline: loop time by which the peer must have sent what it owes; 0.0 for none.
+        write_deadline: loop time at which a peer that reads nothing gets a reset; 0.0 for none.
     """
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.transport: Any = None
-        self.owned: SocketTransport | None = None  # the same, if it is one of ours
+        self.owned: SocketTransport | None = None  # the transport, if it is ours
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
-        self.proxied: Proxied | None = None  # what a trusted peer's PROXY head says
+        self.proxied: Proxied | None = None  # contents of a trusted peer's PROXY head
         self.scheme = "http"
-        self.tls: dict[str, Any] | None = None  # ASGI's extension of that name
+        self.tls: dict[str, Any] | None = None  # the ASGI extension "tls"
         self.scope_template: dict[str, Any] = {}
         self.deadline = 0.0
         self.write_deadline = 0.0
         self.written = 0  # bytes handed to the transport
-        self.taken = 0  # of those, bytes that had left it at the last tick
+        self.taken = 0  # bytes of these that had left the transport at the last tick
         self.write_paused = False
         self.reading_paused = False
         self.lost = False
-        # Output that has not left: large pieces, and what has been written behind the last of them.
+        # Output that has not left: large pieces, and the writer with the bytes that follow them.
         self._pieces: list[bytes] | None = None
         self._pieces_size = 0  # bytes
         self._writer: ResponseWriter | None = None  # lent by the turn
-        self._corked = False  # within a call that ends with end_turn()
-        self._joined = False  # the turn calls end_turn()
+        self._corked = False  # inside a call that ends with end_turn()
+        self._joined = False  # the turn will call end_turn()
 
     def open(self, transport: asyncio.Transport) -> None:
-        """Take the transport and read from it who is at either end."""
+        """Set the transport, and read the addresses of both ends from it."""
         self.transport = transport
         self.owned = transport if isinstance(transport, SocketTransport) else None
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
@@ -89,7 +92,7 @@ class Connection(Protocol):
         proxied = self.proxied
         if proxied is not None:
             self.client, self.server = proxied.client, proxied.server
-            if self.tls is None:  # what we have seen ourselves comes first
+            if self.tls is None:  # TLS that ends here goes before TLS that ended at the proxy
                 self.tls = proxied.tls
         else:
             peer = transport.get_extra_info("peername")
@@ -105,8 +108,8 @@ class Connection(Protocol):
         self.context.add(self)
 
     def trusts_peer(self) -> bool:
-        """Whether the peer that is connected is a trusted proxy, whomever its PROXY head names: one
-        that may not be believed has no head that is read.
+        """Whether the peer of the transport is a trusted proxy, whichever client its PROXY head
+        names. PROXY heads are read only from trusted peers.
         """
         return self.proxied is not None or self.context.settings.trusted.trusts_peer(
             self.client, self.server
@@ -136,7 +139,7 @@ class Connection(Protocol):
     # --- Output -------------------------------------------------------------------------------
 
     def output(self) -> ResponseWriter:
-        """The writer of what is to leave by the end of the turn; emit() has to follow."""
+        """Return the writer of output that leaves by the end of the turn. Call emit() after it."""
         writer = self._writer
         if writer is None:
             writer = self.context.turn.lend_writer()
@@ -144,7 +147,7 @@ class Connection(Protocol):
         return writer
 
     def append(self, data: bytes) -> None:
-        """Put bytes behind the output; emit() has to follow."""
+        """Append bytes to the output. Call emit() after it."""
         writer = self.output()
         if self.copies(len(data)):
             writer.write(data)
@@ -159,11 +162,11 @@ class Connection(Protocol):
         pieces.append(data)
 
     def copies(self, size: int) -> bool:
-        """Whether so many bytes are few enough to copy."""
+        """Whether a piece of `size` bytes is small enough to copy."""
         return size < GATHER_MIN
 
     def emit(self) -> None:
-        """Let the output leave by the end of the turn, and at once if it is much."""
+        """Send the output by the end of the turn, or now if it has reached OUTPUT_MAX."""
         writer = self._writer
         if writer is not None and self._pieces_size + writer.size() >= OUTPUT_MAX:
             self.flush()
@@ -180,7 +183,7 @@ class Connection(Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Let the output leave now."""
+        """Send the output now."""
         writer = self._writer
         if writer is None:
             return
@@ -198,7 +201,7 @@ class Connection(Protocol):
         self.context.turn.take_back(writer)
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport; from now on the peer has to take them."""
+        """Hand bytes to the transport. The peer now has timeout_write to read some of them."""
         if not self.is_broken():
             self.written += len(data)
             if self.owned is not None:
@@ -207,7 +210,7 @@ class Connection(Protocol):
                 self.transport.write(data)
 
     def write_from(self, writer: ResponseWriter) -> None:
-        """write() all that a writer holds."""
+        """Hand the contents of a writer to the transport."""
         if self.owned is None or self.is_broken():
             self.write(writer.take(0))
         else:
@@ -215,7 +218,7 @@ class Connection(Protocol):
             self.owned.write_from(writer)
 
     def write_gathered(self, parts: list[bytes]) -> None:
-        """Hand over several pieces at once, uncopied where the transport does that well."""
+        """Hand pieces to the transport together, uncopied if its writelines() is reliable."""
         if not self.is_broken():
             for part in parts:
                 self.written += len(part)
@@ -227,8 +230,8 @@ class Connection(Protocol):
     def is_broken(self) -> bool:
         """Whether nothing can be written any more.
 
-        A transport knows before connection_lost comes round, and an application that only ever
-        awaits send() would never let it come.
+        The transport knows before the loop calls connection_lost. An application that only awaits
+        send() might never let the loop call it.
         """
         if self.lost:
             return True
@@ -239,7 +242,7 @@ class Connection(Protocol):
         return True
 
     def abandon(self) -> None:
-        """The peer is gone: tell who waits for it."""
+        """Called when the peer is gone: tell the application."""
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.lost:
@@ -252,7 +255,7 @@ class Connection(Protocol):
             self.transport.resume_reading()
 
     def close_flushing(self) -> None:
-        """Close once all is written; a peer that does not take it is given timeout_write."""
+        """Close once all output has been written. A peer that reads nothing has timeout_write."""
         self.deadline = 0.0
         if self.lost:
             return
@@ -261,8 +264,8 @@ class Connection(Protocol):
     def abort(self) -> None:
         """Drop the connection at once, with a reset.
 
-        The peer can then tell it from a response that ends with the connection, and the kernel
-        does not keep what a stalled peer has not taken.
+        The reset tells the peer that a response whose end is the end of the connection is
+        incomplete, and makes the kernel drop the bytes that a stalled peer has not read.
         """
         if self.lost:
             return
@@ -279,10 +282,10 @@ class Connection(Protocol):
         self.writable()
 
     def writable(self) -> None:
-        """Called when the peer has taken enough that writing may go on."""
+        """Called when the peer has read enough for writing to go on."""
 
     def check_deadlines(self, now: float) -> None:
-        """Called by the clock. Of the bytes that wait, some must leave within timeout_write."""
+        """Called by the clock. Some of the waiting bytes must leave within timeout_write."""
         if self.lost:
             return
         if self.owned is not None:
@@ -305,11 +308,11 @@ class Connection(Protocol):
         """Called when the peer has not sent in time what it owes."""
 
     def drain(self) -> None:
-        """The server shuts down: finish what runs, close what is idle."""
+        """Called when the server shuts down: finish the exchange, or close if there is none."""
 
 
 class Stream(Exchange):
-    """One exchange: what a Cycle may ask of the protocol below it."""
+    """One exchange: the calls that a Cycle may make to the protocol below it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -343,16 +346,16 @@ class Stream(Exchange):
             access_log.record(self, aborted)
 
     def start(self, status: int, headers: Headers) -> None:
-        """Hold a head, which leaves with the next write(). Until then withdraw() takes it back.
+        """Hold a head, which leaves with the next write(). Until then withdraw() drops it.
 
         Raises:
-            LocalProtocolError: the head cannot be sent; none is held.
+            LocalProtocolError: the head is invalid; no head is held.
         """
         raise NotImplementedError
 
     def write(self, data: bytes, end: bool) -> None:
-        """Send a part of the body, behind the head if that is held; or bytes of a tunnel. `end`
-        closes either.
+        """Send a part of the body, after the head if that is held; or bytes of a tunnel. `end` ends
+        the body or closes the tunnel.
 
         Raises:
             LocalProtocolError: the body does not have the announced length; the response is over.
@@ -360,54 +363,56 @@ class Stream(Exchange):
         raise NotImplementedError
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole response.
+        """Send a complete response.
 
         Raises:
-            as start().
+            LocalProtocolError: as start().
         """
         self.start(status, headers)
         self.write(body, True)
 
     def withdraw(self) -> None:
-        """Forget the head that is held, if one is."""
+        """Drop the head if it is held."""
         raise NotImplementedError
 
     def announced(self) -> int:
-        """Bytes of content that the head announces and that are still to come; -1 if it does not
-        say."""
+        """Return how many bytes of the announced content are still to be sent; -1 if the head
+        announces no length.
+        """
         raise NotImplementedError
 
     def announce(self, size: int) -> None:
-        """Have a head that is held announce so many bytes of content."""
+        """Have the held head announce `size` bytes of content."""
         raise NotImplementedError
 
     def write_file(self, file: int, offset: int, size: int) -> int:
         """Send bytes of a file as a part of the body, without reading them.
 
         Returns:
-            how many were taken; 0 also where the file ends; -1 if they must be read and written.
+            how many bytes were taken; 0 if the peer must read first, or at the end of the file; -1
+            if the caller must read the bytes and write() them.
         """
         raise NotImplementedError
 
     def write_trailers(self, headers: Headers) -> None:
-        """End the body with trailer fields, if there is a place for them and the peer takes them
-        (RFC 9110 section 6.5).
+        """End the body, with trailer fields if the framing has a place for them and the peer
+        accepts them (RFC 9110 section 6.5).
 
         Raises:
-            LocalProtocolError: they cannot be sent; the response is not over.
+            LocalProtocolError: a field is invalid or not allowed; the response is not over.
         """
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Let what was written leave now, and not at the end of the turn."""
+        """Send now what was written, instead of at the end of the turn."""
         raise NotImplementedError
 
     def inform(self, status: int, headers: Headers) -> None:
-        """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer reads them."""
+        """Send an interim response, 100 or 103 (RFC 9110 section 15.2), if the peer knows them."""
         raise NotImplementedError
 
     def open_tunnel(self, headers: Headers) -> None:
-        """Accept an upgrade: from now on on_data() and write() carry the bytes of another protocol.
+        """Accept an upgrade: from now on on_data() and write() carry bytes of the other protocol.
 
         Raises:
             LocalProtocolError: as respond().
@@ -415,37 +420,39 @@ class Stream(Exchange):
         raise NotImplementedError
 
     def wake_at(self, when: float) -> None:
-        """Have the cycle's on_deadline() called at a loop time, once; 0.0 for never.
+        """Have the cycle's on_deadline() called once, at a loop time; 0.0 for never.
 
-        For a tunnel: of a request and its response the stream knows what is owed.
+        Only for a tunnel: a request and its response have the connection's time-outs.
         """
         raise NotImplementedError
 
     def want_body(self) -> None:
-        """The application waits for the body: a peer that waits for 100 gets it now."""
+        """Note that the application waits for the body: send 100 to a peer that expects it."""
         raise NotImplementedError
 
     def consumed(self, size: int) -> None:
-        """The application has taken `size` bytes of body, so that more may be read."""
+        """Note that the application has received `size` bytes of body, so more may be read."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Give the exchange up; the peer sees that it is incomplete."""
+        """Abort the exchange, so that the peer sees that it is incomplete."""
         raise NotImplementedError
 
     def cut(self) -> None:
-        """End an incomplete exchange once all that was written has been sent."""
+        """End an incomplete exchange once everything that was written has been sent."""
         raise NotImplementedError
 
     def is_writable(self) -> bool:
-        """Whether a writer may go on at once."""
+        """Whether the cycle may write more without waiting for the peer."""
         raise NotImplementedError
 
 
 class Cycle:
-    """The ASGI side of one scope: what a Stream tells it, and how receive() and send() wait.
+    """The ASGI side of one scope: the calls from its Stream, and how receive() and send() wait.
 
-    counted says whether limit_concurrency and timeout_request are about it.
+    Attributes:
+        counted: whether limit_concurrency and timeout_request apply.
+        deadline: loop time at which timeout_request cancels the application; 0.0 for never.
     """
 
     def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
@@ -454,88 +461,89 @@ class Cycle:
         self.context = context
         self.task: asyncio.Task[None] | None = None
         self.counted = False
-        self.deadline = 0.0  # of the application; 0.0 for none
-        self._burst = 0  # messages and KiB of this turn
-        self._burst_began = 0.0  # 0.0 if there is none
+        self.deadline = 0.0
+        self._burst = 0  # messages and KiB sent in this turn
+        self._burst_began = 0.0  # 0.0 if nothing has been sent in this turn
         self._sent_at = 0.0
-        self._blocks = False  # it has let time go by within a turn, and may do so again
+        self._blocks = False  # the application has computed or blocked within a turn, and may again
         self._timed_out = False
-        self._cancelled = False  # by the server
-        self._disconnected = False  # receive() says so
-        self._gone = False  # nothing is sent any more
+        self._cancelled = False  # the server has cancelled the application
+        self._disconnected = False  # receive() reports a disconnect
+        self._gone = False  # nothing can be sent any more
         self._readers: list[asyncio.Future[None]] | None = None
         self._writers: list[asyncio.Future[None]] | None = None
 
     def on_data(self, data: bytes) -> None:
-        """A part of the body, or bytes of a tunnel."""
+        """Called with a part of the body, or bytes of a tunnel."""
         raise NotImplementedError
 
     def on_end(self) -> None:
-        """The request is complete."""
+        """Called when the request is complete."""
         raise NotImplementedError
 
     def on_disconnect(self) -> None:
-        """The peer will send no more, but may still read."""
+        """Called when the peer will send no more; it may still read."""
         self._disconnected = True
         self.wake_readers()
 
     def on_closed(self) -> None:
-        """The peer is gone, or has been sent away."""
+        """Called when the peer is gone, or the server has dropped it."""
         self._gone = True
         self._disconnected = True
         self.wake_readers()
         self.on_writable()
 
     def on_over(self) -> None:
-        """The response has come to its end, complete or refused."""
+        """Called when the response is over, complete or cut."""
 
     def on_writable(self) -> None:
-        """The peer has taken enough."""
+        """Called when the peer has read enough for writing to go on."""
         if self._writers is not None:
             self.wake(self._writers)
 
     def on_turn_end(self) -> None:
-        """All output leaves now."""
+        """Called at the end of the turn, before the output leaves."""
         self._burst = 0
         self._burst_began = 0.0
 
     def on_deadline(self) -> None:
-        """The time has come that was given to Stream.wake_at()."""
+        """Called at the time that was given to Stream.wake_at()."""
 
     def on_drain(self) -> None:
-        """The server shuts down."""
+        """Called when the server shuts down."""
 
     def on_timeout(self) -> None:
-        """The application has taken longer than timeout_request: cancel it."""
+        """Cancel an application that has run longer than timeout_request."""
         self.deadline = 0.0
         self._timed_out = True
         error_logger.error("Cancelled after timeout_request: %s", self.title())
         self.cancel()
 
     def cancel(self) -> None:
-        """Cancel the application: it has had its time."""
+        """Cancel the application, whose time is over."""
         self._cancelled = True
         if self.task is not None:
             self.task.cancel()
 
     def on_return(self, exc: BaseException | None) -> None:
-        """The application has returned, or raised `exc`."""
+        """Called when the application has returned, or raised `exc`."""
         raise NotImplementedError
 
     async def receive(self) -> dict[str, Any]:
         raise NotImplementedError
 
     def send(self, message: dict[str, Any]) -> Sending:
-        """Take a message of the application; to be awaited: ends when another may come.
+        """Send a message of the application. Await the result: it ends when the application may
+        send the next message.
 
         Raises:
-            LocalProtocolError: not a message that may come now; it says why.
+            LocalProtocolError: the message is invalid, or not allowed now.
             ClientDisconnected: an OSError; the client is gone.
         """
         return self.sending(message)
 
     async def send_as_coroutine(self, message: dict[str, Any]) -> None:
-        """The same, where a function cannot be marked as one that gives coroutines."""
+        """As send(), for Python 3.11, which cannot mark send() as a coroutine function."""
         await self.sending(message)
 
     def sending(self, message: Any) -> Sending:
@@ -551,7 +559,7 @@ class Cycle:
         return sending
 
     def take(self, message: Any) -> bool:
-        """Do what a message asks for; false if proceed() is to be called once the peer reads.
+        """Act on a message. If it returns false, call proceed() once the peer reads.
 
         Raises:
             as send().
@@ -559,18 +567,18 @@ class Cycle:
         raise NotImplementedError
 
     def proceed(self, waited: bool) -> bool:
-        """Go on with what take() has begun; as take().
+        """Go on with the message that take() has begun; returns and raises as take() does.
 
         Args:
-            waited: for the client to read, so that what was taken may not have arrived; or only for
-                the others to have their turn.
+            waited: true if send() waited for the client to read, so the message may not have
+                arrived; false if it only gave the loop a turn.
         """
         if waited and self._gone:
             raise ClientDisconnected("the client is gone")
         return self._gone or self.stream.is_writable()
 
     def may_go_on(self) -> bool:
-        """Whether the application may send more in this turn: the client reads, and others have
+        """Whether the application may send more in this turn: the client reads, and the loop has
         not waited for long.
         """
         if not (self._gone or self.stream.is_writable()):
@@ -587,30 +595,30 @@ class Cycle:
         return self._burst < BURST_MAX and now - self._burst_began < BURST_TIME
 
     def count(self, size: int) -> None:
-        """Note that a message of so many bytes has been sent in this turn."""
+        """Note that a message of `size` bytes has been sent in this turn."""
         self._burst += 1 + size // 1024
 
     # --- What both kinds of scope need ----------------------------------------------------------
 
     def title(self) -> str:
-        """What the log calls it."""
+        """Return the name of the request for the log."""
         return title_of(self.scope)
 
     def until_readable(self) -> asyncio.Future[None]:
-        """To be awaited: ends when receive() may have something."""
+        """Return a future that ends when receive() may have a message."""
         if self._readers is None:
             self._readers = []
         return self.add_waiter(self._readers)
 
     def until_writable(self) -> asyncio.Future[None]:
-        """To be awaited: ends when the peer has taken enough, or is gone."""
+        """Return a future that ends when the peer has read enough, or is gone."""
         if self._writers is None:
             self._writers = []
         return self.add_waiter(self._writers)
 
     def add_waiter(self, waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
-        """A future and no coroutine, which would cost more than all else of a short wait."""
-        # Polling with a time limit must not leave a cancelled one each time.
+        """Add a future to `waiters`. A coroutine would cost more than the rest of a short wait."""
+        # An application that polls with a time limit must not leave a cancelled future each time.
         while waiters and waiters[len(waiters) - 1].done():
             waiters.pop()
         waiter: asyncio.Future[None] = self.context.loop.create_future()
@@ -628,8 +636,8 @@ class Cycle:
         waiters.clear()
 
     def is_disconnect(self, exc: BaseException) -> bool:
-        """Whether an exception only says that the client is gone: ours, or a framework's word for
-        it.
+        """Whether an exception only says that the client is gone: the server's own, or that of a
+        framework.
         """
         if not (self._disconnected or self._gone):
             return False
@@ -638,26 +646,26 @@ class Cycle:
         return isinstance(exc, ClientDisconnected) or type(exc).__name__ in FRAMEWORK_DISCONNECTS
 
     def log_raised(self, exc: BaseException) -> None:
-        """Log what the application raised, unless it is only the end of its client or server."""
+        """Log an exception of the application, unless its client or the server ended it."""
         if self.is_disconnect(exc):
             return
         own = self._timed_out or self.context.draining
         if isinstance(exc, asyncio.CancelledError) and own:
-            return  # the server's own doing, which it has logged
+            return  # the server cancelled the application, and has logged that
         error_logger.error("Exception in ASGI application (%s)", self.title(), exc_info=exc)
 
 
 class Sending:
-    """What send() gives: a coroutine by behaviour, awaited once, at a third of a coroutine's cost.
+    """The result of send(): behaves like a coroutine, at a third of the cost.
 
-    Nothing happens before it is awaited, as with a coroutine. One that is through is used again for
-    the next message of whichever cycle, unless somebody still has it.
+    As with a coroutine, nothing happens until it is awaited, and it can be awaited once. A finished
+    object is used again for the next message of any cycle, unless somebody still holds it.
     """
 
     def __init__(self) -> None:
-        self.cycle: Cycle | None = None  # until it is through
+        self.cycle: Cycle | None = None  # None once it has finished
         self.message: Any = None
-        self.taken = False  # the message, whatever it is
+        self.taken = False  # whether the message has been passed to take()
         self.waiting: Any = None  # an iterator over a future
 
     def __await__(self) -> Sending:
@@ -667,7 +675,7 @@ class Sending:
         return self
 
     def __next__(self) -> Any:
-        """A future to wait for; ends once the message is taken and the peer reads."""
+        """Return a future to wait for; stop once the message is sent and another may follow."""
         cycle = self.cycle
         if cycle is None:
             raise RuntimeError("send() was awaited already")
@@ -676,7 +684,7 @@ class Sending:
             for future in self.waiting:
                 return future
             self.waiting = None
-        self.cycle = None  # whatever is raised now, it is through
+        self.cycle = None  # an exception ends it, too
         if not self.taken:
             self.taken = True
             message = self.message
@@ -684,7 +692,7 @@ class Sending:
             cycle.context.expect_own_thread()
             done = cycle.take(message)
         else:
-            cycle._burst = 0  # the loop has turned since
+            cycle._burst = 0  # the loop has had its turn
             cycle._burst_began = 0.0
             done = cycle.proceed(waited)
         if done:
@@ -692,7 +700,7 @@ class Sending:
             raise StopIteration
         self.cycle = cycle
         if cycle._gone or cycle.stream.is_writable():
-            return None  # there is more, but others have their turn first
+            return None  # give the loop a turn before going on
         self.waiting = cycle.until_writable().__await__()
         for future in self.waiting:
             return future
@@ -702,7 +710,9 @@ class Sending:
         return next(self)
 
     def throw(self, *error: Any) -> Any:
-        """Raise within the wait: as a coroutine takes it, an exception or (type, value, tb)."""
+        """Raise an exception inside the wait. Arguments as for a coroutine: an exception, or
+        (type, value, traceback).
+        """
         waiting = self.waiting
         self.cycle = None
         self.taken = True
@@ -721,8 +731,8 @@ class Sending:
             warnings.warn("send() was never awaited", RuntimeWarning, stacklevel=1)
 
 
-# Some ask whether send() is a coroutine function, as asgiref's async_to_sync does. Python 3.11 has
-# no mark for one that looks like none.
+# Some callers ask whether send() is a coroutine function, as asgiref's async_to_sync does. Python
+# 3.11 cannot mark a function as one.
 MARKS_SEND = sys.version_info >= (3, 12)
 if sys.version_info >= (3, 12):
     inspect.markcoroutinefunction(Cycle.send)

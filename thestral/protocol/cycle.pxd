@@ -13,8 +13,8 @@ cdef int EXPECT_BODY
 cdef int COMPLETE
 cdef int EXPECT_FILE
 cdef int EXPECT_TRAILERS
-cdef Py_ssize_t NOBODY_MAX
-cdef double NOBODY_TIME
+cdef Py_ssize_t DROPPED_MAX
+cdef double DROPPED_TIME
 
 
 cdef class HTTPCycle(Cycle):
@@ -22,14 +22,14 @@ cdef class HTTPCycle(Cycle):
     cdef list _headers
     cdef bint _streams_events
     cdef bint _body_begun
-    cdef int64_t _nobody_left
-    cdef double _nobody_since
+    cdef int64_t _droppable
+    cdef double _dropping_since
     cdef list _trailers
     cdef int _file
     cdef object _file_at
     cdef object _file_left
     cdef bint _file_is_last
-    cdef object _file_given
+    cdef object _app_file
     cdef bytes _body
     cdef list _more_body
     cdef Py_ssize_t _body_size
@@ -45,18 +45,18 @@ cdef class HTTPCycle(Cycle):
     cdef object _cut(self)
     @cython.locals(size=Py_ssize_t)
     cdef object _drop(self, dict message)
-    cdef object _expect_client(self)
-    cdef object _expect_offered(self, str kind)
-    cdef bint _is_told_to_end(self, object exc)
+    cdef object _report_disconnect(self)
+    cdef object _require_offered(self, str kind)
+    cdef bint _was_told_to_end(self, object exc)
     cdef object _hint(self, dict message)
-    cdef object _continue(self, dict message)
+    cdef object _send_body(self, dict message)
     cdef object _fail(self)
     @cython.locals(expects_body=bint)
-    cdef bint _extend(self, dict message) except -1
+    cdef bint _send_extension(self, dict message) except -1
     cdef object _unexpected(self, object kind)
     cdef object _end_with_trailers(self, dict message)
     cdef object _open_path(self, dict message)
-    cdef object _take_file(self, dict message)
+    cdef object _open_duplicate(self, dict message)
     cdef object _begin_file(self, object offset, object size, bint last)
     cdef bint _send_pieces(self) except -1
     cdef object _close_file(self)
@@ -64,8 +64,8 @@ cdef class HTTPCycle(Cycle):
 
 @cython.locals(number=int)
 cpdef int status_of(dict message) except -1
-cpdef dict fields_of(object message)
+cpdef dict as_dict(object message)
 cpdef list headers_of(dict message)
 cpdef list trailers_of(dict message)
-cpdef list listed(dict message, str key)
+cpdef list list_of(dict message, str key)
 cpdef bytes body_of(dict message)

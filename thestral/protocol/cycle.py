@@ -1,4 +1,4 @@
-"""HTTPCycle: receive() and send() of one http scope as a state machine (ASGI 2.3 to 2.5)."""
+"""HTTPCycle: receive() and send() for one http scope, as a state machine (ASGI 2.3 to 2.5)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 # What send() expects next.
 EXPECT_START = 0
 EXPECT_FIRST_BODY = (
-    1  # the head is held: it leaves with the first part of the body, or the turn's end
+    1  # the head is held: it leaves with the first part of the body, or at the end of the turn
 )
 EXPECT_BODY = 2
 COMPLETE = 3
-EXPECT_FILE = 4  # nothing: a file is on its way
+EXPECT_FILE = 4  # no message until the file has been sent
 EXPECT_TRAILERS = 5
 
-# Of a file so much is read at once.
+# How much of a file is read at once, where the kernel cannot send it.
 PIECE = 256 * 1024  # bytes
-# What an application may still send to a client that is gone, beyond the length that it announced,
-# and for how long: a part of 64 KiB is what frameworks send at once. More is not the end of what it
-# was doing when its client left.
-NOBODY_MAX = 64 * 1024  # bytes
-NOBODY_TIME = 1.0  # seconds, from the first part of a body that nobody gets
-LONGEST_LENGTH = 19  # digits; those that are shorter fit 63 bits
-LOWEST_STATUS = 200  # 1xx is interim: not a response
+# How much an application may still send once its client is gone, or up to the length that it
+# announced if that is more, and for how long. Frameworks send parts of 64 KiB: an application that
+# sends more is not finishing what it was doing when the client left.
+DROPPED_MAX = 64 * 1024  # bytes
+DROPPED_TIME = 1.0  # seconds, from the first part of the body that is dropped
+CONTENT_LENGTH_DIGITS = 19  # a number with fewer digits fits into 63 bits
+LOWEST_STATUS = 200  # 1xx is an interim response
 HIGHEST_STATUS = 999
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
@@ -46,7 +46,7 @@ class HTTPCycle(Cycle):
     """One request and its response, as the application sees them."""
 
     def begin(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
-        """As HTTP1Stream.begin(): in place of __init__."""
+        """Initialise the cycle in place of __init__, like HTTP1Stream.begin()."""
         self.scope = scope
         self.stream = stream
         self.context = context
@@ -55,19 +55,19 @@ class HTTPCycle(Cycle):
         self._headers: list[Any] | None = None  # while the head is held
         self._streams_events = False
         self._body_begun = False
-        self._trailers: list[Any] | None = None  # those that have come, if any are to come
-        self._file = -1  # its descriptor
+        self._trailers: list[Any] | None = None  # received so far; None if none are due
+        self._file = -1  # our descriptor of the file that is being sent
         self._file_at = 0
         self._file_left = 0  # bytes
-        self._file_is_last = True  # the body ends with it
-        self._file_given: Any = None  # the application's, if its position is to follow
+        self._file_is_last = True  # the body ends with the file
+        self._app_file: Any = None  # the application's file, if its position is to be advanced
         self._body: bytes | None = None
         self._more_body: list[bytes] | None = None
         self._body_size = 0
         self._request_complete = False
         self._body_delivered = False
-        self._nobody_left = NOBODY_MAX  # bytes that may still be sent to a client that is gone
-        self._nobody_since = 0.0
+        self._droppable = DROPPED_MAX  # bytes that may still be sent once the client is gone
+        self._dropping_since = 0.0
         self.counted = True
         self.deadline = 0.0
         self._burst = 0
@@ -84,7 +84,7 @@ class HTTPCycle(Cycle):
     # --- The application's side ---------------------------------------------------------------
 
     async def receive(self) -> dict[str, Any]:
-        """http.request with what has come of the body, then http.disconnect."""
+        """Return http.request with the body that has arrived, later http.disconnect."""
         self.context.expect_own_thread()
         while True:
             if self._state == COMPLETE:
@@ -105,10 +105,10 @@ class HTTPCycle(Cycle):
             await self.until_readable()
 
     def take(self, message: Any) -> bool:
-        """Of http.response.start and body, and of the extensions' early_hint, pathsend,
-        zerocopysend and trailers.
+        """Accept http.response.start and http.response.body, and early_hint, pathsend, zerocopysend
+        and trailers of the extensions.
         """
-        fields: dict[str, Any] = message if type(message) is dict else fields_of(message)
+        fields: dict[str, Any] = message if type(message) is dict else as_dict(message)
         if self._gone and self._state != COMPLETE:
             self._drop(fields)
             return self._state == COMPLETE or self.may_go_on()
@@ -116,34 +116,35 @@ class HTTPCycle(Cycle):
             self._start(fields)
             return True
         if fields.get("type") != "http.response.body":
-            return self._extend(fields)
-        self._continue(fields)
+            return self._send_extension(fields)
+        self._send_body(fields)
         return self._state == COMPLETE or self.may_go_on()
 
-    def _extend(self, message: dict[str, Any]) -> bool:
-        """A message of an extension, in place of a body or behind it."""
+    def _send_extension(self, message: dict[str, Any]) -> bool:
+        """Accept a message of an extension, which replaces a body message or follows the body."""
         kind = message.get("type")
         expects_body = self._state == EXPECT_FIRST_BODY or self._state == EXPECT_BODY
         if kind == "http.response.early_hint" and expects_body:
             self._hint(message)
             return True
         if kind == "http.response.pathsend" and expects_body and not self._body_begun:
-            self._expect_offered(kind)
+            self._require_offered(kind)
             self._open_path(message)
             return self.proceed(False)
         if kind == "http.response.zerocopysend" and expects_body:
-            self._expect_offered(kind)
-            self._take_file(message)
+            self._require_offered(kind)
+            self._open_duplicate(message)
             return self.proceed(False)
         if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
             self._end_with_trailers(message)
             return True
         raise LocalProtocolError(self._unexpected(kind))
 
-    def _expect_offered(self, kind: str) -> None:
-        """
+    def _require_offered(self, kind: str) -> None:
+        """Check that the scope offers an extension.
+
         Raises:
-            LocalProtocolError: the scope does not offer this extension.
+            LocalProtocolError: it does not.
         """
         if kind not in self.context.settings.offered:
             option = kind.removeprefix("http.response.")
@@ -158,10 +159,10 @@ class HTTPCycle(Cycle):
         return f"expected 'http.response.{part}', got {kind!r:.100}"
 
     def proceed(self, waited: bool) -> bool:
-        """Send the next pieces of a file."""
+        """Send the next pieces of the file, if one is being sent."""
         if self._gone:
             self._close_file()
-            self._expect_client()
+            self._report_disconnect()
             return True
         if self._file < 0:
             return self.stream.is_writable()
@@ -188,12 +189,12 @@ class HTTPCycle(Cycle):
         self._state = EXPECT_FIRST_BODY
 
     def _hint(self, message: dict[str, Any]) -> None:
-        """Send 103 (RFC 8297); once the response has begun there is no place for it."""
-        links = listed(message, "links")
+        """Send 103 Early Hints (RFC 8297), unless the final response has begun."""
+        links = list_of(message, "links")
         if links:
             self.stream.inform(103, [(b"link", link) for link in links])
 
-    def _continue(self, message: dict[str, Any]) -> None:
+    def _send_body(self, message: dict[str, Any]) -> None:
         if self._state >= COMPLETE:
             raise LocalProtocolError(self._unexpected("http.response.body"))
         body = body_of(message)
@@ -215,7 +216,7 @@ class HTTPCycle(Cycle):
             self._state = EXPECT_TRAILERS
 
     def _begin_body(self) -> None:
-        """The head leaves, and the body takes its time."""
+        """Note that the head leaves before the body is complete."""
         self._state = EXPECT_BODY
         self._streams_events = is_event_stream(self._headers or [])
         self._headers = None
@@ -223,13 +224,13 @@ class HTTPCycle(Cycle):
             self.on_drain()
 
     def _cut(self) -> None:
-        """End a response that is not complete in a way that the client can see."""
+        """End an incomplete response so that the client can see that it is incomplete."""
         self._state = COMPLETE
         self.stream.cut()
         self.on_over()
 
     def _end_with_trailers(self, message: dict[str, Any]) -> None:
-        """Gather trailer fields; the last message of them ends the response."""
+        """Collect trailer fields; the last trailers message ends the response."""
         assert self._trailers is not None
         trailers = [*self._trailers, *headers_of(message)]
         if message.get("more_trailers", False):
@@ -240,25 +241,27 @@ class HTTPCycle(Cycle):
 
     # --- A client that is gone ----------------------------------------------------------------
 
-    def _expect_client(self) -> None:
-        """
+    def _report_disconnect(self) -> None:
+        """Tell the application that its client is gone, if the ASGI version has send() raise.
+
         Raises:
-            ClientDisconnected: the client is gone, and the application wants to know (ASGI 2.4).
+            ClientDisconnected: the version is 2.4 or later.
         """
         if self.context.settings.raises_when_gone:
             raise ClientDisconnected("the client is gone")
 
     def _drop(self, message: dict[str, Any]) -> None:
-        """Take what is sent to nobody: to finish a response is no fault, to go on and on is one.
+        """Drop a message for a client that is gone. The application may finish its response, but
+        not go on for ever.
 
         Raises:
-            ClientDisconnected: it goes on.
+            ClientDisconnected: the application has sent more than it may, or for too long.
         """
-        self._expect_client()
+        self._report_disconnect()
         kind = message.get("type")
         if kind == "http.response.start":
             self._trailers = trailers_of(message)
-            self._nobody_left = max(NOBODY_MAX, announced(headers_of(message)))
+            self._droppable = max(DROPPED_MAX, content_length_of(headers_of(message)))
         elif kind == "http.response.trailers":
             if not message.get("more_trailers", False):
                 self._state = COMPLETE
@@ -267,23 +270,23 @@ class HTTPCycle(Cycle):
                 self._state = COMPLETE if self._trailers is None else EXPECT_TRAILERS
                 return
             now = monotonic()
-            if self._nobody_since == 0.0:
-                self._nobody_since = now
-            elif self._nobody_left <= 0 or now - self._nobody_since > NOBODY_TIME:
+            if self._dropping_since == 0.0:
+                self._dropping_since = now
+            elif self._droppable <= 0 or now - self._dropping_since > DROPPED_TIME:
                 raise ClientDisconnected("the client is gone")
             size = len(body_of(message))
-            self._nobody_left -= size
+            self._droppable -= size
             self.count(size)
 
     # --- A file as the body -------------------------------------------------------------------
 
     def _open_path(self, message: dict[str, Any]) -> None:
-        """Open what pathsend names, from the working directory if that is relative, and send the
-        head.
+        """Open the file that pathsend names, and send the head. A relative path is resolved in the
+        working directory.
 
         Raises:
-            LocalProtocolError: it is no path.
-            OSError: it cannot be opened; nothing has been sent.
+            LocalProtocolError: `path` is not a path.
+            OSError: the file cannot be opened; nothing has been sent.
         """
         path = message.get("path")
         try:
@@ -298,17 +301,18 @@ class HTTPCycle(Cycle):
             self._close_file()
             raise
 
-    def _take_file(self, message: dict[str, Any]) -> None:
-        """Begin to send of an open file what zerocopysend says. The descriptor is doubled, so that
-        the application may close its own whenever it likes.
+    def _open_duplicate(self, message: dict[str, Any]) -> None:
+        """Begin to send the part of an open file that zerocopysend names. The descriptor is
+        duplicated, so the application may close its own at any time.
 
         Raises:
-            LocalProtocolError: it is no file, or offset and count are none.
-            OSError: it is none of a file system.
+            LocalProtocolError: `file` has no open descriptor, or offset or count is not a number of
+                bytes.
+            OSError: it is not a regular file.
         """
         file = message.get("file")
-        offset = whole(message, "offset")
-        count = whole(message, "count")
+        offset = byte_count_of(message, "offset")
+        count = byte_count_of(message, "count")
         try:
             number = file if type(file) is int else file.fileno()  # type: ignore[union-attr]
             self._file = os.dup(number)
@@ -319,9 +323,10 @@ class HTTPCycle(Cycle):
         try:
             size = size_of(self._file)
             if offset < 0:
-                # Ours stands where a descriptor does, and a number may become another file's.
-                self._file_given = self._file if type(file) is int else file
-                offset = tell(self._file_given)
+                # Both descriptors share one position, and the application may close its own, whose
+                # number then may belong to another file.
+                self._app_file = self._file if type(file) is int else file
+                offset = position_of(self._app_file)
             left = max(size - offset, 0)
             if count >= 0:
                 left = min(left, count)
@@ -331,7 +336,7 @@ class HTTPCycle(Cycle):
             raise
 
     def _begin_file(self, offset: int, size: int, last: bool) -> None:
-        """Send the head if that is still to be done; what follows is _send_pieces()'s."""
+        """Send the head if it has not been sent; _send_pieces() sends the file."""
         self._file_at = offset
         self._file_left = size
         self._file_is_last = last
@@ -344,7 +349,7 @@ class HTTPCycle(Cycle):
         self._state = EXPECT_FILE
 
     def _send_pieces(self) -> bool:
-        """Send a part of the file; true if that was all."""
+        """Send as much of the file as may be sent now; return whether all of it has been sent."""
         while self._file_left > 0:
             if not self.may_go_on():
                 return False
@@ -354,16 +359,16 @@ class HTTPCycle(Cycle):
                 sent = len(data)
                 self.stream.write(data, False)
             if self._gone:
-                self._expect_client()
+                self._report_disconnect()
                 return True
             self.count(sent)
             self._file_at += sent
             self._file_left -= sent
             if sent == 0 and self.stream.is_writable():
-                break  # it has become shorter
-        if self._file_given is not None:
-            with contextlib.suppress(ValueError, OSError):  # the application has closed it
-                seek(self._file_given, self._file_at)
+                break  # the file has become shorter
+        if self._app_file is not None:
+            with contextlib.suppress(ValueError, OSError):  # the application has closed the file
+                seek(self._app_file, self._file_at)
         self._state = EXPECT_BODY
         if self._file_is_last:
             if self._trailers is not None:
@@ -378,7 +383,7 @@ class HTTPCycle(Cycle):
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            self._file_given = None
+            self._app_file = None
 
     # --- The stream's side --------------------------------------------------------------------
 
@@ -397,14 +402,14 @@ class HTTPCycle(Cycle):
         self.wake_readers()
 
     def on_closed(self) -> None:
-        self._nobody_left = max(NOBODY_MAX, self.stream.announced())
+        self._droppable = max(DROPPED_MAX, self.stream.announced())
         self._close_file()
         Cycle.on_closed(self)
 
     def on_over(self) -> None:
         self._state = COMPLETE
         self.wake_readers()
-        self.on_writable()  # another task that waited to send
+        self.on_writable()  # wakes other tasks that wait to send
 
     def on_turn_end(self) -> None:
         Cycle.on_turn_end(self)
@@ -413,7 +418,7 @@ class HTTPCycle(Cycle):
             self.stream.write(b"", False)
 
     def on_drain(self) -> None:
-        # A stream of events has no end of its own. What it still sends is sent.
+        # An event stream never ends by itself. Events that it still sends reach the client.
         if self._state == EXPECT_BODY and self._streams_events:
             self.on_disconnect()
 
@@ -423,12 +428,12 @@ class HTTPCycle(Cycle):
             self.log_raised(exc)
         if self._state == COMPLETE or self._gone:
             return
-        if self._state == EXPECT_BODY and self._is_told_to_end(exc):
-            # What it has sent is sent; that it is not all, the client can see.
+        if self._state == EXPECT_BODY and self._was_told_to_end(exc):
+            # The client gets everything that was sent, and can see that it is incomplete.
             self._cut()
             return
         if exc is None and self._disconnected and self._state < EXPECT_BODY:
-            # It has learned from receive() that nobody waits for a response.
+            # receive() has told the application that nobody waits for a response.
             self._state = COMPLETE
             self.stream.reset()
             return
@@ -442,12 +447,12 @@ class HTTPCycle(Cycle):
 
     # --- Parts --------------------------------------------------------------------------------
 
-    def _is_told_to_end(self, exc: BaseException | None) -> bool:
-        """Whether an application that has returned, or raised, did so because its client is gone or
-        its server stops.
+    def _was_told_to_end(self, exc: BaseException | None) -> bool:
+        """Whether the application returned or raised because its client is gone or the server shuts
+        down.
         """
         if self.context.draining and (self._disconnected or self._streams_events):
-            return True  # a stream may know it by thestral.shutdown_event()
+            return True  # thestral.shutdown_event() may have told an event stream
         return self._disconnected and (exc is None or self.is_disconnect(exc))
 
     def _take_body(self) -> bytes:
@@ -464,8 +469,9 @@ class HTTPCycle(Cycle):
         return body
 
     def _fail(self) -> None:
-        """The application did not finish: 500 while nothing has been sent, else the client gets
-        what was sent, and sees it cut.
+        """End a response that the application did not complete: 500, or 504 after timeout_request,
+        if nothing has been sent. Otherwise the client gets what was sent, and can see that it is
+        incomplete.
         """
         if self._state >= EXPECT_BODY:
             self._cut()
@@ -478,61 +484,61 @@ class HTTPCycle(Cycle):
         self.wake_readers()
 
 
-# --- Fields of messages, also those of a WebSocket's denial -------------------------------------
+# --- Reading messages, also those of a WebSocket denial ---------------------------------------
 
 
 def status_of(message: dict[str, Any]) -> int:
-    """The final status that a start message holds.
+    """Return the status of a start message.
 
     Raises:
-        LocalProtocolError: it holds none.
+        LocalProtocolError: it is not the status of a final response.
     """
     status = message.get("status")
     number = 0
     if isinstance(status, int):
         try:
             number = status
-        except OverflowError:  # it is a C integer here
+        except OverflowError:  # compiled, `number` is a C int
             number = 0
     if not LOWEST_STATUS <= number <= HIGHEST_STATUS:
         raise LocalProtocolError(
-            f"{message['type']}: status {status!r:.100} is not an int of"
+            f"{message['type']}: status {status!r:.100} is not an int from"
             f" {LOWEST_STATUS} to {HIGHEST_STATUS}"
         )
     return number
 
 
-def fields_of(message: Any) -> dict[str, Any]:
-    """A message as a dict, by which it can be read.
+def as_dict(message: Any) -> dict[str, Any]:
+    """Return a message as a dict.
 
     Raises:
-        LocalProtocolError: it is none.
+        LocalProtocolError: it is not a mapping.
     """
     if isinstance(message, Mapping):
         return dict(message)
-    raise LocalProtocolError(f"expected a dict as a message, got {type(message).__name__}")
+    raise LocalProtocolError(f"expected the message to be a dict, got {type(message).__name__}")
 
 
 def headers_of(message: dict[str, Any]) -> list[Any]:
-    """The headers of a message; what is in the list is unchecked.
+    """Return the headers of a message; the fields in the list are not checked.
 
     Raises:
-        LocalProtocolError: nothing to make a list of.
+        LocalProtocolError: `headers` is not an iterable.
     """
     headers = message.get("headers")
-    return headers if type(headers) is list else listed(message, "headers")
+    return headers if type(headers) is list else list_of(message, "headers")
 
 
 def trailers_of(message: dict[str, Any]) -> list[Any] | None:
-    """Where to gather the trailers that a start message announces; None if there will be none."""
+    """Return a list for the trailers that a start message announces; None if it announces none."""
     return [] if message.get("trailers", False) else None
 
 
-def listed(message: dict[str, Any], key: str) -> list[Any]:
-    """What a message holds under `key`, as a list; nothing and None are an empty one.
+def list_of(message: dict[str, Any], key: str) -> list[Any]:
+    """Return the value of `key` as a list, which is empty if the key is missing or None.
 
     Raises:
-        LocalProtocolError: it cannot be iterated over.
+        LocalProtocolError: the value is not an iterable.
     """
     value = message.get(key)
     if value is None:
@@ -545,9 +551,9 @@ def listed(message: dict[str, Any], key: str) -> list[Any]:
 
 
 def value_of(headers: list[Any], name: bytes) -> bytes:
-    """The value of the first field of this lower-case name; empty if there is none."""
+    """Return the value of the first field with this lower-case name; empty if there is none."""
     for pair in headers:
-        # What is wrong with a field, the writer says.
+        # An invalid field is skipped: the writer reports it.
         if isinstance(pair, (tuple, list)) and len(pair) == 2:
             key, value = pair
             if isinstance(key, bytes) and key.lower() == name:
@@ -555,22 +561,22 @@ def value_of(headers: list[Any], name: bytes) -> bytes:
     return b""
 
 
-def announced(headers: list[Any]) -> int:
-    """The Content-Length among headers; -1 if there is none, or none that can be read."""
+def content_length_of(headers: list[Any]) -> int:
+    """Return the Content-Length among headers; -1 if there is none, or it is not a number."""
     value = value_of(headers, b"content-length")
-    return int(value) if value.isdigit() and len(value) < LONGEST_LENGTH else -1
+    return int(value) if value.isdigit() and len(value) < CONTENT_LENGTH_DIGITS else -1
 
 
 def is_event_stream(headers: list[Any]) -> bool:
-    """Whether headers are those of server-sent events (WHATWG HTML section 9.2)."""
+    """Whether the headers announce server-sent events (WHATWG HTML section 9.2)."""
     return value_of(headers, b"content-type")[:17].lower() == b"text/event-stream"
 
 
-def whole(message: dict[str, Any], key: str) -> int:
-    """A number of bytes that a message may hold; -1 if it does not.
+def byte_count_of(message: dict[str, Any], key: str) -> int:
+    """Return the number of bytes under `key`; -1 if the key is missing or None.
 
     Raises:
-        LocalProtocolError: it is no such number.
+        LocalProtocolError: the value is not a number of bytes.
     """
     value = message.get(key)
     if value is None:
@@ -582,13 +588,13 @@ def whole(message: dict[str, Any], key: str) -> int:
     return int(value)
 
 
-def tell(file: Any) -> int:
-    """Where a file object, or a descriptor, stands."""
+def position_of(file: Any) -> int:
+    """Return the position of a file object or a descriptor."""
     return file.tell() if hasattr(file, "tell") else os.lseek(file, 0, os.SEEK_CUR)
 
 
 def seek(file: Any, position: int) -> None:
-    """The other way."""
+    """Set the position of a file object or a descriptor."""
     if hasattr(file, "seek"):
         file.seek(position)
     else:
@@ -596,10 +602,10 @@ def seek(file: Any, position: int) -> None:
 
 
 def size_of(file: int) -> int:
-    """The size of an open file.
+    """Return the size of an open file, in bytes.
 
     Raises:
-        OSError: it is no regular file, which alone has one.
+        OSError: it is not a regular file, so it has no size.
     """
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
@@ -608,10 +614,10 @@ def size_of(file: int) -> int:
 
 
 def body_of(message: dict[str, Any]) -> bytes:
-    """The body that a body message holds.
+    """Return the body of a message.
 
     Raises:
-        LocalProtocolError: it is no bytes.
+        LocalProtocolError: it is not bytes.
     """
     body = message.get("body", b"")
     if type(body) is bytes:

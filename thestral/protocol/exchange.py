@@ -1,5 +1,5 @@
-"""A request and its response, as every version of HTTP has them: what the access log says of them,
-and the response's content, counted (RFC 9110).
+"""A request and its response, for any version of HTTP: values that the access log needs, and the
+count of the response's content (RFC 9110).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from thestral.types import Headers
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
 
-# RFC 9110 section 6.5.1: fields that frame, route or guard a message, or say how to read its
-# content.
+# Fields for framing, routing, authentication or reading the content must not be trailers (RFC 9110
+# section 6.5.1).
 NO_TRAILERS = frozenset(
     b"authorization cache-control connection content-encoding content-length content-range"
     b" content-type expires host location retry-after set-cookie te trailer transfer-encoding"
@@ -22,28 +22,29 @@ NO_TRAILERS = frozenset(
 
 
 def omits_length(status: int) -> bool:
-    """Whether a response of this status must not have the application's Content-Length (RFC 9110
+    """Whether a response with this status must not have the application's Content-Length (RFC 9110
     sections 8.6 and 15.3.6).
     """
     return status == 204 or status == 205
 
 
 class Exchange:
-    """A request and its response, as its client sees them. The application may write what it likes
-    into its scope, so the request is kept beside it.
+    """A request and its response, as the client sees them. They are kept apart from the scope,
+    which the application may change.
 
     Attributes:
-        client: who sent the request, by what its proxies say.
-        scope: what the application got; None if no head could be read.
-        request: its head; None if none could be read.
-        raw_path: of the request, with root_path in front, if the access log is enabled.
-        fields: of the request, if the access log wants them.
-        began: monotonic() at the request's head, if the access log wants it.
-        status: of the final response once it has begun, else 0.
-        head: of the response, as sent, if the access log wants it.
-        bodiless: the response has no content, whatever its fields say (RFC 9110 section 6.4.1).
-        sent: bytes of its content.
-        surplus: bytes that the application has sent beyond the length that the head promises.
+        client: address of the client, by what trusted proxies report; None if unknown.
+        scope: the application's scope; None if no head could be read.
+        request: the request's head; None if no head could be read.
+        raw_path: the request's path, with root_path in front, if the access log is enabled.
+        fields: the request's fields, if the access log needs them.
+        began: monotonic() at the request's head, if the access log needs it.
+        status: status of the final response once it has begun, else 0.
+        head: the response's head, as sent, if the access log needs it.
+        bodiless: whether the response has no content, whatever its fields say (RFC 9110 section
+            6.4.1).
+        sent: bytes of content that were sent.
+        surplus: bytes of content beyond the length that the head promises; they are not sent.
     """
 
     if TYPE_CHECKING:
@@ -58,38 +59,39 @@ class Exchange:
         bodiless: bool
         sent: int
         surplus: int
-        _promised: bool  # a length
-        _left: int  # of it
+        _promised: bool  # whether the head promises a length
+        _left: int  # bytes still to be sent of that length
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
-        """Note what a head says as it is sent.
+        """Note how much content the head promises.
 
         Args:
-            status: of the response.
-            head_only: whether it answers a HEAD request.
-            length: the content's, or -1 if the head does not say.
+            status: status of the response.
+            head_only: whether the request is a HEAD request.
+            length: bytes of content, or -1 if the head gives no length.
         """
         self.bodiless = head_only or status == 304 or omits_length(status)
         self._promised = length >= 0 and not self.bodiless
         self._left = length if self._promised else 0
 
     def left(self) -> int:
-        """What is still to be sent of the promised length; -1 if none was promised."""
+        """Return the bytes still to be sent of the promised length; -1 if none was promised."""
         return self._left if self._promised else -1
 
     def missing(self) -> int:
-        """What would be missing if the content ended now."""
+        """Return how many bytes would be missing if the content ended now."""
         return self._left
 
     def has_room(self, size: int) -> bool:
-        """Whether a part of this size fits the promised length."""
+        """Whether `size` more bytes fit into the promised length."""
         return not self._promised or size <= self._left
 
     def take(self, size: int) -> int:
         """Count a part of the content.
 
         Returns:
-            how much of it may be sent; the rest is `surplus`, or belongs to a bodiless response.
+            how many bytes may be sent; the rest is added to `surplus`, or dropped if the response
+            is bodiless.
         """
         if self.bodiless:
             return 0
@@ -103,22 +105,23 @@ class Exchange:
 
 
 def too_long(surplus: int) -> LocalProtocolError:
-    """The application has sent more than it has promised."""
+    """The error for an application that has sent more than the head promises."""
     return LocalProtocolError(
-        f"the body is {surplus} bytes or more longer than its content-length; not sent"
+        f"the body is at least {surplus} bytes longer than its content-length; the rest is not sent"
     )
 
 
 def too_short(missing: int) -> LocalProtocolError:
-    """The application has ended the content too early."""
+    """The error for an application that has ended the content too early."""
     return LocalProtocolError(f"the body is {missing} bytes shorter than its content-length")
 
 
 def check_trailers(fields: Headers) -> None:
-    """
+    """Check that fields may be sent as trailers.
+
     Raises:
-        LocalProtocolError: a field may not stand in a trailer section.
+        LocalProtocolError: a field is not allowed in a trailer section.
     """
     for name, _ in fields:
         if bytes(name).lower() in NO_TRAILERS:
-            raise LocalProtocolError(f"response trailer {name!r:.100} belongs into the head")
+            raise LocalProtocolError(f"response trailer {name!r:.100} belongs in the head")

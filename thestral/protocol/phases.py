@@ -1,5 +1,5 @@
-"""The phases of an HTTP/1.1 connection: what the server waits for, how long, and what a client gets
-that does not send it in time.
+"""The phases of an HTTP/1.1 connection: what the server waits for in each, for how long, and what a
+client gets if it is late.
 """
 
 from __future__ import annotations
@@ -9,38 +9,38 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from thestral.protocol.clock import Timeouts
 
-# The first head of a connection, of which nothing has come.
+# Waits for the first byte of the first head.
 FIRST_HEAD = 0
-# The rest of a head.
+# Waits for the rest of a head.
 HEAD = 1
-# The rest of a request's body.
+# Waits for the rest of a request's body.
 BODY = 2
-# Nothing: the application is at work, or slower than its client.
+# Waits for the application, which is running, or receives body more slowly than the client sends.
 RESPONDING = 3
-# The next request of a connection that is kept.
+# Waits for the next request, on a connection that is kept.
 IDLE = 4
-# At a shutdown, a request that may be on its way; none has to come any more.
+# During a shutdown, waits for a request that may be on its way. The client need not send one.
 LAST_CHANCE = 5
-# Whatever the tunnel's protocol asks for, which its cycle knows.
+# The tunnel's cycle has its own deadlines.
 TUNNEL = 6
-# The client's end of the connection, after ours; what it still sends is dropped.
+# Has closed its own side, waits for the client to close, and drops what it still sends.
 LINGERING = 7
-# Nothing: what was written leaves, and then the connection closes.
+# Waits for nothing: closes once everything that was written has left.
 CLOSING = 8
 
-# A refused client is read from a little longer, so that its unread bytes do not reset the
-# connection before it has read the refusal: RFC 9112 section 9.6.
+# How long the server reads on after its last response, so that the client's unread bytes do not
+# reset the connection before the client has read the response: RFC 9112 section 9.6.
 LINGER_TIMEOUT = 2.0  # seconds
-# At a shutdown the next request may be on its way on a connection that was busy this recently.
+# A connection that was busy this recently when the shutdown began may still send a request.
 DRAIN_GRACE = 1.0  # seconds
 
 
 class Wait(NamedTuple):
-    """One phase's.
+    """The wait of one phase.
 
     Attributes:
-        time_out: seconds, or the name in Timeouts; None if nothing is waited for.
-        refusal: the reason that a 408 gives a client which is late; None if it gets no answer.
+        time_out: seconds, or a name in Timeouts; None if the client owes nothing.
+        refusal: the reason in the 408 that a late client gets; None if it gets no answer.
     """
 
     time_out: float | str | None
@@ -61,7 +61,7 @@ PHASES = {
 
 
 def waits_of(timeouts: Timeouts) -> tuple[float, ...]:
-    """Seconds by phase; 0.0 where nothing is waited for."""
+    """Return the seconds of each phase; 0.0 where the client owes nothing."""
     given = [PHASES[phase].time_out for phase in range(len(PHASES))]
     return tuple(
         float(getattr(timeouts, one) if isinstance(one, str) else one or 0.0) for one in given

@@ -1,5 +1,5 @@
-"""Runs the application for a cycle: one task, in a context of its own. The only place that catches
-what it raises.
+"""Runs the application for a cycle, in a task and a context of its own. Only this module catches
+exceptions of the application.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from thestral.protocol.connection import MARKS_SEND
 if TYPE_CHECKING:
     from thestral.protocol.connection import Cycle
 
-# The same as a C integer.
+# MARKS_SEND as a C variable.
 MARKED = MARKS_SEND
 
 
 class Run:
-    """The application at work for a cycle: a coroutine by behaviour, of which a Task is made.
+    """The application's run for a cycle. Behaves like a coroutine, so that a Task can run it.
 
-    A coroutine around the application's own would cost another object, and each of its steps more.
+    A real coroutine around the application's would cost another object, and time at each step.
 
-    SystemExit, KeyboardInterrupt and cancellation out of a request are the application's doing (the
-    server's own signals do not come this way), so they end the request like any other exception and
-    not the worker.
+    SystemExit, KeyboardInterrupt and CancelledError that leave a request were raised by the
+    application (the server's own signals are not exceptions here), so they end the request like
+    any other exception, and not the worker.
     """
 
     def __init__(self) -> None:
-        self.cycle: Cycle | None = None  # until it has ended
-        self._steps: Any = None  # the application's coroutine, once it has begun
+        self.cycle: Cycle | None = None  # None once the application has ended
+        self._steps: Any = None  # the application's coroutine; None before the first step
 
     def __await__(self) -> Run:
         return self
@@ -38,14 +38,16 @@ class Run:
         return self
 
     def __next__(self) -> Any:
-        """What the application waits for; ends when it has returned, or raised."""
+        """Run a step, and return what the application waits for. Stop when the application has
+        returned or raised.
+        """
         waits = self._step(None)
         if self.cycle is None:
-            raise StopIteration  # from here: out of another function it would have a traceback
+            raise StopIteration  # raised in another function, it would get a traceback
         return waits
 
     def _step(self, error: tuple[Any, ...] | None) -> Any:
-        """Run the application to its next wait, from an error raised where it waits if one is."""
+        """Run the application to its next wait, after raising `error`, if given, where it waits."""
         cycle = self.cycle
         assert cycle is not None
         turn = cycle.context.turn
@@ -74,20 +76,20 @@ class Run:
         return next(self)
 
     def throw(self, *error: Any) -> Any:
-        """Raise where the application waits, as a coroutine does: a cancellation."""
+        """Raise an exception, such as a cancellation, where the application waits."""
         waits = self._step(error)
         if self.cycle is None:
             raise StopIteration
         return waits
 
     def close(self) -> None:
-        """The loop is gone, and nobody is left to answer."""
+        """End the application without a response: the loop is gone."""
         self.cycle = None
         if self._steps is not None:
             self._steps.close()
 
     def __getattr__(self, name: str) -> Any:
-        """What a debugger asks a coroutine, the application's answers: cr_frame, __qualname__."""
+        """Return an attribute of the application's coroutine, such as cr_frame for a debugger."""
         return getattr(self._steps, name)
 
     def _begin(self, cycle: Cycle) -> None:
@@ -109,7 +111,9 @@ class Run:
 
 
 def throw_into(steps: Any, error: tuple[Any, ...]) -> Any:
-    """As advance(), from an error on; in place of a first step it is what the step raises."""
+    """Raise `error` where the coroutine waits, and run it like advance(). If it has not started,
+    raise `error` here.
+    """
     if steps is None:
         raise error[0]
     try:
@@ -119,15 +123,15 @@ def throw_into(steps: Any, error: tuple[Any, ...]) -> Any:
 
 
 async def awaiting(awaitable: Awaitable[None]) -> None:
-    """A coroutine of whatever an application may return."""
+    """Turn the awaitable that an application returned into a coroutine."""
     await awaitable
 
 
 def start(cycle: Cycle) -> None:
-    """Start the application's task; from 3.12 on its first step runs at once.
+    """Start the application's task. From Python 3.12 on, its first step runs at once.
 
-    The context is a copy of what the lifespan left, so that nothing set in one request is seen in
-    another, whoever's step this is called from.
+    The task's context is a copy of the one that the lifespan left, so no request sees variables of
+    another, even if the caller runs in a step of another application.
     """
     context = cycle.context
     if cycle.counted:
@@ -144,7 +148,7 @@ def start(cycle: Cycle) -> None:
         arguments["context"] = None
     else:
         task = context.loop.create_task(run, context=own)
-    if run.cycle is None:  # also where a task factory of the application's starts eagerly
+    if run.cycle is None:  # it ran to its end at once; a task factory may start eagerly, too
         return
     cycle.task = task
     context.cycles.add(cycle)

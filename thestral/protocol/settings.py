@@ -1,4 +1,4 @@
-"""What the options say about connections, requests and responses, worked out once for a worker."""
+"""The options for connections, requests and responses, resolved once for a worker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from thestral.protocol.handshake import DeflateSettings
 if TYPE_CHECKING:
     from thestral.config import Config
 
-# With this version of ASGI's HTTP format send() does not tell an application that its client is
-# gone; since 2.4 it raises an OSError at once.
+# In this version of ASGI's HTTP format, send() does not report that the client is gone. From 2.4 on
+# it raises an OSError at once.
 LENIENT_SPEC_VERSION = "2.3"
-# Extensions that an option of the same name offers.
+# Extensions that are enabled by an option of the same name.
 FILE_EXTENSIONS = ("pathsend", "zerocopysend")
 
 
 class ParserLimits(NamedTuple):
-    """Bytes, and a count of fields; the arguments of RequestParser."""
+    """Arguments of RequestParser: numbers of bytes, and of fields."""
 
     request_line: int
     head: int
@@ -27,7 +27,7 @@ class ParserLimits(NamedTuple):
 
 
 class WebSocketSettings(NamedTuple):
-    """Bytes and messages."""
+    """Sizes in bytes; max_queue is a number of messages."""
 
     max_size: int
     max_queue: int
@@ -36,26 +36,26 @@ class WebSocketSettings(NamedTuple):
 
 
 class Settings:
-    """Read-only once made.
+    """Resolved options. Read-only.
 
     Args:
         config: resolved options.
 
     Attributes:
-        limits: of a request.
-        limit_concurrency: requests that may run at once; 0 for any number.
-        limit_connections: connections that may be open at once; 0 for any number.
-        root_path: in front of each path; no slash at its end.
-        proxy_protocol: trusted peers begin with a PROXY head.
-        trusted: whose PROXY heads and forwarded fields are believed.
+        limits: limits of a request.
+        limit_concurrency: most requests that run at once; 0 for no limit.
+        limit_connections: most connections that are open at once; 0 for no limit.
+        root_path: prefix of each path, without a slash at its end.
+        proxy_protocol: whether connections of trusted peers begin with a PROXY head.
+        trusted: peers whose PROXY heads and forwarded fields are believed.
         forwarding: reads the forwarded fields; None if they are ignored.
         websocket: None if WebSockets are not served.
-        spec_version: of ASGI's HTTP format.
-        raises_when_gone: send() raises as soon as the client is gone.
+        spec_version: version of ASGI's HTTP format.
+        raises_when_gone: whether send() raises as soon as the client is gone.
         offered: names of the file extensions that scopes offer.
-        send_date: responses get a Date field.
-        server_head: the Server field, or nothing.
-        extra_head: the fields of --header.
+        send_date: whether responses get a Date field.
+        server_head: the line of the Server field, or b"".
+        extra_head: the lines of the fields of --header.
     """
 
     def __init__(self, config: Config) -> None:
@@ -78,7 +78,7 @@ class Settings:
         self.raises_when_gone = config.asgi_spec_version != LENIENT_SPEC_VERSION
         files = [name for name in FILE_EXTENSIONS if getattr(config, name)]
         self.offered = frozenset(f"http.response.{name}" for name in files)
-        # A field of the user's takes the place of ours: neither may stand twice.
+        # A field of --header replaces the server's own: each may be sent only once.
         given = {name.lower() for name, _ in config.encoded_headers}
         self.send_date = config.date_header and b"date" not in given
         send_server = config.server_header and b"server" not in given

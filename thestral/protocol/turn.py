@@ -1,4 +1,4 @@
-"""When bytes leave: what connections send without the loop turning in between leaves together."""
+"""When bytes leave: all output that a connection writes in one turn leaves together."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from thestral._core.http1 import ResponseWriter
 if TYPE_CHECKING:
     from thestral.net.transport import Protocol
 
-# Writers that are kept for use again; each may hold twice connection.OUTPUT_MAX.
+# How many writers are kept for reuse. Each may hold up to twice connection.OUTPUT_MAX.
 SPARE_WRITERS = 16
 
 
 class Turn:
-    """The connections of a worker that have output which waits for the end of the turn.
+    """The connections of a worker with output that waits for the end of the turn.
 
     A turn ends when a step of an application ends, because the application waits or returns, or
     when the loop has called everything that was ready, whichever comes first. The second is for
-    tasks that an application made: their steps run without us.
+    tasks that an application created: the server does not see where their steps end.
 
     Args:
-        loop: the running one.
-        context: contextvars of the loop's call.
+        loop: the running loop.
+        context: the contextvars.Context in which the loop ends a turn.
 
     Attributes:
-        steps: applications' steps that run now, each of which ends with end(). There is more than
-            one where a step runs the loop.
+        steps: number of application steps that are running; each ends with end(). More than one is
+            running if a step runs the loop.
         waiting: connections that have joined.
     """
 
@@ -38,7 +38,7 @@ class Turn:
         self._loop = loop
         self._context = context
         self._scheduled = False
-        # Those that are not lent are in front.
+        # The first _spare writers are not lent.
         self._writers: list[Any] = [None] * SPARE_WRITERS
         self._spare = 0
 
@@ -50,20 +50,20 @@ class Turn:
             self._loop.call_soon(self.loop_turned, context=self._context)
 
     def loop_turned(self) -> None:
-        """The loop's call, behind everything that was ready when a connection joined."""
+        """Called by the loop after everything that was ready when a connection joined."""
         self._scheduled = False
         if self.waiting:
             self.end()
 
     def end(self) -> None:
-        """Let the output of all that have joined leave."""
+        """End the turn: send the output of all connections that have joined."""
         waiting = self.waiting
         self.waiting = []
         for connection in waiting:
             try:
                 connection.end_turn()
             except Exception as exc:
-                # The others' output still has to leave.
+                # The output of the other connections still has to leave.
                 self._loop.call_exception_handler(
                     {
                         "message": "The output of a connection could not be sent",
@@ -77,7 +77,7 @@ class Turn:
     # --- Writers ------------------------------------------------------------------------------
 
     def lend_writer(self) -> ResponseWriter:
-        """An empty writer, for a connection that has none."""
+        """Return an empty writer, for a connection that has none."""
         if self._spare == 0:
             return ResponseWriter()
         self._spare -= 1
@@ -85,7 +85,7 @@ class Turn:
         return writer
 
     def take_back(self, writer: ResponseWriter) -> None:
-        """End what lend_writer() began."""
+        """Empty a lent writer, and keep it for reuse."""
         writer.truncate(0)
         if self._spare < SPARE_WRITERS:
             self._writers[self._spare] = writer

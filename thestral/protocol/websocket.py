@@ -1,4 +1,4 @@
-"""WebSocketCycle: receive() and send() of one websocket scope (ASGI 2.5), over a stream's tunnel
+"""WebSocketCycle: receive() and send() for one websocket scope (ASGI 2.5), over a stream's tunnel
 (RFC 6455).
 """
 
@@ -14,8 +14,8 @@ from thestral.logging.names import client_address
 from thestral.protocol.connection import Cycle
 from thestral.protocol.cycle import (
     PLAIN_TEXT,
+    as_dict,
     body_of,
-    fields_of,
     headers_of,
     status_of,
 )
@@ -29,12 +29,12 @@ MESSAGE = int(Event.MESSAGE)
 PING = int(Event.PING)
 CLOSE = int(Event.CLOSE)
 
-# What has become of the connection.
+# States of the connection.
 CONNECTING = 0  # the application has not answered
-DENYING = 1  # the head of a denial is held: it leaves with its body's first part, or the turn's end
-DENIED = 2  # the head of a denial has been sent
+DENYING = 1  # the denial's head is held until the first part of its body, or the end of the turn
+DENIED = 2  # the denial's head has been sent
 OPEN = 3
-CLOSING = 4  # our Close is sent, the client's awaited
+CLOSING = 4  # the server has sent its Close, and waits for the client's
 CLOSED = 5
 
 # Close codes, RFC 6455 section 7.4.1.
@@ -43,23 +43,24 @@ ABNORMAL = 1006
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 LONGEST_REASON = 123  # bytes
-# What came whole before a faulty frame may be answered for so long; then the fault's Close leaves.
+# How long the application may answer messages that arrived before a faulty frame. Then the server
+# sends Close with the fault's code.
 ANSWER_GRACE = 1.0  # seconds
-# At a shutdown a client that does not answer our Close holds the exit no longer than this.
+# In a shutdown, how long the server waits for a client to answer its Close.
 DRAIN_CLOSE_TIMEOUT = 2.0  # seconds
-# With more connections than this in a worker, each message is compressed on its own: our windows
-# are 32 KiB each with the default options, and a new one may begin at any time.
+# With more connections than this in a worker, each message is compressed independently: a window of
+# the server is 32 KiB with the default options, and a compressor may start a new one at any time.
 MANY_CONNECTIONS = 1000
 
-# Fields of a handshake's answer that are the server's to send.
-OWN_FIELDS = (b"upgrade", b"connection", b"content-length", b"transfer-encoding")
+# Fields of the response to a handshake that only the server may send.
+RESERVED_FIELDS = (b"upgrade", b"connection", b"content-length", b"transfer-encoding")
 
 
 class WebSocketCycle(Cycle):
     """One WebSocket, as the application sees it.
 
     Messages are read ahead of receive() until ws_max_queue or ws_max_queue_size is reached; then
-    the frames behind them wait as bytes, and the stream stops reading.
+    further frames wait as bytes, and the stream stops reading.
     """
 
     def __init__(
@@ -80,26 +81,26 @@ class WebSocketCycle(Cycle):
         self._state = CONNECTING
         self._queue: deque[str | bytes] = deque()
         self._queue_size = 0  # bytes, or characters of text
-        self._held = 0  # bytes of frames that are not read yet
+        self._held = 0  # bytes received that have not been read as frames
         self._fault: RemoteProtocolError | None = None  # fails the connection after the answers
-        self._pong: bytes | None = None  # owed to the newest Ping
+        self._pong: bytes | None = None  # payload of the newest Ping that has no Pong yet
         self._code = ABNORMAL
         self._reason = ""
         self._connect_delivered = False
         self._disconnect_delivered = False
-        self._heard = True  # since the last Ping
-        self._sent = False  # since the last Ping
+        self._heard = True  # the client has sent something since the last Ping
+        self._sent = False  # the application has sent something since the last Ping
         self._ping_at = 0.0
-        self._dead_at = 0.0  # unless something is heard
-        self._close_by = 0.0  # when a client is given up that has not answered our Close
+        self._dead_at = 0.0  # the deadline for the client to send anything; 0.0 for none
+        self._close_by = 0.0  # the deadline for the client to answer the server's Close
 
     # --- The application's side ---------------------------------------------------------------
 
     async def receive(self) -> dict[str, Any]:
-        """websocket.connect, then messages, then one websocket.disconnect.
+        """Return websocket.connect, then messages, then websocket.disconnect, once.
 
         Raises:
-            LocalProtocolError: it has been called after websocket.disconnect.
+            LocalProtocolError: receive() has already returned websocket.disconnect.
         """
         self.context.expect_own_thread()
         if not self._connect_delivered:
@@ -110,7 +111,7 @@ class WebSocketCycle(Cycle):
                 self._fail_late()
             if self._disconnected:
                 if self._disconnect_delivered:
-                    raise LocalProtocolError("receive() after 'websocket.disconnect'")
+                    raise LocalProtocolError("receive() called after 'websocket.disconnect'")
                 self._disconnect_delivered = True
                 return {
                     "type": "websocket.disconnect",
@@ -127,13 +128,13 @@ class WebSocketCycle(Cycle):
         return {"type": "websocket.receive", "bytes": message}
 
     def take(self, message: Any) -> bool:
-        """Of websocket.accept, send, close, and the parts of a denial."""
+        """Accept websocket.accept, send and close, and the two messages of a denial response."""
         if type(message) is not dict:
-            message = fields_of(message)
+            message = as_dict(message)
         kind = message.get("type")
         if self._gone:
             if kind == "websocket.close":
-                return True  # the connection is over, which is all that it asks for
+                return True  # the connection is already closed
             raise ClientDisconnected("the client is gone")
         if self._state == OPEN and kind == "websocket.send":
             self._send_message(message)
@@ -165,7 +166,7 @@ class WebSocketCycle(Cycle):
         text = message.get("text")
         data = message.get("bytes")
         if (text is None) == (data is None):
-            raise LocalProtocolError("websocket.send: expected either 'text' or 'bytes'")
+            raise LocalProtocolError("websocket.send: expected exactly one of 'text' and 'bytes'")
         if data is None:
             if not isinstance(text, str):
                 raise LocalProtocolError(
@@ -195,10 +196,10 @@ class WebSocketCycle(Cycle):
                 )
             if subprotocol in self.scope["subprotocols"]:
                 fields.append((b"sec-websocket-protocol", subprotocol.encode()))
-            else:  # a client must fail the connection if it is told one (section 4.1)
+            else:  # the client would have to fail the connection (section 4.1)
                 self.context.refusals.warn_once(
-                    "websocket.accept: subprotocol %.100r was not offered by the client: accepted"
-                    " without one (%s). This is told once.",
+                    "websocket.accept: the client did not offer subprotocol %.100r: accepted"
+                    " without one (%s). This is logged once.",
                     subprotocol,
                     self.title(),
                 )
@@ -206,7 +207,7 @@ class WebSocketCycle(Cycle):
         if deflate is not None:
             fields.append((b"sec-websocket-extensions", deflate.response))
         for pair in headers_of(message):
-            fields.append(allowed(pair))
+            fields.append(allowed_field(pair))
         self.stream.open_tunnel(fields)
         settings = self.context.settings.websocket
         assert settings is not None
@@ -222,18 +223,18 @@ class WebSocketCycle(Cycle):
         self._state = OPEN
         if self.context.timeouts.ws_ping_interval:
             self._ping_at = self.context.clock.after(self.context.timeouts.ws_ping_interval)
-            self._arm()
+            self._set_deadline()
         if self.context.draining:
             self.on_drain()
 
     def _deny(self, message: dict[str, Any]) -> None:
-        """The body of a response in place of the handshake's."""
+        """Send a part of the body of a denial response."""
         body = body_of(message)
         end = not message.get("more_body", False)
         self._state = DENIED
         try:
             self.stream.write(body, end)
-        except LocalProtocolError:  # it is not as long as announced
+        except LocalProtocolError:  # the body does not have the announced length
             self._state = CLOSED
             self._disconnect(ABNORMAL, "")
             raise
@@ -250,7 +251,7 @@ class WebSocketCycle(Cycle):
             raise LocalProtocolError(f"websocket.close: code {code!r:.100} may not be sent")
         if not isinstance(reason, str):
             raise LocalProtocolError(f"websocket.close: reason {reason!r:.100} is not a str")
-        reason = str.__str__(reason)  # of an enumeration, too
+        reason = str.__str__(reason)  # the value, also of a member of a string enumeration
         try:
             size = len(reason.encode())
         except UnicodeEncodeError as error:
@@ -259,7 +260,7 @@ class WebSocketCycle(Cycle):
             ) from None
         if size > LONGEST_REASON:
             raise LocalProtocolError(
-                f"websocket.close: reason has {size} bytes, at most {LONGEST_REASON} fit"
+                f"websocket.close: reason has {size} bytes, expected at most {LONGEST_REASON}"
             )
         self._start_close(code, reason)
 
@@ -275,10 +276,10 @@ class WebSocketCycle(Cycle):
         self._read(False)
 
     def on_end(self) -> None:
-        """The handshake has no body."""
+        """Do nothing: the handshake has no body."""
 
     def on_disconnect(self) -> None:
-        """The client closes its side during the handshake: it will never send a frame."""
+        """End the handshake: a client that has closed its side will never send a frame."""
         self.on_closed()
         self.stream.reset()
 
@@ -304,8 +305,9 @@ class WebSocketCycle(Cycle):
         Cycle.on_writable(self)
 
     def on_deadline(self) -> None:
-        """The client has not closed in time, or a Ping is due, or has had no echo; or the
-        application has had its time to answer in front of a fault.
+        """Handle the earliest deadline: a Ping is due, the client has sent nothing since the last
+        Ping, the client has not answered the server's Close, or the application's time to answer
+        before a fault is over.
         """
         context = self.context
         now = context.clock.now
@@ -326,14 +328,14 @@ class WebSocketCycle(Cycle):
         if self._ping_at <= now:
             self._ping_at = context.clock.after(context.timeouts.ws_ping_interval)
             if not self._sent:
-                self._writer.forget()  # its window is the largest part of an idle connection
+                self._writer.forget()  # the window is the largest part of an idle connection
             self._sent = False
             if self.stream.is_writable():
                 self.stream.write(self._writer.ping(), False)
                 if context.timeouts.ws_ping_timeout and self._dead_at == 0.0:
                     self._heard = False
                     self._dead_at = context.clock.after(context.timeouts.ws_ping_timeout)
-        self._arm()
+        self._set_deadline()
 
     def on_drain(self) -> None:
         if self._state == OPEN:
@@ -366,7 +368,7 @@ class WebSocketCycle(Cycle):
     # --- Reading ------------------------------------------------------------------------------
 
     def _read(self, answering: bool) -> None:
-        """Read frames while there is room for their messages.
+        """Read frames while the queue has room for their messages.
 
         Args:
             answering: whether the application is about to get a message that it may answer.
@@ -376,9 +378,9 @@ class WebSocketCycle(Cycle):
             while len(self._queue) < self._max_queue and self._queue_size < self._max_queue_size:
                 event = parser.next_event()
                 if event == MESSAGE:
-                    self._take_message(parser.read_message())
+                    self._queue_message(parser.read_message())
                 elif event == PING:
-                    self._answer(parser.read_control())
+                    self._answer_ping(parser.read_control())
                 elif event == CLOSE:
                     code = parser.close_code
                     reason = parser.read_control()
@@ -386,7 +388,7 @@ class WebSocketCycle(Cycle):
                 else:
                     break
         except RemoteProtocolError as error:
-            self._take_fault(error, answering or bool(self._queue))
+            self._on_fault(error, answering or bool(self._queue))
         left = 0 if self._fault is not None else parser.left()
         taken = self._held - left
         self._held -= taken
@@ -394,15 +396,20 @@ class WebSocketCycle(Cycle):
         if self._gone and not self._held:
             self._disconnect(ABNORMAL, "")
 
-    def _take_message(self, message: Any) -> None:
+    def _queue_message(self, message: Any) -> None:
         if self._disconnected:
-            return  # it comes too late
+            return  # the connection is closing: drop the message
         self._queue.append(message)
         self._queue_size += len(message)
         self.wake_readers()
 
-    def _take_fault(self, error: RemoteProtocolError, answering: bool) -> None:
-        """A frame is faulty: what came whole before it may still be answered."""
+    def _on_fault(self, error: RemoteProtocolError, answering: bool) -> None:
+        """Fail the connection for a faulty frame, but let the application first answer the complete
+        messages in front of it.
+
+        Args:
+            answering: whether the application has such messages, or is about to get one.
+        """
         context = self.context
         if self._state == OPEN:
             client = client_address(self.stream.connection) or "a client"
@@ -419,8 +426,10 @@ class WebSocketCycle(Cycle):
                 return
         self._fail(error.status, error.reason)
 
-    def _answer(self, payload: bytes) -> None:
-        """A Pong for a Ping; a client that reads none gets one for its newest (section 5.5.3)."""
+    def _answer_ping(self, payload: bytes) -> None:
+        """Send a Pong, or keep its payload until the client reads again: then only the newest Ping
+        is answered (section 5.5.3).
+        """
         if self._state != OPEN:
             return
         if self.stream.is_writable():
@@ -431,15 +440,15 @@ class WebSocketCycle(Cycle):
     # --- Ending -------------------------------------------------------------------------------
 
     def _refuse(self, status: int, headers: Any, body: bytes) -> None:
-        """Answer the handshake with a short response."""
+        """Answer the handshake with a complete response instead of a 101."""
         self._state = CLOSED
         self._disconnect(ABNORMAL, "")
         self.stream.respond(status, headers, body)
 
     def _start_close(self, code: int, reason: str) -> None:
-        """Send our Close, and give the client time for its own (section 7.1.2)."""
+        """Send Close, and wait for the client's for ws_close_timeout (section 7.1.2)."""
         if self._fault is not None:
-            self._fail_late()  # its code says why, whoever closes (section 7.1.7)
+            self._fail_late()  # the fault's code says why, whoever closes (section 7.1.7)
             return
         self._state = CLOSING
         self._queue.clear()
@@ -455,7 +464,7 @@ class WebSocketCycle(Cycle):
         self.stream.wake_at(by)
 
     def _fail_late(self) -> None:
-        """Fail the connection for a fault that has waited."""
+        """Fail the connection for the fault that has waited for the application."""
         fault = self._fault
         assert fault is not None
         self._fault = None
@@ -466,7 +475,9 @@ class WebSocketCycle(Cycle):
         self._end(code, reason, self._writer.close(code, reason.encode()))
 
     def _end(self, code: int, reason: str, frame: bytes) -> None:
-        """Nothing is read any more; `frame` is the last one, unless our Close went before."""
+        """Close the connection and read nothing more. Send `frame`, unless the server has already
+        sent Close.
+        """
         state = self._state
         self._state = CLOSED
         self._gone = True
@@ -478,34 +489,36 @@ class WebSocketCycle(Cycle):
         Cycle.on_writable(self)
 
     def _disconnect(self, code: int, reason: str) -> None:
-        """What receive() says at the end; the first to know decides."""
+        """Set the code and reason of websocket.disconnect, unless they have been set."""
         if not self._disconnected:
             self._disconnected = True
             self._code = code
             self._reason = reason
         self.wake_readers()
 
-    def _arm(self) -> None:
-        """Have on_deadline() called for what comes first."""
+    def _set_deadline(self) -> None:
+        """Have on_deadline() called when the next Ping is due, or when the client must have reacted
+        to the last one, if that is earlier.
+        """
         if 0.0 < self._dead_at < self._ping_at:
             self.stream.wake_at(self._dead_at)
         else:
             self.stream.wake_at(self._ping_at)
 
 
-def allowed(pair: Any) -> Any:
-    """A field of websocket.accept, unless it is the server's to send; whether it can be sent is
-    the writer's to say.
+def allowed_field(pair: Any) -> Any:
+    """Return a field of websocket.accept unchanged, if the application may send it. The writer
+    checks whether the field is valid.
 
     Raises:
-        LocalProtocolError: it is the server's.
+        LocalProtocolError: only the server may send this field.
     """
     name = pair[0] if isinstance(pair, (tuple, list)) and pair else None
     if isinstance(name, (bytes, bytearray, memoryview)):
         name = bytes(name)
         lower = name.lower()
-        if lower in OWN_FIELDS or lower.startswith(b"sec-websocket-"):
+        if lower in RESERVED_FIELDS or lower.startswith(b"sec-websocket-"):
             raise LocalProtocolError(
-                f"websocket.accept: header {name[:100]!r} is the server's to send"
+                f"websocket.accept: header {name[:100]!r} may only be sent by the server"
             )
     return pair
