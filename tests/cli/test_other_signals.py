@@ -115,7 +115,7 @@ def test_usr1_opens_log_files_anew_in_every_process(start, folder, arguments):
     command.signal(signal.SIGUSR1)
     for pid in pids:
         wait_until(
-            lambda pid=pid: log("error.log").count(f"[{pid}] Process [{pid}] has opened") == 2
+            lambda pid=pid: log("error.log").count(f"[{pid}] Process [{pid}] has reopened") == 2
         )
     assert all(f"[{pid}] " in log("access.log") for pid in serving_pids)
     command.stop()

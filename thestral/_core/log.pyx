@@ -127,10 +127,10 @@ cdef class LineBuffer:
 
     cdef str _cut(self, Py_ssize_t start, Py_ssize_t end):
         cdef str text = PyUnicode_DecodeUTF8(self._buffer.data + start, end - start, NULL)
-        cdef Py_ssize_t behind = self._buffer.length - end
-        self._buffer.length = start + behind
-        if behind > 0:
-            memmove(self._buffer.data + start, self._buffer.data + end, behind)
+        cdef Py_ssize_t rest = self._buffer.length - end
+        self._buffer.length = start + rest
+        if rest > 0:
+            memmove(self._buffer.data + start, self._buffer.data + end, rest)
         elif start == 0 and self._buffer.capacity > CAPACITY_KEPT:
             th_buffer_free(&self._buffer)
         return text

@@ -345,14 +345,14 @@ def load_chain(config: Config, context: ssl.SSLContext, path: str, key: str) -> 
     read_pem(config, key_option, key, "PRIVATE KEY-----", "private key")
     asked = False
 
-    def tell() -> str:
+    def give_password() -> str:
         nonlocal asked
         asked = True
         return password or ""
 
     try:
         with loadable(config, path) as certificate, loadable(config, key) as private:
-            context.load_cert_chain(certificate, private, password=tell)
+            context.load_cert_chain(certificate, private, password=give_password)
     except (ssl.SSLError, ValueError) as exc:
         if asked and password is None:
             raise ConfigError(
