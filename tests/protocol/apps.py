@@ -28,7 +28,7 @@ def post(body: bytes, *fields: str, path: str = "/") -> bytes:
 
 
 def http_only(app):
-    """An application that knows no lifespan says so, as ASGI asks it to: by raising."""
+    """Make `app` raise for every other scope, as ASGI asks of an application that knows none."""
 
     @functools.wraps(app)
     async def asgi(scope, receive, send):
@@ -40,7 +40,7 @@ def http_only(app):
 
 
 async def read_body(receive) -> bytes:
-    """All of a request's body."""
+    """Receive the complete body of a request."""
     body = bytearray()
     while True:
         message = await receive()
@@ -51,7 +51,7 @@ async def read_body(receive) -> bytes:
 
 
 async def respond(send, body=b"", status=200, headers=()) -> None:
-    """A whole response in two messages."""
+    """Send a complete response in two messages."""
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
 
@@ -70,7 +70,7 @@ async def echo(scope, receive, send):
 
 
 def fixed(body=b"hello", status=200, headers=()):
-    """Always the same response."""
+    """An application that always sends the same response."""
 
     @http_only
     async def app(scope, receive, send):
@@ -116,7 +116,7 @@ class Recorder:
 
 
 class Gate:
-    """Holds an application until the test lets it through."""
+    """Holds an application until the test opens the gate."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -142,17 +142,17 @@ class Reply:
     body: bytes = b""
 
     def all(self, name: bytes) -> list[bytes]:
-        """The values of every field line of that name."""
+        """The values of all field lines with this name."""
         return [value for key, value in self.fields if key.lower() == name]
 
     def one(self, name: bytes) -> bytes:
-        """The value of a field that must stand there exactly once."""
+        """The value of a field that must occur exactly once."""
         (value,) = self.all(name)
         return value
 
 
 def take_reply(raw: bytes, method: bytes = b"GET") -> tuple[Reply, bytes]:
-    """The first response in `raw` and what stands behind it; as strict as RFC 9112 lets us be."""
+    """The first response in `raw`, and the bytes after it; as strict as RFC 9112 allows."""
     head, end, rest = raw.partition(b"\r\n\r\n")
     assert end, f"no complete head: {raw[:200]!r}"
     line, *lines = head.split(b"\r\n")
@@ -197,7 +197,7 @@ def take_chunks(rest: bytes) -> tuple[bytes, bytes]:
 
 
 def take_replies(raw: bytes, *methods: bytes) -> list[Reply]:
-    """Every response in `raw`, which must hold nothing else; methods of the requests if not GET."""
+    """All responses in `raw`, which must contain nothing else. `methods`: if not GET."""
     replies = []
     pending = list(methods)
     while raw:
@@ -207,7 +207,7 @@ def take_replies(raw: bytes, *methods: bytes) -> list[Reply]:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """Everything until the connection ends, in whatever way it does."""
+    """Everything until the connection ends, by a close or a reset."""
     received = bytearray()
     try:
         while data := sock.recv(65536):
@@ -218,5 +218,5 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 
 def is_closed(sock: socket.socket) -> bool:
-    """Waits for the peer's orderly close, behind which there must be nothing."""
+    """Wait for the peer's orderly close, before which it must send nothing more."""
     return read_all(sock) == b""

@@ -1,4 +1,4 @@
-"""Whether a client that is gone leaves anything behind, without help from the garbage collector."""
+"""Whether objects of a client that is gone are freed without the garbage collector."""
 
 import gc
 
@@ -40,7 +40,7 @@ def nothing_stays(running) -> None:
 
 
 def waiter(seen):
-    """Receives until the client is gone and keeps the types of what it got."""
+    """Receive until the client is gone, and keep the types of the messages."""
 
     @http_only
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""What the tests of the owned transport share: protocols that record, and a place to connect to."""
+"""Shared by the tests of the owned transport: protocols that record, and a listener."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAMILIES = ["tcp", "unix"]
 
 
 class Recorder(asyncio.Protocol):
-    """Keeps what its transport tells it."""
+    """Records the calls of its transport."""
 
     def __init__(self, *, stays=False):
         self.events = []

@@ -1,5 +1,5 @@
-"""The access log of a server: what a line says, when it is written, and that both ways of writing
-it agree.
+"""The access log of a server: the contents of a line, when it is written, and that both ways of
+writing it agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNKED = b"POST /p HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Stream(io.StringIO):
-    """Text as it was written: one item for each write."""
+    """A stream that keeps its text, one item for each write."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ class Log:
         return self.stream.getvalue().splitlines()
 
     def has(self, count):
-        """The lines, once there are so many."""
+        """Wait for a number of lines, and return them."""
         wait_until(lambda: len(self.lines) >= count)
         assert len(self.lines) == count
         return self.lines
@@ -75,7 +75,7 @@ def log(monkeypatch):
 
 @pytest.fixture
 def serve(serve):
-    """Servers whose clock ticks every 50 ms: lines that wait come soon."""
+    """Servers whose clock ticks every 50 ms, so that waiting lines are written soon."""
     return lambda app, **options: serve(app, **{"timeout_tls_handshake": 0.4, **options})
 
 
@@ -365,7 +365,7 @@ def test_client_that_is_none_costs_only_the_line(serve, log):
 
 
 class Ends(AccessLog):
-    """Keeps what it is told; nothing is written."""
+    """Keeps the ends of exchanges, and writes nothing."""
 
     def __init__(self):
         super().__init__("%r", True)
@@ -429,7 +429,7 @@ REQUESTS = [
 
 @pytest.mark.parametrize("text", ["uvicorn", "combined", "json", "%r %s %{content-type}o 5%%"])
 def test_both_ways_give_the_same_bytes(serve, log, text):
-    """A filter on the logger makes records necessary; every line is written the same."""
+    """A filter on the logger makes records necessary; each line stays the same."""
     made = log(LINE_FORMATS[text == "uvicorn"])
     running = serve(app, access_log=True, access_log_format=text)
     records = []
@@ -494,7 +494,7 @@ def test_what_somebody_sets_up_later_holds_from_the_next_line_on(serve, log, mon
     ]
     if recorder.records:
         assert [record.args[2] for record in recorder.records] == ["/health", "/last"]
-        assert paths == ["/before", "/health", "/last"]  # in order: what waited came first
+        assert paths == ["/before", "/health", "/last"]  # in order: the waiting lines came first
     elif where in ("level", "disabled"):
         assert paths == ["/before"]
     else:
@@ -503,7 +503,7 @@ def test_what_somebody_sets_up_later_holds_from_the_next_line_on(serve, log, mon
 
 @pytest.mark.parametrize("where", ["callHandlers", "makeRecord"])
 def test_agent_that_forwards_logs_gets_records(serve, log, monkeypatch, where):
-    """Sentry, New Relic and others put functions of their own into logging's classes."""
+    """Sentry, New Relic and others patch the classes of the logging module."""
     log()
     names = []
     function = getattr(logging.Logger, where)

@@ -1,4 +1,4 @@
-"""The access log in a pipe whose reader is slow, or does not read at all."""
+"""The access log written to a pipe whose reader is slow, or has stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = b"/" + b"x" * 30_000
 
 @pytest.fixture
 def serve(serve):
-    """Servers whose clock ticks every 50 ms: lines that wait come soon."""
+    """Servers whose clock ticks every 50 ms, so that waiting lines are written soon."""
     return lambda app, **options: serve(app, **{"timeout_tls_handshake": 0.4, **options})
 
 
@@ -52,7 +52,7 @@ def pipe(monkeypatch):
 
 @pytest.fixture
 def errors(monkeypatch):
-    """What thestral.error says, as it says it."""
+    """The messages of thestral.error, as they are logged."""
     said = []
     monkeypatch.setattr(error_logger, "error", lambda text, *args: said.append(text % args))
     return said
@@ -75,7 +75,7 @@ def ask(running: Running, path: bytes, times: int) -> None:
 
 
 def read_lines(reader, count: int) -> list[str]:
-    """So many lines, and then no more for the moment."""
+    """Read a number of lines, after which no more may be there yet."""
     received = b""
     while received.count(b"\n") < count:
         assert select.select([reader], [], [], 15)[0], "no more lines"
@@ -114,7 +114,7 @@ def test_what_is_lost_is_counted_and_said(pipe, serve, errors):
 
 
 def test_slow_reader_loses_nothing(pipe, serve, errors):
-    """The server waits for it: two thirds of the lines have no room in pipe and memory."""
+    """The server waits for the reader: pipe and memory have no room for two thirds of the lines."""
     reader = pipe()
     running = serve(app, access_log=True)
     count = 3 * WAITING_MAX // len(LONG)
@@ -155,13 +155,13 @@ def test_reader_that_goes_is_told_once(pipe, serve, errors):
     ask(running, LONG, 5)
     wait_until(lambda: errors)
     assert errors == ["The access log cannot be written: [Errno 32] Broken pipe"]
-    # What Python holds of it would be an error when the file is closed.
+    # Text left in Python's buffer would raise when the file is closed.
     with contextlib.suppress(BrokenPipeError):
         access_logger.handlers[0].stream.close()
 
 
 def test_lines_of_several_processes_do_not_mix(pipe):
-    """What is written at once is whole lines, and no more than a pipe takes in one piece."""
+    """Each write has complete lines, and no more than a pipe takes atomically."""
     pipe()
     writes = []
     stream = access_logger.handlers[0].stream

@@ -1,4 +1,4 @@
-"""The http scope and its receive() and send(), as ASGI's HTTP format 2.5 has them."""
+"""The http scope and its receive() and send(), as ASGI's HTTP format 2.5 defines them."""
 
 import asyncio
 import contextvars
@@ -245,7 +245,7 @@ def test_concurrent_receives_share_the_body(serve):
 
 @pytest.mark.parametrize("ending", ["raises", "returns", "surplus"])
 def test_receive_of_another_task_ends_with_the_response(serve, ending):
-    """However the response comes to its end, whoever waits in receive() hears of it."""
+    """However the response ends, every task that waits in receive() gets http.disconnect."""
     got = []
     tasks = []
 
@@ -288,7 +288,7 @@ def test_cancelled_receive_loses_nothing(serve):
 
 
 def test_disconnect_when_the_client_leaves(serve, errors):
-    """What had arrived of the body comes first."""
+    """The body that has arrived comes first."""
     got = []
 
     @http_only
@@ -353,7 +353,7 @@ def test_wrong_message_raises_and_names_the_fault(serve, wrong):
 
     finish = [from_start, from_body, from_end]
     (reply,) = take_replies(serve(app).raw(GET_CLOSE))
-    assert reply.status == 200  # a message that was refused has changed nothing
+    assert reply.status == 200  # a refused message has changed nothing
     assert reply.body in (b"x", b"xx")
     (message,) = raised
     assert named in message

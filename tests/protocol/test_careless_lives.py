@@ -1,5 +1,5 @@
-"""What a careless application does beside its messages: how it ends, what it leaves running, what
-it does with scope, receive() and send() once they are of no more use.
+"""Careless applications, apart from their messages: how they end, what they leave running, and how
+they use scope, receive() and send() when the request is over.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_raising_at_any_stage_ends_the_request_alone(serve, errors, failure, sta
 @on_every_transport
 @pytest.mark.parametrize("how", ["raises", "returns", "is too short"])
 def test_what_was_sent_before_the_end_arrives(serve, how, errors):
-    """As an event that says what went wrong, though the client has not taken all before it."""
+    """Such as an event that says what went wrong, though the client has not read all before."""
     headers = [(b"content-length", b"3000000")] if how == "is too short" else []
     count = 30
     part = b"x" * 65536
@@ -114,7 +114,7 @@ def test_what_was_sent_before_the_end_arrives(serve, how, errors):
 
 
 def synchronous(scope, receive, send):
-    """Looks like one, and nobody awaits what it makes."""
+    """Looks like an application, and nobody awaits its coroutine."""
     if scope["type"] != "http":
         raise NotImplementedError
     send(START).close()
@@ -164,7 +164,7 @@ def test_receive_behind_a_disconnect_says_it_again(serve):
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_what_a_task_does_behind_the_applications_end_changes_nothing(serve, errors, answers):
-    """It receives and sends on a connection that has another request by now."""
+    """The task receives and sends on a connection that already has another request."""
     gate = Gate()
     left = []
     raised = []
@@ -219,7 +219,7 @@ def test_a_task_left_running_does_not_keep_the_server(serve):
 
     assert serve(app).raw(get("/", "Connection: close")).endswith(b"x")
     wait_until(lambda: started)
-    # The fixture stops the server now, and would say if that did not end.
+    # The fixture now stops the server, and fails if it does not end.
 
 
 def test_a_send_that_two_tasks_race_for_is_whole(serve):
@@ -238,7 +238,7 @@ def test_a_send_that_two_tasks_race_for_is_whole(serve):
 
 @pytest.mark.parametrize("step", ["receive", "send"])
 def test_another_thread_is_told_so(serve, errors, step):
-    """What it would write to is shared by all connections."""
+    """It would write to objects that all connections share."""
 
     @http_only
     async def app(scope, receive, send):
@@ -258,7 +258,7 @@ def test_another_thread_is_told_so(serve, errors, step):
 
 
 def test_what_an_application_does_to_its_scope_stays_there(serve, errors):
-    """ASGI, Middleware: what is changed must not reach another request; nor do we trust it."""
+    """ASGI, Middleware: a change must not reach another request, nor is it trusted."""
     seen = []
 
     @http_only

@@ -1,7 +1,7 @@
-"""Messages that a careless application sends: wrong values, types and orders of ASGI's http scope.
+"""Messages of a careless application: wrong values, types and orders in ASGI's http scope.
 
-Each has one outcome: an error that names the fault out of `await send()`, a 500 or a cut for the
-client, a connection that goes on where framing allows, one line in the log.
+Each has the same outcome: `await send()` raises an error that names the fault, the client gets a
+500 or a cut response, the connection is kept where framing allows, and the log gets one line.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ REFUSED = {
     "links late": ([START, HINT | {"links": 5}], "links is int"),
 }
 
-# The same once a part of the body is sent: the client sees a cut.
+# The same after a part of the body: the client sees that the response is cut.
 WITH_TRAILERS = start(trailers=True)
 REFUSED_WITHIN = {
     "message None": ([START, MORE, None], "NoneType"),
@@ -145,7 +145,7 @@ REFUSED_WITHIN = {
     "length too long later": ([length(b"10"), MORE, BODY], "2 bytes shorter"),
     "body for trailers": ([WITH_TRAILERS, BODY, BODY], "http.response.body"),
     "trailers of numbers": ([WITH_TRAILERS, BODY, TRAILERS | {"headers": 5}], "headers is int"),
-    # although this client would not get them
+    # although this client does not accept trailers
     "trailers of one": ([WITH_TRAILERS, BODY, TRAILERS | {"headers": [(b"x",)]}], "pair"),
     "trailers that frame": (
         [WITH_TRAILERS, BODY, TRAILERS | {"headers": [(b"transfer-encoding", b"x")]}],
@@ -153,7 +153,7 @@ REFUSED_WITHIN = {
     ),
 }
 
-# The same once the response is complete, or was as long as announced: nothing is lost.
+# The same after a complete response, or one of the announced length: nothing is lost.
 REFUSED_BEHIND = {
     "message None": ([START, BODY, None], b"done", "NoneType"),
     "start": ([START, BODY, START], b"done", "complete"),
@@ -246,7 +246,7 @@ TAKEN = {
 
 
 class Careless:
-    """Sends the messages that `messages` holds; keeps what comes out of send()."""
+    """Sends `messages`, and keeps what send() raises."""
 
     def __init__(self):
         self.messages = []

@@ -1,4 +1,4 @@
-"""The clock: which options it looks at, how often, and that no deadline is early."""
+"""The clock: the options that it uses, its interval, and that no deadline is early."""
 
 import asyncio
 
@@ -61,7 +61,7 @@ def test_each_option_in_seconds_is_the_clocks_or_known_not_to_be():
 
 @pytest.mark.parametrize("option", TIMED)
 def test_each_time_out_reaches_the_clock(option):
-    """Also its ticks: a deadline that is looked at too seldom is late."""
+    """It also sets the interval: a deadline that is checked too seldom is late."""
     others = dict.fromkeys(TIMED, 3600.0)
     timeouts = Timeouts(Config(app, **{**others, option: 0.8}))
     assert getattr(timeouts, option.removeprefix("timeout_")) == 0.8
@@ -88,7 +88,7 @@ def test_off_is_no_time_out(option, off):
 
 @pytest.mark.parametrize("within", [0.0, 0.05, 0.0999])
 def test_deadline_is_never_early_and_two_ticks_late_at_most(within):
-    """Wherever between two ticks its wait begins."""
+    """At any time between two ticks at which the wait begins."""
     loop = Loop()
     clock = Clock(loop, 0.1)
     seen = []
@@ -142,7 +142,7 @@ def test_observer_that_raises_stops_neither_the_others_nor_the_clock():
 
 
 def test_each_phase_has_its_wait():
-    """Names and numbers of the phases, and seconds of the options, agree."""
+    """The phases, their names and the seconds of the options agree."""
     names = {
         name: value for name, value in vars(phases).items() if name.isupper() and type(value) is int
     }

@@ -1,5 +1,5 @@
-"""How a response ends, and its connection, where the application or the client did not see it
-coming: RFC 9110 sections 9.3.2 and 10.1.1, RFC 9112 sections 6.3, 9.3 and 9.6.
+"""How responses and connections end in ways that the application or the client did not choose: RFC
+9110 sections 9.3.2 and 10.1.1, RFC 9112 sections 6.3, 9.3 and 9.6.
 """
 
 import logging
@@ -57,7 +57,7 @@ def test_refused_head_request_has_no_content(serve):
     for request, status in HEADS:
         reply, rest = take_reply(running.raw(request), b"HEAD")
         assert (reply.status, rest) == (status, b""), request
-        assert int(reply.one(b"content-length")) > 0  # what a GET would have been told
+        assert int(reply.one(b"content-length")) > 0  # the length that a GET would have got
     for request in (b"HEADS / HTTP/1.1\r\n\r\n", b"HEAD", b"HEAD ", b"head / HTTP/1.1\r\n\r\n"):
         with running.connect() as sock:
             sock.sendall(request)
@@ -89,7 +89,7 @@ def test_refusal_behind_a_head_request_has_content(serve):
 
 
 def test_length_of_a_304_is_not_made_up(serve):
-    """RFC 9110 section 8.6: it would be that of the content of a 200."""
+    """RFC 9110 section 8.6: the length would be that of the content of a 200."""
     running = serve(fixed(b"not modified", 304))
     for method in (b"GET", b"HEAD"):
         request = GET_CLOSE.replace(b"GET", method)
@@ -106,7 +106,7 @@ def test_options_without_content_says_so(serve):
 
 @pytest.mark.parametrize("method", ["TRACE", "DELETE", "LINK", "QUERY"])
 def test_every_method_is_the_applications(serve, method):
-    """RFC 9110 section 9.1: what is allowed, the application says."""
+    """RFC 9110 section 9.1: the application decides which methods are allowed."""
     body = take_replies(
         serve(echo).raw(post(b"x", "Connection: close").replace(b"POST", method.encode()))
     )
@@ -126,7 +126,7 @@ def test_date_is_an_imf_fixdate_in_every_response(serve):
 
 
 def test_final_head_without_100_announces_the_close(serve):
-    """The client need not send the body then: what it sends next could be taken for it."""
+    """The client then need not send the body, and its next request could be taken for the body."""
     app = Recorder(streamer(b"a", b"b"))
     running = serve(app)
     with running.connect() as sock:
@@ -159,7 +159,7 @@ LARGE = b"x" * 2**20
 @on_every_transport
 @pytest.mark.parametrize("first", [GET, GET_CLOSE + b"GET"], ids=["not told yet", "careless"])
 def test_requests_behind_a_close_of_the_applications_do_not_cost_its_response(serve, first):
-    """A client that pipelines: were its bytes answered with a reset, it would lose what it has not
+    """The client pipelines: if its bytes were answered with a reset, it would lose what it has not
     read.
     """
     app = Recorder(fixed(LARGE, headers=[(b"connection", b"close")]))
@@ -195,7 +195,7 @@ def test_client_that_asked_for_the_close_gets_it_at_once(serve):
 
 
 def test_early_answer_while_the_body_is_on_its_way(serve):
-    """RFC 9112 section 9.3: what is left of the body is read, or the connection ends."""
+    """RFC 9112 section 9.3: the rest of the body is read, or the connection ends."""
     gate = Gate()
 
     @http_only
@@ -225,7 +225,7 @@ def test_early_answer_while_the_body_is_on_its_way(serve):
 
 @on_every_transport
 def test_response_leaves_before_its_application_returns(serve):
-    """A background task may take long, without an await of its own."""
+    """A background task may take long without awaiting anything."""
     seen = []
 
     @http_only

@@ -29,7 +29,7 @@ def body(data=b"", more=False):
 
 
 def send_all(*messages, raised=None):
-    """An application that sends messages; what one raises goes into `raised`."""
+    """An application that sends messages, and keeps in `raised` what send() raises."""
 
     @http_only
     async def app(scope, receive, send):
@@ -81,7 +81,7 @@ def test_a_relative_path_is_opened_from_the_working_directory(serve, tmp_path, m
 
 
 def test_a_file_may_come_after_its_head_has_left(serve, tmp_path):
-    """The head leaves when its application waits; a file may still be the body."""
+    """The head leaves when the application waits; a file may still be the body."""
     (tmp_path / "file").write_bytes(b"here")
 
     @http_only
@@ -286,7 +286,7 @@ def test_a_client_that_leaves_within_it(serve, tmp_path, version, errors):
 
 @pytest.mark.parametrize("version", ["2.3", "2.5"])
 def test_a_client_whose_reset_the_kernel_alone_knows(serve, file, version, errors):
-    """It is sendfile() that finds it, and not the file that is too short."""
+    """sendfile() reports the reset; the file is not too short."""
     gate, blocked, left = Gate(), threading.Event(), threading.Event()
     raised = []
 
@@ -315,7 +315,7 @@ def test_a_client_whose_reset_the_kernel_alone_knows(serve, file, version, error
 
 
 def test_others_have_their_turn(serve, tmp_path):
-    """A client that takes all at once does not keep the loop."""
+    """A client that reads as fast as the server writes does not keep the loop busy."""
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as target:
         target.truncate(64 << 20)
@@ -349,7 +349,7 @@ def test_starlettes_file_response(serve, file):
 
 
 def test_hint_that_fails_reaches_nobody(serve):
-    """Not its client, nor another's, who share a buffer."""
+    """Neither its own client nor another one, although they share a buffer."""
     gone = memoryview(b"x")
     gone.release()
     raised = []

@@ -150,7 +150,7 @@ def test_raising_before_start_is_500_and_logged(serve, errors, failure):
 
 
 def test_raising_with_the_head_held_is_500(serve, errors):
-    """start was taken and not sent, so there is still room to tell the truth."""
+    """The head was held and not sent, so the response can still become a 500."""
 
     @http_only
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Clients that leave, stall or drip: nothing of them stays, in time or in memory."""
+"""Clients that leave, stall or drip cost bounded time and memory, and leave nothing behind."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident() -> int:
-    """Bytes of memory this process holds."""
+    """Resident memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
 
@@ -113,7 +113,7 @@ def test_half_close_behind_a_request_still_gets_its_answer(serve):
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_half_close_behind_pipelined_requests_gets_all_answers(serve, slow):
-    """RFC 9112 section 9.3.2: they were received whole; `printf ... | nc -N` is such a client."""
+    """RFC 9112 section 9.3.2: the requests are complete; `printf ... | nc -N` is such a client."""
     gate = Gate()
 
     @http_only
@@ -157,7 +157,7 @@ def test_half_close_within_the_body_is_400_and_a_disconnect(serve, sent):
 
 
 def is_paused(running) -> bool:
-    """Whether the one connection is not read from."""
+    """Whether reading from the only connection is paused."""
     return [connection.reading_paused for connection in running.context.connections] == [True]
 
 
@@ -167,7 +167,7 @@ def is_paused(running) -> bool:
 @on_every_transport
 @pytest.mark.parametrize("part", [1000, 65536, 3 * MEGABYTE])
 def test_client_that_does_not_read_stops_the_application(serve, part):
-    """512 MB for a stalled client: send() waits, and what waits with it is small."""
+    """512 MB for a stalled client: send() waits, and little output waits in memory."""
     sent = []
     body = bytes(part)
 
@@ -183,7 +183,7 @@ def test_client_that_does_not_read_stops_the_application(serve, part):
         before = resident()
         sock.sendall(GET)
         wait_until(lambda: [c for c in running.context.connections if c.write_paused])
-        # What the kernel takes of a connection, up to 4 MB, is not ours; one part more may wait.
+        # The kernel holds up to 4 MB for a connection; one more part may wait in the server.
         assert sum(sent) <= 8 * MEGABYTE + part
         stalled = len(sent)
         for _ in range(10):
@@ -228,7 +228,7 @@ def test_client_is_not_read_from_while_the_application_does_not_receive(serve, c
 
 
 def test_pipelining_client_is_not_read_from_while_a_response_is_open(serve):
-    """Requests in advance are bounded, too."""
+    """The bytes of pipelined requests are bounded, too."""
     gate = Gate()
 
     @http_only
@@ -263,7 +263,7 @@ def test_requests_that_are_answered_at_once_wait_in_the_kernel(serve):
             one.data_received(GET * 20_000)
             return one.reading_paused
 
-        # Where the first of them is still to be answered, the next read pauses.
+        # If the first of them is not answered yet, the next read pauses.
         assert running.call(feed) or not running.context.eager
         answer = b"\r\n\r\nhello"
         rest = b""
@@ -278,7 +278,7 @@ def test_requests_that_are_answered_at_once_wait_in_the_kernel(serve):
 
 
 def test_body_flows_on_when_the_application_receives_again(serve):
-    """Both pauses undone: 20 MB in and out, through an application that takes part by part."""
+    """Both pauses end: 20 MB in and out, through an application that receives part by part."""
 
     @http_only
     async def app(scope, receive, send):

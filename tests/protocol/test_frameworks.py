@@ -39,7 +39,7 @@ def test_example_application(client):
     assert http.get("/nowhere").status_code == 404
     assert http.request("DELETE", "/").status_code == 405
     assert http.get("/openapi.json").json()["openapi"].startswith("3.")
-    assert len(running.context.connections) == 1  # nothing of it cost the connection
+    assert len(running.context.connections) == 1  # none of this ended the connection
 
 
 def test_lifespan_state_reaches_requests(client):
@@ -218,7 +218,7 @@ def test_sync_endpoints_run_in_threads(client):
     @app.get("/")
     def root(n: int):
         threads.add(threading.current_thread().name)
-        barrier.wait()  # four at once, or none gets on
+        barrier.wait()  # four must run at once, or none goes on
         return n
 
     http, _ = client(app)

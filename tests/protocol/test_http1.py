@@ -25,7 +25,7 @@ from thestral.errors import LocalProtocolError
 
 
 def only(raw: bytes, *methods: bytes) -> Reply:
-    """The one response that `raw` consists of."""
+    """The only response in `raw`."""
     (reply,) = take_replies(raw, *methods)
     return reply
 
@@ -87,7 +87,7 @@ def test_1_0_gets_no_chunked_but_the_end_of_the_connection(serve, field):
 
 
 def test_1_0_gets_no_interim_response(serve):
-    """RFC 9110 sections 15.2, 10.1.1: no 1xx to a 1.0 client, and its Expect is not looked at."""
+    """RFC 9110 sections 15.2, 10.1.1: no 1xx to a 1.0 client, and its Expect is ignored."""
     with serve(echo).connect() as sock:
         sock.sendall(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         sock.sendall(b"ab")
@@ -111,7 +111,7 @@ def test_keep_alive_from_the_application_does_not_undo_a_close(serve):
 
 
 def numbered(gate, held):
-    """Answers with the path; holds back the one that is `held`."""
+    """Answers with the path; holds back the answer to the path `held`."""
 
     @http_only
     async def app(scope, receive, send):
@@ -160,7 +160,7 @@ def reads_no_more(running):
 
 @pytest.mark.parametrize("cut", [1, 60])
 def test_request_cut_behind_many_pipelined_ones_is_read_on(serve, cut):
-    """More than the server reads ahead waits behind a slow response; the last is not whole yet."""
+    """More than the server reads ahead waits behind a slow response; the last is incomplete."""
     gate = Gate()
     app = Recorder(numbered(gate, "/first"))
     running = serve(app, timeout_head=2.0)
@@ -179,7 +179,7 @@ def test_request_cut_behind_many_pipelined_ones_is_read_on(serve, cut):
 
 
 def test_body_behind_many_pipelined_requests_is_read_on(serve):
-    """As above, with a whole head whose body comes once the server has caught up."""
+    """As above, with a complete head whose body comes once the server has caught up."""
     gate = Gate()
 
     @http_only
@@ -229,7 +229,7 @@ def bodiless(running, request: bytes, method: bytes) -> Reply:
 
 
 def on_first(app):
-    """`app` for "/", and 418 for what comes next on the connection."""
+    """`app` for "/", and 418 for the next request on the connection."""
 
     @http_only
     async def both(scope, receive, send):
@@ -324,7 +324,7 @@ def test_framing_is_chosen_by_what_is_known(serve, parts, headers, length, chunk
 
 @on_every_transport
 def test_bodies_of_all_sizes_arrive_whole(serve):
-    """Around the sizes at which writing changes its ways: 16 KiB, 64 KiB."""
+    """Around the sizes at which output is written differently: 16 KiB, 64 KiB."""
     pattern = bytes(range(256)) * 4000
 
     @http_only
@@ -404,7 +404,7 @@ def test_absolute_form_overrides_host(serve, target, host, path, query):
 @pytest.mark.parametrize("target", ["https://b/x", "HTTPS://b/x", "https://b"])
 @pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.1"])
 def test_https_target_without_tls_is_a_trusted_proxys_alone(serve, target, trusted):
-    """RFC 9110 section 7.4: else it must be refused, and 421 is the status for that."""
+    """RFC 9110 section 7.4: from other peers it must be refused, and 421 is the status for that."""
     app = Recorder(hello)
     running = serve(app, forwarded_allow_ips=trusted)
     replies = take_replies(running.raw(get(target) + GET_CLOSE))

@@ -1,4 +1,4 @@
-"""What an application sends to a client that is gone, and how one that is cut off ends."""
+"""Applications that send to a client that is gone, and how cancelled applications end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counted(size):
 
 
 class Late:
-    """Sends messages to a client that has left; keeps how many were taken, and what was raised."""
+    """Sends messages to a client that has left; counts the accepted ones, keeps what was raised."""
 
     def __init__(self, *messages, first=()):
         self.messages = messages
@@ -56,7 +56,7 @@ class Late:
 
 
 def run(serve, app, **options):
-    """Have a client ask, leave, and the application go on."""
+    """Have a client send a request and leave, and the application go on."""
     running = serve(app, **options)
     sock = running.connect()
     sock.sendall(GET)
@@ -89,7 +89,7 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_finishes_a_response_is_dropped_without_a_word(serve, errors, name, begun):
-    """Whether its client left before the head or behind it."""
+    """Whether the client left before or after the head."""
     messages = WHOLE[name]
     if begun and messages[0]["type"] == "http.response.start":
         app = Late(*messages[1:], first=messages[:1])
@@ -182,7 +182,7 @@ def test_an_error_of_its_own_is_still_logged(serve, errors):
 
 
 def test_head_on_an_endless_body_ends_with_its_client(serve, errors):
-    """Nothing is written of it that could fail."""
+    """No body is written, so no write could fail."""
     ended = []
 
     @http_only
@@ -206,7 +206,7 @@ def test_head_on_an_endless_body_ends_with_its_client(serve, errors):
 
 
 def test_one_that_returns_when_its_client_has_left_is_no_error(serve, errors):
-    """As frameworks do that watch for http.disconnect: they send no end."""
+    """As frameworks do that watch for http.disconnect: they do not complete the response."""
     ended = []
 
     @http_only
@@ -221,7 +221,7 @@ def test_one_that_returns_when_its_client_has_left_is_no_error(serve, errors):
         sock.sendall(GET)
         assert b"chunked" in read_head(sock)
         sock.shutdown(1)  # a client that is gone looks like this, until something is sent
-        assert read_all(sock) == b"5\r\nfirst\r\n"  # which is seen to be incomplete
+        assert read_all(sock) == b"5\r\nfirst\r\n"  # the client can see that it is incomplete
     wait_until(lambda: ended)
     assert not errors()
 
@@ -246,7 +246,7 @@ def test_a_body_that_ends_with_the_connection_is_reset_if_it_is_cut(serve, error
 
 @pytest.mark.parametrize("kind", ["timeout", "shutdown"])
 def test_a_clean_end_of_what_was_cancelled_is_cut(serve, kind):
-    """The application ends its response because its time is up, not because that is all."""
+    """The application ends its response because it was cancelled, not because it is complete."""
     cancelled = []
 
     @http_only
@@ -298,7 +298,7 @@ def test_a_counted_body_that_is_complete_in_time_is_not_cut(serve):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("connections", [1, 2])
 def test_what_a_request_writes_into_its_scope_is_its_own(serve, keep, connections):
-    """Whether its scope is still held when the next request comes, or its memory used again."""
+    """Whether its scope is still held when the next request comes, or its memory is reused."""
     kept = []
 
     @http_only

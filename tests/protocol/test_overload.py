@@ -49,7 +49,7 @@ def test_requests_over_limit_concurrency_are_503(serve, limit):
     for sock in socks:
         assert read_response(sock)[1] == b"done"
         sock.close()
-    with running.connect() as sock:  # they have gone, so there is room again
+    with running.connect() as sock:  # those clients have left, so there is room again
         wait_until(lambda: running.context.running == 0)
         sock.sendall(GET)
         assert read_response(sock)[1] == b"done"
@@ -98,7 +98,7 @@ def test_connections_over_limit_connections_are_503(serve):
     wait_until(lambda: len(running.context.connections) == 2)
     with running.connect() as third:
         assert read_all(third).startswith(b"HTTP/1.1 503 ")
-    for sock in socks:  # those inside are served
+    for sock in socks:  # the requests that already run are served
         sock.sendall(GET)
         assert read_response(sock)[1] == b"done"
         sock.close()

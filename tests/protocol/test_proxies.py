@@ -28,7 +28,7 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 
 def secure_head(client: int, verify: int, *about: bytes) -> bytes:
-    """V2 with what a proxy that ends TLS says (section 2.2.6)."""
+    """A V2 head with the fields of a proxy that ends TLS (section 2.2.6)."""
     tlvs = tlv(0x20, struct.pack(">BI", client, verify) + b"".join(about))
     return V2[:14] + struct.pack(">H", 12 + len(tlvs)) + V2[16:] + tlvs
 
@@ -47,7 +47,7 @@ ENDS = {"client": ["192.0.2.1", 56324], "server": ["198.51.100.7", 443]}
 
 
 async def mirror(scope, receive, send):
-    """Answers with its scope; a WebSocket's in a denial."""
+    """Answers with its scope; a WebSocket scope in a denial."""
     if scope["type"] == "lifespan":
         raise NotImplementedError
     keys = ("client", "server", "scheme", "root_path", "path")
@@ -225,7 +225,7 @@ def test_a_proxy_that_speaks_for_itself(serve, head):
 
 @pytest.mark.parametrize("head", [V1, V2, SECURE], ids=["v1", "v2", "over TLS"])
 def test_fields_are_believed_by_the_address_of_the_proxy(serve, head, caplog):
-    """Not by that of its client, which stays the client: it is the nearest hop, and what comes
+    """Not by that of its client, which stays the client: it is the nearest hop, and whatever comes
     from beyond an untrusted one it may have made up.
     """
     names = [f"x-forwarded-{name}" for name in ("for", "proto", "host", "port", "prefix")]
@@ -247,7 +247,7 @@ def test_fields_are_believed_by_the_address_of_the_proxy(serve, head, caplog):
 
 
 def test_forwarded_is_believed_by_the_address_of_the_proxy(serve):
-    """Of its elements the proxy has written the last."""
+    """The proxy has written only the last element."""
     options = {"forwarded_allow_ips": "127.0.0.1", "forwarded_fields": "forwarded"}
     running = serve(mirror, proxy_protocol=True, **options)
     with running.connect() as sock:
@@ -324,7 +324,7 @@ NAME = tlv(0x22, b"Luna")
             TLS | {"tls_version": 0x0303, "cipher_suite": 0xC02F},
         ),
         (secure_head(1, 0, VERSION, tlv(0x23, b"NONSENSE")), TLS),
-        # Without a version that we know there is no extension
+        # Without a known TLS version there is no extension
         (secure_head(1, 0), None),
         (secure_head(3, 0, tlv(0x21, b"TLSv9"), NAME), None),
     ],

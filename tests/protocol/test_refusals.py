@@ -1,4 +1,4 @@
-"""Expect, refused requests and how the client gets to read why, and bodies that nobody takes."""
+"""Expect, refused requests and whether the client can read why, and bodies that nobody reads."""
 
 import logging
 import select
@@ -38,7 +38,7 @@ def log(caplog, monkeypatch):
 
 
 def has_sent_nothing(sock: socket.socket) -> bool:
-    """Loopback delivers at once: what the server had written before would be here."""
+    """Loopback delivers at once: anything that the server had written would be here."""
     return select.select([sock], [], [], 0)[0] == []
 
 
@@ -69,7 +69,7 @@ def test_continue_is_sent_when_the_application_receives(serve, value):
         sock.sendall(b"abc")
         sock.sendall(b"def")
         assert read_response(sock)[1] == b"POST / abcdef"
-        sock.sendall(GET_CLOSE)  # it was sent once, and all is in step
+        sock.sendall(GET_CLOSE)  # it was sent once, and the connection is in step
         assert [reply.body for reply in take_replies(read_all(sock))] == [b"GET / "]
 
 
@@ -86,7 +86,7 @@ def test_continue_is_sent_for_a_chunked_body(serve):
 
 @pytest.mark.parametrize("there", [b"a", b"abc"])
 def test_continue_is_not_sent_when_body_is_there(serve, there):
-    """The client has not waited, so it need not be told to go on."""
+    """The client has not waited, so 100 would tell it nothing."""
     with serve(echo).connect() as sock:
         sock.sendall(expecting(3, "Connection: close") + there)
         sock.sendall(b"abc"[len(there) :])
@@ -100,7 +100,7 @@ def test_continue_is_not_sent_without_a_body(serve):
 
 
 def test_continue_is_not_sent_to_an_application_that_does_not_receive(serve):
-    """The final response says that the body is not wanted: the connection cannot be in step."""
+    """The final response shows that the body is not wanted: the connection may be out of step."""
     (reply,) = take_replies(serve(fixed(b"no", 403)).raw(expecting(3)))
     assert reply.status == 403
     assert reply.one(b"connection") == b"close"
@@ -254,7 +254,7 @@ def test_refusal_is_readable_by_a_client_that_is_still_sending(serve, head):
 
 
 def test_refusal_does_not_hold_a_client_that_stays(serve):
-    """The lingering close is bounded in time, whatever else had come with the bad request."""
+    """The lingering close is bounded in time, whatever else came with the bad request."""
     running = serve(hello)
     with running.connect() as plain, running.connect() as more, running.connect() as closing:
         plain.sendall(b"nonsense\r\n\r\n")
@@ -359,7 +359,7 @@ def test_small_unread_chunked_body_does_not_cost_the_connection(serve):
 
 
 def test_unread_rest_of_a_body_does_not_cost_the_connection(serve):
-    """Also where the application has taken a part of it, and where reading had to pause."""
+    """Also if the application has received a part of it, or if reading had to pause."""
 
     @http_only
     async def app(scope, receive, send):
@@ -387,7 +387,7 @@ def test_unread_body_over_the_limit_closes(serve):
     with running.connect() as sock:
         request = post(b"x" * (DISCARD_MAX + 1))
         head_size = request.index(b"x")
-        sock.sendall(request[:head_size])  # what counts is how much is still to come
+        sock.sendall(request[:head_size])  # only the bytes that are still to come count
         wait_until(lambda: gate.reached)
         gate.open(running)
         head, body = read_response(sock)
@@ -412,7 +412,7 @@ def test_refusal_of_the_application_is_readable_by_a_client_that_is_still_sendin
 
 
 def test_endless_unread_chunked_body_closes(serve):
-    """Without a length nobody knows beforehand; at DISCARD_MAX the server has read enough."""
+    """Without a length the server cannot know beforehand; it stops reading at DISCARD_MAX."""
     running = serve(hello)
     with running.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")

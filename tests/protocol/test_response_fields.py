@@ -24,7 +24,7 @@ from thestral.errors import LocalProtocolError
 
 
 def only(raw: bytes, *methods: bytes) -> Reply:
-    """The one response that `raw` consists of."""
+    """The only response in `raw`."""
     (reply,) = take_replies(raw, *methods)
     return reply
 
@@ -79,7 +79,7 @@ def test_date_and_server_stand_once(serve):
 
 
 def test_date_goes_on(serve):
-    """The field is made once per second, also where a connection stays open."""
+    """The field is renewed once per second, also on a connection that stays open."""
     running = serve(hello)
     with running.connect() as sock:
 
@@ -177,7 +177,7 @@ def test_field_that_cannot_be_sent_is_500_for_the_client(serve):
 
 
 def test_application_may_recover_from_a_field_that_cannot_be_sent(serve):
-    """Nothing was sent, so a proper response is still possible; not the other way round."""
+    """Nothing was sent, so a valid response is still possible; not the other way round."""
 
     @http_only
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""The task of a request: what may run in it, what it shows of itself, and how it ends."""
+"""The task of a request: what may run in it, how it looks to others, and how it ends."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_whatever_is_raised_in_whatever_step_ends_the_request_alone(serve, error
 
 
 def test_cancellation_may_be_caught_and_answered(serve):
-    """As a time limit does that comes before the application's end."""
+    """As a time limit does that ends before the application."""
     ended = []
 
     @http_only

@@ -1,4 +1,4 @@
-"""What send() gives: a coroutine by behaviour."""
+"""The result of send() behaves like a coroutine."""
 
 from __future__ import annotations
 

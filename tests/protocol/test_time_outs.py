@@ -1,4 +1,4 @@
-"""Clients that stall or drip: each wait for them ends."""
+"""Clients that stall or drip: every wait for them ends."""
 
 import contextlib
 import logging
@@ -114,7 +114,7 @@ def test_body_not_sent_after_100_is_408(serve):
 
 
 def test_body_that_nobody_takes_cannot_hold_the_connection(serve):
-    """The response is complete, the rest of the body does not come; all cases wait at once."""
+    """The response is complete, but the rest of the body never comes; all cases wait at once."""
     gate = Gate()
 
     @http_only
@@ -175,7 +175,7 @@ def test_time_outs_do_not_fire_for_a_slow_application(serve):
 
     names = ("head", "body", "keep_alive", "write")
     running = serve(app, **{f"timeout_{name}": SHORT for name in names})
-    # Whole requests, and one whose rest waits in the socket because nobody receives.
+    # Complete requests, and one whose rest waits in the socket because nobody receives it.
     with running.connect() as small, running.connect() as large:
         small.sendall(post(b"abc"))
         small.setblocking(False)
@@ -228,7 +228,7 @@ def test_client_that_does_not_read_is_given_up(serve):
 
 
 def test_complete_response_that_is_not_read_is_given_up(serve):
-    """The application is done; its bytes must not keep the connection either."""
+    """The application has returned; its unread output must not keep the connection either."""
 
     @http_only
     async def app(scope, receive, send):
@@ -243,7 +243,7 @@ def test_complete_response_that_is_not_read_is_given_up(serve):
 
 
 def test_slow_reader_that_does_read_is_not_given_up(serve):
-    """Longer in all than timeout_write, but never a pause of that length."""
+    """Longer in total than timeout_write, but without a pause of that length."""
     size = 24 * MEGABYTE
 
     @http_only
@@ -269,7 +269,7 @@ def test_slow_reader_that_does_read_is_not_given_up(serve):
 
 
 def test_clock_survives_what_a_time_out_raises(serve, monkeypatch):
-    """A filter of the user's logs, say: others' time-outs go on."""
+    """Such as a user's log filter: the time-outs of other connections still work."""
 
     class Faulty(logging.Filter):
         def filter(self, record):
@@ -295,7 +295,7 @@ def test_clock_survives_what_a_time_out_raises(serve, monkeypatch):
 
 @pytest.mark.parametrize("last", [False, True], ids=["kept alive", "closed by the application"])
 def test_response_that_is_still_being_sent_is_not_cut(serve, last):
-    """RFC 9112 section 9.6: whose output waits is not idle, nor done with its close."""
+    """RFC 9112 section 9.6: a connection with waiting output is not idle, and has not closed."""
     size = 24_000_000
 
     @http_only
@@ -328,7 +328,7 @@ def test_response_that_is_still_being_sent_is_not_cut(serve, last):
 
 
 def test_body_that_is_wanted_behind_the_response_has_a_time_out(serve):
-    """The client need not send it any more: it has its final response."""
+    """The client need not send the body any more: it has its final response."""
 
     @http_only
     async def app(scope, receive, send):

@@ -56,7 +56,7 @@ def test_more_than_a_buffer_comes_in_turns(run):
                 while True:
                     sent += greedy.send(bytes(READ_SIZE))
             modest.send(b"x")
-            await asyncio.sleep(0.02)  # both lie in the kernel, and are reported
+            await asyncio.sleep(0.02)  # both are in the kernel already, and are reported
             assert not sizes
             first.transport.resume_reading()
             second.transport.resume_reading()
@@ -81,7 +81,7 @@ def test_paused_reading_keeps_bytes_in_the_kernel(run):
             await asyncio.sleep(0.02)
             turns = place.poller.turns
             await asyncio.sleep(0.05)
-            assert place.poller.turns == turns  # it does not spin
+            assert place.poller.turns == turns  # the loop does not spin
             assert protocol.data == b""
             transport.resume_reading()
             transport.resume_reading()
@@ -256,7 +256,7 @@ def test_lower_limits_hold_for_what_waits(run):
 
 
 def test_writing_from_resume_writing(run):
-    """What is written there goes out, even if the queue has just run empty."""
+    """Bytes written there are sent, even if the queue has just become empty."""
 
     class Streaming(Recorder):
         left = 200

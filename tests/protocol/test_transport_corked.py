@@ -1,4 +1,4 @@
-"""The transport that owns its socket, in a turn with many of them: answers leave together."""
+"""The transport that owns its socket: with many connections in one turn, answers leave together."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Crowd:
         return self.members[self.called[number]][0]
 
     def received(self, number):
-        """What the client called at this place in the turn has now, left where it is."""
+        """The bytes that the client of this number has received so far; they stay in its socket."""
         try:
             return self.client(number).recv(1 << 20, socket.MSG_PEEK)
         except BlockingIOError:
@@ -67,7 +67,7 @@ class Member(Recorder):
 
 @pytest.fixture
 def crowd(run):
-    """Runs `answer` for so many in one turn, then `check` with the crowd."""
+    """Run `answer` for `size` connections in one turn, then `check` with the crowd."""
 
     def start(size, answer, check, prepare=lambda crowd: None, *, narrow=False):
         async def main():
@@ -93,7 +93,7 @@ async def all_answered(crowd, answer=b"!"):
 
 @pytest.mark.parametrize(("size", "together"), [(MANY - 1, False), (MANY, True), (MANY + 1, True)])
 def test_many_are_answered_together(crowd, size, together):
-    """Some turn is short enough that nobody's time is up before the last is answered."""
+    """Some turn is short enough that no answer leaves before the last one is written."""
     first = []  # what the client of the first has when the last is answered
 
     def answer(transport, number):
@@ -120,7 +120,7 @@ def test_many_are_answered_together(crowd, size, together):
 
 
 def test_nobody_waits_long_for_the_others(crowd):
-    """One that takes long is behind what was written before: that leaves as soon as it is done."""
+    """A slow answer delays those that were written before: they leave as soon as it is done."""
     seen = []
 
     def answer(transport, number):
@@ -191,7 +191,7 @@ def test_what_waits_is_sent_whatever_follows(crowd, then):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_order_is_kept(crowd, seed, tmp_path):
-    """Whatever is written in a turn, and how: it arrives in that order, whole."""
+    """Whatever is written in a turn, and however, arrives complete and in order."""
     chance = random.Random(seed)
     writer = ResponseWriter()
     file = tmp_path / "file"
@@ -270,7 +270,7 @@ def test_client_that_is_gone_costs_the_others_nothing(crowd):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("call", ["data_received", "pause_writing"])
 def test_interrupt_holds_no_answer_back(kind, call):
-    """It leaves the loop from the middle of a turn, or from where its answers leave."""
+    """The interrupt leaves the loop in the middle of a turn, or while its answers leave."""
     place = crowd = None
     armed = True
 
@@ -309,7 +309,7 @@ def test_interrupt_holds_no_answer_back(kind, call):
 
 
 def test_interrupt_where_answers_leave_loses_none_that_comes_meanwhile():
-    """An answer that is written where others leave within a turn is held as well."""
+    """An answer that is written while others leave within a turn is held as well."""
     loop = asyncio.new_event_loop()
     # On a busy machine the turn may be late already when it begins, and then no answer waits.
     assert any(interrupted_where_answers_leave(loop) for _ in range(50))

@@ -136,7 +136,7 @@ def test_factory_that_fails_costs_one_connection(run):
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_interrupt_loses_no_other_connection(kind):
-    """It leaves the loop; what was ready beside it is dealt with when the loop goes on."""
+    """The interrupt leaves the loop; other ready sockets are handled when the loop goes on."""
 
     class Interrupting(Recorder):
         def data_received(self, data):

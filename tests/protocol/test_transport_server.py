@@ -199,7 +199,7 @@ with asyncio.Runner(loop_factory=loop_factory(sys.argv[1])) as runner:
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_accepting_rests_without_descriptors(loop):
-    """Those that are in are served, the others once there is room; nothing spins, and the log is
+    """Accepted connections are served, the others once there is room; nothing spins, and the log is
     told once."""
     command = [sys.executable, "-c", NARROW, loop]
     pipe = subprocess.PIPE
@@ -288,7 +288,7 @@ def test_accepting_ends_when_asked(run):
 
 
 def test_idle_server_uses_no_processor_time(serve):
-    """Connections that wait, one of them with bytes that nobody reads yet."""
+    """Idle connections, one of them with bytes that nobody reads yet."""
     running = serve(hello, lifespan="off", timeout_keep_alive=60.0, timeout_head=60.0)
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(running.connect()) for _ in range(20)]
@@ -302,13 +302,13 @@ def test_idle_server_uses_no_processor_time(serve):
         time.sleep(0.2)
         turns = poller.turns
         before = running.call(time.thread_time)
-        time.sleep(1.0)  # what is measured is this second
+        time.sleep(1.0)  # this second is measured
         assert poller.turns == turns
         assert running.call(time.thread_time) - before < 0.05
 
 
 def test_connections_in_the_queue_are_served_at_shutdown(serve):
-    """Those that the kernel has accepted, and the server not yet."""
+    """The kernel has accepted them, the server has not."""
     running = serve(hello, lifespan="off")
     socks = []
 

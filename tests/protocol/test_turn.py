@@ -1,5 +1,5 @@
-"""When bytes leave: what is sent without the loop turning in between leaves together, at the end of
-the application's step or of the loop's turn.
+"""When bytes leave: all output of one turn leaves together, at the end of the application's step or
+of the loop's turn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def body(data=b"", more=False):
 
 
 class Transport(asyncio.Transport):
-    """Keeps each write; a gathered one is one."""
+    """Keeps each write; a gathered write counts as one."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ def test_parts_that_are_sent_at_once_leave_at_once(writes, place, headers):
     written = writes(app, GET)
     (reply,) = take_replies(b"".join(written))
     assert reply.body == b"x" * 60_000
-    # A sender that has been at it for long, on a machine that has much to do, is made to wait.
+    # On a busy machine, a sender may have sent for so long that it has to wait.
     assert len(written) <= 3
 
 
@@ -178,7 +178,7 @@ def test_each_part_leaves_in_the_turn_in_which_it_is_sent(writes, place, size):
 @pytest.mark.parametrize("part", [100, GATHER_MIN])
 @pytest.mark.parametrize("size", [OUTPUT_MAX - 1, OUTPUT_MAX, OUTPUT_MAX + 1])
 def test_much_leaves_before_the_turn_ends(writes, part, size):
-    """From 64 KiB on, whatever it is made of."""
+    """From 64 KiB on, in pieces of any size."""
 
     @http_only
     async def app(scope, receive, send):
@@ -193,7 +193,7 @@ def test_much_leaves_before_the_turn_ends(writes, part, size):
     head, *parts = writes(app, GET)
     assert head.endswith(b"\r\n\r\n")
     assert b"".join(parts) == b"x" * size
-    # More than one write, where a slice has ended, is what the next turn has.
+    # If there is a second write, the time slice ended, and the next turn wrote the rest.
     assert all(len(one) <= OUTPUT_MAX + part for one in parts)
 
 
@@ -290,7 +290,7 @@ def test_a_head_that_has_left_is_followed_by_the_end(serve, errors):
 
 
 def test_a_hint_stands_before_a_head_that_is_held(writes):
-    """Also where that is larger than what may wait."""
+    """Also if the head is larger than the output that may wait."""
     large = [(b"x-%d" % number, b"v" * 1000) for number in range(70)]
 
     @http_only
@@ -506,7 +506,7 @@ def test_a_message_that_was_sent_is_no_error_if_its_client_leaves_in_the_turn_of
 
 
 def test_a_burst_that_fills_the_transport_waits_for_the_client(serve):
-    """Its output leaves when the turn ends, which is when the transport has enough."""
+    """Its output leaves when the turn ends, and then the transport is full."""
     sent = []
 
     @http_only
@@ -546,7 +546,7 @@ def test_a_burst_that_fills_the_transport_waits_for_the_client(serve):
 
 
 def test_parts_between_which_an_application_blocks_do_not_wait(writes):
-    """But for the first, which nothing tells from one that is followed at once."""
+    """Except for the first, which the server cannot tell from one that is followed at once."""
     blocking = 0.02  # seconds; connection.BURST_TIME is 0.005
 
     @http_only

@@ -1,4 +1,4 @@
-"""ASGI's extension http.response.zerocopysend; and sendfile(2), by which pathsend goes, too."""
+"""ASGI's extension http.response.zerocopysend, and sendfile(2), which pathsend uses, too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 
 def sender(path, *messages, start=START):
-    """Sends messages made of the open file, and closes it at once."""
+    """Send messages about an open file, and close the file at once."""
     raised = []
 
     @http_only
@@ -118,7 +118,7 @@ def test_without_offset_it_goes_on_where_the_file_is(serve, path):
     at = []
 
     def first(file):
-        file.read(3)  # read ahead: the descriptor stands elsewhere
+        file.read(3)  # Python has read ahead: the descriptor's position differs
         return copy(file, True, count=100_000)
 
     def second(file):
@@ -142,7 +142,7 @@ def test_a_bare_descriptor(serve, path):
         await send(START)
         await send(copy(number, True, count=70_000))
         await send(copy(number))
-        os.close(number)  # the application's to do
+        os.close(number)  # the application must do that
 
     assert answer(serve(app)).body == path.read_bytes()
 
@@ -231,7 +231,7 @@ def test_the_kernel_reads_a_large_file(serve, large, kind, monkeypatch):
     pread = os.pread
 
     def reads_little(file, size, offset):
-        read.append(size)  # where the kernel took less than it was given, a short rest may be left
+        read.append(size)  # if the kernel took only a part, a short rest may be left
         return pread(file, size, offset)
 
     monkeypatch.setattr(os, "sendfile", counted)
@@ -321,7 +321,7 @@ def test_a_pipelined_request_waits_for_the_file(serve, large):
 
 @pytest.mark.parametrize("by_number", [False, True])
 def test_file_that_is_closed_while_it_is_sent(serve, path, by_number):
-    """No position of it is left to be told."""
+    """The closed file has no position to advance."""
     size = 2**25  # more than sockets hold
     os.truncate(path, size)
     closed = []

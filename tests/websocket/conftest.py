@@ -1,4 +1,4 @@
-"""What the WebSocket tests see of the log."""
+"""The log, for the WebSocket tests."""
 
 import logging
 

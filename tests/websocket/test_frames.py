@@ -36,7 +36,7 @@ def name_of(value):
 
 
 def fails(server, data: bytes, code: int, how: str = "whole") -> None:
-    """The bytes end the connection with that code, on the wire and for the application."""
+    """Expect the bytes to end the connection with this code, for the client and the application."""
     with connected(server) as client:
         if how == "behind a message":
             client.send(frame(TEXT, "first"))
@@ -67,7 +67,7 @@ SIZES = [0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537]
 @pytest.mark.parametrize("cut", [None, 1, 997])
 def test_echo_of_each_length_form_5_2(server, opcode, size, cut):
     if cut == 1 and size > 200:
-        cut = 4093  # the small ones go through all states of the head
+        cut = 4093  # the other sizes, byte by byte, go through all states of the head
     payload = b"*" * size if opcode == TEXT else os.urandom(size)
     with connected(server) as client:
         data = frame(opcode, payload)
@@ -264,7 +264,7 @@ def test_a_pong_does_not_wait_for_the_message_5_4(server):
 
 
 def test_a_ping_within_a_frames_bytes_is_not_one_5_2(server):
-    """Only boundaries of frames count: payloads may look like frames."""
+    """Only the boundaries of frames count: a payload may look like a frame."""
     payload = frame(PING, "x") + frame(CLOSE)
     with connected(server) as client:
         client.binary(payload)
@@ -413,7 +413,7 @@ def test_the_client_may_answer_the_verdict_7_1_7(server):
 
 @pytest.mark.parametrize("cut", range(1, 14))
 def test_end_within_a_frame_7_1_5(server, cut):
-    """The connection ends anywhere without a Close: 1006."""
+    """The connection ends at any byte without a Close: 1006."""
     data = frame(TEXT, "a", fin=False) + frame(CONT, "b")
     with Client(server, handshake() + data[:cut]) as client:
         client.accepted()

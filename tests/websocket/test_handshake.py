@@ -1,5 +1,5 @@
-"""The opening handshake (RFC 6455 section 4) on real sockets: what is one, what is refused, what
-is accepted."""
+"""The opening handshake (RFC 6455 section 4) on real sockets: which requests are
+one, which are refused, which are accepted."""
 
 import pytest
 from support import read_all, wait_until
@@ -22,7 +22,7 @@ GET_CLOSE = b"GET /behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 async def both(scope, receive, send):
-    """Echo for WebSocket; says so for HTTP."""
+    """Echo for WebSocket; for HTTP a response that says so."""
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"http"})
@@ -76,7 +76,7 @@ ORDINARY = {
 def test_what_does_not_mean_websocket_is_http(server, name):
     raw = server.raw(ORDINARY[name] + GET_CLOSE)
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
-    # HTTP/1.0 asks for no second response
+    # with HTTP/1.0 the client expects no second response
     assert raw.count(b"http") in (raw.count(b"HTTP/1.1 200"), 2)
     if b"HTTP/1.0" not in ORDINARY[name]:
         assert raw.count(b"HTTP/1.1 200") == 2
@@ -166,7 +166,7 @@ def test_no_continue_before_a_refusal_9110_10_1_1(server):
 
 
 def test_the_handshake_may_follow_a_request(server):
-    """RFC 9112 section 9.3: the connection was a persistent one before."""
+    """RFC 9112 section 9.3: until then the connection is a persistent one."""
     get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with Client(server, get + get + handshake() + frame(TEXT, "x")) as client:
         for _ in range(2):
@@ -276,7 +276,7 @@ def connection_options(answer) -> set[bytes]:
 
 
 def refused(server, request: bytes):
-    """The answer to a bad handshake: head, body; nothing behind it, and no application ran."""
+    """Head and body of the answer to a bad handshake; nothing follows, and no application ran."""
     calls = server.app.calls
     raw = server.raw(request + GET_CLOSE)
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -363,7 +363,7 @@ def test_bad_frame_behind_the_handshake(server):
 
 @pytest.mark.parametrize("count", [1, 10, 2000])
 def test_frames_before_the_application_accepts(serve, count):
-    """However much it is, it is kept or left in the socket, and echoed once accepted."""
+    """Any number of bytes is kept or left in the socket, and echoed once accepted."""
     gate = Gate()
 
     @ws_only

@@ -1,4 +1,4 @@
-"""Limits of size, of memory and of what waits: max_size, the queue, slow readers, floods."""
+"""Limits of sizes, memory and waiting messages: max_size, the queue, slow readers, floods."""
 
 import functools
 import gc
@@ -32,16 +32,16 @@ from thestral.errors import ClientDisconnected
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 2**20
-MAX = 1000  # bytes of a message of the small server's
-WIRE_MAX = MAX + MAX // 8 + 64  # bytes of a compressed one
-SLACK = 24 * MIB  # what memory may grow by while many times that passes
+MAX = 1000  # limit of the small server for a message, in bytes
+WIRE_MAX = MAX + MAX // 8 + 64  # most bytes of a compressed message on the wire
+SLACK = 24 * MIB  # bytes by which memory may grow while far more is received
 
 small = shared_server(Sessions(echo), ws_max_size=MAX)
 usual = shared_server(Sessions(echo))
 
 
 def resident() -> int:
-    """Bytes of memory this process holds."""
+    """Resident memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
 
@@ -60,7 +60,7 @@ def only_connection(running):
 
 
 def shapes(size: int, opcode: int = BINARY) -> dict[str, bytes]:
-    """A message of that size, in every form it can have."""
+    """A message of this size, in each possible form."""
     data = b"x" * size
     parts = [data[:400], data[400:800], data[800:]]
     compressed = deflate(data)
@@ -131,7 +131,7 @@ def test_header_alone_is_refused_by_default_7_4_1(usual, length):
     ("sizes", "length"), [([600], MAX - 599), ([500, 500], 1), ([1, 1], MAX - 1), ([1], 2**63 - 1)]
 )
 def test_header_of_a_continuation_is_refused_7_4_1(small, sizes, length):
-    """The sum passes the limit; the last header says so."""
+    """The sum of the fragments exceeds the limit, which shows at the last header."""
     with connected(small) as client:
         for number, size in enumerate(sizes):
             client.send(frame(CONT if number else BINARY, b"x" * size, fin=False))
@@ -140,7 +140,7 @@ def test_header_of_a_continuation_is_refused_7_4_1(small, sizes, length):
 
 
 def padded(size: int) -> bytes:
-    """A compressed message "abc" of so many bytes on the wire, by empty stored blocks."""
+    """The message "abc", compressed and padded with empty stored blocks to `size` bytes."""
     core = b"\x00\x03\x00\xfc\xffabc" + b"\x00"
     count, rest = divmod(size - len(core), 5)
     assert rest == 0, "choose a size that this gives"
@@ -243,7 +243,7 @@ def test_client_of_an_application_that_does_not_receive_waits(serve, options, si
         before = resident()
         sender = Sender(client, data)
         wait_until(lambda: only_connection(running).reading_paused)
-        assert not sender.done  # it is more than the kernel holds for both sides
+        assert not sender.done  # more than the kernel holds for both sides
         assert resident() - before < SLACK
         gate.open(running)
         sender.join()
@@ -274,7 +274,7 @@ def test_a_full_queue_keeps_the_close_waiting_not_lost(serve):
 
 
 def test_a_long_queue_is_taken_in_linear_time(serve):
-    """Each receive() costs the same, however many messages wait; the loop is not held for long."""
+    """Each receive() costs the same, however many messages wait, and does not block the loop."""
     took = {}
 
     async def app(scope, receive, send):
@@ -311,7 +311,7 @@ def test_one_message_may_be_larger_than_the_queue(serve):
 
 
 def flooding(count: int, size: int):
-    """Sends so many messages, however long each takes; `sent` counts them."""
+    """An application that sends `count` messages, however long each takes; `sent` counts them."""
     sent = itertools.count()
 
     async def app(scope, receive, send):
@@ -354,8 +354,8 @@ def test_client_that_takes_nothing_is_dropped(serve, errors):
 
 
 def test_client_that_reads_slowly_is_not_dropped(serve):
-    """It takes longer than timeout_write for all, but never takes nothing for so long."""
-    rounds, part = 6, 4 * MIB  # what a socket holds, so that the server gets rid of some
+    """It needs longer than timeout_write for everything, but never reads nothing for that long."""
+    rounds, part = 6, 4 * MIB  # as much as a socket holds, so that the server can send more
     running = serve(ws_only(flooding(rounds * 20, part // 20)), timeout_write=0.4)
     with connected(running, receive_buffer=65536) as client:
         for _ in range(rounds):
@@ -370,7 +370,7 @@ def test_client_that_reads_slowly_is_not_dropped(serve):
 
 
 def test_pings_of_a_client_that_does_not_read_5_5_3(serve):
-    """16 MB of pings: answered are those whose answers fit, and the newest."""
+    """16 MB of pings: the server answers those whose pongs fit into the socket, and the newest."""
     count = 120_000
     running = serve(ws_only(sink))
     with Client(running, handshake(), receive_buffer=4096) as client:

@@ -33,7 +33,7 @@ VALID = {
     "long_ascii_then_not": b"x" * 63 + "\U0001f600".encode(),
 }
 
-# The bytes up to and with the first that cannot stand there.
+# The bytes up to and including the first invalid one.
 INVALID = {
     "continuation_alone": b"\x80",
     "last_continuation_alone": b"\xbf",
@@ -61,7 +61,7 @@ INVALID = {
 
 
 def splits(data: bytes):
-    """Pairs of parts, at every place that a short text has, or at the last 8 of a long one."""
+    """The text in two parts: cut at every place of a short text, or at the last 8 of a long one."""
     return [(data[:at], data[at:]) for at in range(max(0, len(data) - 16), len(data) + 1)]
 
 
@@ -83,7 +83,7 @@ def test_valid_text_at_every_split_8_1(server, name):
 @pytest.mark.parametrize("name", INVALID)
 @pytest.mark.parametrize("how", ["whole", "fragment", "within a frame", "each byte a fragment"])
 def test_invalid_text_fails_at_the_first_wrong_byte_8_1(server, name, how):
-    """Nothing behind the wrong byte is sent, and the verdict comes nevertheless."""
+    """The client sends nothing after the wrong byte, and still gets the verdict."""
     data = INVALID[name]
     with connected(server) as client:
         if how == "whole":
@@ -122,7 +122,7 @@ def test_binary_is_not_looked_at_5_6(server):
 
 
 def test_each_text_is_looked_at_alone_8_1(server):
-    """What one message leaves open is no part of the next."""
+    """An incomplete character at the end of a message does not continue in the next."""
     with connected(server) as client:
         for data in (b"a", KOSME, b"", b"b"):
             client.send(frame(TEXT, data))
@@ -178,7 +178,7 @@ def test_16_mib_in_fragments_5_4(large_server):
 @pytest.mark.parametrize("size", [0, 16, 256, 4 * KIB, 16 * KIB])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY], ids=["text", "binary"])
 def test_many_messages_5_2(large_server, opcode, size):
-    """All in order, though they come faster than the echoes are read."""
+    """All in order, although they arrive faster than the client reads the echoes."""
     payloads = [b"%d-" % number + bytes(size) for number in range(500)]
     with connected(large_server) as client:
         sender = Sender(client, b"".join(frame(opcode, payload) for payload in payloads))

@@ -1,5 +1,5 @@
-"""Scope and acceptance (ASGI 2.5, RFC 6455 section 4.2.2): what the application sees, what it may
-answer."""
+"""Scope and acceptance (ASGI 2.5, RFC 6455 section 4.2.2): what the application sees, and how it
+may answer."""
 
 import pytest
 from support import read_all
@@ -162,7 +162,7 @@ def test_accept_needs_no_message_before(serve):
 
 
 def accepting(**fields):
-    """Accepts with these fields, then echoes; a refusal by the server is kept in `faults`."""
+    """Accepts with these fields, then closes; `faults` keeps the refusals of the server."""
     faults = []
 
     @ws_only
@@ -310,7 +310,7 @@ def test_headers_of_a_wrong_shape(serve, headers, errors):
 
 
 def test_accept_can_be_tried_again(serve):
-    """A message that was refused has changed nothing."""
+    """A refused message has changed nothing."""
 
     @ws_only
     async def app(scope, receive, send):
@@ -328,7 +328,7 @@ def test_accept_can_be_tried_again(serve):
 @pytest.mark.parametrize("behind_http", [False, True])
 @pytest.mark.parametrize("size", [0, 100, 20_000, 200_000])
 def test_no_frame_overtakes_the_101(serve, size, received, behind_http):
-    """The application accepts, sends and closes in one step of the loop's."""
+    """The application accepts, sends and closes in one step of the loop."""
 
     async def app(scope, receive, send):
         if scope["type"] == "http":

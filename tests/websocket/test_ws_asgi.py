@@ -69,7 +69,7 @@ WRONG |= {
 
 
 async def wrong_then_echo(scope, receive, send):
-    """Tries the message that the path names, tells what came of it, and goes on."""
+    """Tries the message that the path names, sends the result to the client, and goes on."""
     await accept(receive, send)
     try:
         await send(WRONG[scope["path"][1:]])
@@ -135,7 +135,7 @@ class Code(enum.IntEnum):
 
 
 def test_an_enumerations_values_are_text(serve):
-    """Subprotocol, text and reason are often constants of the application's own kind."""
+    """Subprotocol, text and reason are often members of a string enumeration."""
 
     @ws_only
     async def app(scope, receive, send):
@@ -216,7 +216,7 @@ def test_good_messages_5_6(serve):
 
 
 def test_a_bytearray_may_be_changed_behind_send(serve):
-    """What send() has taken is the server's, whether it has left or not."""
+    """send() has copied the bytes, whether they have left or not."""
 
     @ws_only
     async def app(scope, receive, send):
@@ -305,7 +305,7 @@ def test_receive_that_is_cancelled_loses_nothing(serve):
                     await receive()
         await gate.wait()
         waiting = asyncio.ensure_future(receive())
-        waiting.cancel()  # before its first step, or with the message that is there
+        waiting.cancel()  # before its first step, or while it returns the message that is there
         await asyncio.gather(waiting, return_exceptions=True)
         if not waiting.cancelled():
             await send(waiting.result() | {"type": SEND})
@@ -348,7 +348,7 @@ def test_receive_cancelled_as_the_message_comes(serve):
 
 
 def test_two_receive_at_once(serve):
-    """Each message goes to one of them, in order; the end goes to both in some form."""
+    """Each message goes to one of them, in order; both learn of the end in some form."""
     gate = Gate()
     got = []
     ends = []
@@ -434,7 +434,7 @@ def test_send_from_another_task(serve):
 
 
 def test_sends_at_once_do_not_mix_5_4(serve):
-    """Many tasks wait for a client that reads slowly: each message is whole."""
+    """Many tasks wait for a client that reads slowly: each message stays in one piece."""
 
     @ws_only
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Compressed messages (RFC 7692 section 7.2) against zlib of Python's."""
+"""Compressed messages (RFC 7692 section 7.2), checked with Python's zlib."""
 
 import itertools
 import random
@@ -19,7 +19,7 @@ widest = shared_server(
 
 
 def repetitive(size: int, distance: int, seed: int = 1) -> bytes:
-    """Noise that comes again after `distance` bytes: compressible only by a window that large."""
+    """Noise that repeats after `distance` bytes: only a window of that size compresses it."""
     block = random.Random(seed).randbytes(distance)
     return (block * (size // distance + 1))[:size]
 
@@ -52,7 +52,7 @@ def test_echo_7_2(server, offer):
 @pytest.mark.parametrize("bits", range(9, 16))
 @pytest.mark.parametrize("takeover", [True, False])
 def test_window_of_the_server_7_1_2_1(widest, bits, takeover):
-    """Whatever distances there are, a client with a window of the agreed size can follow."""
+    """A client with a window of the agreed size can inflate matches at any distance."""
     offer = f"{DEFLATE}; {SERVER_BITS}={bits}" + ("" if takeover else f"; {SERVER_NO}")
     with Deflating(widest, offer) as client:
         for distance in (200, 256, 400, 512, 1000, 2**bits - 262, 2**bits, 20_000, 32_768):
@@ -62,7 +62,7 @@ def test_window_of_the_server_7_1_2_1(widest, bits, takeover):
 
 
 def test_window_of_the_server_of_8_bits_7_1_2_1(server):
-    """zlib cannot compress with 256 bytes: whoever agrees to it must manage in another way."""
+    """zlib cannot compress with 256 bytes: a server that agrees to them needs another way."""
     with Deflating(server, f"{DEFLATE}; {SERVER_BITS}=8") as client:
         assert client.agreed[SERVER_BITS] == "8"
         for distance in (100, 250, 256, 257, 300, 400, 500, 512):
@@ -128,7 +128,7 @@ def test_min_size_counts_bytes(serve):
 
 
 def test_compressed_and_not_may_be_mixed_6_1(server):
-    """What is not compressed does not touch the windows."""
+    """Uncompressed messages do not change the windows."""
     with Deflating(server) as client:
         for number in range(20):
             data = b"some text that repeats " * 20 + b"%d" % number
@@ -170,7 +170,7 @@ def test_every_split_in_two_fragments_6_1(server):
         client.close()
 
 
-# The examples of section 7.2.3, each a list of frames of one connection, with what they say.
+# The examples of section 7.2.3: lists of frames of one connection, with their content.
 EXAMPLES = {
     "7_2_3_1": [("f248cdc9c90700", b"Hello")],
     "7_2_3_1_fragmented": [(("f248cd", "c9c90700"), b"Hello")],
@@ -219,7 +219,7 @@ CORRUPT = {
 @pytest.mark.parametrize("when", ["first", "later", "fragmented"])
 def test_corrupt_data_7_4_1(server, name, when):
     data = bytes.fromhex(CORRUPT[name])
-    # a window of before would make the distance a good one
+    # with the previous window the distance would be valid
     offer = f"{DEFLATE}; {CLIENT_NO}; {CLIENT_BITS}"
     with Deflating(server, offer) as client:
         if when == "later":
@@ -295,7 +295,7 @@ def test_levels_differ(serve):
 
 
 def test_idle_server_may_start_a_new_stream_7_2_1(serve):
-    """Its window is dropped after a ping interval; the client's inflater goes on with the old."""
+    """The server drops its window after a ping interval; the client's inflater keeps its own."""
     options = {"ws_deflate_min_size": 0, "ws_ping_interval": 0.1}
     text = random.Random(5).randbytes(700).hex().encode()
     with Deflating(serve(ws_only(echo), **options)) as client:
@@ -310,7 +310,7 @@ def test_idle_server_may_start_a_new_stream_7_2_1(serve):
 
 
 def test_compressed_messages_of_the_application_alone(serve):
-    """Messages behind the accept, before anything has come."""
+    """The application sends after the accept, before any message has arrived."""
 
     @ws_only
     async def app(scope, receive, send):

@@ -16,7 +16,7 @@ BODY = "websocket.http.response.body"
 
 
 def take_answer(raw: bytes) -> tuple[Head, bytes]:
-    """The one response in `raw`: a head, and the body by its framing (RFC 9112 section 6.3)."""
+    """The only response in `raw`: its head, and its body by the framing (RFC 9112 section 6.3)."""
     head, end, rest = raw.partition(b"\r\n\r\n")
     assert end, raw
     answer = parse_head(head)
@@ -45,7 +45,7 @@ def take_answer(raw: bytes) -> tuple[Head, bytes]:
 
 
 def denied(running, behind: bytes = BEHIND) -> tuple[Head, bytes]:
-    """The answer to a handshake that is not accepted; the connection ends behind it."""
+    """The response to a handshake that is not accepted, after which the connection ends."""
     answer, body = take_answer(running.raw(handshake() + behind))
     assert answer.one(b"connection").lower() == b"close"
     assert not answer.all(b"upgrade")
@@ -54,7 +54,7 @@ def denied(running, behind: bytes = BEHIND) -> tuple[Head, bytes]:
 
 
 def messages(*all_messages):
-    """Takes websocket.connect, sends these, and receives once more."""
+    """Receives websocket.connect, sends these messages, and receives once more."""
 
     async def app(scope, receive, send):
         await receive()
@@ -311,7 +311,7 @@ def test_access_line_of_a_websocket(serve, access, caplog):
     running = serve(Sessions(echo), access_log=True)
     with connected(running, path="/chat?room=1") as client:
         host, port = client.sock.getsockname()
-        wait_until(access)  # at acceptance, not at the end
+        wait_until(access)  # when the handshake is accepted, not when the WebSocket ends
         client.works()
     wait_until(lambda: not running.context.connections)
     (args,) = access()

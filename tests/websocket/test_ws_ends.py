@@ -106,7 +106,7 @@ def test_application_that_returns_behind_its_close(serve, errors):
 
 
 def test_receive_behind_the_applications_close(serve):
-    """It waits for no answer longer than ws_close_timeout, and has the application's code."""
+    """receive() does not wait for the client's Close, and has the application's code."""
 
     async def app(scope, receive, send):
         await accept(receive, send)
@@ -179,7 +179,7 @@ async def closing(scope, receive, send):
 
 @pytest.mark.parametrize(("app", "code"), [(echo, 1012), (closing, 4000)])
 def test_shutdown_waits_two_seconds_at_most_for_a_close(serve, app, code):
-    """Whether our Close leaves then or has left before, with longer to go."""
+    """Whether the Close leaves at the shutdown, or has left before with more time for an answer."""
     running = serve(ws_only(app), timeout_graceful_shutdown=60.0, ws_close_timeout=50.0)
     with connected(running) as client:
         if app is closing:
@@ -195,7 +195,7 @@ def test_shutdown_waits_two_seconds_at_most_for_a_close(serve, app, code):
 
 
 def test_client_that_closes_during_the_shutdown_ends_it_at_once(serve):
-    """Also where it had been sent a Close before."""
+    """Also if it had been sent a Close before."""
     running = serve(ws_only(closing), ws_close_timeout=50.0)
     with connected(running) as client:
         assert client.read_close()[0] == 4000
@@ -265,7 +265,7 @@ def test_shutdown_while_send_waits(serve, errors):
 
 
 def test_accept_during_the_drain(serve):
-    """A handshake that was there before ends as the open ones do."""
+    """A handshake that began before the drain ends like the open WebSockets."""
     gate = Gate()
 
     async def app(scope, receive, send):

@@ -1,5 +1,5 @@
-"""A faulty frame behind messages that came whole: they are answered before the fault's Close, for a
-moment at most.
+"""A faulty frame after complete messages: the application may answer those for a moment, before the
+Close for the fault.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ SEQUENCES = {
 
 
 def send_in_two(client, data: bytes, cut: int) -> None:
-    """The server may have given its verdict, and gone, before the second part."""
+    """The server may have closed the connection before the second part is sent."""
     client.send(data[:cut])
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.send(data[cut:])
@@ -107,7 +107,7 @@ def test_message_before_a_fault_is_answered_by_starlette(serve):
 
 
 def test_fault_in_a_compressed_message(server):
-    """Inflating finds it; what came before was compressed, too, and is answered so."""
+    """Inflating finds the fault; the message before it is compressed, too, and so is its answer."""
     with connected(server, DEFLATE) as client:
         client.send(frame(TEXT, b"\x4a\x4c\x04\x00", rsv=RSV1), frame(TEXT, b"\x07", rsv=RSV1))
         assert client.read().opcode == TEXT
@@ -156,7 +156,7 @@ class Slow:
 
 @pytest.fixture
 def patient(monkeypatch):
-    """No fault's time is over before the test."""
+    """Faults wait longer for answers than a test takes."""
     monkeypatch.setattr(websocket, "ANSWER_GRACE", 2 * PATIENCE)
 
 
@@ -222,7 +222,7 @@ def test_the_faults_close_follows_the_answer_whatever_the_application_does_next_
 
 
 def test_application_that_receives_no_more_does_not_keep_the_client(serve):
-    """Nor do Pings, which have the same clock. What it has not taken it still gets."""
+    """Nor do Pings, which use the same deadline. It still gets the messages that wait."""
     app = Slow(answer_and_receive)
     running = serve(app.sessions, ws_ping_interval=0.05, ws_ping_timeout=0.05)
     with connected(running) as client:
@@ -291,7 +291,7 @@ def test_client_gone_before_receive_has_the_faults_code(serve, leave, known, pat
 
 
 def test_shutdown_does_not_wait_for_the_answer(serve, known, errors, patient):
-    """The fault's Close leaves then; messages that wait are delivered all the same."""
+    """The fault's Close then leaves at once; waiting messages are still delivered."""
 
     async def only_receive(receive, send):
         assert (await receive())["type"] == "websocket.disconnect"

@@ -1,4 +1,4 @@
-"""Clients that go, at each point and in each way: what the application is told, what stays."""
+"""Clients that leave, at each point and in each way: the application hears of it, nothing stays."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ LEAVES = pytest.mark.parametrize("leave", LEAVING)
 def test_client_gone_while_the_application_receives(serve, leave, sent, errors):
     go, code = LEAVING[leave]
     if leave == "Close" and len(sent) < len(frame(TEXT, "abc")):
-        sent = b""  # a Close there would be the frame's bytes
+        sent = b""  # a Close there would be read as the payload of the frame
     app = Sessions(echo)
     running = serve(app)
     with connected(running) as client:
@@ -48,7 +48,7 @@ def test_client_gone_while_the_application_receives(serve, leave, sent, errors):
 
 @LEAVES
 def test_client_gone_before_the_answer(serve, leave, errors):
-    """A Close there is read once the handshake is answered."""
+    """A Close sent then is read once the handshake is answered."""
     gate = Gate()
 
     async def app(scope, receive, send):
@@ -92,7 +92,7 @@ def test_client_gone_before_the_answer_is_told_by_receive(serve, leave, errors):
 
 @LEAVES
 def test_send_raises_once_the_client_is_gone(serve, leave, errors):
-    """ClientDisconnected, an OSError, as ASGI 2.4 asks for; not an error of the application's."""
+    """ClientDisconnected, an OSError, as ASGI 2.4 requires; it is not logged as an error."""
     raised = []
 
     async def app(scope, receive, send):
@@ -118,7 +118,7 @@ def test_send_raises_once_the_client_is_gone(serve, leave, errors):
 @LEAVES
 @pytest.mark.parametrize("accepts", [True, False], ids=["open", "handshake"])
 def test_close_is_dropped_once_the_client_is_gone(serve, leave, accepts, errors):
-    """An application that closes whatever has happened, as in a `finally`, goes on behind it."""
+    """An application that always closes, as in a `finally`, can go on afterwards."""
 
     async def app(scope, receive, send):
         if accepts:
@@ -219,7 +219,7 @@ def test_queued_messages_are_delivered_when_the_client_has_gone(serve, leave):
     ids=["byte", "frame", "fragment"],
 )
 def test_client_gone_with_a_full_queue(serve, leave, behind):
-    """Bytes wait behind the queue, a part of a frame at last; the end comes behind them."""
+    """Bytes wait behind the queue, the last of them part of a frame; the disconnect comes last."""
     gate = Gate()
 
     async def app(scope, receive, send):
@@ -243,7 +243,7 @@ def test_client_gone_with_a_full_queue(serve, leave, behind):
 
 
 def test_client_gone_with_a_full_queue_while_the_application_sends(serve, errors):
-    """Its send() notices, though nothing is read; receive() still has what came before."""
+    """send() raises, although nothing is read; receive() still returns the earlier messages."""
     sent = []
 
     async def app(scope, receive, send):
@@ -268,7 +268,7 @@ def test_client_gone_with_a_full_queue_while_the_application_sends(serve, errors
 
 
 def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
-    """receive() has not told of the end yet: messages come before it."""
+    """receive() has not reported the disconnect yet: messages come first."""
     gate = Gate()
 
     async def app(scope, receive, send):
@@ -292,7 +292,7 @@ def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
 
 
 class WebSocketDisconnect(Exception):
-    """By Starlette's name."""
+    """Has the name of Starlette's exception."""
 
 
 def test_starlettes_word_for_it_is_no_error(serve, errors):
@@ -348,7 +348,7 @@ def test_starlettes_word_while_the_client_is_there_is_an_error(serve, errors):
 
 
 def test_send_behind_a_failure_of_the_client(serve, errors):
-    """The server has ended the connection for the client's fault: gone, as for the rest."""
+    """The server has closed the connection for the client's fault: send() raises as usual."""
 
     async def app(scope, receive, send):
         await accept(receive, send)
@@ -365,7 +365,7 @@ def test_send_behind_a_failure_of_the_client(serve, errors):
 
 
 def test_application_that_never_receives_does_not_keep_the_connection(serve):
-    """The client's Close is answered and TCP closed; the application ends when it likes."""
+    """The client's Close is answered and TCP closed; the application may end later."""
     gate = Gate()
 
     @ws_only

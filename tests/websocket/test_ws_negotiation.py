@@ -17,7 +17,7 @@ widest = shared_server(
 # --- Negotiation: section 7.1 ---------------------------------------------------------------------
 
 D = "permessage-deflate"
-# Offer, answer, of a server with 12 bits for both and takeover (the defaults).
+# Offer and answer, for a server with 12 bits for both sides and takeover (the defaults).
 OFFERS = {
     D: {CLIENT_NO: None, SERVER_BITS: "12"},
     f"{D}; {CLIENT_BITS}": {SERVER_BITS: "12", CLIENT_BITS: "12"},
@@ -41,7 +41,7 @@ OFFERS = {
         CLIENT_BITS: "11",
     },
     f"{CLIENT_BITS}; {D}": None,
-    # several: the first that can be had (section 7.1, RFC 6455 section 9.1)
+    # several offers: the first acceptable one (section 7.1, RFC 6455 section 9.1)
     f"{D}; {SERVER_BITS}=10, {D}": {CLIENT_NO: None, SERVER_BITS: "10"},
     f"{D}; {SERVER_BITS}=7, {D}; {CLIENT_BITS}": {SERVER_BITS: "12", CLIENT_BITS: "12"},
     f"{D}; unknown, {D}; {SERVER_NO}": {SERVER_NO: None, CLIENT_NO: None, SERVER_BITS: "12"},
@@ -86,7 +86,7 @@ OFFERS |= dict.fromkeys(
 
 
 def agreed(running, *offers: str):
-    """The answer's parameters; whatever they are, the connection works."""
+    """The parameters of the answer, after checking that the connection works with them."""
     request = handshake(*[f"Sec-WebSocket-Extensions: {offer}" for offer in offers])
     with Client(running, request) as client:
         got = parameters(client.accepted().answer)
@@ -127,7 +127,7 @@ def test_negotiation_with_the_widest_windows_7_1(widest, offer, want):
     got = agreed(widest, offer)
     assert got is not None
     if CLIENT_BITS in offer and got.get(CLIENT_BITS) == "15":
-        del got[CLIENT_BITS]  # says what goes without saying (section 7.1.2.2)
+        del got[CLIENT_BITS]  # names the default (section 7.1.2.2)
     assert got == want
 
 

@@ -45,6 +45,6 @@ def test_window_is_given_back_when_nothing_was_sent_for_a_ping_interval(serve):
                 pass
             sizes.append(len(got.payload))
             client.inflate(got.payload)
-            for _ in range(2):  # the second Ping comes an interval later at least
+            for _ in range(2):  # the second Ping comes at least an interval later
                 client.expect(PING)
         assert min(sizes) > 1000

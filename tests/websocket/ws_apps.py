@@ -12,7 +12,7 @@ from support import Running, wait_until
 
 
 def ws_only(app):
-    """An application that knows nothing but WebSocket says so by raising."""
+    """Make `app` raise for every other scope, as ASGI asks of an application that knows none."""
 
     @functools.wraps(app)
     async def asgi(scope, receive, send):
@@ -50,7 +50,7 @@ async def echo(scope, receive, send):
 
 
 async def sink(scope, receive, send):
-    """Takes each message and says nothing."""
+    """Receives each message and sends nothing."""
     await accept(receive, send)
     while (await receive())["type"] != "websocket.disconnect":
         pass
@@ -67,7 +67,7 @@ class Session:
 
 
 class Sessions:
-    """Wraps an application: of each call the scope, what receive() gave, what came out of it."""
+    """Wraps an application: records for each call the scope, what it received, and how it ended."""
 
     def __init__(self, app=echo) -> None:
         self.app = app
@@ -108,7 +108,7 @@ class Sessions:
 
 
 class Gate:
-    """Holds an application until the test lets it through."""
+    """Holds an application until the test opens the gate."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A WebSocket client that makes any bytes and takes only right ones, over a plain socket."""
+"""A WebSocket client over a plain socket that sends any bytes and accepts only valid ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Head(NamedTuple):
         return [value for key, value in self.fields if key == name]
 
     def one(self, name: bytes) -> bytes:
-        """The value of a field that must stand there exactly once."""
+        """The value of a field that must occur exactly once."""
         (value,) = self.all(name)
         return value
 
@@ -95,16 +95,16 @@ def parse_head(raw: bytes) -> Head:
 
 
 class Frame(NamedTuple):
-    """One frame of the server's."""
+    """One frame from the server."""
 
     opcode: int
     payload: bytes
     fin: bool = True
-    rsv: int = 0  # RSV1, RSV2, RSV3 as they stand in the first byte
+    rsv: int = 0  # bits RSV1, RSV2, RSV3 of the first byte
 
 
 def apply_mask(mask: bytes, data: bytes) -> bytes:
-    """RFC 6455 section 5.3, by numbers as large as the payload."""
+    """Mask a payload (RFC 6455 section 5.3), as one large number."""
     if not data:
         return b""
     size = len(data)
@@ -128,7 +128,7 @@ def frame(
     Args:
         mask: four bytes; NO_MASK for an unmasked frame; None for random ones.
         form: 7, 16 or 64 bits for the length; None for the shortest that holds it.
-        length: what to announce if it is not the payload's own.
+        length: the length to announce, if not that of the payload.
     """
     if isinstance(payload, str):
         payload = payload.encode()
@@ -195,11 +195,11 @@ class Client:
     # --- Out ----------------------------------------------------------------------------------
 
     def send(self, *frames: bytes) -> None:
-        """Bytes as they are, in one piece."""
+        """Send bytes unchanged, in one piece."""
         self.sock.sendall(b"".join(frames))
 
     def drip(self, data: bytes, sizes: Iterable[int] = itertools.repeat(1)) -> None:
-        """The bytes in pieces of those sizes; the rest in one if the sizes end."""
+        """Send bytes in pieces of these sizes, and the rest in one piece."""
         at = 0
         for size in sizes:
             if at >= len(data):
@@ -223,7 +223,7 @@ class Client:
         return parse_head(read_head(self.sock))
 
     def accepted(self) -> Client:
-        """Read the 101, which must be right (RFC 6455 section 4.1, the list at its end)."""
+        """Read the 101, which must be valid (RFC 6455 section 4.1, the list at its end)."""
         self.answer = head = self.head()
         assert head.status == 101, head
         assert head.one(b"upgrade").lower() == b"websocket"
@@ -236,7 +236,7 @@ class Client:
         return self
 
     def _fill(self, size: int) -> bytes:
-        """Take exactly so many bytes; fails at an end."""
+        """Read exactly `size` bytes; fails if the connection ends before."""
         while len(self._buffer) < size:
             data = self.sock.recv(max(65536, size - len(self._buffer)))
             if not data:
@@ -247,7 +247,7 @@ class Client:
         return taken
 
     def read(self) -> Frame:
-        """One frame, which must be as RFC 6455 section 5 wants a server's to be."""
+        """Read one frame, which must be valid for a server (RFC 6455 section 5)."""
         first, second = self._fill(2)
         opcode = first & 0x0F
         fin = bool(first & FIN)
@@ -283,18 +283,18 @@ class Client:
         return payload.decode() if got.opcode == TEXT else bytes(payload)
 
     def echoes(self, opcode: int, payload: bytes) -> None:
-        """The next message is this one."""
+        """Expect this message next."""
         got = self.message()
         want: Any = payload.decode() if opcode == TEXT else payload
         assert got == want, (len(got), len(payload), got[:50], payload[:50])
 
     def expect(self, opcode: int, payload: bytes = b"") -> None:
-        """The next frame is this one, whole."""
+        """Expect this frame next, unfragmented."""
         got = self.read()
         assert got == Frame(opcode, payload), repr(got)[:300]
 
     def read_close(self) -> tuple[int | None, str]:
-        """A Close's code (None for an empty one) and reason; it must be the next frame."""
+        """Read a Close, which must be the next frame; its code (None if it is empty) and reason."""
         got = self.read()
         assert got.opcode == CLOSE, repr(got)[:300]
         if not got.payload:
@@ -303,10 +303,10 @@ class Client:
         return struct.unpack("!H", got.payload[:2])[0], got.payload[2:].decode()
 
     def ended(self, reset: bool = False) -> None:
-        """The server has closed, and nothing stood before that.
+        """Expect the server to close, and to send nothing before.
 
         Args:
-            reset: an RST will do: the server may have had bytes of ours that it did not read.
+            reset: accept a reset, too: the server may not have read all of the bytes sent to it.
         """
         try:
             data = bytes(self._buffer) or self.sock.recv(65536)
@@ -317,7 +317,7 @@ class Client:
         assert data == b"", data[:100]
 
     def closed(self, code: int | None, reason: str | None = None) -> None:
-        """The next frame is a Close with this code (and reason), and then the connection ends."""
+        """Expect a Close with this code (and reason), and then the end of the connection."""
         got = self.read_close()
         assert got[0] == code, got
         if reason is not None:
@@ -325,24 +325,24 @@ class Client:
         self.ended()
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Close from our side: echoed with the same code, then the server closes TCP."""
+        """Close the WebSocket: the server echoes the code, then closes TCP."""
         self.send(close_frame(code, reason))
         assert self.read_close()[0] == code
         self.ended()
 
     def works(self) -> None:
-        """The connection still echoes, and closes well."""
+        """Expect the connection to echo, and to close cleanly."""
         self.text("still here")
         assert self.message() == "still here"
         self.close()
 
     def reset(self) -> None:
-        """Close with RST, as a crashed peer's kernel does."""
+        """Close with a reset, as the kernel of a crashed peer does."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def is_reset(self) -> bool:
-        """Read to the connection's end; whether that was a reset."""
+        """Read to the end of the connection; return whether it was a reset."""
         try:
             while self.sock.recv(2**20):
                 pass
@@ -352,12 +352,12 @@ class Client:
 
 
 class Sender:
-    """Sends bytes in a thread of its own: they may be more than the server takes now.
+    """Sends bytes in a thread, as they may be more than the server reads at once.
 
     Attributes:
-        done: all was handed to the kernel.
-        sent: how much of it was, in bytes.
-        error: what ended it before.
+        done: whether the kernel has taken all bytes.
+        sent: number of bytes that the kernel has taken.
+        error: the exception that ended the thread before.
     """
 
     PIECE = 16384  # bytes
@@ -380,7 +380,7 @@ class Sender:
             self.error = exc
 
     def join(self) -> None:
-        """Wait for the end, which must be that of the bytes."""
+        """Wait until all bytes have been sent."""
         self._thread.join(PATIENCE)
         assert self.done, self.error
 

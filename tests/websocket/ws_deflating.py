@@ -14,7 +14,7 @@ CLIENT_NO = "client_no_context_takeover"
 
 
 def parameters(answer: Head) -> dict[str, str | None] | None:
-    """What the server has agreed to, read strictly (RFC 7692 section 7.1); None for nothing."""
+    """The parameters of the agreement, read strictly (RFC 7692 section 7.1); None without one."""
     lines = answer.all(b"sec-websocket-extensions")
     if not lines:
         return None
@@ -36,7 +36,7 @@ def parameters(answer: Head) -> dict[str, str | None] | None:
 
 
 class Deflating(Client):
-    """A client that has agreed on compression and does what was agreed."""
+    """A client that has agreed on compression and keeps to the agreement."""
 
     def __init__(self, running: Running, *offer: str) -> None:
         super().__init__(running, handshake(*(offer or (f"{DEFLATE}; {CLIENT_BITS}",))))
@@ -62,7 +62,7 @@ class Deflating(Client):
         return packed[:-4]
 
     def inflate(self, data: bytes) -> bytes:
-        """In steps, so that zlib looks into its window and not into what it has just written."""
+        """Inflate in steps, so that zlib reads from its window and not from its latest output."""
         if SERVER_NO in self.agreed:
             self.inflater = self.new_inflater()
         out = bytearray()
