@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -247,6 +248,24 @@ def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
     command.saw("Killing worker 1, which did not stop in time")
     assert not Path(f"/proc/{old}").exists()
     assert "Waiting for a change" not in command.stderr
+    command.stop()
+    assert command.stderr.count("Killing worker 1") == 1
+
+
+def test_file_that_is_saved_twice_within_a_second(start, folder):
+    """Python's bytecode is valid for a source of the same size and second."""
+    saved = time.time() // 1 - 60
+    os.utime(folder / "main.py", (saved, saved))
+    command = start(env={"PYTHONDONTWRITEBYTECODE": ""})
+    url = command.url()
+    workers(command, 1)
+    assert list(folder.glob("__pycache__/main.*.pyc"))
+    (folder / "main.py").write_text(version(2))
+    os.utime(folder / "main.py", (saved, saved + 0.5))
+    new = workers(command, 2)[1]
+    with Load(url) as load:
+        wait_until(lambda: load.pids == {new})
+    assert set(load.seen) == {(new, 2)}
     command.stop()
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
+from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class Reloader:
         self._before: dict[str, tuple[int, int]] = {}
         self._wake = wake
         self._changed: list[str] = []
+        self._ever_changed: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="reloader", daemon=True)
 
@@ -75,7 +77,19 @@ class Reloader:
     def take(self) -> list[str]:
         """Files that have changed since the last call, relative to the working directory."""
         changed, self._changed = self._changed, []
+        self._ever_changed.update(changed)
         return changed
+
+    def delete_bytecode(self) -> None:
+        """Delete Python's bytecode of each file that has changed, before a worker imports it.
+
+        Python compares the size of a source and its time in whole seconds: of a file that is saved
+        twice within a second, as editors with a formatter do, the first version would be run.
+        """
+        for path in self._ever_changed:
+            if path.endswith(".py"):
+                with contextlib.suppress(OSError):  # there is none
+                    os.unlink(cache_from_source(os.path.abspath(path)))
 
     def matters(self, _: object, path: str) -> bool:
         """Whether a change of this file counts as a change of the application."""

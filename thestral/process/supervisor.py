@@ -347,6 +347,8 @@ class Supervisor:
             self._pause()
 
     def _launch(self, replaces: Worker | None) -> None:
+        if self._reloader is not None:
+            self._reloader.delete_bytecode()
         taken = {
             worker.number
             for worker in self._workers
@@ -609,6 +611,7 @@ class Supervisor:
             if worker.stop_by and now >= worker.stop_by:
                 error_logger.error("Killing worker %d, which did not stop in time", worker.number)
                 worker.process.kill()
+                worker.stop_by = 0.0
             elif not worker.stopping:
                 if worker.ready:
                     self._check_size(worker, now)
