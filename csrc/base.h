@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a function returns when it fails. Statuses are negative, results are >= 0. Each stands for one cause:
+/* What a function returns when it fails. Statuses are negative, results are >= 0. Each status has one cause:
  * th_status_code() gives the HTTP status or WebSocket close code to send for it, th_status_text() a description. */
 enum th_status {
   TH_OK = 0,

@@ -393,7 +393,7 @@ class Server:
             self.say_waiting(len(context.cycles))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                await self._unless(self._forced, context.is_empty())
+                await self._unless(self._forced, context.wait_until_empty())
         tasks = []
         for cycle in list(context.cycles):
             error_logger.error("Cancelled at shutdown: %s", cycle.title())

@@ -41,5 +41,5 @@ cdef class WorkerContext:
     cpdef object add(self, object connection)
     cpdef object discard(self, object connection)
     cdef object discard_cycle(self, object cycle)
-    cdef object _look_for_the_end(self)
+    cdef object _signal_if_empty(self)
     cdef object expect_own_thread(self)

@@ -140,19 +140,19 @@ class WorkerContext:
 
     def discard(self, connection: Open) -> None:
         self.connections.discard(connection)
-        self._look_for_the_end()
+        self._signal_if_empty()
 
     def discard_cycle(self, cycle: AtWork) -> None:
         """Its application has returned."""
         self.cycles.discard(cycle)
-        self._look_for_the_end()
+        self._signal_if_empty()
 
-    def _look_for_the_end(self) -> None:
+    def _signal_if_empty(self) -> None:
         if self._empty is not None and not (self.connections or self.cycles):
             self._empty.set()
 
-    async def is_empty(self) -> None:
-        """Wait until there is neither a connection nor an application at work."""
+    async def wait_until_empty(self) -> None:
+        """Wait until no connection is open and no application is at work."""
         self._empty = asyncio.Event()
         while self.connections or self.cycles:
             # Set in between, too, when the last connection gives its place to another one.

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 class Preamble(Connection):
-    """A connection that gives its place to another one of the next protocol when it has heard
-    enough.
+    """A connection that hands its transport over to the next protocol once its own part is done.
 
     Args:
         context: of the worker.
@@ -32,8 +31,8 @@ class Preamble(Connection):
         self._successor = successor
 
     def hand_over(self, transport: Any, alpn: str | None) -> Connection:
-        """Have the next connection take this one's place, on our transport or one that stands on
-        it; returns that connection.
+        """Put the next connection in place of this one, on the same transport or one above it, and
+        return it.
         """
         connection: Connection = self._successor(self.context, alpn)
         connection.proxied = self.proxied
@@ -46,7 +45,7 @@ class Preamble(Connection):
         return connection
 
     def refuse_as_http(self, error: RemoteProtocolError) -> None:
-        """Answer a client that does not speak our protocol, and may speak HTTP in plain."""
+        """Answer a client that does not speak this protocol but may speak plain HTTP."""
         connection = self.hand_over(self.transport, None)
         connection.refuse(error)
 

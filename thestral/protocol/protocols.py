@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 def new_connection(context: WorkerContext) -> Connection:
-    """What an accepted connection begins as."""
+    """The first protocol of an accepted connection."""
     if context.settings.proxy_protocol:
         return ProxyHandshake(context, new_behind_proxy)
     return new_behind_proxy(context, None)
 
 
 def new_behind_proxy(context: WorkerContext, alpn: str | None) -> Connection:
-    """What a connection is once its ends are known."""
+    """The protocol that follows a PROXY head, or comes first without one."""
     if context.certificates is not None:
         return TLSHandshake(context, new_http)
     return new_http(context, alpn)
 
 
 def new_http(context: WorkerContext, alpn: str | None) -> Connection:
-    """What a connection is once its bytes are those of HTTP.
+    """The version of HTTP that a connection speaks.
 
     Args:
         context: of the worker.
-        alpn: the protocol that client and server have agreed on (RFC 7301); None if they have not
-            spoken of it.
+        alpn: the protocol that client and server have agreed on (RFC 7301); None if they have
+            not negotiated one.
     """
     return HTTP1Connection(context)
