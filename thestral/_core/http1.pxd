@@ -12,6 +12,7 @@ cpdef enum Event:
 
 
 cpdef str reason_phrase(int status)
+cpdef int64_t length_of(bytes value) noexcept
 
 
 cdef class RequestParser:

@@ -18,6 +18,11 @@ class Event(IntEnum):
 def reason_phrase(status: int) -> str:
     """Return the reason phrase of a status code (IANA registry), "" if it has none."""
 
+def length_of(value: bytes) -> int:
+    """Return the number in a Content-Length, in bytes (RFC 9110 section 8.6); -1 if it is not a
+    decimal number below 2**63.
+    """
+
 @final
 class RequestParser:
     """Parses the requests of one connection: feed(), then next_event() until NEED_DATA.

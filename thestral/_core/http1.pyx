@@ -52,6 +52,13 @@ cpdef str reason_phrase(int status):
     return th_reason_phrase(status).decode()
 
 
+cpdef int64_t length_of(bytes value) noexcept:
+    cdef uint64_t length = 0
+    if th_read_content_length(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), &length) < 0 or length >> 63:
+        return -1
+    return <int64_t>length
+
+
 @cython.final
 cdef class RequestParser:
     """Parses the requests of one connection: feed(), then next_event() until NEED_DATA."""
@@ -198,19 +205,20 @@ cdef class ResponseWriter:
 
     cdef object _note(self, int known, bytes value):
         """Note what a field means for the framing and the connection."""
-        cdef uint64_t length = 0
+        cdef int64_t length
         cdef const char *src = PyBytes_AS_STRING(value)
         cdef size_t n = PyBytes_GET_SIZE(value)
         cdef size_t pos = 0
         cdef th_slice token
         if known == TH_FIELD_CONTENT_LENGTH:
-            if th_read_content_length(src, n, &length) < 0 or length >> 63:
+            length = length_of(value)
+            if length < 0:
                 raise LocalProtocolError(f"response header content-length: {value[:100]!r} is not a length in bytes")
-            if self.content_length >= 0 and <uint64_t>self.content_length != length:
+            if self.content_length >= 0 and self.content_length != length:
                 raise LocalProtocolError(
                     f"response header content-length: {self.content_length} and {length} contradict each other"
                 )
-            self.content_length = <int64_t>length
+            self.content_length = length
         elif known == TH_FIELD_CONNECTION:
             while th_list_next(src, n, &pos, &token):
                 if token.length == 5 and th_equals_lower(src + token.offset, b"close", 5):

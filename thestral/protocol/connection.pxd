@@ -3,23 +3,18 @@ from libc.stdint cimport int64_t
 
 from thestral._core.coroutine cimport is_held_once
 from thestral._core.log cimport monotonic
-from thestral._core.http1 cimport ResponseWriter
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport Exchange
-from thestral.net.transport cimport Protocol, SocketTransport
+from thestral.protocol.output cimport Output
+from thestral.net.transport cimport SocketTransport
 
-cdef Py_ssize_t OUTPUT_MAX
-cdef Py_ssize_t GATHER_MIN
 cdef Py_ssize_t BURST_MAX
 cdef double BURST_TIME
 
 
-cdef class Connection(Protocol):
-    cdef public WorkerContext context
-    cdef public object transport
-    cdef public SocketTransport owned
+cdef class Connection(Output):
     cdef public object client
     cdef public object server
     cdef public object proxied
@@ -28,39 +23,20 @@ cdef class Connection(Protocol):
     cdef public dict scope_template
     cdef public double deadline
     cdef public double write_deadline
-    cdef public Py_ssize_t written
     cdef public Py_ssize_t taken
     cdef public bint write_paused
     cdef public bint reading_paused
-    cdef public bint lost
-    cdef list _pieces
-    cdef Py_ssize_t _pieces_size
-    cdef ResponseWriter _writer
-    cdef bint _corked
-    cdef bint _joined
 
     cdef object open(self, object transport)
     cpdef bint trusts_peer(self) except -1
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
     cpdef object refuse(self, object error)
-    cdef ResponseWriter output(self)
-    cdef object append(self, bytes data)
-    cdef bint copies(self, Py_ssize_t size) noexcept
-    cdef object emit(self)
-    cdef object expect_turn_end(self)
-    cdef object end_turn(self)
-    cdef object flush(self)
-    cdef object write(self, bytes data)
-    cdef object write_from(self, ResponseWriter writer)
-    cdef object write_gathered(self, list parts)
     cpdef object abort(self)
     cdef object pause_reading(self)
     cdef object resume_reading(self)
     cdef object close_flushing(self)
     cdef object writable(self)
-    cdef bint is_broken(self)
-    cdef object abandon(self)
     cpdef object check_deadlines(self, double now)
     cpdef object on_deadline(self)
     cpdef object drain(self)
@@ -115,6 +91,7 @@ cdef class Cycle:
     cdef list _readers
     cdef list _writers
 
+    cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef object on_data(self, bytes data)
     cdef object on_end(self)
     cdef object on_disconnect(self)

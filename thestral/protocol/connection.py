@@ -20,12 +20,12 @@ from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
-from thestral.net.transport import Protocol, SocketTransport
+from thestral.net.transport import SocketTransport
 from thestral.protocol.exchange import Exchange
+from thestral.protocol.output import Output
 from thestral.types import Headers
 
 if TYPE_CHECKING:
-    from thestral._core.http1 import ResponseWriter
     from thestral._core.socket import ReadBuffer
     from thestral.errors import RemoteProtocolError
     from thestral.net.forwarded import Proxied
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 # When the transport holds more output than this, send() waits until no more than a quarter of it is
 # left.
 WRITE_HIGH_WATER = 64 * 1024  # bytes
-# Output of this size leaves at once; less waits for the end of the turn.
-OUTPUT_MAX = 64 * 1024  # bytes
-# Bodies and frames of at least this size are not copied into the connection's writer.
-GATHER_MIN = 16 * 1024  # bytes
 # How much an application may send before the loop gets a turn: about 0.2 ms of work, of which the
 # turn of the loop is 1 %.
 BURST_MAX = 256  # messages and KiB, added up
@@ -50,7 +46,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 FRAMEWORK_DISCONNECTS = ("ClientDisconnect", "WebSocketDisconnect")
 
 
-class Connection(Protocol):
+class Connection(Output):
     """A transport with its output, its deadlines and its pauses. It has the methods of an asyncio
     Protocol.
 
@@ -61,8 +57,6 @@ class Connection(Protocol):
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
-        self.transport: Any = None
-        self.owned: SocketTransport | None = None  # the transport, if it is ours
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
         self.proxied: Proxied | None = None  # contents of a trusted peer's PROXY head
@@ -71,17 +65,9 @@ class Connection(Protocol):
         self.scope_template: dict[str, Any] = {}
         self.deadline = 0.0
         self.write_deadline = 0.0
-        self.written = 0  # bytes handed to the transport
-        self.taken = 0  # bytes of these that had left the transport at the last tick
+        self.taken = 0  # of the bytes `written`, those that had left the transport at the last tick
         self.write_paused = False
         self.reading_paused = False
-        self.lost = False
-        # Output that has not left: large pieces, and the writer with the bytes that follow them.
-        self._pieces: list[bytes] | None = None
-        self._pieces_size = 0  # bytes
-        self._writer: ResponseWriter | None = None  # lent by the turn
-        self._corked = False  # inside a call that ends with end_turn()
-        self._joined = False  # the turn will call end_turn()
 
     def open(self, transport: asyncio.Transport) -> None:
         """Set the transport, and read the addresses of both ends from it."""
@@ -135,114 +121,6 @@ class Connection(Protocol):
     def refuse(self, error: RemoteProtocolError) -> None:
         """Answer bytes that a Preamble has seen, and that are not this protocol's."""
         raise NotImplementedError
-
-    # --- Output -------------------------------------------------------------------------------
-
-    def output(self) -> ResponseWriter:
-        """Return the writer of output that leaves by the end of the turn. Call emit() after it."""
-        writer = self._writer
-        if writer is None:
-            writer = self.context.turn.lend_writer()
-            self._writer = writer
-        return writer
-
-    def append(self, data: bytes) -> None:
-        """Append bytes to the output. Call emit() after it."""
-        writer = self.output()
-        if self.copies(len(data)):
-            writer.write(data)
-            return
-        pieces = self._pieces
-        if pieces is None:
-            pieces = self._pieces = []
-        if writer.size():
-            self._pieces_size += writer.size()
-            pieces.append(writer.take(0))
-        self._pieces_size += len(data)
-        pieces.append(data)
-
-    def copies(self, size: int) -> bool:
-        """Whether a piece of `size` bytes is small enough to copy."""
-        return size < GATHER_MIN
-
-    def emit(self) -> None:
-        """Send the output by the end of the turn, or now if it has reached OUTPUT_MAX."""
-        writer = self._writer
-        if writer is not None and self._pieces_size + writer.size() >= OUTPUT_MAX:
-            self.flush()
-        self.expect_turn_end()
-
-    def expect_turn_end(self) -> None:
-        """Have end_turn() called at the end of this turn."""
-        if not (self._corked or self._joined):
-            self._joined = True
-            self.context.turn.join(self)
-
-    def end_turn(self) -> None:
-        self._joined = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Send the output now."""
-        writer = self._writer
-        if writer is None:
-            return
-        self._writer = None
-        pieces = self._pieces
-        if pieces is None:
-            if writer.size():
-                self.write_from(writer)
-        else:
-            self._pieces = None
-            self._pieces_size = 0
-            if writer.size():
-                pieces.append(writer.take(0))
-            self.write_gathered(pieces)
-        self.context.turn.take_back(writer)
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport. The peer now has timeout_write to read some of them."""
-        if not self.is_broken():
-            self.written += len(data)
-            if self.owned is not None:
-                self.owned.write(data)
-            else:
-                self.transport.write(data)
-
-    def write_from(self, writer: ResponseWriter) -> None:
-        """Hand the contents of a writer to the transport."""
-        if self.owned is None or self.is_broken():
-            self.write(writer.take(0))
-        else:
-            self.written += writer.size()
-            self.owned.write_from(writer)
-
-    def write_gathered(self, parts: list[bytes]) -> None:
-        """Hand pieces to the transport together, uncopied if its writelines() is reliable."""
-        if not self.is_broken():
-            for part in parts:
-                self.written += len(part)
-            if self.owned is not None or self.context.gathers:
-                self.transport.writelines(parts)
-            else:
-                self.transport.write(b"".join(parts))
-
-    def is_broken(self) -> bool:
-        """Whether nothing can be written any more.
-
-        The transport knows before the loop calls connection_lost. An application that only awaits
-        send() might never let the loop call it.
-        """
-        if self.lost:
-            return True
-        owned = self.owned
-        if not (self.transport.is_closing() if owned is None else owned.is_closing()):
-            return False
-        self.abandon()
-        return True
-
-    def abandon(self) -> None:
-        """Called when the peer is gone: tell the application."""
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.lost:
@@ -314,10 +192,13 @@ class Connection(Protocol):
 class Stream(Exchange):
     """One exchange: the calls that a Cycle may make to the protocol below it."""
 
+    if TYPE_CHECKING:
+        connection: Connection
+        _cycle: Cycle  # None before attach(), which follows at once, and after the exchange
+        ended: bool
+
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._cycle: Cycle = None  # type: ignore[assignment]  # the connection attaches it at once
-        self.ended = False
 
     def attach(self, cycle: Cycle | None) -> None:
         """Set the cycle; None cuts the link, so that nothing waits for the garbage collector."""
@@ -455,23 +336,34 @@ class Cycle:
         deadline: loop time at which timeout_request cancels the application; 0.0 for never.
     """
 
+    if TYPE_CHECKING:  # what begin() does not set begins as None, 0 or False
+        scope: dict[str, Any]
+        stream: Stream
+        context: WorkerContext
+        task: asyncio.Task[None] | None
+        counted: bool
+        deadline: float
+        _burst: int  # messages and KiB sent in this turn
+        _burst_began: float  # 0.0 if nothing has been sent in this turn
+        _sent_at: float
+        _blocks: bool  # the application has computed or blocked within a turn, and may again
+        _timed_out: bool
+        _cancelled: bool  # the server has cancelled the application
+        _disconnected: bool  # receive() reports a disconnect
+        _gone: bool  # nothing can be sent any more
+        _readers: list[asyncio.Future[None]] | None
+        _writers: list[asyncio.Future[None]] | None
+
     def __init__(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
+        self.begin(scope, stream, context)
+
+    def begin(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
+        """Initialise the cycle. On the way of every request it is called after __new__(), because
+        __init__() would cost a tuple of arguments.
+        """
         self.scope = scope
         self.stream = stream
         self.context = context
-        self.task: asyncio.Task[None] | None = None
-        self.counted = False
-        self.deadline = 0.0
-        self._burst = 0  # messages and KiB sent in this turn
-        self._burst_began = 0.0  # 0.0 if nothing has been sent in this turn
-        self._sent_at = 0.0
-        self._blocks = False  # the application has computed or blocked within a turn, and may again
-        self._timed_out = False
-        self._cancelled = False  # the server has cancelled the application
-        self._disconnected = False  # receive() reports a disconnect
-        self._gone = False  # nothing can be sent any more
-        self._readers: list[asyncio.Future[None]] | None = None
-        self._writers: list[asyncio.Future[None]] | None = None
 
     def on_data(self, data: bytes) -> None:
         """Called with a part of the body, or bytes of a tunnel."""

@@ -4,9 +4,18 @@ from libc.stdint cimport int64_t
 from thestral._core.log cimport monotonic
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
+from thestral.protocol.filebody cimport FileBody, open_duplicate, open_path
+from thestral.protocol.messages cimport (
+    announced_by,
+    as_dict,
+    body_of,
+    headers_of,
+    is_event_stream,
+    list_of,
+    status_of,
+    trailers_of,
+)
 
-cdef int LOWEST_STATUS
-cdef int HIGHEST_STATUS
 cdef int EXPECT_START
 cdef int EXPECT_FIRST_BODY
 cdef int EXPECT_BODY
@@ -25,11 +34,7 @@ cdef class HTTPCycle(Cycle):
     cdef int64_t _droppable
     cdef double _dropping_since
     cdef list _trailers
-    cdef int _file
-    cdef object _file_at
-    cdef object _file_left
-    cdef bint _file_is_last
-    cdef object _app_file
+    cdef FileBody _file
     cdef bytes _body
     cdef list _more_body
     cdef Py_ssize_t _body_size
@@ -38,7 +43,6 @@ cdef class HTTPCycle(Cycle):
 
     @cython.locals(fields=dict)
     cdef bint take(self, object message) except -1
-    cdef object begin(self, dict scope, Stream stream, WorkerContext context)
     cdef bytes _take_body(self)
     cdef object _start(self, dict message)
     cdef object _begin_body(self)
@@ -55,17 +59,8 @@ cdef class HTTPCycle(Cycle):
     cdef bint _send_extension(self, dict message) except -1
     cdef object _unexpected(self, object kind)
     cdef object _end_with_trailers(self, dict message)
-    cdef object _open_path(self, dict message)
-    cdef object _open_duplicate(self, dict message)
-    cdef object _begin_file(self, object offset, object size, bint last)
+    @cython.locals(length=int64_t)
+    cdef object _begin_file(self, FileBody file)
+    @cython.locals(file=FileBody, sent=Py_ssize_t)
     cdef bint _send_pieces(self) except -1
     cdef object _close_file(self)
-
-
-@cython.locals(number=int)
-cpdef int status_of(dict message) except -1
-cpdef dict as_dict(object message)
-cpdef list headers_of(dict message)
-cpdef list trailers_of(dict message)
-cpdef list list_of(dict message, str key)
-cpdef bytes body_of(dict message)

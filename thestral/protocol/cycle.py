@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import os
-import stat
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected, LocalProtocolError
 from thestral.logging.loggers import error_logger
 from thestral.protocol.connection import Cycle
+from thestral.protocol.exchange import PLAIN_TEXT
+from thestral.protocol.filebody import FileBody, open_duplicate, open_path
+from thestral.protocol.messages import (
+    announced_by,
+    as_dict,
+    body_of,
+    headers_of,
+    is_event_stream,
+    list_of,
+    status_of,
+    trailers_of,
+)
 
 if TYPE_CHECKING:
     from thestral.protocol.connection import Stream
@@ -29,57 +35,35 @@ COMPLETE = 3
 EXPECT_FILE = 4  # no message until the file has been sent
 EXPECT_TRAILERS = 5
 
-# How much of a file is read at once, where the kernel cannot send it.
-PIECE = 256 * 1024  # bytes
 # How much an application may still send once its client is gone, or up to the length that it
 # announced if that is more, and for how long. Frameworks send parts of 64 KiB: an application that
 # sends more is not finishing what it was doing when the client left.
 DROPPED_MAX = 64 * 1024  # bytes
 DROPPED_TIME = 1.0  # seconds, from the first part of the body that is dropped
-CONTENT_LENGTH_DIGITS = 19  # a number with fewer digits fits into 63 bits
-LOWEST_STATUS = 200  # 1xx is an interim response
-HIGHEST_STATUS = 999
-PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 class HTTPCycle(Cycle):
     """One request and its response, as the application sees them."""
 
+    if TYPE_CHECKING:  # what begin() does not set begins as None, 0 or False
+        _state: int  # EXPECT_START at first
+        _headers: list[Any] | None  # while the head is held
+        _streams_events: bool
+        _body_begun: bool
+        _trailers: list[Any] | None  # received so far; None if none are due
+        _file: FileBody | None  # while it is being sent
+        _body: bytes | None
+        _more_body: list[bytes] | None
+        _body_size: int
+        _request_complete: bool
+        _body_delivered: bool
+        _droppable: int  # bytes that may still be sent once the client is gone
+        _dropping_since: float
+
     def begin(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
-        """Initialise the cycle in place of __init__, like HTTP1Stream.begin()."""
-        self.scope = scope
-        self.stream = stream
-        self.context = context
-        self.task = None
-        self._state = EXPECT_START
-        self._headers: list[Any] | None = None  # while the head is held
-        self._streams_events = False
-        self._body_begun = False
-        self._trailers: list[Any] | None = None  # received so far; None if none are due
-        self._file = -1  # our descriptor of the file that is being sent
-        self._file_at = 0
-        self._file_left = 0  # bytes
-        self._file_is_last = True  # the body ends with the file
-        self._app_file: Any = None  # the application's file, if its position is to be advanced
-        self._body: bytes | None = None
-        self._more_body: list[bytes] | None = None
-        self._body_size = 0
-        self._request_complete = False
-        self._body_delivered = False
-        self._droppable = DROPPED_MAX  # bytes that may still be sent once the client is gone
-        self._dropping_since = 0.0
+        Cycle.begin(self, scope, stream, context)
         self.counted = True
-        self.deadline = 0.0
-        self._burst = 0
-        self._burst_began = 0.0
-        self._sent_at = 0.0
-        self._blocks = False
-        self._timed_out = False
-        self._cancelled = False
-        self._disconnected = False
-        self._gone = False
-        self._readers: list[asyncio.Future[None]] | None = None
-        self._writers: list[asyncio.Future[None]] | None = None
+        self._droppable = DROPPED_MAX
 
     # --- The application's side ---------------------------------------------------------------
 
@@ -129,11 +113,11 @@ class HTTPCycle(Cycle):
             return True
         if kind == "http.response.pathsend" and expects_body and not self._body_begun:
             self._require_offered(kind)
-            self._open_path(message)
+            self._begin_file(open_path(message))
             return self.proceed(False)
         if kind == "http.response.zerocopysend" and expects_body:
             self._require_offered(kind)
-            self._open_duplicate(message)
+            self._begin_file(open_duplicate(message))
             return self.proceed(False)
         if kind == "http.response.trailers" and self._state == EXPECT_TRAILERS:
             self._end_with_trailers(message)
@@ -164,7 +148,7 @@ class HTTPCycle(Cycle):
             self._close_file()
             self._report_disconnect()
             return True
-        if self._file < 0:
+        if self._file is None:
             return self.stream.is_writable()
         done = False
         try:
@@ -261,7 +245,7 @@ class HTTPCycle(Cycle):
         kind = message.get("type")
         if kind == "http.response.start":
             self._trailers = trailers_of(message)
-            self._droppable = max(DROPPED_MAX, content_length_of(headers_of(message)))
+            self._droppable = max(DROPPED_MAX, announced_by(headers_of(message)))
         elif kind == "http.response.trailers":
             if not message.get("more_trailers", False):
                 self._state = COMPLETE
@@ -280,97 +264,41 @@ class HTTPCycle(Cycle):
 
     # --- A file as the body -------------------------------------------------------------------
 
-    def _open_path(self, message: dict[str, Any]) -> None:
-        """Open the file that pathsend names, and send the head. A relative path is resolved in the
-        working directory.
-
-        Raises:
-            LocalProtocolError: `path` is not a path.
-            OSError: the file cannot be opened; nothing has been sent.
-        """
-        path = message.get("path")
-        try:
-            self._file = os.open(os.fspath(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as exc:
-            raise LocalProtocolError(f"{message['type']}: {path!r:.100} is not a path") from exc
-        try:
-            size = size_of(self._file)
-            length = self.stream.announced()
-            self._begin_file(0, size if length < 0 else length, True)
-        except BaseException:
-            self._close_file()
-            raise
-
-    def _open_duplicate(self, message: dict[str, Any]) -> None:
-        """Begin to send the part of an open file that zerocopysend names. The descriptor is
-        duplicated, so the application may close its own at any time.
-
-        Raises:
-            LocalProtocolError: `file` has no open descriptor, or offset or count is not a number of
-                bytes.
-            OSError: it is not a regular file.
-        """
-        file = message.get("file")
-        offset = byte_count_of(message, "offset")
-        count = byte_count_of(message, "count")
-        try:
-            number = file if type(file) is int else file.fileno()  # type: ignore[union-attr]
-            self._file = os.dup(number)
-        except (AttributeError, TypeError, ValueError, OverflowError, OSError) as exc:
-            raise LocalProtocolError(
-                f"{message['type']}: file {file!r:.100} has no open file descriptor"
-            ) from exc
-        try:
-            size = size_of(self._file)
-            if offset < 0:
-                # Both descriptors share one position, and the application may close its own, whose
-                # number then may belong to another file.
-                self._app_file = self._file if type(file) is int else file
-                offset = position_of(self._app_file)
-            left = max(size - offset, 0)
-            if count >= 0:
-                left = min(left, count)
-            self._begin_file(offset, left, not message.get("more_body", False))
-        except BaseException:
-            self._close_file()
-            raise
-
-    def _begin_file(self, offset: int, size: int, last: bool) -> None:
+    def _begin_file(self, file: FileBody) -> None:
         """Send the head if it has not been sent; _send_pieces() sends the file."""
-        self._file_at = offset
-        self._file_left = size
-        self._file_is_last = last
-        if self._state == EXPECT_FIRST_BODY:
-            if last and self._trailers is None and self.stream.announced() < 0:
-                self.stream.announce(size)
-            self._begin_body()
-            self.stream.write(b"", False)
+        self._file = file
+        try:
+            length = self.stream.announced()
+            if file.is_whole and length >= 0:
+                file.left = length
+            if self._state == EXPECT_FIRST_BODY:
+                if file.is_last and length < 0 and self._trailers is None:
+                    self.stream.announce(file.left)
+                self._begin_body()
+                self.stream.write(b"", False)
+        except BaseException:
+            self._close_file()
+            raise
         self._body_begun = True
         self._state = EXPECT_FILE
 
     def _send_pieces(self) -> bool:
         """Send as much of the file as may be sent now; return whether all of it has been sent."""
-        while self._file_left > 0:
+        file = self._file
+        assert file is not None
+        while file.left > 0:
             if not self.may_go_on():
                 return False
-            sent = self.stream.write_file(self._file, self._file_at, self._file_left)
-            if sent < 0:
-                data = os.pread(self._file, min(PIECE, self._file_left), self._file_at)
-                sent = len(data)
-                self.stream.write(data, False)
+            sent = file.send_piece(self.stream)
             if self._gone:
                 self._report_disconnect()
                 return True
             self.count(sent)
-            self._file_at += sent
-            self._file_left -= sent
             if sent == 0 and self.stream.is_writable():
                 break  # the file has become shorter
-        if self._app_file is not None:
-            with contextlib.suppress(ValueError, OSError):  # the application has closed the file
-                seek(self._app_file, self._file_at)
+        file.advance_original()
         self._state = EXPECT_BODY
-        if self._file_is_last:
+        if file.is_last:
             if self._trailers is not None:
                 self._state = EXPECT_TRAILERS
                 return True
@@ -380,10 +308,9 @@ class HTTPCycle(Cycle):
         return True
 
     def _close_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._app_file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     # --- The stream's side --------------------------------------------------------------------
 
@@ -482,148 +409,3 @@ class HTTPCycle(Cycle):
         else:
             self.stream.respond(500, PLAIN_TEXT, b"Internal Server Error")
         self.wake_readers()
-
-
-# --- Reading messages, also those of a WebSocket denial ---------------------------------------
-
-
-def status_of(message: dict[str, Any]) -> int:
-    """Return the status of a start message.
-
-    Raises:
-        LocalProtocolError: it is not the status of a final response.
-    """
-    status = message.get("status")
-    number = 0
-    if isinstance(status, int):
-        try:
-            number = status
-        except OverflowError:  # compiled, `number` is a C int
-            number = 0
-    if not LOWEST_STATUS <= number <= HIGHEST_STATUS:
-        raise LocalProtocolError(
-            f"{message['type']}: status {status!r:.100} is not an int from"
-            f" {LOWEST_STATUS} to {HIGHEST_STATUS}"
-        )
-    return number
-
-
-def as_dict(message: Any) -> dict[str, Any]:
-    """Return a message as a dict.
-
-    Raises:
-        LocalProtocolError: it is not a mapping.
-    """
-    if isinstance(message, Mapping):
-        return dict(message)
-    raise LocalProtocolError(f"expected the message to be a dict, got {type(message).__name__}")
-
-
-def headers_of(message: dict[str, Any]) -> list[Any]:
-    """Return the headers of a message; the fields in the list are not checked.
-
-    Raises:
-        LocalProtocolError: `headers` is not an iterable.
-    """
-    headers = message.get("headers")
-    return headers if type(headers) is list else list_of(message, "headers")
-
-
-def trailers_of(message: dict[str, Any]) -> list[Any] | None:
-    """Return a list for the trailers that a start message announces; None if it announces none."""
-    return [] if message.get("trailers", False) else None
-
-
-def list_of(message: dict[str, Any], key: str) -> list[Any]:
-    """Return the value of `key` as a list, which is empty if the key is missing or None.
-
-    Raises:
-        LocalProtocolError: the value is not an iterable.
-    """
-    value = message.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, Iterable):
-        raise LocalProtocolError(
-            f"{message['type']}: {key} is {type(value).__name__}, expected an iterable"
-        )
-    return list(value)
-
-
-def value_of(headers: list[Any], name: bytes) -> bytes:
-    """Return the value of the first field with this lower-case name; empty if there is none."""
-    for pair in headers:
-        # An invalid field is skipped: the writer reports it.
-        if isinstance(pair, (tuple, list)) and len(pair) == 2:
-            key, value = pair
-            if isinstance(key, bytes) and key.lower() == name:
-                return value if isinstance(value, bytes) else b""
-    return b""
-
-
-def content_length_of(headers: list[Any]) -> int:
-    """Return the Content-Length among headers; -1 if there is none, or it is not a number."""
-    value = value_of(headers, b"content-length")
-    return int(value) if value.isdigit() and len(value) < CONTENT_LENGTH_DIGITS else -1
-
-
-def is_event_stream(headers: list[Any]) -> bool:
-    """Whether the headers announce server-sent events (WHATWG HTML section 9.2)."""
-    return value_of(headers, b"content-type")[:17].lower() == b"text/event-stream"
-
-
-def byte_count_of(message: dict[str, Any], key: str) -> int:
-    """Return the number of bytes under `key`; -1 if the key is missing or None.
-
-    Raises:
-        LocalProtocolError: the value is not a number of bytes.
-    """
-    value = message.get(key)
-    if value is None:
-        return -1
-    if not isinstance(value, int) or not -1 < value < 1 << 63:
-        raise LocalProtocolError(
-            f"{message['type']}: {key} {value!r:.100} is not a number of bytes"
-        )
-    return int(value)
-
-
-def position_of(file: Any) -> int:
-    """Return the position of a file object or a descriptor."""
-    return file.tell() if hasattr(file, "tell") else os.lseek(file, 0, os.SEEK_CUR)
-
-
-def seek(file: Any, position: int) -> None:
-    """Set the position of a file object or a descriptor."""
-    if hasattr(file, "seek"):
-        file.seek(position)
-    else:
-        os.lseek(file, position, os.SEEK_SET)
-
-
-def size_of(file: int) -> int:
-    """Return the size of an open file, in bytes.
-
-    Raises:
-        OSError: it is not a regular file, so it has no size.
-    """
-    found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    return found.st_size
-
-
-def body_of(message: dict[str, Any]) -> bytes:
-    """Return the body of a message.
-
-    Raises:
-        LocalProtocolError: it is not bytes.
-    """
-    body = message.get("body", b"")
-    if type(body) is bytes:
-        return body
-    if body is None:
-        return b""
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body)
-    raise LocalProtocolError(f"{message['type']}: body is {type(body).__name__}, expected bytes")

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from thestral._core.head cimport RequestHead
+from thestral._core.log cimport monotonic
 
 
 cpdef bint omits_length(int status) noexcept
@@ -21,6 +22,7 @@ cdef class Exchange:
     cdef bint _promised
     cdef int64_t _left
 
+    cdef object keep_request(self, dict scope, bint fields, bint timed)
     cdef object promise(self, int status, bint head_only, int64_t length)
     cdef int64_t left(self) noexcept
     cdef int64_t missing(self) noexcept

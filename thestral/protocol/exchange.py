@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from thestral._core.log import monotonic
 from thestral.errors import LocalProtocolError
 from thestral.types import Headers
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
 
+# What the server's own texts are sent with.
+PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 # Fields for framing, routing, authentication or reading the content must not be trailers (RFC 9110
 # section 6.5.1).
 NO_TRAILERS = frozenset(
@@ -61,6 +64,21 @@ class Exchange:
         surplus: int
         _promised: bool  # whether the head promises a length
         _left: int  # bytes still to be sent of that length
+
+    def keep_request(self, scope: dict[str, Any], fields: bool, timed: bool) -> None:
+        """Keep for the access log what the application may change in its scope.
+
+        Args:
+            scope: the scope, not yet seen by the application.
+            fields: whether the log needs the request's fields.
+            timed: whether it needs the time at which the request began.
+        """
+        self.client = scope["client"]
+        self.raw_path = scope["raw_path"]
+        if fields:
+            self.fields = tuple(scope["headers"])
+        if timed:
+            self.began = monotonic()
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
         """Note how much content the head promises.

@@ -1,18 +1,15 @@
 cimport cython
-from libc.stdint cimport int64_t
 
 from thestral._core.head cimport RequestHead
-from thestral._core.http1 cimport RequestParser, ResponseWriter, reason_phrase
-from thestral._core.log cimport monotonic
+from thestral._core.http1 cimport RequestParser, ResponseWriter
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
-from thestral.protocol.connection cimport Connection, Cycle, Stream
-from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
+from thestral.protocol.connection cimport Connection, Cycle
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
+from thestral.protocol.response cimport HTTP1Response
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
-from thestral.net.transport cimport SocketTransport
 from thestral.protocol.websocket cimport WebSocketCycle
 
 # Of the .py beside this: C integers, so that comparing with them makes no object.
@@ -22,8 +19,6 @@ cdef int HEAD_READ
 cdef Py_ssize_t READ_HIGH_WATER
 cdef Py_ssize_t PIPELINE_HIGH_WATER
 cdef Py_ssize_t DISCARD_MAX
-cdef Py_ssize_t SENDFILE_MIN
-cdef Py_ssize_t SENDFILE_MAX
 cdef int REQUESTS_PER_TURN
 cdef int FIRST_HEAD
 cdef int HEAD
@@ -54,20 +49,18 @@ cdef class HTTP1Connection(Connection):
     cdef object enter(self, int phase)
     cdef bint has_ended(self) noexcept
     cpdef object advance(self)
-    cdef object _read(self)
     cdef bint has_room(self)
     cdef object _keep_waiting(self)
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _starve(self)
-    @cython.locals(stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead)
+    @cython.locals(access_log=AccessLog, stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead)
     cdef object _begin(self)
     cdef object _begin_websocket(self, HTTP1Stream stream, RequestHead head, dict scope)
     cdef object _carry(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
     cdef object _take_body(self)
     cdef object _next(self)
-    cdef object _write_refusal(self, HTTP1Stream stream, object error)
     @cython.locals(stream=HTTP1Stream)
     cdef object _refuse(self, object error)
     cdef object hang_up(self, HTTP1Stream stream)
@@ -82,33 +75,13 @@ cdef class HTTP1Connection(Connection):
     cdef object finish(self, HTTP1Stream stream)
 
 
-cdef class HTTP1Stream(Stream):
+cdef class HTTP1Stream(HTTP1Response):
     cdef HTTP1Connection wire
     cdef bint started
-    cdef bint request_complete
-    cdef bint response_complete
-    cdef bint chunked
-    cdef bint head_only
-    cdef bint persistent
     cdef bint tunnel
     cdef bytes accept
-    cdef bint owes_continue
     cdef bint discarding
-    cdef Py_ssize_t head_at
-    cdef int head_status
-    cdef int64_t request_left
     cdef Py_ssize_t unconsumed
     cdef Py_ssize_t high_water
 
-    @cython.locals(owned=SocketTransport, sent=Py_ssize_t)
-    cpdef Py_ssize_t write_file(self, int file, int64_t offset, int64_t size) except -2
     cdef object begin(self, HTTP1Connection connection, RequestHead head)
-    @cython.locals(access_log=AccessLog)
-    cdef object keep_request(self, dict scope)
-    cdef object _finish_head(self, ResponseWriter writer, Py_ssize_t size, bint end)
-    @cython.locals(announced=int64_t)
-    cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
-    cdef object _write_defaults(self, ResponseWriter writer)
-    @cython.locals(given=Py_ssize_t, size=Py_ssize_t)
-    cdef object _write_body(self, ResponseWriter writer, bytes body, bint end)
-    cdef object _complete(self)

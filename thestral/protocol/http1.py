@@ -7,13 +7,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from thestral._core.http1 import Event, RequestParser, ResponseWriter, reason_phrase
-from thestral._core.log import monotonic
+from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
 from thestral.logging.names import client_address
-from thestral.protocol.connection import Connection, Stream
+from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
-from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.handshake import accept_token, agree_on_deflate
 from thestral.protocol.phases import (
     BODY,
@@ -29,6 +27,7 @@ from thestral.protocol.phases import (
     RESPONDING,
     TUNNEL,
 )
+from thestral.protocol.response import DISCARD_MAX, HTTP1Response
 from thestral.protocol.runner import start
 from thestral.protocol.scope import http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket import WebSocketCycle
@@ -49,13 +48,6 @@ READ_HIGH_WATER = 64 * 1024  # bytes
 PIPELINE_HIGH_WATER = 16 * 1024  # bytes
 # Requests taken from one read before other connections get their turn.
 REQUESTS_PER_TURN = 64
-# Of a body that nobody took, so much is read to keep the connection; Go's net/http has the same
-# figure.
-DISCARD_MAX = 256 * 1024  # bytes
-# From this size on the kernel takes a file's bytes by itself.
-SENDFILE_MIN = 64 * 1024  # bytes
-# And at most so many at once: a client that reads as fast as we send would keep the loop.
-SENDFILE_MAX = 512 * 1024  # bytes
 RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
@@ -106,7 +98,7 @@ class HTTP1Connection(Connection):
             self._carry(stream, data)
             return
         self._parser.feed(data)
-        self._read()
+        self._advance()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
         """As data_received(), without a copy of what is used up within the call."""
@@ -119,18 +111,9 @@ class HTTP1Connection(Connection):
         parser = self._parser
         parser.borrow(buffer)
         try:
-            self._read()
+            self._advance()
         finally:
             parser.keep()
-
-    def _read(self) -> None:
-        """Go on with bytes that have just come."""
-        stream = self._stream
-        if self.write_paused if stream is None else stream.request_complete:
-            # Requests behind an open response, or one that the client does not read, wait.
-            self._keep_waiting()
-            return
-        self._advance()
 
     def eof_received(self) -> bool:
         """The client sends no more, but may still read: a response goes on."""
@@ -278,8 +261,9 @@ class HTTP1Connection(Connection):
         stream.owes_continue = head.expect_continue
         stream.head_only = head.head_only
         stream.scope = scope
-        if context.access_log.enabled:
-            stream.keep_request(scope)
+        access_log = context.access_log
+        if access_log.enabled:
+            stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
         self._stream = stream
         if head.websocket and context.settings.websocket is not None:
             self._begin_websocket(stream, head, scope)
@@ -374,29 +358,11 @@ class HTTP1Connection(Connection):
             self.release(stream)
             self.abort()
         else:
-            self._write_refusal(stream, error)
+            stream.refuse(error)
             self.release(stream)
             self._linger()
         if cycle is not None:  # None if the head itself was refused
             cycle.on_closed()
-
-    def _write_refusal(self, stream: HTTP1Stream, error: RemoteProtocolError) -> None:
-        """Write a short plain-text answer in place of the application's."""
-        body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
-        stream.withdraw()
-        stream.status = error.status
-        stream.promise(error.status, stream.head_only, len(body))
-        writer = self.output()
-        writer.begin(error.status)
-        writer.write_headers(error.headers, False)
-        writer.write(b"content-type: text/plain; charset=utf-8\r\n")
-        writer.write_content_length(len(body))
-        writer.write(b"connection: close\r\n")
-        writer.write(self.context.default_head)
-        writer.write(b"\r\n")
-        if stream.take(len(body)):
-            writer.write(body)
-        stream.end(False)
 
     def _linger(self) -> None:
         """Close our side, and read on for a moment without keeping anything."""
@@ -535,26 +501,15 @@ class HTTP1Connection(Connection):
                 self._close()
 
 
-class HTTP1Stream(Stream):
-    """One request and its response on the wire. Framing is decided here and never trusts the
-    application.
-    """
+class HTTP1Stream(HTTP1Response):
+    """One request and its response on the wire."""
 
     if TYPE_CHECKING:
         wire: HTTP1Connection  # the connection, by its own type
         started: bool  # the application's task
-        request_complete: bool
-        response_complete: bool
-        chunked: bool
-        head_only: bool
-        persistent: bool
         tunnel: bool
         accept: bytes  # Sec-WebSocket-Accept, if it is a handshake
-        owes_continue: bool
         discarding: bool  # nobody takes the rest of the body
-        head_at: int  # where in the connection's writer a head is held; -1 if none is
-        head_status: int  # its status
-        request_left: int  # bytes of body still to come; -1 if chunked
         unconsumed: int  # bytes of body, or of a tunnel, that nobody has taken
         high_water: int  # of them
 
@@ -570,31 +525,7 @@ class HTTP1Stream(Stream):
         self.head_at = -1
         self.high_water = READ_HIGH_WATER
 
-    def keep_request(self, scope: dict[str, Any]) -> None:
-        """Keep for the access log what the application may change in its scope."""
-        access_log = self.connection.context.access_log
-        self.client = scope["client"]
-        self.raw_path = scope["raw_path"]
-        if access_log.keeps_fields:
-            self.fields = tuple(scope["headers"])
-        if access_log.timed:
-            self.began = monotonic()
-
     # --- The cycle's side ---------------------------------------------------------------------
-
-    def start(self, status: int, headers: Headers) -> None:
-        self.withdraw()
-        connection = self.wire
-        writer = connection.output()
-        mark = writer.begin(status)
-        try:
-            writer.write_headers(headers, omits_length(status))
-        except BaseException:
-            writer.truncate(mark)
-            raise
-        self.head_at = mark
-        self.head_status = status
-        connection.expect_turn_end()
 
     def write(self, data: bytes, end: bool) -> None:
         if self.tunnel:
@@ -608,42 +539,6 @@ class HTTP1Stream(Stream):
         if self.head_at >= 0:
             self._finish_head(writer, len(data), end)
         self._write_body(writer, data, end)
-
-    def withdraw(self) -> None:
-        if self.head_at >= 0:
-            self.wire.output().truncate(self.head_at)
-            self.head_at = -1
-
-    def announced(self) -> int:
-        return self.left() if self.head_at < 0 else self.wire.output().content_length
-
-    def announce(self, size: int) -> None:
-        fields = [(b"content-length", b"%d" % size)]
-        self.wire.output().write_headers(fields, omits_length(self.head_status))
-
-    def write_file(self, file: int, offset: int, size: int) -> int:
-        connection = self.wire
-        if self.bodiless:
-            return size
-        owned = connection.owned
-        # A chunk is announced with its size, which the kernel need not take at once.
-        if owned is None or self.chunked or size < SENDFILE_MIN:
-            return -1
-        if not self.has_room(size):
-            return -1  # it is too long, which write() says
-        connection.flush()
-        connection.expect_turn_end()
-        if connection.is_broken():
-            return 0
-        try:
-            sent = owned.send_file(file, offset, min(size, SENDFILE_MAX))
-        except OSError:
-            return -1  # not from this file system
-        if sent == 0 and connection.is_broken():
-            return 0  # the client is gone, which it now knows, and not the end of the file
-        connection.written += sent
-        self.take(sent)
-        return sent
 
     def open_tunnel(self, headers: Headers) -> None:
         if self.owes_continue:
@@ -674,49 +569,6 @@ class HTTP1Stream(Stream):
     def wake_at(self, when: float) -> None:
         self.connection.deadline = when
 
-    def write_trailers(self, headers: Headers) -> None:
-        writer = self.wire.output()
-        if self.head_at >= 0:
-            self._finish_head(writer, 0, False)
-        mark = writer.size()
-        try:
-            writer.write(b"0\r\n")
-            writer.write_headers(headers, False)
-            check_trailers(headers)
-        except BaseException:
-            writer.truncate(mark)
-            raise
-        if not (self.chunked and self.request.trailers):
-            writer.truncate(mark)
-            self._write_body(writer, b"", True)
-            return
-        writer.write(b"\r\n")
-        self._complete()
-
-    def flush(self) -> None:
-        self.wire.flush()
-
-    def inform(self, status: int, headers: Headers) -> None:
-        if self.request.version == 10 or self.status:
-            return
-        writer = self.wire.output()
-        held = b""
-        mark = writer.size()
-        if self.head_at >= 0:
-            mark = self.head_at
-            held = writer.take(mark)
-        try:
-            writer.write_status(status)
-            writer.write_headers(headers, True)
-            writer.write(b"\r\n")
-            mark = writer.size()
-        finally:
-            writer.truncate(mark)
-            if self.head_at >= 0:
-                self.head_at = mark
-                writer.write(held)
-        self.wire.expect_turn_end()
-
     def want_body(self) -> None:
         if self.owes_continue:
             self.owes_continue = False
@@ -736,122 +588,12 @@ class HTTP1Stream(Stream):
         if not self.request_complete:
             connection.enter(BODY)
 
-    def reset(self) -> None:
-        self.response_complete = True
-        self.persistent = False
-        self.withdraw()
-        self.wire.flush()  # what was sent, the client may see
-        self.connection.abort()
-
     def cut(self) -> None:
         if not (self.tunnel or self.chunked or self.bodiless) and self.left() < 0:
             self.reset()  # the connection's end would be the body's
             return
         self.response_complete = True
         self.wire.cut(self)
-
-    def is_writable(self) -> bool:
-        return not self.connection.write_paused
-
-    # --- Head ---------------------------------------------------------------------------------
-
-    def _finish_head(self, writer: ResponseWriter, size: int, end: bool) -> None:
-        """Give the head that is held its framing; it leaves with a body's part of `size` bytes."""
-        mark = self.head_at
-        status = self.head_status
-        self.head_at = -1
-        if not self.request_complete and (
-            # The client has not been told to go on: what it sends next may be a request.
-            self.owes_continue
-            # The rest of the body is not worth reading.
-            or (end and self.request_left > DISCARD_MAX)
-        ):
-            self.persistent = False
-        context = self.connection.context
-        if writer.close or context.draining or context.timeouts.keep_alive == 0.0:
-            self.persistent = False
-        self._frame(writer, status, size, end)
-        if not self.persistent:
-            if not writer.close:
-                writer.write(b"connection: close\r\n")
-        elif self.request.version == 10:
-            writer.write(b"connection: keep-alive\r\n")
-        self._write_defaults(writer)
-        writer.write(b"\r\n")
-        self.status = status
-        self.owes_continue = False
-        if context.access_log.keeps_head:
-            self.head = writer.peek(mark)
-
-    def _frame(self, writer: ResponseWriter, status: int, size: int, end: bool) -> None:
-        """Choose the framing: RFC 9112 section 6.3 in the order of its list."""
-        announced = writer.content_length
-        self.promise(status, self.head_only, size if end and announced < 0 else announced)
-        if self.bodiless:
-            if status == 205:
-                writer.write_content_length(0)
-            # Of a 304 the length would be that of the content which a 200 has.
-            elif announced < 0 and end and size > 0 and status != 204 and status != 304:
-                writer.write_content_length(size)
-        elif announced >= 0:
-            pass
-        elif end:
-            writer.write_content_length(size)
-        elif self.request.version > 10:
-            self.chunked = True
-            writer.write(b"transfer-encoding: chunked\r\n")
-        else:
-            self.persistent = False  # the end of the connection is the end of the body
-
-    def _write_defaults(self, writer: ResponseWriter) -> None:
-        context = self.connection.context
-        if not writer.has_date and not writer.has_server:
-            writer.write(context.default_head)
-            return
-        if not writer.has_date:
-            writer.write(context.date_head)
-        if not writer.has_server:
-            writer.write(context.settings.server_head)
-        writer.write(context.settings.extra_head)
-
-    # --- Body ---------------------------------------------------------------------------------
-
-    def _write_body(self, writer: ResponseWriter, body: bytes, end: bool) -> None:
-        """Send a part of the body."""
-        connection = self.wire
-        given = len(body)
-        size: int = self.take(given)
-        if 0 < size < given:
-            body = body[:size]
-        if size == 0:
-            pass
-        elif connection.copies(size):
-            if self.chunked:
-                writer.write_chunk(body)
-            else:
-                writer.write(body)
-        else:
-            if self.chunked:
-                writer.write_chunk_head(size)
-            connection.append(body)
-            if self.chunked:
-                writer.write(b"\r\n")
-        if not end:
-            connection.emit()
-        elif self.chunked:
-            writer.write(b"0\r\n\r\n")
-        if self.surplus > 0:
-            cycle = self.cycle()
-            self._complete()
-            cycle.on_over()
-            raise too_long(self.surplus)
-        if end:
-            if self.missing() > 0:
-                cycle = self.cycle()
-                self.cut()
-                cycle.on_over()
-                raise too_short(self.missing())
-            self._complete()
 
     def _complete(self) -> None:
         """The response is complete; the exchange is when the request is, too."""

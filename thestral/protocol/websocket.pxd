@@ -1,7 +1,7 @@
 from thestral._core.websocket cimport FrameParser, FrameWriter
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
-from thestral.protocol.cycle cimport body_of, headers_of, status_of
+from thestral.protocol.messages cimport as_dict, body_of, headers_of, status_of
 
 cdef int MESSAGE
 cdef int PING

@@ -12,13 +12,8 @@ from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtoc
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import client_address
 from thestral.protocol.connection import Cycle
-from thestral.protocol.cycle import (
-    PLAIN_TEXT,
-    as_dict,
-    body_of,
-    headers_of,
-    status_of,
-)
+from thestral.protocol.exchange import PLAIN_TEXT
+from thestral.protocol.messages import as_dict, body_of, headers_of, status_of
 
 if TYPE_CHECKING:
     from thestral.protocol.connection import Stream
