@@ -208,11 +208,9 @@ int th_is_host(const char *src, size_t n) {
   return 1;
 }
 
-static int is_blank(char c) { return c == ' ' || c == '\t'; }
-
 int th_list_next(const char *src, size_t n, size_t *pos, th_slice *out) {
   size_t i = *pos;
-  while (i < n && (is_blank(src[i]) || src[i] == ',')) i++;
+  while (i < n && (th_is_blank(src[i]) || src[i] == ',')) i++;
   if (i == n) {
     *pos = n;
     return 0;
@@ -220,7 +218,7 @@ int th_list_next(const char *src, size_t n, size_t *pos, th_slice *out) {
   size_t start = i;
   while (i < n && src[i] != ',') i++;
   *pos = i;
-  while (i > start && is_blank(src[i - 1])) i--;
+  while (i > start && th_is_blank(src[i - 1])) i--;
   out->offset = (uint32_t)start;
   out->length = (uint32_t)(i - start);
   return 1;

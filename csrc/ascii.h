@@ -4,6 +4,9 @@
 
 #include "base.h"
 
+/* 1 for the two characters of optional whitespace (OWS, RFC 9110 section 5.6.3). */
+static inline int th_is_blank(char c) { return c == ' ' || c == '\t'; }
+
 /* 1 if src[0..n) is a token (RFC 9110 section 5.6.2): one or more tchar. */
 int th_is_token(const char *src, size_t n);
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
-OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "mask", "utf8", "escape"]
+OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket", "handler"]
 
 
@@ -23,6 +23,7 @@ def declarations(header: Path) -> str:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.MULTILINE)
     text = re.sub(r'^(extern "C" \{|\})[ \t]*$', "", text, flags=re.MULTILINE)  # C++'s bracket
+    text = re.sub(r"^static inline [^\n]*\}$", "", text, flags=re.MULTILINE)  # has no symbol
     text = text.replace("LLHTTP_EXPORT", "")
     return re.sub(
         r"^.*\b(llhttp_alloc|llhttp_free)\(.*;$", "", text, flags=re.MULTILINE

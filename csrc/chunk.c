@@ -32,13 +32,11 @@ void th_chunk_after_data(th_chunk *chunk) {
   chunk->state = DATA_ENDS;
 }
 
-static int is_blank(char c) { return c == ' ' || c == '\t'; }
-
 /* The next state where ";", CR or a blank is expected. */
 static uint8_t at_part_end(char c, uint8_t after_blank) {
   if (c == ';') return BEFORE_NAME;
   if (c == '\r') return LINE_FEED;
-  return is_blank(c) ? after_blank : INVALID;
+  return th_is_blank(c) ? after_blank : INVALID;
 }
 
 static uint8_t take_digit(th_chunk *chunk, char c) {
@@ -53,15 +51,15 @@ static uint8_t step(th_chunk *chunk, char c) {
     case SIZE_BEGINS: return take_digit(chunk, c);
     case IN_SIZE: return th_hex_value(c) < 0 ? at_part_end(c, AFTER_SIZE) : take_digit(chunk, c);
     case AFTER_SIZE:
-    case AFTER_VALUE: return c == ';' ? BEFORE_NAME : is_blank(c) ? chunk->state : INVALID;
-    case BEFORE_NAME: return is_blank(c) ? BEFORE_NAME : th_is_token(&c, 1) ? IN_NAME : INVALID;
+    case AFTER_VALUE: return c == ';' ? BEFORE_NAME : th_is_blank(c) ? chunk->state : INVALID;
+    case BEFORE_NAME: return th_is_blank(c) ? BEFORE_NAME : th_is_token(&c, 1) ? IN_NAME : INVALID;
     case IN_NAME:
       if (c == '=') return BEFORE_VALUE;
       return th_is_token(&c, 1) ? IN_NAME : at_part_end(c, AFTER_NAME);
-    case AFTER_NAME: return c == '=' ? BEFORE_VALUE : c == ';' ? BEFORE_NAME : is_blank(c) ? AFTER_NAME : INVALID;
+    case AFTER_NAME: return c == '=' ? BEFORE_VALUE : c == ';' ? BEFORE_NAME : th_is_blank(c) ? AFTER_NAME : INVALID;
     case BEFORE_VALUE:
       if (c == '"') return IN_QUOTES;
-      return is_blank(c) ? BEFORE_VALUE : th_is_token(&c, 1) ? IN_VALUE : INVALID;
+      return th_is_blank(c) ? BEFORE_VALUE : th_is_token(&c, 1) ? IN_VALUE : INVALID;
     case IN_VALUE: return th_is_token(&c, 1) ? IN_VALUE : at_part_end(c, AFTER_VALUE);
     case IN_QUOTES:
       if (c == '"') return AFTER_QUOTES;

@@ -157,8 +157,6 @@ typedef struct {
   int websocket_key;
 } tally;
 
-static int is_blank(char c) { return c == ' ' || c == '\t'; }
-
 static void read_connection(const char *src, size_t n, tally *seen) {
   size_t pos = 0;
   th_slice token;
@@ -193,7 +191,7 @@ static uint32_t name_length(const char *src, uint32_t n) {
   uint32_t name = 0;
   while (name < n && th_is_token(src + name, 1)) name++;
   uint32_t next = name;
-  while (next < n && is_blank(src[next])) next++;
+  while (next < n && th_is_blank(src[next])) next++;
   return next == n || src[next] == ';' ? name : 0;
 }
 
@@ -280,7 +278,7 @@ int th_head_finish(th_head *head) {
   int expectation = TH_OK; /* refused only if the message itself is valid */
   for (uint32_t i = 0; i < head->field_count; i++) {
     th_field *field = th_head_field(head, i);
-    while (field->value.length > 0 && is_blank(head->data[field->value.offset + field->value.length - 1])) {
+    while (field->value.length > 0 && th_is_blank(head->data[field->value.offset + field->value.length - 1])) {
       field->value.length--; /* RFC 9112 section 5.1: trailing blanks are not part of the value */
     }
     field->id = th_field_lookup(head->data + field->name.offset, field->name.length);

@@ -1,4 +1,4 @@
-/* HTTP/1.1 on the wire (RFC 9112): turns bytes into events with llhttp, and the parts of a response into bytes.
+/* Requests of HTTP/1.1 (RFC 9112): turns bytes into events, with llhttp.
  *
  * The caller pulls events: th_http1_feed() lends memory, and th_http1_next() advances to the next event until it
  * returns TH_NEED_DATA. Only a head that arrives in pieces is copied from lent memory, up to its limits. The verdict
@@ -70,21 +70,9 @@ int th_http1_is_head(const th_http1 *http1);
 /* Returns why the request was refused, from llhttp or th_status_text(); static. */
 const char *th_http1_reason(const th_http1 *http1);
 
-/* Returns the reason phrase of a status code (IANA registry), "" if it has none; static. */
-const char *th_reason_phrase(int code);
 /* Returns the name of a request method; static. */
 const char *th_method_name(int method);
 /* Returns the number of methods. Numbers below it that are not in use have the name "". */
 int th_method_count(void);
-
-/* The th_write_ functions append to the buffer and return TH_OK, TH_ENOMEM, or what is wrong with the field. */
-int th_write_status_line(th_buffer *buffer, int code);
-int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length);
-/* Writes a chunk's size and CRLF, to be followed by the data and CRLF. RFC 9112 section 7.1. */
-int th_write_chunk_head(th_buffer *buffer, uint64_t size);
-/* Writes a whole chunk. n must not be 0, which would make it the last chunk. */
-int th_write_chunk(th_buffer *buffer, const char *src, size_t n);
-/* Reads 1*DIGIT (RFC 9110 section 8.6). Returns TH_OK or TH_ECONTENT_LENGTH. */
-int th_read_content_length(const char *src, size_t n, uint64_t *length);
 
 #endif

@@ -121,8 +121,11 @@ cdef extern from "http1.h" nogil:
     int th_http1_next(th_http1 *http1)
     const char *th_http1_reason(const th_http1 *http1)
     const char *th_method_name(int method)
-    const char *th_reason_phrase(int code)
     int th_method_count()
+
+
+cdef extern from "response.h" nogil:
+    const char *th_reason_phrase(int code)
     int th_write_status_line(th_buffer *buffer, int code)
     int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length)
     int th_write_chunk_head(th_buffer *buffer, uint64_t size)

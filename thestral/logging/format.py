@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from thestral._csrc import lib
 from thestral.errors import ConfigError
 
 DEFAULT = "uvicorn"
@@ -24,7 +25,6 @@ EXTENSIONS = ("client", "status", "time", "aborted", "request_id")
 ATOM = re.compile(
     r"%(?:\((?P<gunicorn>(?:\{[^}]+\})?[A-Za-z])\)s|[<>]?(?P<apache>(?:\{[^}]+\})?[A-Za-z]|%))"
 )
-FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
 
 
 class Atom(NamedTuple):
@@ -77,11 +77,17 @@ def atom(body: str) -> Atom:
         if not name
         else name in EXTENSIONS
         if letter == "x"
-        else letter in NAMED and (letter == "e" or FIELD_NAME.fullmatch(name))
+        else letter in NAMED and (letter == "e" or is_token(name))
     )
     if not known:
         raise unknown(f"%{body}")
     return Atom(letter, name)
+
+
+def is_token(name: str) -> bool:
+    """Whether a field may have this name (RFC 9110 section 5.6.2)."""
+    data = name.encode(errors="replace")
+    return bool(lib.th_is_token(data, len(data)))
 
 
 def unknown(shown: str) -> ConfigError:

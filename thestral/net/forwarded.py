@@ -36,11 +36,11 @@ MAX_HOPS = 100
 ADDRESSES_KEPT = 4096
 LONGEST_NODE = 64  # bytes; bounds the memory of the cache
 
-CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token
+# A character of a token, as csrc/ascii.c has it: RFC 9110 section 5.6.2.
+TCHARS = bytes(code for code in range(128) if lib.th_is_token(bytes([code]), 1))
+TCHAR = f"[{re.escape(TCHARS.decode())}]"
 # Possessive throughout, so that no value takes more than linear time.
-PAIR = re.compile(
-    rf'[ \t]*+(?:({CHARACTER}++)=(?:({CHARACTER}++)|"((?:[^"\\]|\\.)*+)"))?+[ \t]*+(;|,|$)'
-)
+PAIR = re.compile(rf'[ \t]*+(?:({TCHAR}++)=(?:({TCHAR}++)|"((?:[^"\\]|\\.)*+)"))?+[ \t]*+(;|,|$)')
 # A valid `root_path`: no other host ("//"), no percent-escapes, no "." or ".." segments.
 PREFIX_TEXT = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[!$&'()*+,.:;=@~\w-]+)+", re.ASCII)
 

@@ -31,6 +31,7 @@ from thestral.logging.output import (
     poll_of,
 )
 from thestral.logging.setup import LINE_FORMATS
+from thestral.protocol.clock import MONTHS
 
 if TYPE_CHECKING:
     from thestral.protocol.exchange import Exchange
@@ -100,7 +101,6 @@ WAITING_MAX = 1024 * 1024  # bytes
 NO_ARGUMENTS = "%.0s" * 5
 # Methods of Logger that a record passes through.
 LOGGER_METHODS = ("info", "_log", "makeRecord", "handle", "callHandlers")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Part:

@@ -7,14 +7,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
-from thestral.errors import LocalProtocolError
+from thestral.errors import LocalProtocolError, RemoteProtocolError
 from thestral.types import Headers
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
 
-# What the server's own texts are sent with.
+# The fields of responses that the server writes itself.
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 # Fields for framing, routing, authentication or reading the content must not be trailers (RFC 9110
 # section 6.5.1).
 NO_TRAILERS = frozenset(
@@ -143,3 +144,10 @@ def check_trailers(fields: Headers) -> None:
     for name, _ in fields:
         if bytes(name).lower() in NO_TRAILERS:
             raise LocalProtocolError(f"response trailer {name!r:.100} belongs in the head")
+
+
+def overloaded() -> RemoteProtocolError:
+    """The refusal when limit_concurrency or limit_connections is reached (RFC 9110 section
+    15.6.4).
+    """
+    return RemoteProtocolError(503, "too busy", headers=RETRY_AFTER)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from thestral.errors import RemoteProtocolError
+from thestral.net.forwarded import TCHAR
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
@@ -24,7 +25,7 @@ UPGRADE_REQUIRED = [
     (b"connection", b"upgrade"),
 ]
 
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
+TOKEN = TCHAR.encode() + b"+"  # RFC 9110 section 5.6.2
 # Empty elements of a list are passed over: RFC 9110 section 5.6.1.2.
 SEPARATOR = re.compile(rb"[ \t]*(?:,[ \t]*)*")
 NAME = re.compile(TOKEN)

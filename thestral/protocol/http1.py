@@ -12,6 +12,7 @@ from thestral.errors import RemoteProtocolError
 from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
+from thestral.protocol.exchange import overloaded
 from thestral.protocol.handshake import accept_token, agree_on_deflate
 from thestral.protocol.phases import (
     BODY,
@@ -42,13 +43,12 @@ HEAD_READ = int(Event.HEAD)
 BODY_READ = int(Event.BODY)
 END_READ = int(Event.END)
 
-# Body that the application has not taken: reading pauses above this.
+# Reading pauses while more than this much body waits for the application.
 READ_HIGH_WATER = 64 * 1024  # bytes
-# Further requests that wait behind a response: reading pauses above this.
+# Reading pauses while more than this waits behind an open response: pipelined requests.
 PIPELINE_HIGH_WATER = 16 * 1024  # bytes
-# Requests taken from one read before other connections get their turn.
+# Requests of one read that are answered before other connections get their turn.
 REQUESTS_PER_TURN = 64
-RETRY_AFTER = [(b"retry-after", b"1")]  # seconds
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
@@ -68,7 +68,7 @@ class HTTP1Connection(Connection):
         self._scheduled = False
 
     def enter(self, phase: int) -> None:
-        """Go over to a phase; what the client owes in it, it owes from now on."""
+        """Begin a phase, and with it the client's time to send what the phase waits for."""
         context = self.context
         self._phase = phase
         self.since = context.clock.now
@@ -76,7 +76,7 @@ class HTTP1Connection(Connection):
         self.deadline = context.clock.after(wait) if wait > 0.0 else 0.0
 
     def has_ended(self) -> bool:
-        """Whether nothing that the client sends is looked at any more."""
+        """Whether the connection ignores everything that the client still sends."""
         return self._phase >= LINGERING or self.lost
 
     # --- asyncio's side -----------------------------------------------------------------------
@@ -95,18 +95,18 @@ class HTTP1Connection(Connection):
             return
         stream = self._stream
         if stream is not None and stream.tunnel:
-            self._carry(stream, data)
+            self._tunnel_data(stream, data)
             return
         self._parser.feed(data)
         self._advance()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
-        """As data_received(), without a copy of what is used up within the call."""
+        """As data_received(), without copying the bytes that are parsed within the call."""
         if self.has_ended():
             return
         stream = self._stream
         if stream is not None and stream.tunnel:
-            self._carry(stream, buffer.take())
+            self._tunnel_data(stream, buffer.take())
             return
         parser = self._parser
         parser.borrow(buffer)
@@ -116,7 +116,7 @@ class HTTP1Connection(Connection):
             parser.keep()
 
     def eof_received(self) -> bool:
-        """The client sends no more, but may still read: a response goes on."""
+        """The client will send no more, but may still read, so an open response goes on."""
         self._eof = True
         stream = self._stream
         if self.has_ended() or (stream is not None and stream.tunnel):
@@ -125,7 +125,7 @@ class HTTP1Connection(Connection):
             stream.cycle().on_disconnect()
             self.expect_turn_end()
         elif self._parser.left() == 0:
-            self._starve()
+            self._input_ended()
             return False
         return True
 
@@ -156,12 +156,16 @@ class HTTP1Connection(Connection):
         return self._parser.left() <= PIPELINE_HIGH_WATER
 
     def _keep_waiting(self) -> None:
-        """What is in the parser stays there; who goes on with it also resumes reading."""
+        """Leave the bytes in the parser, and pause reading if they are many. advance() or
+        consumed() resumes it.
+        """
         if not self.has_room():
             self.pause_reading()
 
     def advance(self) -> None:
-        """Go on with what is in the parser; scheduled, so never within an application's step."""
+        """Go on with the bytes in the parser. The loop calls it, so it never runs within a step of
+        an application.
+        """
         self._scheduled = False
         if self.has_ended():
             return
@@ -169,11 +173,11 @@ class HTTP1Connection(Connection):
         if stream is None:
             self._advance()
         elif stream.tunnel:
-            self._carry(stream, b"")
+            self._tunnel_data(stream, b"")
 
     def _advance(self) -> None:
-        """Pull events until bytes run out or a response is open; what is answered meanwhile leaves
-        in one write.
+        """Pull events until the bytes run out or a response is open. All output that this causes
+        leaves in one write.
         """
         if self._corked:
             return
@@ -184,7 +188,7 @@ class HTTP1Connection(Connection):
             self._refuse(error)
         finally:
             self._corked = False
-            if self._stream is not None or self._writer is not None:  # else all has left
+            if self._stream is not None or self._writer is not None:  # else no output waits
                 self.end_turn()
 
     def _next(self) -> None:
@@ -217,7 +221,7 @@ class HTTP1Connection(Connection):
                     return
             else:
                 if self._eof:
-                    self._starve()
+                    self._input_ended()
                     return
                 if self.reading_paused and (stream is None or stream.unconsumed <= READ_HIGH_WATER):
                     self.resume_reading()
@@ -226,19 +230,19 @@ class HTTP1Connection(Connection):
                         if self._phase != HEAD:
                             self.enter(HEAD)
                     elif self._phase == RESPONDING:
-                        self._idle()  # what was behind the last request was an empty line
+                        self._idle()  # only an empty line followed the last request
                 else:
                     self._start(stream)
                 return
 
     def _start(self, stream: HTTP1Stream) -> None:
-        """Start the application, once what came with the head has been read."""
+        """Start the application, once the bytes that came with the head have been read."""
         if not stream.started:
             stream.started = True
             start(stream.cycle())
 
-    def _starve(self) -> None:
-        """No more bytes will come, and all that came is read."""
+    def _input_ended(self) -> None:
+        """The input has ended, and everything in it has been read."""
         stream = self._stream
         if stream is not None:
             stream.cycle().on_disconnect()
@@ -249,8 +253,8 @@ class HTTP1Connection(Connection):
             self._refuse(RemoteProtocolError(400, "incomplete request head"))
 
     def _begin(self) -> None:
-        """A head is complete: make its stream and cycle. The application starts when what came with
-        it is read.
+        """Create the stream and the cycle of a complete head. The application starts later, when
+        the bytes that came with the head have been read.
         """
         context = self.context
         head = self._parser.read_head()
@@ -278,16 +282,17 @@ class HTTP1Connection(Connection):
         if stream.request_left != 0:
             self.enter(BODY)
             if stream.owes_continue:
-                self.deadline = 0.0  # a client that waits for 100 owes nothing until it gets it
+                self.deadline = 0.0  # a client that waits for 100 may wait for as long as it takes
 
     def _begin_websocket(
         self, stream: HTTP1Stream, head: RequestHead, scope: dict[str, Any]
     ) -> None:
-        """The head asks for a WebSocket: check the handshake, or refuse it."""
+        """Check the handshake of a head that asks for a WebSocket, and create its cycle."""
         settings = self.context.settings.websocket
         assert settings is not None
         stream.accept = accept_token(head)
-        # What follows was meant as frames: behind a response it would be read as a request.
+        # The bytes that follow are frames. If the connection were kept after a refusal, they would
+        # be read as a request.
         stream.persistent = False
         deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
         stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
@@ -310,9 +315,9 @@ class HTTP1Connection(Connection):
             self.pause_reading()
             self.deadline = 0.0  # the application is slow, not the client
 
-    def _carry(self, stream: HTTP1Stream, data: bytes) -> None:
-        """Bytes of a tunnel, behind those that came with the request; while some of them wait, no
-        more are read.
+    def _tunnel_data(self, stream: HTTP1Stream, data: bytes) -> None:
+        """Pass bytes of a tunnel to its cycle, after those that came with the request. Reading
+        pauses until the cycle has consumed them.
         """
         if self._parser.left():
             data = self._parser.take_left() + data
@@ -334,11 +339,11 @@ class HTTP1Connection(Connection):
     # --- Refusing -----------------------------------------------------------------------------
 
     def refuse(self, error: RemoteProtocolError) -> None:
-        if not self.has_ended():  # as one connection too many
+        if not self.has_ended():  # it has if limit_connections refused the connection
             self._refuse(error)
 
     def _refuse(self, error: RemoteProtocolError) -> None:
-        """Answer bad input if that is still possible; the connection ends."""
+        """Answer bad input if no response has begun, and end the connection."""
         stream = self._stream
         shown = f", in {error.excerpt!r}" if error.excerpt else ""
         client = client_address(self) or "a client"
@@ -365,7 +370,7 @@ class HTTP1Connection(Connection):
             cycle.on_closed()
 
     def _linger(self) -> None:
-        """Close our side, and read on for a moment without keeping anything."""
+        """Close the server's side, and for a moment read and drop what the client still sends."""
         self.enter(LINGERING)
         self.flush()
         self.resume_reading()
@@ -384,8 +389,8 @@ class HTTP1Connection(Connection):
             if self._stream is not None:
                 self._stream.cycle().on_deadline()
         elif self._still_sends():
-            # RFC 9112 section 9.6: the client cannot have acknowledged what has not left. One that
-            # takes nothing is write_deadline's.
+            # RFC 9112 section 9.6: the client cannot have acknowledged bytes that have not left. If
+            # it reads none of them, write_deadline ends the connection.
             self.deadline = self.context.clock.after(LINGER_TIMEOUT)
         elif self._phase == LINGERING:
             self.enter(CLOSING)
@@ -406,7 +411,7 @@ class HTTP1Connection(Connection):
                 cycle.on_turn_end()
         Connection.end_turn(self)
         if self._eof and stream is not None and stream.bodiless and stream is self._stream:
-            # A client that sends no more, and has the whole of a response without content, is gone.
+            # The client sends no more and has its whole response, which has no content: it is gone.
             self.abandon()
             self._close()
 
@@ -421,15 +426,15 @@ class HTTP1Connection(Connection):
         stream.end(True)
 
     def begin_tunnel(self) -> None:
-        """What is read from now on is the tunnel's, as is what was read behind the request."""
+        """Pass everything behind the request to the tunnel, including bytes read already."""
         self.enter(TUNNEL)
         if self._parser.left():
             self._schedule()
         else:
-            self._parser.take_left()  # its memory goes, too
+            self._parser.take_left()  # frees the parser's memory
 
     def on_response_complete(self, stream: HTTP1Stream) -> None:
-        """End the exchange, or see first what becomes of the rest of its request."""
+        """End the exchange. If its request is not complete, read the rest first, or give it up."""
         if stream.request_complete:
             self.finish(stream)
         elif not stream.persistent or stream.request_left > DISCARD_MAX:
@@ -441,12 +446,12 @@ class HTTP1Connection(Connection):
             self.resume_reading()
             self.enter(BODY)
         if self._parser.left():
-            self.emit()  # with the responses to what is left
+            self.emit()  # leaves together with the responses to the requests behind it
         else:
-            self.flush()  # who knows what the application does before it returns
+            self.flush()  # at once: the application may do other work before it returns
 
     def cut(self, stream: HTTP1Stream) -> None:
-        """End an exchange whose response is not complete, or a tunnel."""
+        """End a tunnel, or an exchange whose response is not complete."""
         self.release(stream)
         if stream.tunnel or not stream.request_complete:
             self._linger()
@@ -454,7 +459,9 @@ class HTTP1Connection(Connection):
             self.hang_up(stream)
 
     def finish(self, stream: HTTP1Stream) -> None:
-        """End an exchange that is complete in both directions, and see what comes next."""
+        """End an exchange whose request and response are complete: close the connection, or go on
+        with the next request.
+        """
         self.release(stream)
         if not stream.persistent:
             self.hang_up(stream)
@@ -467,7 +474,9 @@ class HTTP1Connection(Connection):
             self._idle()
 
     def hang_up(self, stream: HTTP1Stream) -> None:
-        """Close after a response. A client that need not have known may have sent more: linger."""
+        """Close after a response. Linger if the client could expect the connection to stay open,
+        because it may have sent another request.
+        """
         if stream.request.keep_alive and not self.context.draining:
             self._linger()
         else:
@@ -476,13 +485,13 @@ class HTTP1Connection(Connection):
     def _idle(self) -> None:
         self.resume_reading()
         if self.context.draining:
-            # A response that began before the shutdown has not said that the connection closes.
+            # The response began before the shutdown, so it did not say "connection: close".
             self.enter(LAST_CHANCE)
         else:
             self.enter(IDLE)
 
     def _close(self) -> None:
-        """Close after the last response; lingering if the client has sent more than we read."""
+        """Close after the last response. Linger if bytes of the client are left unread."""
         self.flush()
         if self._parser.left():
             self._linger()
@@ -509,13 +518,13 @@ class HTTP1Stream(HTTP1Response):
         started: bool  # the application's task
         tunnel: bool
         accept: bytes  # Sec-WebSocket-Accept, if it is a handshake
-        discarding: bool  # nobody takes the rest of the body
-        unconsumed: int  # bytes of body, or of a tunnel, that nobody has taken
-        high_water: int  # of them
+        discarding: bool  # the rest of the body is read and dropped
+        unconsumed: int  # bytes of body, or of a tunnel, that the cycle has not consumed
+        high_water: int  # reading is paused while `unconsumed` is above this
 
     def begin(self, connection: HTTP1Connection, head: RequestHead | None) -> None:
-        """What __init__ would do: that costs a tuple of arguments for each request. What is not set
-        here begins as 0, False or None.
+        """Initialise the stream in place of __init__, which would cost a tuple of arguments for
+        each request. Attributes that are not set here begin as 0, False or None.
         """
         self.connection = connection
         self.wire = connection
@@ -575,7 +584,7 @@ class HTTP1Stream(HTTP1Response):
             self.inform(100, [])
         elif self.request_complete or self.connection.deadline != 0.0:
             return
-        # The application wants it, though the client has its response and owes it no more.
+        # From now on the application waits for the client, so the client's time counts.
         self.wire.enter(BODY)
 
     def consumed(self, size: int) -> None:
@@ -600,8 +609,3 @@ class HTTP1Stream(HTTP1Response):
         self.response_complete = True
         self.end(False)
         self.wire.on_response_complete(self)
-
-
-def overloaded() -> RemoteProtocolError:
-    """limit_concurrency or limit_connections is reached (RFC 9110 section 15.6.4)."""
-    return RemoteProtocolError(503, "too busy", headers=RETRY_AFTER)
