@@ -52,7 +52,8 @@ COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.px
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules compiled for size, a third of what it would be: those that plain requests do not use.
 # For transport, tls and websocket, whose work is done in C, this costs less than 1 % of a request.
-SMALL = {"thestral._core.errors", "thestral.protocol.access", "thestral.net.transport"}
+SMALL = {"thestral._core.errors", "thestral.protocol.access"}
+SMALL |= {f"thestral.net.{name}" for name in ("listeners", "poller", "transport")}
 SMALL |= {f"thestral.protocol.{name}" for name in ("context", "filebody", "preamble", "proxy")}
 SMALL |= {f"thestral.protocol.{name}" for name in ("settings", "tls", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]

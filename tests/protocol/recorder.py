@@ -6,9 +6,10 @@ import asyncio
 import socket
 import struct
 
-from thestral.net.transport import Poller
+from thestral.net.listeners import Listener
+from thestral.net.poller import Poller
 
-READ_SIZE = 256 * 1024  # thestral.net.transport.READ_SIZE
+READ_SIZE = 256 * 1024  # thestral.net.poller.READ_SIZE
 RESET = struct.pack("ii", 1, 0)  # struct linger: close() resets
 BIG = bytes(range(256)) * 16384  # 4 MiB
 FAMILIES = ["tcp", "unix"]
@@ -55,7 +56,7 @@ class Place:
         self.sock = socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET)
         self.sock.bind(str(path / "s") if family == "unix" else ("127.0.0.1", 0))
         self.sock.listen(512)
-        self.listener = self.poller.listen(self.sock, lambda: self._made(factory()))
+        self.listener = Listener(self.poller, self.sock, lambda: self._made(factory()))
         self.clients = []
 
     def _made(self, protocol):

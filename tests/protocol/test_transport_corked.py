@@ -15,7 +15,7 @@ from thestral._core.http1 import ResponseWriter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop's serve")
 
-# thestral.net.transport's CORK_FROM, CORK_TIME and CORK_SIZE.
+# CORK_FROM and CORK_TIME of thestral.net.poller, CORK_SIZE of thestral.net.transport.
 MANY = 16  # sockets
 LONG = 0.0005  # seconds
 LARGE = 16 * 1024  # bytes

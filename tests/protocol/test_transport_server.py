@@ -17,7 +17,9 @@ import pytest
 from recorder import BIG, RESET, Place, Recorder, until
 from support import BY_LOOP, on_every_transport, read_all, wait_until
 
-from thestral.net.transport import Poller, SocketTransport, can_own
+from thestral.net.listeners import Listener, can_own
+from thestral.net.poller import Poller
+from thestral.net.transport import SocketTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop's serve")
 
@@ -72,7 +74,7 @@ def test_names_are_those_of_asyncio(bound, tmp_path):
 
         if own:
             poller = Poller(loop)
-            listener = poller.listen(sock, Known)
+            listener = Listener(poller, sock, Known)
         elif family == socket.AF_UNIX:
             server = await loop.create_unix_server(Known, sock=sock)
         else:
@@ -169,7 +171,8 @@ def test_thousands_of_connections_leave_nothing(run):
 NARROW = """
 import asyncio, os, resource, socket, sys, time
 from thestral.process.loop import loop_factory
-from thestral.net.transport import Poller
+from thestral.net.listeners import Listener
+from thestral.net.poller import Poller
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
@@ -182,7 +185,7 @@ async def main():
     loop = asyncio.get_running_loop()
     sock = socket.create_server(("127.0.0.1", 0))
     poller = Poller(loop)
-    poller.listen(sock, Echo)
+    Listener(poller, sock, Echo)
     used = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, used + 10))
     done = asyncio.Event()

@@ -3,16 +3,123 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from thestral._core.socket import Bit, accept, close, own_address, send_at_once
+from thestral.logging.loggers import error_logger
 from thestral.net import sockets as listening
-from thestral.net.transport import Listener, Poller, can_own
+from thestral.net.poller import Poller, Watched
+from thestral.net.transport import SocketTransport
 
+LISTENING = int(Bit.LISTENING)
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))
+ACCEPTS_PER_TURN = 64
+# Pause after accept() fails for lack of descriptors or memory; asyncio's figure.
+ACCEPT_PAUSE = 1.0  # seconds
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared)
 # Time for TCP handshakes in progress to complete, once new ones are refused.
 HANDSHAKE_GRACE = 0.02  # seconds
+
+
+def can_own(sockets: Iterable[socket.socket]) -> bool:
+    """Whether SocketTransport can serve the connections of these listening sockets."""
+    return sys.platform == "linux" and all(sock.family in FAMILIES for sock in sockets)
+
+
+class Listener(Watched):
+    """Accepts connections on a listening socket."""
+
+    def __init__(self, poller: Poller, sock: socket.socket, factory: Callable[[], Any]) -> None:
+        super().__init__(poller, sock.fileno())
+        sock.setblocking(False)
+        self._sock = sock
+        self._factory = factory
+        name = sock.getsockname()
+        # None for a wildcard address: each connection is asked for its own local address.
+        self._own = None if isinstance(name, tuple) and name[0] in ANY_ADDRESS else name
+        self._tcp = isinstance(name, tuple)
+        self._timer: asyncio.TimerHandle | None = None
+        self._warned = False
+        self._poller.watch(self, LISTENING)
+
+    def ready(self, bits: int) -> None:
+        accepted = 0
+        try:
+            while accepted < ACCEPTS_PER_TURN and self._accept():
+                accepted += 1
+        except OSError as exc:
+            self._pause(exc)
+
+    def _accept(self) -> bool:
+        """Accept one connection; False if none is waiting.
+
+        Raises:
+            OSError: no descriptor or no memory is left for it.
+        """
+        accepted = accept(self.fd)
+        if accepted is None:
+            return False
+        self._warned = False
+        fd, peer = accepted
+        self._open(fd, peer)
+        return True
+
+    def _open(self, fd: int, peer: Any) -> None:
+        if self._tcp:
+            send_at_once(fd)
+        own = self._own if self._own is not None else own_address(fd)
+        transport = SocketTransport(self._poller, fd, peer, own)
+        try:
+            transport.begin(self._factory())
+        except BaseException as exc:
+            if not transport.is_closing():
+                close(fd)
+            if not isinstance(exc, Exception):
+                raise
+            self._poller.loop.call_exception_handler(
+                {"message": "A connection could not be set up", "exception": exc}
+            )
+
+    def _pause(self, exc: OSError) -> None:
+        """Stop accepting for a moment: the next attempt would fail too, and keep the loop busy."""
+        if not self._warned:
+            self._warned = True
+            error_logger.error("Cannot accept connections for now: %s", exc.strerror)
+        self._poller.unwatch(self)
+        self._timer = self._poller.loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        self._poller.watch(self, LISTENING)
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """As in asyncio.Server."""
+        return () if self._sock.fileno() < 0 else (TransportSocket(self._sock),)
+
+    def close(self) -> None:
+        """As in asyncio.Server."""
+        self.stop(0)
+
+    def stop(self, most: int) -> None:
+        """Accept up to `most` connections that are already waiting, and close the socket."""
+        if self._sock.fileno() < 0:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        else:
+            self._poller.unwatch(self)
+        with contextlib.suppress(OSError):
+            while most > 0 and self._accept():
+                most -= 1
+        self._sock.close()
 
 
 class Listeners:
@@ -53,7 +160,7 @@ class Listeners:
 
     async def _open_one(self, sock: socket.socket) -> asyncio.Server | Listener:
         if self.poller is not None:
-            return self.poller.listen(sock, self._new_connection)
+            return Listener(self.poller, sock, self._new_connection)
         new_connection, backlog = self._new_connection, self._backlog
         if sock.family != socket.AF_UNIX:
             return await self._loop.create_server(new_connection, sock=sock, backlog=backlog)

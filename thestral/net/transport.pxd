@@ -1,66 +1,22 @@
 from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport ResponseWriter
-from thestral._core.log cimport monotonic
-from thestral._core.socket cimport Poll, ReadBuffer, Ready, SendQueue
+from thestral._core.socket cimport ReadBuffer, SendQueue
+from thestral.net.poller cimport Poller, Watched
 
 cdef int READABLE
 cdef int WRITABLE
 cdef int HANGUP
 cdef int BROKEN
-cdef int LISTENING
 cdef int BLOCKED
 cdef int FAILED
-cdef Py_ssize_t READ_SIZE
 cdef int SENDS_PER_TURN
-cdef int ACCEPTS_PER_TURN
-cdef int CORK_FROM
-cdef double CORK_TIME
 cdef Py_ssize_t CORK_SIZE
 
 
 cdef class Protocol:
     cdef object receive_from(self, ReadBuffer buffer)
     cdef object end_turn(self)
-
-
-cdef class Watched:
-    cdef Poller _poller
-    cdef int fd
-    cdef int _pending
-    cdef bint _deferred
-    cdef bint _corked
-
-    cdef object ready(self, int bits)
-    cdef object on_deferred(self)
-    cdef object uncork(self)
-
-
-cdef Watched entry_at(list entries, Py_ssize_t index)
-
-
-cdef class Poller:
-    cdef readonly object loop
-    cdef object _context
-    cdef Poll _poll
-    cdef Ready _ready
-    cdef ReadBuffer _buffer
-    cdef list _watched
-    cdef list _later
-    cdef bint _scheduled
-    cdef list _corked
-    cdef bint corking
-    cdef readonly Py_ssize_t open
-    cdef readonly Py_ssize_t turns
-
-    cdef object uncork(self)
-    cdef object cork(self, Watched entry)
-    cdef object watch(self, Watched entry, int bits)
-    cdef object change(self, Watched entry, int bits)
-    cdef object unwatch(self, Watched entry)
-    cdef object defer(self, Watched entry)
-    cdef ReadBuffer borrow(self)
-    cdef object give_back(self, ReadBuffer buffer)
 
 
 cdef class SocketTransport(Watched):
@@ -108,16 +64,3 @@ cdef class SocketTransport(Watched):
     cpdef object pause_reading(self)
     cpdef object resume_reading(self)
     cpdef Py_ssize_t get_write_buffer_size(self)
-
-
-cdef class Listener(Watched):
-    cdef object _sock
-    cdef object _factory
-    cdef object _own
-    cdef bint _tcp
-    cdef object _timer
-    cdef bint _warned
-
-    cdef bint _accept(self) except -1
-    cdef object _open(self, int fd, object peer)
-    cdef object _pause(self, object exc)

@@ -1,46 +1,27 @@
-"""The server's own transports: one epoll for all sockets of a worker, which the event loop, of any
-kind, watches as a single reader. TCP and Unix sockets on Linux only; elsewhere the loop's own
-transports are used.
-
-In each turn of the loop the poller asks epoll for the ready sockets, reads each connection once,
-and calls its protocol directly. Epoll is edge-triggered: a connection is registered when it is
-accepted, and again only while the kernel's send buffer is full. Pausing costs nothing, and nothing
-can spin.
-
-A turn with many ready sockets is corked: their responses leave together, so that a peer which holds
-all these connections (a proxy, a load generator) is woken once and not by each response.
+"""The server's own transports, for the sockets of a Poller: TCP and Unix sockets on Linux only.
+Elsewhere the loop's own transports are used.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import os
 import socket
-import sys
 from asyncio.trsock import TransportSocket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from thestral._core.log import monotonic
 from thestral._core.socket import (
     Bit,
     Outcome,
-    Poll,
     ReadBuffer,
-    Ready,
     SendQueue,
-    accept,
     close,
     end_output,
-    own_address,
     send,
-    send_at_once,
     socket_error,
     system_error,
 )
-from thestral.logging.loggers import error_logger
+from thestral.net.poller import Poller, Watched
 
 if TYPE_CHECKING:
     from thestral._core.http1 import ResponseWriter
@@ -49,32 +30,15 @@ READABLE = int(Bit.READABLE)
 WRITABLE = int(Bit.WRITABLE)
 HANGUP = int(Bit.HANGUP)
 BROKEN = int(Bit.BROKEN)
-LISTENING = int(Bit.LISTENING)
 BLOCKED = int(Outcome.BLOCKED)
 FAILED = int(Outcome.FAILED)
 
-FAMILIES = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))
-# Size of the one read buffer of a worker; a connection reads at most this much in a turn.
-READ_SIZE = 256 * 1024  # bytes
 # Send calls for the queued bytes of one connection in a turn; each fills the kernel's send buffer.
 SENDS_PER_TURN = 8
-ACCEPTS_PER_TURN = 64
-# A turn with at least this many ready sockets is corked. With fewer, a peer would only wait: see
-# docs/design/sockets.md.
-CORK_FROM = 16  # sockets
-# Corked responses leave after this time, checked between two sockets; larger ones leave at once.
-CORK_TIME = 0.0005  # seconds
+# While the turn is corked, larger responses leave at once.
 CORK_SIZE = 16 * 1024  # bytes
-# Pause after accept() fails for lack of descriptors or memory; asyncio's figure.
-ACCEPT_PAUSE = 1.0  # seconds
 # The default of asyncio's transports.
 HIGH_WATER = 64 * 1024  # bytes
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (only compared)
-
-
-def can_own(sockets: Iterable[socket.socket]) -> bool:
-    """Whether SocketTransport can serve the connections of these listening sockets."""
-    return sys.platform == "linux" and all(sock.family in FAMILIES for sock in sockets)
 
 
 class Protocol:
@@ -86,193 +50,6 @@ class Protocol:
 
     def end_turn(self) -> None:
         """Send the output that waits for the end of the turn; see Turn."""
-
-
-class Watched:
-    """A socket in a Poller. Bits that cannot be handled now wait in _pending."""
-
-    def __init__(self, poller: Poller, fd: int) -> None:
-        self._poller = poller
-        self.fd = fd
-        self._pending = 0
-        self._deferred = False
-        self._corked = False  # is in Poller._corked
-
-    def ready(self, bits: int) -> None:
-        """Handle a set of Bits that epoll has reported."""
-        raise NotImplementedError
-
-    def on_deferred(self) -> None:
-        """Called in the turn after Poller.defer(): handle the pending bits."""
-        bits = self._pending
-        self._pending = 0
-        self.ready(bits)
-
-    def uncork(self) -> None:
-        """Send the output that was held back for the other sockets."""
-
-
-def entry_at(entries: list[Any], index: int) -> Any:
-    """An entry of a list, with the C type that the .pxd declares."""
-    return entries[index]
-
-
-class Poller:
-    """All sockets of a worker, watched through one epoll.
-
-    Args:
-        loop: the running loop.
-
-    Attributes:
-        open: number of watched sockets.
-        turns: number of times that the loop has called turn().
-        corking: whether a response written now is held back, to leave with those of other sockets.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._context = contextvars.copy_context()
-        self._poll = Poll()
-        # None while in use: a callback may run the loop again, and the inner turn needs its own.
-        self._ready: Ready | None = None
-        self._buffer: ReadBuffer | None = None
-        self._watched: list[Watched | None] = []  # by descriptor
-        self._later: list[Watched] = []
-        self._scheduled = False
-        self._corked: list[Watched] = []
-        self.corking = False
-        self.open = 0
-        self.turns = 0
-        loop.add_reader(self._poll.fd, self.turn)
-
-    def listen(self, sock: socket.socket, factory: Callable[[], Any]) -> Listener:
-        """Accept connections on a listening socket; `factory` makes a protocol for each."""
-        return Listener(self, sock, factory)
-
-    def turn(self) -> None:
-        """Called by the loop: handle up to 256 ready sockets."""
-        self.turns += 1
-        ready = self._ready if self._ready is not None else Ready()
-        self._ready = None
-        count = self._poll.take(ready)
-        done = 0
-        self.corking = count >= CORK_FROM
-        since = monotonic() if self.corking else 0.0
-        try:
-            while done < count:
-                # None if its connection was closed in this turn. The descriptor stays open until
-                # the next one, so that its number cannot belong to a new connection yet.
-                entry = entry_at(self._watched, ready.fd(done))
-                bits = ready.bits(done)
-                done += 1
-                if entry is not None:
-                    entry.ready(bits)
-                if self._corked and monotonic() - since > CORK_TIME:
-                    self.uncork()
-                    since = monotonic()
-        finally:
-            # On KeyboardInterrupt: defer the rest: edge-triggered epoll will not report it again.
-            while done < count:
-                entry = entry_at(self._watched, ready.fd(done))
-                if entry is not None:
-                    entry._pending |= ready.bits(done)
-                    self.defer(entry)
-                done += 1
-            self._ready = ready
-            self.corking = False
-            self.uncork()
-
-    def cork(self, entry: Watched) -> None:
-        """Call its uncork() when others of this turn have been answered."""
-        if not entry._corked:
-            entry._corked = True
-            self._corked.append(entry)
-
-    def uncork(self) -> None:
-        """Send the output that corked connections hold back."""
-        entries = self._corked
-        if not entries:
-            return
-        self._corked = []
-        done = 0
-        try:
-            while done < len(entries):
-                entry = entry_at(entries, done)
-                done += 1
-                entry._corked = False
-                entry.uncork()
-        finally:
-            if done < len(entries):
-                self._corked = entries[done:] + self._corked
-                self.uncork()
-
-    def watch(self, entry: Watched, bits: int) -> None:
-        """Register a socket with epoll.
-
-        Raises:
-            OSError: the kernel's limit of epoll watches is reached.
-        """
-        fd = entry.fd
-        self._poll.add(fd, bits)
-        while fd >= len(self._watched):
-            self._watched.append(None)
-        self._watched[fd] = entry
-        self.open += 1
-
-    def change(self, entry: Watched, bits: int) -> None:
-        """Watch for something else."""
-        self._poll.change(entry.fd, bits)
-
-    def unwatch(self, entry: Watched) -> None:
-        self._watched[entry.fd] = None
-        self.open -= 1
-        self._poll.remove(entry.fd)
-
-    def defer(self, entry: Watched) -> None:
-        """Call entry.on_deferred() in the loop's next turn."""
-        if entry._deferred:
-            return
-        entry._deferred = True
-        self._later.append(entry)
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self.catch_up, context=self._context)
-
-    def catch_up(self) -> None:
-        """Called by the loop: run the deferred entries."""
-        self._scheduled = False
-        entries = self._later
-        self._later = []
-        done = 0
-        try:
-            while done < len(entries):
-                entry = entry_at(entries, done)
-                done += 1
-                entry._deferred = False
-                entry.on_deferred()
-        finally:
-            while done < len(entries):
-                entry = entry_at(entries, done)
-                entry._deferred = False
-                self.defer(entry)
-                done += 1
-
-    def borrow(self) -> ReadBuffer:
-        buffer = self._buffer
-        self._buffer = None
-        return buffer if buffer is not None else ReadBuffer(READ_SIZE)
-
-    def give_back(self, buffer: ReadBuffer) -> None:
-        self._buffer = buffer
-
-    def close(self) -> None:
-        """Abort all connections, call their connection_lost() at once, and leave the loop."""
-        for entry in self._watched.copy():
-            if isinstance(entry, SocketTransport):
-                entry.abort()
-        self.catch_up()
-        self.loop.remove_reader(self._poll.fd)
-        self._poll.close()
 
 
 class SocketTransport(Watched):
@@ -685,6 +462,9 @@ class SocketTransport(Watched):
         if self._queue is None:
             self._lose(None)
 
+    def on_poller_close(self) -> None:
+        self.abort()
+
     def abort(self) -> None:
         """Close at once."""
         self.uncork()  # without corking it would have been sent by now
@@ -720,93 +500,3 @@ class SocketTransport(Watched):
             self._socket = socket.socket(fileno=self.fd)
             self._socket.setblocking(False)
         return TransportSocket(self._socket)
-
-
-class Listener(Watched):
-    """Accepts connections on a listening socket."""
-
-    def __init__(self, poller: Poller, sock: socket.socket, factory: Callable[[], Any]) -> None:
-        super().__init__(poller, sock.fileno())
-        sock.setblocking(False)
-        self._sock = sock
-        self._factory = factory
-        name = sock.getsockname()
-        # None for a wildcard address: each connection is asked for its own local address.
-        self._own = None if isinstance(name, tuple) and name[0] in ANY_ADDRESS else name
-        self._tcp = isinstance(name, tuple)
-        self._timer: asyncio.TimerHandle | None = None
-        self._warned = False
-        self._poller.watch(self, LISTENING)
-
-    def ready(self, bits: int) -> None:
-        accepted = 0
-        try:
-            while accepted < ACCEPTS_PER_TURN and self._accept():
-                accepted += 1
-        except OSError as exc:
-            self._pause(exc)
-
-    def _accept(self) -> bool:
-        """Accept one connection; False if none is waiting.
-
-        Raises:
-            OSError: no descriptor or no memory is left for it.
-        """
-        accepted = accept(self.fd)
-        if accepted is None:
-            return False
-        self._warned = False
-        fd, peer = accepted
-        self._open(fd, peer)
-        return True
-
-    def _open(self, fd: int, peer: Any) -> None:
-        if self._tcp:
-            send_at_once(fd)
-        own = self._own if self._own is not None else own_address(fd)
-        transport = SocketTransport(self._poller, fd, peer, own)
-        try:
-            transport.begin(self._factory())
-        except BaseException as exc:
-            if not transport.is_closing():
-                close(fd)
-            if not isinstance(exc, Exception):
-                raise
-            self._poller.loop.call_exception_handler(
-                {"message": "A connection could not be set up", "exception": exc}
-            )
-
-    def _pause(self, exc: OSError) -> None:
-        """Stop accepting for a moment: the next attempt would fail too, and keep the loop busy."""
-        if not self._warned:
-            self._warned = True
-            error_logger.error("Cannot accept connections for now: %s", exc.strerror)
-        self._poller.unwatch(self)
-        self._timer = self._poller.loop.call_later(ACCEPT_PAUSE, self._resume)
-
-    def _resume(self) -> None:
-        self._timer = None
-        self._poller.watch(self, LISTENING)
-
-    @property
-    def sockets(self) -> tuple[TransportSocket, ...]:
-        """As in asyncio.Server."""
-        return () if self._sock.fileno() < 0 else (TransportSocket(self._sock),)
-
-    def close(self) -> None:
-        """As in asyncio.Server."""
-        self.stop(0)
-
-    def stop(self, most: int) -> None:
-        """Accept up to `most` connections that are already waiting, and close the socket."""
-        if self._sock.fileno() < 0:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        else:
-            self._poller.unwatch(self)
-        with contextlib.suppress(OSError):
-            while most > 0 and self._accept():
-                most -= 1
-        self._sock.close()

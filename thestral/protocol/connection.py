@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 # When the transport holds more output than this, send() waits until no more than a quarter of it is
 # left.
 WRITE_HIGH_WATER = 64 * 1024  # bytes
-# How much an application may send before the loop gets a turn: about 0.2 ms of work, of which the
-# turn of the loop is 1 %.
+# How much an application may send before the loop gets a turn: about 0.2 ms of work. The turn costs
+# 1 % of that.
 BURST_MAX = 256  # messages and KiB, added up
-# How long it may send before the loop gets a turn, if it computes or blocks between its messages.
-# From then on its output no longer waits for the end of the turn.
+# How long an application that computes or blocks between its messages may send before the loop gets
+# a turn. After that its output no longer waits for the end of the turn.
 BURST_TIME = 0.005  # seconds
 # struct linger: on, 0 seconds. close() then sends a reset.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -133,7 +133,9 @@ class Connection(Output):
             self.transport.resume_reading()
 
     def close_flushing(self) -> None:
-        """Close once all output has been written. A peer that reads nothing has timeout_write."""
+        """Close once all output has been written. A peer that reads none of it gets a reset after
+        timeout_write.
+        """
         self.deadline = 0.0
         if self.lost:
             return
@@ -163,7 +165,7 @@ class Connection(Output):
         """Called when the peer has read enough for writing to go on."""
 
     def check_deadlines(self, now: float) -> None:
-        """Called by the clock. Some of the waiting bytes must leave within timeout_write."""
+        """Called by the clock: while output waits, the peer must read some within timeout_write."""
         if self.lost:
             return
         if self.owned is not None:
@@ -183,7 +185,7 @@ class Connection(Output):
             self.on_deadline()
 
     def on_deadline(self) -> None:
-        """Called when the peer has not sent in time what it owes."""
+        """Called when the deadline has passed and the peer has not sent what it owes."""
 
     def drain(self) -> None:
         """Called when the server shuts down: finish the exchange, or close if there is none."""
@@ -201,14 +203,16 @@ class Stream(Exchange):
         self.connection = connection
 
     def attach(self, cycle: Cycle | None) -> None:
-        """Set the cycle; None cuts the link, so that nothing waits for the garbage collector."""
+        """Set the cycle. None cuts the link, so that both objects are freed without the garbage
+        collector.
+        """
         self._cycle = cycle  # type: ignore[assignment]
 
     def cycle(self) -> Cycle:
-        """The cycle, by a reference of the caller's own.
+        """Return the cycle, with a reference that the caller owns.
 
-        Compiled, a call through an attribute holds none, and what the cycle is told may cut the
-        link.
+        In compiled code a call through the attribute would not keep the cycle alive, and such a
+        call may cut the link.
         """
         return self._cycle
 
@@ -358,8 +362,8 @@ class Cycle:
         self.begin(scope, stream, context)
 
     def begin(self, scope: dict[str, Any], stream: Stream, context: WorkerContext) -> None:
-        """Initialise the cycle. On the way of every request it is called after __new__(), because
-        __init__() would cost a tuple of arguments.
+        """Initialise the cycle. Called after __new__() where __init__() would cost each request a
+        tuple of arguments.
         """
         self.scope = scope
         self.stream = stream

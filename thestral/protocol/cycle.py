@@ -27,17 +27,16 @@ if TYPE_CHECKING:
 
 # What send() expects next.
 EXPECT_START = 0
-EXPECT_FIRST_BODY = (
-    1  # the head is held: it leaves with the first part of the body, or at the end of the turn
-)
+# The head is held: it leaves with the first part of the body, or at the end of the turn.
+EXPECT_FIRST_BODY = 1
 EXPECT_BODY = 2
 COMPLETE = 3
 EXPECT_FILE = 4  # no message until the file has been sent
 EXPECT_TRAILERS = 5
 
-# How much an application may still send once its client is gone, or up to the length that it
-# announced if that is more, and for how long. Frameworks send parts of 64 KiB: an application that
-# sends more is not finishing what it was doing when the client left.
+# How much an application may still send once its client is gone, and for how long. It may send a
+# longer body that it has announced. Frameworks send parts of 64 KiB: an application that sends more
+# is not finishing what it was doing when the client left.
 DROPPED_MAX = 64 * 1024  # bytes
 DROPPED_TIME = 1.0  # seconds, from the first part of the body that is dropped
 
@@ -226,7 +225,7 @@ class HTTPCycle(Cycle):
     # --- A client that is gone ----------------------------------------------------------------
 
     def _report_disconnect(self) -> None:
-        """Tell the application that its client is gone, if the ASGI version has send() raise.
+        """Raise for a client that is gone, if the offered version of ASGI has send() do so.
 
         Raises:
             ClientDisconnected: the version is 2.4 or later.

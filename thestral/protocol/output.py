@@ -121,7 +121,7 @@ class Output(Protocol):
             self.owned.write_from(writer)
 
     def write_gathered(self, parts: list[bytes]) -> None:
-        """Hand pieces to the transport together, uncopied if its writelines() is reliable."""
+        """Hand pieces to the transport together, joined only if its writelines() is unreliable."""
         if not self.is_broken():
             for part in parts:
                 self.written += len(part)

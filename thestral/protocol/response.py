@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # If nobody takes the rest of a request's body, the server reads up to this much of it, to keep the
 # connection; Go's net/http has the same figure.
 DISCARD_MAX = 256 * 1024  # bytes
-# From this size on the kernel sends a file's bytes by itself.
+# Parts of a file of at least this size are sent by the kernel, without being read.
 SENDFILE_MIN = 64 * 1024  # bytes
-# The most that one call sends: a client that reads as fast as the server sends would keep the loop.
+# The most that one call sends. Without it, a client that reads fast enough would hold up the loop.
 SENDFILE_MAX = 512 * 1024  # bytes
 
 
@@ -75,11 +75,11 @@ class HTTP1Response(Stream):
         if self.bodiless:
             return size
         owned = connection.owned
-        # A chunk is announced with its size, which the kernel need not take at once.
+        # The head of a chunk gives its size, and the kernel may take less than that.
         if owned is None or self.chunked or size < SENDFILE_MIN:
             return -1
         if not self.has_room(size):
-            return -1  # it is too long, which write() says
+            return -1  # too long: write() raises
         connection.flush()
         connection.expect_turn_end()
         if connection.is_broken():
@@ -87,9 +87,9 @@ class HTTP1Response(Stream):
         try:
             sent = owned.send_file(file, offset, min(size, SENDFILE_MAX))
         except OSError:
-            return -1  # not from this file system
+            return -1  # sendfile(2) cannot read from this file system
         if sent == 0 and connection.is_broken():
-            return 0  # the client is gone, which it now knows, and not the end of the file
+            return 0  # not the file's end: the client is gone, and the cycle has been told
         connection.written += sent
         self.take(sent)
         return sent
@@ -168,14 +168,14 @@ class HTTP1Response(Stream):
     # --- Head -----------------------------------------------------------------------------------
 
     def _finish_head(self, writer: ResponseWriter, size: int, end: bool) -> None:
-        """Give the head that is held its framing; it leaves with a body's part of `size` bytes."""
+        """Complete the held head with its framing. It leaves with `size` bytes of body."""
         mark = self.head_at
         status = self.head_status
         self.head_at = -1
         if not self.request_complete and (
-            # The client has not been told to go on: what it sends next may be a request.
+            # The client did not get its 100, so it may send the body next, or another request.
             self.owes_continue
-            # The rest of the body is not worth reading.
+            # The rest of the body is too long to be read and dropped.
             or (end and self.request_left > DISCARD_MAX)
         ):
             self.persistent = False
@@ -202,7 +202,7 @@ class HTTP1Response(Stream):
         if self.bodiless:
             if status == 205:
                 writer.write_content_length(0)
-            # Of a 304 the length would be that of the content which a 200 has.
+            # A 304's Content-Length would have to be that of the 200 (RFC 9110 section 8.6).
             elif announced < 0 and end and size > 0 and status != 204 and status != 304:
                 writer.write_content_length(size)
         elif announced >= 0:
