@@ -83,8 +83,8 @@ def test_slow_start_is_mentioned(start, folder):
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "if sys.argv[:1] == ['-m']:\n"
-        "    import thestral.process.supervisor\n"
-        "    thestral.process.supervisor.REMINDER = 0.1\n"
+        "    import thestral.process.patrol\n"
+        "    thestral.process.patrol.REMINDER = 0.1\n"
     )
     (folder / "main.py").write_text(HANG + APP)
     command = start("--workers", "1", "--preload", env={"PYTHONPATH": str(folder)})

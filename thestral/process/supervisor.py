@@ -12,17 +12,14 @@ import dataclasses
 import errno
 import gc
 import itertools
-import math
 import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thestral.config import Config
 from thestral.config.environment import say_not_read_again
@@ -32,9 +29,11 @@ from thestral.logging.setup import configure
 from thestral.net import sockets as listening
 from thestral.net import tls
 from thestral.process import systemd
-from thestral.process.health import Watch, resident_size
+from thestral.process.directory import directory_with_links, reenter
+from thestral.process.health import Watch
 from thestral.process.heartbeat import Heartbeat, beat_interval
 from thestral.process.importer import load_application
+from thestral.process.patrol import SETTLED, Patrol, Worker
 from thestral.process.reloader import Reloader
 from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
 from thestral.process.signals import (
@@ -52,28 +51,18 @@ from thestral.process.worker import (
     READY,
     REOPEN,
     RETIRE,
-    STACKS_SIGNAL,
     WAITING,
     blocked,
     run_worker,
     set_title,
 )
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
 # Time between two checks of the workers, in seconds.
 PATROL_INTERVAL = 1.0
 # Pauses before a dead worker is replaced, in seconds, one for each failure; the last one repeats.
 BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# A worker that dies after this time has not failed because of its start.
-SETTLED = 30.0  # seconds
 # The server ends after this many failures in a row, if no worker is left.
 MAX_FAILURES = 5
-# How often a line about a worker that is not ready yet is logged.
-REMINDER = 60.0  # seconds
-# Time for faulthandler to write the stacks of a worker before it is killed.
-STACKS_GRACE = 1.0  # seconds
 # A reload kills a worker that takes longer to stop: the developer who has just saved a file should
 # not wait for requests of the old code.
 RELOAD_PATIENCE = 3.0  # seconds
@@ -83,46 +72,6 @@ QUIT_PATIENCE = 3.0  # seconds
 RELOAD_PAUSE = 1.0  # seconds
 # Errors of a worker that needs what its predecessor still holds: a port, a lock, a file, memory.
 HELD_BY_ANOTHER = (errno.EADDRINUSE, errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOMEM)
-
-
-@dataclass(eq=False)
-class Worker:
-    """One worker process, as its supervisor sees it. All times are those of time.monotonic().
-
-    Attributes:
-        number: the lowest that was free, from 1; a successor has its predecessor's.
-        pipe: the supervisor's end of the pipe to the worker.
-        started: when its process was started.
-        remind: when to log that it is not ready yet.
-        replaces: the worker to stop once this one is ready.
-        ready: when it began to serve; 0.0 while it starts.
-        base: bytes of memory that it held when it became ready; 0 if unknown or not needed.
-        reason: why it could not start, as the worker reported it.
-        retiring: whether it has reached a limit, and a successor is to replace it.
-        stopping: whether it has been told to stop.
-        ends_first: no other worker starts until this one has ended, because a new one may need what
-            this one holds.
-        waits: whether it is stopping and still has requests that run.
-        stop_by: when to kill it; 0.0 unless it is stopping.
-        expires: when --limit-worker-lifetime has it replaced.
-    """
-
-    number: int
-    process: Any
-    pipe: Connection
-    started: float
-    watch: Watch
-    remind: float
-    replaces: Worker | None = None
-    ready: float = 0.0
-    base: int = 0
-    reason: str = ""
-    retiring: bool = False
-    stopping: bool = False
-    ends_first: bool = False
-    waits: bool = False
-    stop_by: float = 0.0
-    expires: float = math.inf
 
 
 class Supervisor:
@@ -174,8 +123,7 @@ class Supervisor:
         self._failures = 0  # in a row
         self._last_reason = ""  # logged last for a worker that could not start, under --reload
         self._next_start = 0.0  # time.monotonic() before which no worker starts
-        # time.monotonic() before which no young worker is replaced for its memory
-        self._next_for_size = 0.0
+        self._patrol = Patrol(config)
         self._on_terminal = is_terminal()
         self._directory = directory_with_links()
 
@@ -230,7 +178,7 @@ class Supervisor:
             self._take_signals()
             self._take_changes()
             self._reap()
-            self._patrol()
+            self._check()
             if watchdog and all(worker.watch.turns or worker.stopping for worker in self._workers):
                 systemd.notify("WATCHDOG=1")
 
@@ -391,7 +339,7 @@ class Supervisor:
             undo.pop_all()
         now = time.monotonic()
         watch = Watch(process.pid, heartbeat)
-        worker = Worker(number, process, ours, now, watch, now + REMINDER, replaces)
+        worker = Worker(number, process, ours, now, watch, replaces)
         self._workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._on_message(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
@@ -443,7 +391,7 @@ class Supervisor:
             return
         self._failures = 0
         self._last_reason = ""
-        self._note_base_size(worker)
+        self._patrol.note_base_size(worker)
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
             worker.expires = time.monotonic() + lifetime * (1 + worker.number % 10 / 100)
@@ -602,85 +550,13 @@ class Supervisor:
         pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
         self._next_start = time.monotonic() + max(pause, least)
 
-    def _patrol(self) -> None:
-        """Check the certificates, and each worker's deadline, memory, lifetime and health."""
+    def _check(self) -> None:
+        """Check the certificates and the workers."""
         now = time.monotonic()
         if self._certificates is not None:
             self._certificates.current()
         for worker in self._workers:
-            if worker.stop_by and now >= worker.stop_by:
-                error_logger.error("Killing worker %d, which did not stop in time", worker.number)
-                worker.process.kill()
-                worker.stop_by = 0.0
-            elif not worker.stopping:
-                if worker.ready:
-                    self._check_size(worker, now)
-                    worker.retiring |= now >= worker.expires
-                self._check_health(worker, now)
-
-    def _note_base_size(self, worker: Worker) -> None:
-        """Note the memory of a worker that has not served anything yet. If it is above
-        --limit-max-rss already, log a warning once.
-        """
-        limit = self.config.limit_max_rss
-        worker.base = resident_size(worker.watch.pid) or 0 if limit else 0
-        if limit and worker.base > limit and self._next_for_size < math.inf:
-            self._next_for_size = math.inf
-            error_logger.warning(
-                "Worker %d uses %d bytes at its start, and --limit-max-rss is %d:"
-                " workers like it are not replaced because of their memory",
-                worker.number,
-                worker.base,
-                limit,
-            )
-
-    def _check_size(self, worker: Worker, now: float) -> None:
-        """Have a worker replaced if it uses too much memory and a new one would use less. Young
-        workers are replaced at most every SETTLED seconds, in case all grow as soon as they serve.
-        """
-        limit = self.config.limit_max_rss
-        if not limit or worker.retiring or worker.base > limit:
-            return
-        size = resident_size(worker.watch.pid) or 0
-        young = now - worker.ready < SETTLED
-        if size <= limit or (young and now < self._next_for_size):
-            return
-        self._next_for_size = max(self._next_for_size, now + SETTLED)
-        error_logger.warning(
-            "Worker %d uses %d bytes, %d at its start: replacing it",
-            worker.number,
-            size,
-            worker.base,
-        )
-        worker.retiring = True
-
-    def _check_health(self, worker: Worker, now: float) -> None:
-        """Kill a worker that is deadlocked or stopped, that has blocked its event loop for too
-        long, or that takes too long to start.
-        """
-        worker.watch.look(now)
-        stuck = worker.watch.stuck(self.config.timeout_worker_healthcheck)
-        silent = worker.watch.silent
-        starting = 0.0 if worker.ready else now - worker.started
-        name = f"Worker {worker.number} [{worker.watch.pid}]"
-        if stuck is not None:
-            text = "%s has been stuck for %.0f s: killing it (%s)"
-            error_logger.error(text, name, stuck.seconds, stuck.text)
-        elif silent >= (self.config.timeout_worker_blocked or math.inf):
-            error_logger.error("%s has blocked its event loop for %.0f s: killing it", name, silent)
-        elif starting >= (self.config.timeout_worker_startup or math.inf):
-            error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
-        else:
-            if starting and now >= worker.remind:
-                worker.remind = now + REMINDER
-                error_logger.warning("%s has been starting for %.0f s", name, starting)
-            return
-        if STACKS_SIGNAL is not None:
-            with contextlib.suppress(ProcessLookupError):
-                # faulthandler writes the stacks, then the signal ends the worker.
-                os.kill(worker.watch.pid, STACKS_SIGNAL)
-        worker.process.join(STACKS_GRACE)
-        worker.process.kill()
+            self._patrol.check(worker, now)
 
     def _end_all(self) -> None:
         """Stop and kill the workers that are left, if the loop ended by an exception."""
@@ -703,36 +579,6 @@ def needs_what_is_held(reason: str) -> bool:
     resource that only one process can have.
     """
     return any(f"[Errno {number}]" in reason for number in HELD_BY_ANOTHER)
-
-
-def directory_with_links() -> str | None:
-    """The working directory as $PWD names it: with symbolic links, which may lead to another
-    release later. None if $PWD is not the working directory.
-    """
-    named = os.environ.get("PWD", "")
-    try:
-        return named if os.path.isabs(named) and os.path.samefile(named, os.curdir) else None
-    except OSError:
-        return None
-
-
-def reenter(directory: str) -> None:
-    """Change to a directory by its name, so that workers spawned from now on start where its
-    symbolic links lead now.
-    """
-    try:
-        before = os.getcwd()
-    except OSError:  # the old directory has been deleted
-        before = None
-    try:
-        os.chdir(directory)
-        now = os.getcwd()
-    except OSError as exc:
-        error_logger.error("Cannot change to the working directory: %s", exc)
-        return
-    if now != before:
-        error_logger.info("The working directory is now %r", now)
-        sys.path[:] = [now if path == before else path for path in sys.path]
 
 
 def check_picklable(config: Config) -> None:
