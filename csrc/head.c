@@ -143,7 +143,7 @@ static int split_target(th_head *head) {
   return split_absolute(head);
 }
 
-/* What the fields add up to; filled in one pass over them. */
+/* What the fields of a head say together, collected in one pass over them. */
 typedef struct {
   uint32_t hosts;
   uint32_t content_lengths;

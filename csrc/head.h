@@ -1,4 +1,4 @@
-/* A request head, independent of the protocol: HTTP/1.1 fills it now, HTTP/2 may later. */
+/* A request head, independent of the version of HTTP. */
 #ifndef TH_HEAD_H
 #define TH_HEAD_H
 

@@ -30,8 +30,8 @@ enum {
 static const char LINE_START[] = "PROXY ";
 enum { LINE_START_SIZE = sizeof LINE_START - 1 };
 
-/* Reads the word up to the next blank, or to the line's end; words are separated by exactly one blank. Returns 1, or 0
- * if there is no word. */
+/* Reads the word up to the next blank or the end of the line. Exactly one blank separates words. Returns 1, or 0 for an
+ * empty word. */
 static int next_word(const char *src, size_t end, size_t *pos, th_slice *word) {
   size_t i = *pos;
   while (i < end && src[i] != ' ') i++;

@@ -140,7 +140,7 @@ static void begin_payload(th_ws *ws) {
   ws->wire_size += ws->frame_left;
 }
 
-/* Checks what was added to a text message since it was `before` bytes long. */
+/* Checks that message[before..length) continues valid UTF-8, if the message is text. */
 static int check_added(th_ws *ws, size_t before) {
   if (ws->opcode != TH_WS_TEXT) return TH_OK;
   return th_utf8_check(&ws->utf8, ws->message.data + before, ws->message.length - before);

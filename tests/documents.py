@@ -34,7 +34,7 @@ REASONS = {
     "timeout_graceful_shutdown": "a deployment must finish",
     "timeout_tls_handshake": "an unfinished handshake holds a TLS object",
     "timeout_worker_healthcheck": "nothing can happen in such a worker any more",
-    "timeout_worker_blocked": "long computations are no faults",
+    "timeout_worker_blocked": "an application may compute for a long time",
     "timeout_worker_startup": "loading a model often takes minutes",
     "ws_max_size": "uvicorn's; checked during decompression, so a bomb costs no more",
     "ws_max_queue": "uvicorn's; reading pauses when the queue is full",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from thestral._core.http1 import ResponseWriter, reason_phrase
+from thestral._core.http1 import ResponseWriter, length_of, reason_phrase
 from thestral.errors import LocalProtocolError
 
 TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -236,6 +236,21 @@ def test_connection_close_on_one_of_several_lines():
 
 
 # --- Content-Length: RFC 9110 section 8.6 ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [
+        (b"0", 0),
+        (b"007", 7),
+        (b"%d" % (2**63 - 1), 2**63 - 1),
+        (b"%d" % 2**63, -1),
+        (b"%d" % 2**64, -1),
+        *((value, -1) for value in (b"", b"-1", b"+1", b" 1", b"1 ", b"1,1", b"\xb2")),
+    ],
+)
+def test_length_of_a_content_length(value, length):
+    assert length_of(value) == length
 
 
 @pytest.mark.parametrize("value", [b"0", b"5", b"0005", b"9223372036854775807"])

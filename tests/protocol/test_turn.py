@@ -18,8 +18,8 @@ from thestral.protocol.http1 import HTTP1Connection
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 COUNTED = START | {"headers": [(b"content-length", b"4")]}
-OUTPUT_MAX = 64 * 1024  # thestral.protocol.connection.OUTPUT_MAX
-GATHER_MIN = 16 * 1024  # thestral.protocol.connection.GATHER_MIN
+OUTPUT_MAX = 64 * 1024  # thestral.protocol.output.OUTPUT_MAX
+GATHER_MIN = 16 * 1024  # thestral.protocol.output.GATHER_MIN
 
 
 def body(data=b"", more=False):

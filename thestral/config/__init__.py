@@ -215,7 +215,7 @@ class Config:
         help="Kill a worker that has been deadlocked or stopped for this long, or three times as"
              " long if it also has threads that sleep or poll (Linux).")
     timeout_worker_blocked: float | None = seconds(None, "Workers", lowest=1,
-        help="Kill a worker whose event loop has been blocked for this long, whatever the reason"
+        help="Kill a worker whose event loop has been blocked for this long, even by computation"
              " [default: never].")
     timeout_worker_startup: float | None = seconds(None, "Workers",
         help="Kill a worker that is not ready after this time [default: log a reminder each"

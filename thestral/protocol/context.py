@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from thestral.net.tls import Certificates
     from thestral.types import ASGIApplication
 
-# Extensions that HTTP/1.0 has no place for.
+# Extensions that need HTTP/1.1: HTTP/1.0 has neither interim responses nor trailers.
 HTTP_1_1_EXTENSIONS = ("http.response.early_hint", "http.response.trailers")
 
 
 class Open(Protocol):
-    """What the worker asks of a connection."""
+    """What WorkerContext calls on a connection."""
 
     def check_deadlines(self, now: float) -> None: ...
     def drain(self) -> None: ...
     def abort(self) -> None: ...
 
 
-class AtWork(Protocol):
-    """What the worker asks of a cycle whose application is at work."""
+class Running(Protocol):
+    """What WorkerContext reads and calls on a cycle whose application is running."""
 
     task: asyncio.Task[None] | None
     deadline: float
@@ -47,23 +47,23 @@ class AtWork(Protocol):
 
 
 class WorkerContext:
-    """State of one worker, made by Server; connections read it and count in it.
+    """State of one worker, created by Server. All of its connections share it.
 
     Args:
         config: resolved options.
         app: the application, ASGI 3.
-        loop: the running loop; kept, because asking asyncio for it costs a system call on 3.11.
-        state: what the lifespan put into its scope; each request gets a shallow copy.
+        loop: the running loop; stored, because on 3.11 asyncio makes a system call to find it.
+        state: the lifespan scope's state; each request gets a shallow copy.
         base_context: contextvars as the lifespan left them; each request runs in a copy.
-        certificates: of a TLS port; None for plain HTTP.
+        certificates: those of a TLS port; None for plain HTTP.
 
     Attributes:
-        connections: those that are open.
-        cycles: those whose application runs in a task.
+        connections: the open connections.
+        cycles: the cycles whose application runs in a task.
         waits: seconds that an HTTP/1.1 connection waits in each of its phases.
-        running: requests whose application has not returned.
-        default_head: the fields that every response gets, as bytes; date_head is the first of them.
-        draining: the server shuts down.
+        running: number of requests whose application has not returned.
+        default_head: the fields that every response gets, as bytes; they begin with date_head.
+        draining: whether the server is shutting down.
         on_limit: called once when limit_max_requests is reached.
     """
 
@@ -89,9 +89,9 @@ class WorkerContext:
         self.access_log = AccessLog(config.access_log_format, config.access_log)
         self.refusals = Refusals()
         self._make_templates()
-        self._look_at_the_loop()
+        self._detect_features()
         self.connections: set[Open] = set()
-        self.cycles: set[AtWork] = set()
+        self.cycles: set[Running] = set()
         self.running = 0
         self.total_requests = 0
         self.max_requests = with_jitter(config)
@@ -110,7 +110,7 @@ class WorkerContext:
         self.clock.refresh()
 
     def _make_templates(self) -> None:
-        """The parts of scopes that are the same for all requests, each of which gets its own."""
+        """Make templates of the dictionaries that every scope has a copy of."""
         settings = self.settings
         self.http_asgi = Template({"version": "3.0", "spec_version": settings.spec_version})
         self.http_1_0_extensions = Template({name: {} for name in settings.offered})
@@ -118,23 +118,24 @@ class WorkerContext:
             {name: {} for name in (*HTTP_1_1_EXTENSIONS, *settings.offered)}
         )
 
-    def _look_at_the_loop(self) -> None:
-        """What the loop and its Python can do."""
-        # A task factory of the user's stands for its own idea of a task: leave starting to it.
+    def _detect_features(self) -> None:
+        """Set the attributes that depend on the kind of loop and on the version of Python."""
+        # If the program has set a task factory, that decides how tasks start.
         self.eager = sys.version_info >= (3, 12) and self.loop.get_task_factory() is None
-        # Of each request's Task: one dictionary, because keywords would make one for each.
+        # Arguments for the Task of each request, in one dictionary: a call with keywords would make
+        # a new one for each.
         self.task_arguments: dict[str, Any] = {
             "loop": self.loop,
             "context": None,
             "eager_start": True,
         }
-        self.spare_sending: Any = None  # the last that was through, for the next message
-        # asyncio's own writelines() does not pause the protocol in some releases of 3.12 and 3.13,
-        # so that an application could fill the memory; uvloop's does.
+        self.spare_sending: Any = None  # the last finished Sending, for the next message
+        # In some releases of 3.12 and 3.13 asyncio's writelines() does not pause the protocol, so
+        # an application could fill the memory. uvloop's does.
         self.gathers = type(self.loop).__module__.startswith("uvloop")
 
     def add(self, connection: Open) -> None:
-        """Count a connection in; the first one starts the clock."""
+        """Add a connection. The first one starts the clock."""
         self.connections.add(connection)
         self.clock.start()
 
@@ -142,8 +143,8 @@ class WorkerContext:
         self.connections.discard(connection)
         self._signal_if_empty()
 
-    def discard_cycle(self, cycle: AtWork) -> None:
-        """Its application has returned."""
+    def discard_cycle(self, cycle: Running) -> None:
+        """Remove a cycle whose application has returned."""
         self.cycles.discard(cycle)
         self._signal_if_empty()
 
@@ -152,27 +153,28 @@ class WorkerContext:
             self._empty.set()
 
     async def wait_until_empty(self) -> None:
-        """Wait until no connection is open and no application is at work."""
+        """Wait until no connection is open and no application is running."""
         self._empty = asyncio.Event()
         while self.connections or self.cycles:
-            # Set in between, too, when the last connection gives its place to another one.
+            # It is also set when the last connection hands its transport over to a new one.
             self._empty.clear()
             await self._empty.wait()
 
     def expect_own_thread(self) -> None:
-        """For receive() and send(), which touch what all connections of the worker share.
+        """Check that receive() or send() was called in the loop's thread, because they change state
+        that all connections of the worker share.
 
         Raises:
             LocalProtocolError: the caller runs in another thread.
         """
         if this_thread() != self.thread:
             raise LocalProtocolError(
-                "receive() and send() belong to the thread of the server's loop: from another one,"
-                " call them by asyncio.run_coroutine_threadsafe()"
+                "receive() and send() must be called in the thread of the server's loop; in another"
+                " thread, use asyncio.run_coroutine_threadsafe()"
             )
 
     def stop(self) -> None:
-        """Stop the clock, and write what the logs still hold."""
+        """Stop the clock, and write the lines that the logs still hold."""
         self.access_log.close()
         self.refusals.sum_up()
         self.clock.stop()
@@ -193,7 +195,7 @@ class WorkerContext:
             for cycle in list(self.cycles):
                 if 0.0 < cycle.deadline <= now:
                     cycle.on_timeout()
-        return False  # each has its connection, or nobody to tell
+        return False  # no tick for these alone: a request without a connection has no client
 
     def _check_limit(self, now: float) -> bool:
         if 0 < self.max_requests <= self.total_requests and self.on_limit is not None:
@@ -208,10 +210,12 @@ class WorkerContext:
 
 
 def with_jitter(config: Config) -> int:
-    """limit_max_requests of this worker; 0 for none. Workers should not all reach it at once."""
+    """Return this worker's limit of requests, 0 for none: limit_max_requests plus a random number,
+    so that the workers do not all reach it at once.
+    """
     limit = config.limit_max_requests or 0
     if limit:
-        import random  # which imports much
+        import random  # slow to import
 
         jitter = config.limit_max_requests_jitter
         limit += random.randint(0, limit // 10 if jitter is None else jitter)  # noqa: S311

@@ -1,5 +1,5 @@
-"""The opening handshake of a WebSocket (RFC 6455 section 4.2) and what it agrees on: subprotocols,
-permessage-deflate (RFC 7692).
+"""The opening handshake of a WebSocket (RFC 6455 section 4.2), and what it negotiates: subprotocols
+and permessage-deflate (RFC 7692).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPGRADE_REQUIRED = [
 ]
 
 TOKEN = TCHAR.encode() + b"+"  # RFC 9110 section 5.6.2
-# Empty elements of a list are passed over: RFC 9110 section 5.6.1.2.
+# Empty elements of a list are ignored: RFC 9110 section 5.6.1.2.
 SEPARATOR = re.compile(rb"[ \t]*(?:,[ \t]*)*")
 NAME = re.compile(TOKEN)
 # RFC 6455 section 9.1; a quoted value must be a token once it is unquoted.
@@ -44,7 +44,7 @@ Parameters = list[tuple[bytes, bytes | None]]
 
 
 class DeflateSettings(NamedTuple):
-    """What the server is willing to spend; see Config's ws_deflate options."""
+    """The server's limits for compression: Config's ws_deflate options."""
 
     server_window_bits: int
     client_window_bits: int
@@ -55,7 +55,7 @@ class DeflateSettings(NamedTuple):
 
 
 class Deflate(NamedTuple):
-    """What was agreed on."""
+    """The negotiated parameters of permessage-deflate."""
 
     server_window_bits: int
     client_window_bits: int
@@ -66,10 +66,11 @@ class Deflate(NamedTuple):
 
 
 def accept_token(head: RequestHead) -> bytes:
-    """Check a handshake; returns the value of Sec-WebSocket-Accept.
+    """Check a handshake, and return the value of Sec-WebSocket-Accept.
 
     Raises:
-        RemoteProtocolError: it is wrong: 400, or 426 for another version (section 4.4).
+        RemoteProtocolError: the handshake is invalid: 400, or 426 for another version (section
+            4.4).
     """
     if head.method != "GET":
         raise refused("the method is not GET")
@@ -87,7 +88,7 @@ def accept_token(head: RequestHead) -> bytes:
     keys = values(head.headers, b"sec-websocket-key")
     if len(keys) != 1 or not is_key(keys[0]):
         raise refused("not one Sec-WebSocket-Key of 16 bytes in base64")
-    import hashlib  # which a server without WebSockets need not have
+    import hashlib  # here, because only WebSockets need it
 
     digest = hashlib.sha1(keys[0] + KEY_SUFFIX, usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False)
@@ -101,10 +102,10 @@ def is_key(value: bytes) -> bool:
 
 
 def offered_subprotocols(headers: Headers) -> list[str]:
-    """The subprotocols that the client would speak, in its order of preference.
+    """Return the subprotocols that the client offers, in its order of preference.
 
     Raises:
-        RemoteProtocolError: the field is no list of tokens.
+        RemoteProtocolError: the field is not a list of tokens.
     """
     lines = values(headers, b"sec-websocket-protocol")
     if not lines:
@@ -116,15 +117,16 @@ def offered_subprotocols(headers: Headers) -> list[str]:
         names.append(match[0].decode())
         position = next_element(value, match.end())
     if not names or position < len(value):
-        raise refused("Sec-WebSocket-Protocol is no list of tokens")
+        raise refused("Sec-WebSocket-Protocol is not a list of tokens")
     return names
 
 
 def agree_on_deflate(headers: Headers, settings: DeflateSettings) -> Deflate | None:
-    """The first acceptable offer of permessage-deflate, if there is one (RFC 7692 section 5).
+    """Return the answer to the first acceptable offer of permessage-deflate; None if there is none
+    (RFC 7692 section 5).
 
     Raises:
-        RemoteProtocolError: the field breaks its grammar.
+        RemoteProtocolError: the field does not follow its grammar.
     """
     agreed = None
     for name, parameters in extensions(headers):
@@ -134,10 +136,10 @@ def agree_on_deflate(headers: Headers, settings: DeflateSettings) -> Deflate | N
 
 
 def extensions(headers: Headers) -> Iterator[tuple[bytes, Parameters]]:
-    """The extensions that the client offers (RFC 6455 section 9.1).
+    """Yield the extensions that the client offers (RFC 6455 section 9.1).
 
     Raises:
-        RemoteProtocolError: the field breaks its grammar.
+        RemoteProtocolError: the field does not follow its grammar.
     """
     lines = values(headers, b"sec-websocket-extensions")
     if not lines:
@@ -156,7 +158,7 @@ def extensions(headers: Headers) -> Iterator[tuple[bytes, Parameters]]:
         offers += 1
         yield name, parameters
     if not offers or position < len(value):
-        raise refused("Sec-WebSocket-Extensions is no list of extensions")
+        raise refused("Sec-WebSocket-Extensions is not a list of extensions")
 
 
 def unquoted(match: re.Match[bytes]) -> bytes | None:
@@ -164,7 +166,7 @@ def unquoted(match: re.Match[bytes]) -> bytes | None:
         return match[2]
     value = ESCAPE.sub(rb"\1", match[3])
     if not NAME.fullmatch(value):
-        raise refused("Sec-WebSocket-Extensions quotes what is no token")
+        raise refused("Sec-WebSocket-Extensions has a quoted value that is not a token")
     return value
 
 
@@ -193,7 +195,7 @@ def accepted(parameters: Parameters, settings: DeflateSettings) -> Deflate | Non
     if b"client_max_window_bits" in given:
         parts.append(b"client_max_window_bits=%d" % client_bits)
     elif client_bits < LARGEST_WINDOW:
-        # A client that cannot be told to keep its window small is told not to keep it at all.
+        # The client does not support a smaller window, so it is told not to keep its window.
         client_bits = LARGEST_WINDOW
         client_takeover = False
     if not server_takeover:
@@ -219,18 +221,18 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 
 
 def next_element(value: bytes, position: int) -> int:
-    """Where the next element of a list begins.
+    """Return the position of the next element of a list.
 
     Raises:
-        RemoteProtocolError: something stands there that is no comma.
+        RemoteProtocolError: no comma follows at `position`.
     """
     end = skip(SEPARATOR, value, position)
     if end < len(value) and b"," not in value[position:end]:
-        raise refused("a field is no list")
+        raise refused("a field is not a list")
     return end
 
 
 def skip(pattern: re.Pattern[bytes], value: bytes, position: int) -> int:
     match = pattern.match(value, position)
-    assert match is not None  # it matches nothing, too
+    assert match is not None  # the pattern also matches an empty string
     return match.end()

@@ -1,4 +1,4 @@
-"""What stands in front of HTTP on a connection: a PROXY head, a TLS handshake."""
+"""What a connection may begin with before HTTP: a PROXY head, a TLS handshake."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Preamble(Connection):
     """A connection that hands its transport over to the next protocol once its own part is done.
 
     Args:
-        context: of the worker.
-        successor: makes that connection, from the context and the protocol that ALPN has chosen
-            (RFC 7301), if it has.
+        context: the worker's context.
+        successor: creates the next connection, from the context and the protocol that ALPN has
+            chosen (RFC 7301), which is None without ALPN.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Preamble(Connection):
         connection: Connection = self._successor(self.context, alpn)
         connection.proxied = self.proxied
         self.context.discard(self)
-        self.lost = True  # for us
+        self.lost = True  # the transport is the next connection's now
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if self.context.draining:

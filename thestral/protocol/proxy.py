@@ -1,5 +1,5 @@
-"""The PROXY protocol, versions 1 and 2: a proxy that passes bytes on says first who sends them,
-and whether over TLS.
+"""The PROXY protocol, versions 1 and 2: a proxy puts a head in front of each connection that it
+forwards, which names the client and says whether it uses TLS.
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class ProxyHandshake(Preamble):
-    """A connection until the PROXY head is complete; then one of the next protocol takes its place,
-    with what the head says of the client.
+    """A connection until its PROXY head is complete. Then a connection of the next protocol takes
+    its place, and gets the contents of the head.
 
-    Trusted peers begin with the head, all others must not: nothing is guessed from the bytes, as
-    section 2 asks.
+    Whether a head is due depends on the peer's address alone, as section 2 requires: trusted peers
+    must send one, others must not.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class ProxyHandshake(Preamble):
             connection.data_received(rest)
 
     def _fail(self, status: int, data: bytes) -> None:
-        """A trusted peer without a head is a mistake in a configuration: say so where it shows."""
+        """Refuse a trusted peer that sent no valid head. The reason goes into the response or the
+        log, because the proxy or the server is configured wrongly.
+        """
         reason = f"{ffi.string(lib.th_status_text(status)).decode()} from a trusted proxy"
         if self.context.certificates is None:
             self.refuse_as_http(RemoteProtocolError(400, reason, data[:64]))
@@ -77,7 +79,7 @@ class ProxyHandshake(Preamble):
 
 
 def proxied_by(data: bytes, head: Any) -> Proxied | None:
-    """What a th_proxy says; None if the proxy speaks for itself."""
+    """Return the contents of a head; None if the proxy made the connection for itself."""
     if head.family == lib.TH_PROXY_NONE:
         return None
     client, server = ends_of(data, head)
@@ -85,7 +87,7 @@ def proxied_by(data: bytes, head: Any) -> Proxied | None:
 
 
 def ends_of(data: bytes, head: Any) -> tuple[tuple[str, int] | None, Address | None]:
-    """Client and server as in a scope."""
+    """Return client and server in the form that a scope has them."""
     source, destination = slice_of(data, head.source), slice_of(data, head.destination)
     if head.family == lib.TH_PROXY_UNIX:
         path = destination.decode("utf-8", "replace")
@@ -97,10 +99,10 @@ def ends_of(data: bytes, head: Any) -> tuple[tuple[str, int] | None, Address | N
 
 
 def tls_of(data: bytes, head: Any) -> dict[str, Any] | None:
-    """ASGI's tls extension of the client's connection to the proxy; None without its version.
+    """Return ASGI's tls extension for the client's connection to the proxy; None if the head has no
+    TLS version.
 
-    Of the client's certificate the proxy names the owner's common name alone, so that is all of
-    client_cert_name.
+    The head has only the common name of a client's certificate, so client_cert_name has no more.
     """
     version = VERSION_NUMBERS.get(slice_of(data, head.tls_version).decode("latin-1"))
     if version is None or not head.tls & lib.TH_PROXY_TLS:
@@ -127,5 +129,5 @@ def slice_of(data: bytes, where: Any) -> bytes:
 
 
 def address_of(data: bytes, version: int) -> str:
-    """An address's text; in version 1 it is one already, checked."""
+    """Return an address as text. In version 1 `data` is text, which has been checked."""
     return str(plain_address(data.decode() if version == 1 else data))

@@ -22,9 +22,9 @@ class Run:
 
     A real coroutine around the application's would cost another object, and time at each step.
 
-    SystemExit, KeyboardInterrupt and CancelledError that leave a request were raised by the
-    application (the server's own signals are not exceptions here), so they end the request like
-    any other exception, and not the worker.
+    A SystemExit, KeyboardInterrupt or CancelledError was raised by the application, because the
+    server's signal handlers raise nothing here. So it ends the request like any other exception,
+    and not the worker.
     """
 
     def __init__(self) -> None:

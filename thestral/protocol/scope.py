@@ -15,7 +15,7 @@ WEBSOCKET_ASGI = {"version": "3.0", "spec_version": "2.5"}
 
 
 def scope_template(connection: Connection) -> dict[str, Any]:
-    """What all requests of a connection have in common; copied for each."""
+    """Return the scope that each request of a connection starts from, as a copy."""
     return {
         "type": "http",
         "http_version": "1.1",
@@ -23,7 +23,7 @@ def scope_template(connection: Connection) -> dict[str, Any]:
         "client": connection.client,
         "scheme": connection.scheme,
         "root_path": connection.context.settings.root_path,
-        # Set for each request; named here so that a copy has room for all of them.
+        # Set for each request. They are listed here so that a copy need not grow.
         "asgi": None,
         "method": "",
         "path": "",
@@ -36,10 +36,10 @@ def scope_template(connection: Connection) -> dict[str, Any]:
 
 
 def http_scope(head: RequestHead, connection: Connection) -> dict[str, Any]:
-    """The scope of a request.
+    """Return the scope of a request.
 
     Raises:
-        RemoteProtocolError: see secure_scheme().
+        RemoteProtocolError: as secure_scheme().
     """
     scope = connection.scope_template.copy()
     context = connection.context
@@ -58,7 +58,7 @@ def http_scope(head: RequestHead, connection: Connection) -> dict[str, Any]:
     if root_path:
         mount(scope, root_path)
     scope["state"] = context.state.copy()
-    # What an application writes into these is not seen by the next request: nothing is shared.
+    # Each request gets its own copies, so what an application writes here reaches no other request.
     scope["asgi"] = context.http_asgi.fresh()
     offered = context.http_1_0_extensions if head.version == 10 else context.http_extensions
     extensions = offered.fresh()
@@ -69,26 +69,27 @@ def http_scope(head: RequestHead, connection: Connection) -> dict[str, Any]:
 
 
 def fresh_tls(tls: dict[str, Any]) -> dict[str, Any]:
-    """A copy of ASGI's tls extension, with the list in it."""
+    """Copy ASGI's tls extension, with its list."""
     return {**tls, "client_cert_chain": list(tls["client_cert_chain"])}
 
 
 def secure_scheme(connection: Connection) -> str:
-    """The scheme of an https target that came without TLS (RFC 9110 section 7.4).
+    """Return the scheme of a request for an https target that arrived without TLS (RFC 9110 section
+    7.4).
 
     Raises:
-        RemoteProtocolError: no trusted proxy sent it, so it is refused.
+        RemoteProtocolError: the peer is not a trusted proxy, so the request is refused.
     """
     if connection.scheme != "https" and not connection.trusts_peer():
-        raise RemoteProtocolError(421, "https is asked for over a connection without TLS")
+        raise RemoteProtocolError(421, "https target over a connection without TLS")
     return "https"
 
 
 def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
-    """An http scope made a websocket one.
+    """Turn an http scope into a websocket scope, and return it.
 
     Raises:
-        RemoteProtocolError: the offered subprotocols are no list of tokens.
+        RemoteProtocolError: the offered subprotocols are not a list of tokens.
     """
     del scope["method"]
     scope["type"] = "websocket"
@@ -103,9 +104,9 @@ def websocket_scope(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def mount(scope: dict[str, Any], root_path: str) -> None:
-    """Put root_path in front of the path, unless a proxy has left it there already.
+    """Put root_path in front of the path, unless the path already has it because a proxy kept it.
 
-    "*" is no path: it is the server as a whole (RFC 9112 section 3.2.4).
+    "*" is not a path but stands for the server as a whole (RFC 9112 section 3.2.4).
     """
     path: str = scope["path"]
     if path != "*" and path != root_path and not path.startswith(root_path + "/"):

@@ -51,7 +51,7 @@ cdef class TLSTransport(Protocol):
     cdef object _fail(self, object error)
     @cython.locals(data=bytes)
     cdef object _flush(self)
-    cdef object _say_goodbye(self)
+    cdef object _send_close_notify(self)
     cpdef object write(self, bytes data)
     cpdef object writelines(self, object parts)
     cpdef bint is_closing(self)

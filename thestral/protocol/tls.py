@@ -1,8 +1,8 @@
 """TLS on a connection: the handshake, then a transport that encrypts (RFC 8446).
 
-The loop knows plain sockets alone. TLS of its own, asyncio's or uvloop's, has no half-close, hides
-what the kernel has not taken, and cannot tell plain HTTP from a bad handshake; here one code does
-all three on every loop, and the deadlines are those of the worker's clock.
+The event loop handles plain sockets only. The TLS of asyncio and uvloop has no half-close, does not
+tell how much output the kernel has not accepted yet, and reports plain HTTP as a bad handshake.
+This module does all three, alike on every loop, with the deadlines of the worker's clock.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ if TYPE_CHECKING:
     from thestral.protocol.connection import Connection
     from thestral.protocol.context import WorkerContext
 
-# Most plain text of a record (RFC 8446 section 5.1): one read takes a record whole, so that OpenSSL
-# keeps nothing back.
+# Most plain text in a record (RFC 8446 section 5.1). Each read asks for this much, so that OpenSSL
+# never keeps part of a record.
 RECORD_MAX = 16 * 1024  # bytes
-# Encrypted bytes that are gathered before the transport gets them: what a large write costs in
-# memory beside itself.
+# Encrypted bytes are passed to the transport below in pieces of about this size. This bounds the
+# additional memory that a large write needs.
 GATHER_MAX = 256 * 1024  # bytes
-# How a handshake begins (RFC 8446 section 5.1); HTTP begins with a letter.
+# The first byte of a handshake (RFC 8446 section 5.1). HTTP begins with a letter.
 HANDSHAKE_RECORD = 22
 
 
 class TLSHandshake(Preamble):
-    """A connection until its handshake is complete; then a TLSTransport takes its place.
-
-    The connection above that comes into being when the client has shown that it speaks TLS.
+    """A connection until its handshake is complete. Then a TLSTransport takes its place, with a
+    connection of the negotiated protocol above it.
     """
 
     def __init__(
@@ -84,10 +83,10 @@ class TLSHandshake(Preamble):
             self.write(self._outgoing.read())
 
     def _complete(self) -> None:
-        """Put the transport that encrypts between ours and a connection of the protocol that was
-        agreed on.
+        """Put a TLSTransport above the plain transport, and a connection of the negotiated protocol
+        above that.
         """
-        self._flush()  # with the session's tickets
+        self._flush()  # the end of the handshake, with session tickets
         transport = TLSTransport(self.transport, self._secure, self._incoming, self._outgoing)
         transport.tls = self._contexts.extension(self._secure)
         self.transport.set_protocol(transport)
@@ -95,7 +94,9 @@ class TLSHandshake(Preamble):
         transport.begin()
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """The client has been told by an alert; it may still be sending, and must read it first."""
+        """Log why the handshake failed, and send OpenSSL's alert. Close only the server's side for
+        now: closing both could reset the connection before the client has read the alert.
+        """
         client = client_address(self) or "a client"
         reason = error.reason or error.strerror
         self.context.refusals.info(
@@ -120,12 +121,13 @@ class TLSHandshake(Preamble):
 
 
 class TLSTransport(Protocol):
-    """A transport for the connection above it, a protocol for the transport below.
+    """A transport for the connection above it, and a protocol for the transport below it.
 
-    What is written is encrypted at once and handed down, so that the transport below has the only
-    buffer, with its limits. Closing our side sends close_notify and closes the socket's side, too;
-    either end may do so and still read (RFC 8446 section 6.1). A client that ends without
-    close_notify is taken as one that has sent it: HTTP knows by its own framing what is incomplete.
+    Written data is encrypted at once and passed on, so the only buffer is that of the transport
+    below, with its limits. write_eof() sends close_notify and closes the socket's writing side.
+    Either end may close its side and still read (RFC 8446 section 6.1). If a client closes its side
+    without close_notify, it is treated as if it had sent one: HTTP's own framing tells whether a
+    message is complete.
     """
 
     def __init__(
@@ -137,24 +139,25 @@ class TLSTransport(Protocol):
     ) -> None:
         self.tls: dict[str, Any] | None = None
         self._below = below
-        self._owned: SocketTransport | None = None  # the same, if it is one of ours
+        self._owned: SocketTransport | None = None  # `below`, if it is the server's own
         if isinstance(below, SocketTransport):
             self._owned = below
         self._above: Connection | None = None
         self._secure = secure
-        # What the stdlib's SSLObject hands each call on to; private, and the same since 3.5.
+        # The object to which the stdlib's SSLObject forwards each call. The attribute is private,
+        # and has had this name since 3.5.
         self._inner = getattr(secure, "_sslobj", secure)
         self._incoming = incoming
         self._outgoing = outgoing
         self._sent = False  # encrypted bytes have been handed down since the last read
-        self._ended = False  # the client's side
-        self._closed = False  # ours
+        self._ended = False  # the client has closed its side
+        self._closed = False  # the server has closed its side
 
     def set_protocol(self, above: Connection) -> None:
         self._above = above
 
     def begin(self) -> None:
-        """Give the connection above what came with the handshake's end."""
+        """Pass on the data that arrived together with the end of the handshake."""
         if self._incoming.pending:
             self._decrypt()
 
@@ -162,7 +165,7 @@ class TLSTransport(Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closed or self._ended:
-            return  # nobody would read it
+            return  # the connection above would ignore it
         self._incoming.write(data)
         self._decrypt()
 
@@ -189,7 +192,7 @@ class TLSTransport(Protocol):
             self._above.resume_writing()
 
     def _decrypt(self) -> None:
-        """Hand up all that is complete, in one piece."""
+        """Decrypt all complete records, and pass their contents on in one piece."""
         data: bytes | None = None
         more: list[bytes] | None = None
         ended = False
@@ -218,12 +221,12 @@ class TLSTransport(Protocol):
         if data is not None:
             above.data_received(data if more is None else b"".join(more))
         if not self._sent and self._outgoing.pending:
-            self._flush()  # a new key was asked for
+            self._flush()  # OpenSSL's answer to a key update
         if ended:
             self._end()
 
     def _end(self) -> None:
-        """The client sends no more."""
+        """Tell the connection above that the client will send no more."""
         above = self._above
         if self._ended or above is None:
             return
@@ -232,7 +235,7 @@ class TLSTransport(Protocol):
             self.close()
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """Bytes that are no TLS: OpenSSL has made an alert of it, and nothing more can be read."""
+        """Log invalid TLS, send OpenSSL's alert, and close: nothing more can be read."""
         above = self._above
         assert above is not None
         client = client_address(above) or "a client"
@@ -245,12 +248,13 @@ class TLSTransport(Protocol):
         above.is_broken()
 
     def _flush(self) -> None:
-        """Hand down what is encrypted."""
+        """Pass the encrypted bytes to the transport below."""
         above = self._above
         data: bytes = self._outgoing.read()
         self._sent = True
         if above is not None and not self.is_closing():
-            # The connection compares what it has written with what the transport below still has.
+            # The connection subtracts the buffer size of the transport below from `written`, so it
+            # must count encrypted bytes.
             above.written += len(data)
             if self._owned is not None:
                 self._owned.write(data)
@@ -275,7 +279,7 @@ class TLSTransport(Protocol):
         above = self._above
         if size == 0 or above is None:
             return
-        above.written -= size  # counted as it goes down, encrypted
+        above.written -= size  # _flush() adds the encrypted bytes instead
         taken: int = self._inner.write(data)
         if taken < size:
             view = memoryview(data)
@@ -286,7 +290,7 @@ class TLSTransport(Protocol):
 
     def write_eof(self) -> None:
         if not self._closed:
-            self._say_goodbye()
+            self._send_close_notify()
             self._below.write_eof()
 
     def can_write_eof(self) -> bool:
@@ -294,17 +298,17 @@ class TLSTransport(Protocol):
 
     def close(self) -> None:
         if not self._closed:
-            self._say_goodbye()
+            self._send_close_notify()
         self._below.close()
 
     def abort(self) -> None:
         self._closed = True
         self._below.abort()
 
-    def _say_goodbye(self) -> None:
-        """Send close_notify; what comes from now on is not read."""
+    def _send_close_notify(self) -> None:
+        """Send close_notify. Data that arrives from now on is ignored."""
         self._closed = True
-        with contextlib.suppress(ssl.SSLError):  # it would also wait for the client's
+        with contextlib.suppress(ssl.SSLError):  # raised because the client's has not arrived
             self._secure.unwrap()
         self._flush()
 
@@ -330,7 +334,7 @@ class TLSTransport(Protocol):
         return size
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As asyncio's transports; "tls" is ASGI's extension."""
+        """As in asyncio's transports; "tls" is ASGI's extension."""
         if name == "tls":
             return self.tls
         if name == "ssl_object":

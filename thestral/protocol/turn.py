@@ -11,7 +11,7 @@ from thestral._core.http1 import ResponseWriter
 if TYPE_CHECKING:
     from thestral.net.transport import Protocol
 
-# How many writers are kept for reuse. Each may hold up to twice connection.OUTPUT_MAX.
+# How many writers are kept for reuse. Each may hold up to twice output.OUTPUT_MAX.
 SPARE_WRITERS = 16
 
 
