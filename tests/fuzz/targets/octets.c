@@ -4,8 +4,8 @@
 #include "ascii.h"
 #include "chunk.h"
 #include "escape.h"
-#include "http1.h"
 #include "mask.h"
+#include "response.h"
 #include "target.h"
 #include "utf8.h"
 
