@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import signal
 import ssl
 import threading
 from collections import Counter
@@ -228,6 +229,16 @@ def ask_aside(url: str, path: str) -> threading.Thread:
     thread.pid = None  # type: ignore[attr-defined]
     thread.start()
     return thread
+
+
+def stop_within(command: Command, path: str, number: signal.Signals = signal.SIGTERM) -> None:
+    """Stop both workers while one of them answers a request."""
+    asking = ask_aside(command.url(), path)
+    command.saw(path)
+    workers(command, 2)
+    command.signal(number)
+    assert command.wait() == 0
+    asking.join()
 
 
 def workers(command: Command, count: int) -> list[int]:

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from load import APP, ask, ask_aside, workers
+from load import APP, ask, ask_aside, stop_within, workers
 from process import Command
 from support import wait_until
 
@@ -185,14 +185,10 @@ def test_quit_does_not_wait(start, arguments):
     assert "Traceback" not in command.stderr
 
 
-def test_quit_kills_a_worker_that_does_not_hear_it(start):
-    command = start("--workers", "2", "--timeout-worker-healthcheck", "1000")
-    asking = ask_aside(command.url(), "/block")
-    command.saw("/block")
-    workers(command, 2)
-    command.signal(signal.SIGQUIT)
-    assert command.wait() == 0
-    asking.join()
+def test_quit_kills_a_worker_that_does_not_hear_it(start, hurried):
+    env = hurried(QUIT_PATIENCE=0.5, PATROL_INTERVAL=0.1)
+    command = start("--workers", "2", "--timeout-worker-healthcheck", "1000", env=env)
+    stop_within(command, "/block", signal.SIGQUIT)
     assert "Killing worker" in command.stderr
 
 

@@ -123,11 +123,12 @@ def test_change_starts_a_killed_worker_at_once(start, folder):
     command.stop()
 
 
-def test_start_that_fails_is_tried_again_and_told_once(start, folder):
+def test_start_that_fails_is_tried_again_and_told_once(start, folder, hurried):
     """What it needs, as a database, may come up without a change of a file."""
     needs = "\nsay('tried')\nif not os.path.exists('database'):\n    raise RuntimeError('none')\n"
     (folder / "main.py").write_text(APP + needs)
-    command = start("--workers", "2")
+    env = hurried(RELOAD_PAUSE=0.1, BACK_OFF=(0.0, 0.1))
+    command = start("--workers", "2", env=env)
     command.saw("tried", times=5)
     assert command.stderr.count("RuntimeError: none") == 1
     assert command.stderr.count("Waiting for a change") == 1
@@ -232,10 +233,10 @@ def test_running_request_is_answered_by_the_old_code(start, folder):
     command.stop()
 
 
-def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
+def test_old_worker_has_ended_before_the_new_one_starts(start, folder, hurried):
     """Only one of them may have the application's lock; a request does not hold it for ever."""
     (folder / "main.py").write_text(LOCK + APP)
-    command = start()
+    command = start(env=hurried(RELOAD_PATIENCE=0.5, PATROL_INTERVAL=0.1))
     url = command.url()
     (old,) = workers(command, 1)
     asking = ask_aside(url, "/wait")

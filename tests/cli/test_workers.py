@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from load import APP, Load, ask, ask_aside, workers
+from load import APP, Load, ask, ask_aside, stop_within, workers
 from process import Command
 from support import wait_until
 
@@ -242,11 +242,6 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
 
 def test_thread_that_does_not_end_is_left_behind(start):
     command = start("--workers", "2", "--timeout-graceful-shutdown", "0.1")
-    asking = ask_aside(command.url(), "/thread")
-    command.saw("/thread")
-    workers(command, 2)
-    command.signal(signal.SIGTERM)
-    assert command.wait() == 0
-    asking.join()
+    stop_within(command, "/thread")
     assert "Tasks or threads of the application have not ended" in command.stderr
     assert "Killing worker" not in command.stderr
