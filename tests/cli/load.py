@@ -231,11 +231,13 @@ def ask_aside(url: str, path: str) -> threading.Thread:
     return thread
 
 
-def stop_within(command: Command, path: str, number: signal.Signals = signal.SIGTERM) -> None:
-    """Stop both workers while one of them answers a request."""
+def stop_within(
+    command: Command, path: str, count: int, number: signal.Signals = signal.SIGTERM
+) -> None:
+    """Stop so many workers while one of them answers a request."""
     asking = ask_aside(command.url(), path)
     command.saw(path)
-    workers(command, 2)
+    workers(command, count)
     command.signal(number)
     assert command.wait() == 0
     asking.join()

@@ -188,7 +188,7 @@ def test_quit_does_not_wait(start, arguments):
 def test_quit_kills_a_worker_that_does_not_hear_it(start, hurried):
     env = hurried(QUIT_PATIENCE=0.5, PATROL_INTERVAL=0.1)
     command = start("--workers", "2", "--timeout-worker-healthcheck", "1000", env=env)
-    stop_within(command, "/block", signal.SIGQUIT)
+    stop_within(command, "/block", 2, signal.SIGQUIT)
     assert "Killing worker" in command.stderr
 
 

@@ -105,6 +105,18 @@ def test_pid_file_of_a_running_server_stays(start, folder):
     assert not (folder / "pid").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_pid_file_that_another_server_has_taken_over_stays(start, folder, arguments):
+    first = start("--pid-file", "pid", *arguments)
+    first.url()
+    second = start("--pid-file", "pid")
+    second.url()
+    first.stop()
+    assert (folder / "pid").read_text() == f"{second.process.pid}\n"
+    second.stop()
+    assert not (folder / "pid").exists()
+
+
 def test_option_that_cannot_reach_a_worker():
     class Local(str):
         __slots__ = ()
@@ -240,8 +252,13 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
     assert "Traceback" not in command.stderr
 
 
-def test_thread_that_does_not_end_is_left_behind(start):
-    command = start("--workers", "2", "--timeout-graceful-shutdown", "0.1")
-    stop_within(command, "/thread")
+@pytest.mark.parametrize("count", [1, 2])
+def test_thread_that_does_not_end_is_left_behind(start, folder, count):
+    """What has been printed is not lost: stdout, a pipe, is written in blocks."""
+    (folder / "main.py").write_text(APP + "print('printed')\n")
+    arguments = ("--workers", str(count), "--no-access-log")
+    command = start(*arguments, "--timeout-graceful-shutdown", "0.1")
+    stop_within(command, "/thread", count)
+    assert command.stdout.count("printed\n") == count
     assert "Tasks or threads of the application have not ended" in command.stderr
     assert "Killing worker" not in command.stderr
