@@ -150,6 +150,11 @@ class Late:
         for _ in range(3):
             self.running.call(lambda: None)
 
+    def reached(self) -> None:
+        """Wait until the server has come to a phase at the present time."""
+        wait_until(lambda: self.connection.since == self.running.context.clock.now)
+        self.settle()
+
     def unread(self) -> bytes | None:
         """The next byte for the client; none at the end of the stream, None if nothing came."""
         ready, _, _ = select.select([self.sock], [], [], 0)
@@ -167,6 +172,19 @@ def nothing(late: Late) -> None:
 
 def sends(data: bytes) -> Callable[[Late], None]:
     return lambda late: late.sock.sendall(data)
+
+
+def drips(first: bytes, then: bytes) -> Callable[[Late], None]:
+    """What comes later puts off nothing."""
+
+    def begin(late: Late) -> None:
+        late.sock.sendall(first)
+        late.reached()
+        late.begun = late.time.now
+        late.move(2 * TICK)
+        late.sock.sendall(then)
+
+    return begin
 
 
 def reads_response(late: Late) -> None:
@@ -336,10 +354,11 @@ class Case:
 CASES = {
     phases.FIRST_HEAD: {
         "silent": Case(nothing, "timeout_head", closed, first=True),
-        "empty line": Case(sends(b"\r\n"), "timeout_head", closed, first=True),
+        "empty lines": Case(drips(b"\r\n", b"\r\n"), "timeout_head", closed, first=True),
     },
     phases.HEAD: {
         "one byte": Case(sends(b"G"), "timeout_head", HEAD_LATE),
+        "drip": Case(drips(b"G", b"E"), "timeout_head", HEAD_LATE),
         "almost all": Case(sends(GET[:-1]), "timeout_head", HEAD_LATE),
         "later": Case(reads_response_and_sends(GET[:-1]), "timeout_head", HEAD_LATE),
         "behind another": Case(reads_response_and_has_sent(b"G"), "timeout_head", HEAD_LATE),
@@ -457,7 +476,7 @@ def wait_out(case: Case, running: Any, time: DrivenLoop, stack: contextlib.ExitS
     if not late.begun:
         late.begun = time.now
         if isinstance(late.connection, HTTP1Connection):
-            wait_until(lambda: late.connection.since == context.clock.now)
+            late.reached()
     late.settle()
     late.arrived = late.unread()
     if case.limit is None:
