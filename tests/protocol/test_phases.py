@@ -68,7 +68,8 @@ class App:
                 await send({"type": "http.response.start", "status": 200})
                 while True:
                     await send({"type": "http.response.body", "body": LARGE, "more_body": True})
-            await respond(send, LARGE if path == "/large" else b"hello")
+            close = [(b"connection", b"close")] if path == "/close" else []
+            await respond(send, LARGE if path == "/large" else b"hello", headers=close)
 
 
 # --- What a late client gets ----------------------------------------------------------------------
@@ -242,6 +243,19 @@ def is_refused(late: Late) -> None:
     assert reply.status == 400
 
 
+def gets_connection_closed(late: Late) -> None:
+    """By the application, so that the client may have sent more by then (RFC 9112 section 9.6)."""
+    late.sock.sendall(get("/close"))
+    (reply,) = take_replies(read_all(late.sock))
+    assert reply.body == b"hello"
+    late.begun = late.time.now
+
+
+def gets_connection_closed_then_drained(late: Late) -> None:
+    gets_connection_closed(late)
+    drains(late)
+
+
 def reads_early_response(late: Late) -> None:
     """The response is complete, and the client is to send the rest of a body that nobody takes."""
     late.sock.sendall(post(b"x" * 100)[:-50])
@@ -401,7 +415,11 @@ CASES = {
         "pong": Case(is_pinged, "ws_ping_timeout", received(b"\x88\x18\x03\xf3keepalive ping")),
         "close": Case(gets_close, "ws_close_timeout", read_to_end),
     },
-    phases.LINGERING: {"refused": Case(is_refused, phases.LINGER_TIMEOUT, let_go)},
+    phases.LINGERING: {
+        "refused": Case(is_refused, phases.LINGER_TIMEOUT, let_go),
+        "closed": Case(gets_connection_closed, phases.LINGER_TIMEOUT, let_go),
+        "drained": Case(gets_connection_closed_then_drained, phases.LINGER_TIMEOUT, let_go),
+    },
     phases.CLOSING: {
         "unread": Case(
             reads_nothing(GET_CLOSE.replace(b" / ", b" /large ")),
