@@ -4,6 +4,7 @@ The server and its sockets are real. The time of its clock is the test's, so tha
 and each can look at the last moment at which a time-out would be early.
 """
 
+import asyncio
 import contextlib
 import select
 import socket
@@ -49,6 +50,15 @@ class App:
 
     def __init__(self) -> None:
         self.gate = Gate()
+        self.polls = 0
+
+    async def poll(self, receive) -> bool:
+        """Receive for a millisecond; return whether the client is still there."""
+        self.polls += 1
+        with contextlib.suppress(TimeoutError):
+            message = await asyncio.wait_for(receive(), 0.001)
+            return message["type"] == "http.request"
+        return True
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "websocket":
@@ -60,6 +70,9 @@ class App:
         path = scope["path"]
         if path == "/held":
             await self.gate.wait()
+        elif path == "/polled":
+            while await self.poll(receive):
+                pass
         elif path == "/body":
             while (await receive())["type"] == "http.request":
                 pass
@@ -232,6 +245,17 @@ def goes_on_with(data: bytes) -> Callable[[Late], None]:
     return begin
 
 
+def is_polled_for(late: Late) -> None:
+    """The application asks again and again; the client owes the same body."""
+    late.sock.sendall(post(b"abc", path="/polled")[:-1])
+    late.reached()
+    late.begun = late.time.now
+    late.move(2 * TICK)
+    app = late.running.server.config.app
+    polls = app.polls
+    wait_until(lambda: app.polls > polls + 3)
+
+
 def gets_100(late: Late) -> None:
     late.sock.sendall(EXPECTING.replace(b" / ", b" /body "))
     assert b" 100 " in read_head(late.sock)
@@ -386,6 +410,7 @@ CASES = {
         "trailers": Case(
             sends(CHUNKED.replace(b" / ", b" /body ") + b"0\r\nX: "), "timeout_body", BODY_LATE
         ),
+        "polled for": Case(is_polled_for, "timeout_body", BODY_LATE),
         "after 100": Case(gets_100, "timeout_body", BODY_LATE),
         "after the response": Case(reads_early_response, "timeout_body", closed),
     },
