@@ -38,7 +38,7 @@ def swap(releases):
 
 @contextlib.contextmanager
 def served(directory, named):
-    """A command whose two workers serve in a directory that $PWD names otherwise."""
+    """A command with two workers, in `directory`, with $PWD set to `named`."""
     arguments = ("main:app", "--port", "0", "--workers", "2")
     with Command(*arguments, cwd=directory, env={"PWD": str(named)}) as command:
         command.url()

@@ -53,7 +53,7 @@ def start_either(request):
 
 
 def reloads(command):
-    """Files that it has named, one list for each time."""
+    """The files named by each log line about a reload."""
     lines = [line for line in command.stderr.splitlines() if "Detected changes in" in line]
     return [line.partition("in ")[2].removesuffix(". Reloading...") for line in lines]
 
@@ -124,7 +124,7 @@ def test_change_starts_a_killed_worker_at_once(start, folder):
 
 
 def test_start_that_fails_is_tried_again_and_told_once(start, folder, hurried):
-    """What it needs, as a database, may come up without a change of a file."""
+    """A database that the application needs may come up without any file changing."""
     needs = "\nsay('tried')\nif not os.path.exists('database'):\n    raise RuntimeError('none')\n"
     (folder / "main.py").write_text(APP + needs)
     env = hurried(RELOAD_PAUSE=0.1, BACK_OFF=(0.0, 0.1))
@@ -153,7 +153,7 @@ def test_what_matters_and_what_does_not(start_either, folder):
         *(".venv/a.html", "a.txt", "a.pyc", "static/a.py", "test_a.py"),
     ):
         (folder / name).write_text("")
-    # A change that counts comes behind all that must not: it is the only one that is named.
+    # The changes above must not count, so the next one is the only one that is named.
     for number, name in enumerate(["a.py", "templates/a.html", ".env", "templates/b.py"]):
         (folder / name).write_text(" ")
         workers(command, number + 2)
@@ -234,7 +234,7 @@ def test_running_request_is_answered_by_the_old_code(start, folder):
 
 
 def test_old_worker_has_ended_before_the_new_one_starts(start, folder, hurried):
-    """Only one of them may have the application's lock; a request does not hold it for ever."""
+    """Both need the application's lock. A request that runs is cut off after RELOAD_PATIENCE."""
     (folder / "main.py").write_text(LOCK + APP)
     command = start(env=hurried(RELOAD_PATIENCE=0.5, PATROL_INTERVAL=0.1))
     url = command.url()

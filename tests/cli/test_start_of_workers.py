@@ -50,7 +50,7 @@ def test_start_that_hangs_holds_up_no_other(start, folder):
     os.kill(second, signal.SIGKILL)
     third = workers(command, 3)[2]
     assert ask(url) == third
-    # Who asks for new workers has mended what the hanging one waits for.
+    # SIGHUP also replaces a worker that hangs in its start.
     command.signal(signal.SIGHUP)
     command.saw(f"lifespan.shutdown {third}")
     assert ask(url) in workers(command, 5)[3:]

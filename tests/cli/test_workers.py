@@ -19,7 +19,7 @@ from thestral.process.worker import WorkerServer
 
 
 def stopped(command, pids):
-    """The command has ended well, and each worker's lifespan before it."""
+    """Check that the command exits with 0, after the lifespan of each worker has ended."""
     assert command.wait() == 0
     for pid in pids:
         assert f"lifespan.shutdown {pid}\n" in command.stdout
@@ -151,7 +151,7 @@ def test_number_of_workers_follows_signals(start):
 )
 @pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
 def test_stop_waits_for_running_requests(start, folder, number, arguments, group):
-    """The group's processes get the signal each from Ctrl-C, and from systemd."""
+    """Ctrl-C and systemd send the signal to every process of the group."""
     command = start("--workers", "2", *arguments, start_new_session=True)
     url = command.url()
     pids = workers(command, 2)
@@ -171,7 +171,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 
 def test_worker_drains_however_often_it_is_terminated():
-    """systemd signals each process, and the supervisor sends it on."""
+    """systemd sends the signal to every process, and the supervisor sends it as well."""
     server = WorkerServer(Config("main:app"), None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
@@ -211,7 +211,7 @@ def test_ctrl_c_while_workers_start(start, folder, arguments):
 
 
 def test_ctrl_c_while_an_interpreter_starts(start, folder):
-    # Long before a worker could say what SIGINT means to it. It is not the one to end for that.
+    # The worker has no handler for SIGINT yet. It must not end because of it.
     (folder / "sitecustomize.py").write_text(
         "import os, sys\n"
         "if '--multiprocessing-fork' in sys.orig_argv:\n"
@@ -254,7 +254,7 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_thread_that_does_not_end_is_left_behind(start, folder, count):
-    """What has been printed is not lost: stdout, a pipe, is written in blocks."""
+    """Output that stdout, a pipe, still buffers is not lost."""
     (folder / "main.py").write_text(APP + "print('printed')\n")
     arguments = ("--workers", str(count), "--no-access-log")
     command = start(*arguments, "--timeout-graceful-shutdown", "0.1")

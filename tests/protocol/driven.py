@@ -46,7 +46,7 @@ class DrivenLoop:
         callback()
 
     def move(self, seconds: float) -> None:
-        """Let this much time pass, with the calls that are due by then."""
+        """Advance the time, and make the calls that fall due meanwhile."""
         until = self.now + seconds
         while self.calls and self.calls[0][0] <= until:
             self.run_next()

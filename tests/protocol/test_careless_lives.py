@@ -309,7 +309,7 @@ def test_raising_with_an_emptied_scope_is_logged(serve, errors):
 
 
 def test_polling_leaves_no_futures(serve):
-    """Each call that is given up, as by wait_for(receive(), 0.1), had one to wait for."""
+    """Each receive() that is cancelled, as by wait_for(receive(), 0.1), had created one."""
     left = []
 
     @http_only

@@ -228,7 +228,7 @@ def test_client_is_not_read_from_while_the_application_does_not_receive(serve, c
 
 
 def test_pipelining_client_is_not_read_from_while_a_response_is_open(serve):
-    """The bytes of pipelined requests are bounded, too."""
+    """The server buffers a bounded number of bytes of pipelined requests."""
     gate = Gate()
 
     @http_only
@@ -315,7 +315,7 @@ def test_body_flows_on_when_the_application_receives_again(serve):
 
 
 def test_requests_behind_a_body_are_not_read_on_for_that_body(serve):
-    """As much waits behind the request as may: receiving the rest of its body changes nothing."""
+    """PIPELINE_HIGH_WATER is reached: reading stays paused when the body has been received."""
     gate, second = Gate(), Gate()
     received = []
 

@@ -94,7 +94,7 @@ def closed(sock: socket.socket) -> None:
 
 
 def was_reset(sock: socket.socket) -> None:
-    """The connection is reset, so that nobody takes what came for the whole."""
+    """The connection is reset, so that the client sees that the response is incomplete."""
     with pytest.raises(ConnectionResetError):
         read_all(sock)
 
@@ -153,7 +153,7 @@ class Late:
     arrived: bytes | None = None
 
     def move(self, seconds: float) -> None:
-        """Let time pass in the server, and the loop do what comes of it."""
+        """Let time pass on the server's clock."""
         self.running.call(lambda: self.time.move(seconds))
 
     def move_to(self, when: float) -> None:
@@ -165,7 +165,7 @@ class Late:
             self.running.call(lambda: None)
 
     def reached(self) -> None:
-        """Wait until the server has come to a phase at the present time."""
+        """Wait until the connection has entered a phase at the current time."""
         wait_until(lambda: self.connection.since == self.running.context.clock.now)
         self.settle()
 
@@ -189,7 +189,7 @@ def sends(data: bytes) -> Callable[[Late], None]:
 
 
 def drips(first: bytes, then: bytes) -> Callable[[Late], None]:
-    """What comes later puts off nothing."""
+    """Later bytes do not extend the deadline."""
 
     def begin(late: Late) -> None:
         late.sock.sendall(first)
@@ -226,7 +226,7 @@ def reads_response_and_has_sent(data: bytes) -> Callable[[Late], None]:
 
 
 def reads_response_and_sends_empty_line(late: Late) -> None:
-    """As old clients do (RFC 9112 section 2.2); it does not put off the end."""
+    """As old clients do (RFC 9112 section 2.2). It does not extend the deadline."""
     reads_response(late)
     late.begun = late.time.now
     late.move(2 * TICK)
@@ -234,7 +234,7 @@ def reads_response_and_sends_empty_line(late: Late) -> None:
 
 
 def goes_on_with(data: bytes) -> Callable[[Late], None]:
-    """The body's first part has come a while before this one."""
+    """Sends the first part of a body, and a while later this one."""
 
     def begin(late: Late) -> None:
         late.sock.sendall(post(b"x" * 100, path="/body")[:-80])
@@ -292,7 +292,7 @@ def waits_for_application(late: Late) -> None:
 
 
 def waits_until_body_is_taken(late: Late) -> None:
-    """So much of the body waits for the application that the server reads no more."""
+    """The application receives nothing, so the server stops reading the body."""
     late.sock.sendall(post(b"x" * 200_000, path="/held")[:-50_000])
     wait_until(lambda: late.connection.reading_paused)
 

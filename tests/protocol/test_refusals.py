@@ -413,7 +413,7 @@ def test_refusal_of_the_application_is_readable_by_a_client_that_is_still_sendin
 
 
 def test_body_that_came_before_the_response_does_not_count_as_discarded(serve):
-    """What is read for the sake of the connection alone begins with the end of the response."""
+    """DISCARD_MAX counts only what is read after the response."""
     gate = Gate()
 
     @http_only

@@ -238,7 +238,7 @@ def test_slow_reader_that_does_read_is_not_given_up(serve):
         for left in range(size // 65536 - 1, -1, -1):
             await send({"type": "http.response.body", "body": bytes(65536), "more_body": left > 0})
 
-    # As long as reading 16 MB takes: more than the sockets hold, so that the server has written.
+    # The client takes 16 s for 16 MB. The sockets hold less, so the server writes meanwhile.
     running = serve(app, timeout_write=16)
     time = DrivenLoop.drive(running)
     with running.connect() as sock:
@@ -249,7 +249,7 @@ def test_slow_reader_that_does_read_is_not_given_up(serve):
 
 
 def read_slowly(sock, size: int, pause) -> None:
-    """Read so many bytes, and pause after each megabyte."""
+    """Read `size` bytes, and call `pause` before each megabyte."""
     received = 0
     for megabytes in range(size // MEGABYTE):
         while received < megabytes * MEGABYTE:
@@ -264,7 +264,7 @@ def read_slowly(sock, size: int, pause) -> None:
 
 
 def test_clock_survives_what_a_time_out_raises(serve, monkeypatch):
-    """Such as a user's log filter: the time-outs of other connections still work."""
+    """A log filter of the user's raises: the time-outs of other connections still work."""
 
     class Faulty(logging.Filter):
         def filter(self, record):
