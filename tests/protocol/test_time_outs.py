@@ -231,12 +231,14 @@ def test_complete_response_that_is_not_read_is_given_up(serve):
 def test_slow_reader_that_does_read_is_not_given_up(serve):
     """Longer in total than timeout_write, but without a pause of that length."""
     size = 48 * MEGABYTE
+    ended = []
 
     @http_only
     async def app(scope, receive, send):
         await send({**START, "headers": [(b"content-length", str(size).encode())]})
         for left in range(size // 65536 - 1, -1, -1):
             await send({"type": "http.response.body", "body": bytes(65536), "more_body": left > 0})
+        ended.append(True)
 
     # The client takes 16 s for 16 MB. The sockets hold less, so the server writes meanwhile.
     running = serve(app, timeout_write=16)
@@ -244,7 +246,13 @@ def test_slow_reader_that_does_read_is_not_given_up(serve):
     with running.connect() as sock:
         sock.sendall(GET)
         read_head(sock)
-        read_slowly(sock, size, lambda: running.call(lambda: time.move(1)))
+
+        def pause():
+            """Once the server has written as much as it can; else nothing would be overdue."""
+            wait_until(lambda: ended or all(c.write_paused for c in running.context.connections))
+            running.call(lambda: time.move(1))
+
+        read_slowly(sock, size, pause)
     nothing_stays(running)
 
 
