@@ -91,10 +91,12 @@ def test_half_a_source_is_not_taken_for_one(csrc):
 @pytest.mark.timeout(120)
 def test_sdist_carries_what_a_build_needs(tmp_path):
     tree = tmp_path / "tree"
+    # What Cython has translated already (build/cython) it does not translate again for this.
+    shutil.copytree(ROOT / "build/cython", tree / "build/cython", ignore_dangling_symlinks=True)
     ignore = shutil.ignore_patterns(
         ".git", "build", "dist", "*.so", "*.egg-info", "__pycache__", ".*_cache", ".venv", "_csrc.c"
     )
-    shutil.copytree(ROOT, tree, ignore=ignore)
+    shutil.copytree(ROOT, tree, ignore=ignore, dirs_exist_ok=True)
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path / "dist")],
         cwd=tree,

@@ -5,6 +5,7 @@ too: whoever reads a file has to know what they name.
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -48,12 +49,13 @@ def modules(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-def named_in(path: Path) -> set[str]:
+@functools.cache
+def named_in(path: Path) -> frozenset[str]:
     """Dotted names of thestral that a file imports: modules, and what is imported from them."""
     text = path.read_text()
     if path.suffix in (".pyx", ".pxd"):
         assert not re.search(r"^\s*from \.", text, re.M), f"{path}: a relative import"
-        return {first or second for first, second in CYTHON_IMPORT.findall(text)}
+        return frozenset(first or second for first, second in CYTHON_IMPORT.findall(text))
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -62,7 +64,7 @@ def named_in(path: Path) -> set[str]:
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             found.add(node.module or "")
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in found if name.split(".")[0] == "thestral"}
+    return frozenset(name for name in found if name.split(".")[0] == "thestral")
 
 
 def imports(root: Path) -> dict[str, set[str]]:

@@ -29,6 +29,24 @@ def start(folder):
 
 
 @pytest.fixture
+def hurried(folder):
+    """Function (**constants) that gives the environment in which a supervisor has those constants,
+    where its own would make a test wait. Start the command in `folder`.
+    """
+
+    def hurried(**constants: object) -> dict[str, str]:
+        lines = [f"    supervisor.{name} = {value!r}\n" for name, value in constants.items()]
+        (folder / "sitecustomize.py").write_text(
+            "import sys\n"
+            "if sys.argv[:1] == ['-m']:  # not a worker\n"
+            "    from thestral.process import supervisor\n" + "".join(lines)
+        )
+        return {"PYTHONPATH": str(folder)}
+
+    return hurried
+
+
+@pytest.fixture
 def thestral(tmp_path):
     """Function (*arguments, port="0", **popen) that starts the command beside probe.py."""
     (tmp_path / "probe.py").write_text(PROBE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import signal
 import ssl
 import threading
 from collections import Counter
@@ -84,7 +85,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"%d %d" % (os.getpid(), VERSION)})
 """
 
-# In front of it: what two processes cannot have at the same time.
+# Put in front of APP: a lock that only one process can hold.
 LOCK = """
 import fcntl
 
@@ -205,7 +206,7 @@ class Load:
         return {pid for pid, _ in list(self.seen)}
 
     def forget(self) -> None:
-        """Only answers to what is asked from now on count as seen."""
+        """Forget the responses seen so far."""
         self.seen = Counter()
 
 
@@ -218,7 +219,7 @@ def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
 
 
 def ask_aside(url: str, path: str) -> threading.Thread:
-    """Ask in a thread, whose attribute `pid` will be the answer; None if there is none."""
+    """Ask in a thread. Its attribute `pid` is the answer once it has ended, or None."""
 
     def run() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, IndexError):
@@ -228,6 +229,18 @@ def ask_aside(url: str, path: str) -> threading.Thread:
     thread.pid = None  # type: ignore[attr-defined]
     thread.start()
     return thread
+
+
+def stop_within(
+    command: Command, path: str, count: int, number: signal.Signals = signal.SIGTERM
+) -> None:
+    """Stop a server with `count` workers while one of them answers a request."""
+    asking = ask_aside(command.url(), path)
+    command.saw(path)
+    workers(command, count)
+    command.signal(number)
+    assert command.wait() == 0
+    asking.join()
 
 
 def workers(command: Command, count: int) -> list[int]:

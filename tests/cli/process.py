@@ -47,7 +47,7 @@ def create_app():
 """
 
 
-# Variables that would reach into a test from outside.
+# Environment variables that must not reach the tested process.
 FOREIGN = (
     *("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET"),
     *("NO_COLOR", "COLUMNS", "PYTHONUNBUFFERED"),
@@ -119,7 +119,7 @@ class Command:
             self.wait()
 
     def family(self) -> set[int]:
-        """PIDs of the process and of all that came from it, also of those whose parent is gone."""
+        """PIDs of the process and all its descendants, including orphans."""
         mark = self._mark.encode()
         found = set()
         for directory in Path("/proc").glob("[0-9]*"):
@@ -137,7 +137,7 @@ class Command:
         return "".join(self.err)
 
     def url(self) -> str:
-        """The address, once it says that it runs."""
+        """The URL in the log line that says that the server runs; waits for that line."""
 
         def running() -> re.Match[str] | None:
             if self.process.poll() is not None:
@@ -148,19 +148,19 @@ class Command:
         return wait_until(running)[1]
 
     def saw(self, text: str, times: int = 1) -> None:
-        """Wait until a text has been printed, so often."""
+        """Wait until a text has been printed this many times."""
         wait_until(lambda: max(self.stdout.count(text), self.stderr.count(text)) >= times)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """SIGTERM, which must end it well."""
+        """Send SIGTERM; the process must exit with status 0."""
         self.signal(signal.SIGTERM)
         assert self.wait() == 0
 
     def wait(self) -> int:
-        """Exit status, once all output is here."""
+        """Wait for the end of the process and of its output; return the exit status."""
         status = self.process.wait(PATIENCE)
         for reader in self._readers:
             reader.join(PATIENCE)

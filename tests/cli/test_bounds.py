@@ -77,7 +77,7 @@ class Target:
         self.pid = command.process.pid
         self.port = urlsplit(command.url()).port
         assert self.port
-        # What is made once, at the first request of its kind, is nobody's share.
+        # Objects that the first request of a kind creates do not count for any connection.
         for _ in range(300):
             self.answers()
         if trust is None:
@@ -132,7 +132,7 @@ class Target:
         return sock if self.trust is None else self.trust.wrap_socket(sock, server_hostname="a")
 
     def answers(self, path: bytes = b"/") -> None:
-        """Another client is served."""
+        """Check that another client is served."""
         with self.connect() as plain, self.over_tls(plain) as sock:
             sock.sendall(GET.replace(b"/", path, 1))
             assert read_response(sock)[1] == ANSWER
@@ -155,7 +155,7 @@ def target(tmp_path, room) -> Iterator[Target]:
 
 
 def flood(sock: socket.socket, data: bytes, most: int) -> int:
-    """Send until the server takes no more, but at most so many bytes; returns how many it took."""
+    """Send until the server reads no more, at most `most` bytes; return how many were sent."""
     sock.settimeout(STALLED)
     sent = 0
     with contextlib.suppress(TimeoutError):
@@ -308,7 +308,7 @@ def unread_pongs(target: Target) -> Iterator[None]:
         yield
 
 
-# What each may add to the server's memory, KiB for each of so many connections.
+# How much memory each case may add: KiB per connection, and the number of connections.
 ATTACKS: list[tuple[Callable[[Target], Iterator[None]], float, int]] = [
     (stalled_reader, 1024, 1),
     (unread_upload, 1024, 1),

@@ -21,7 +21,7 @@ def help_text():
 
 
 def test_help_fits_a_terminal_of_80_columns():
-    """Also what is not wrapped: names, choices, examples."""
+    """Including lines that are not wrapped: names, choices, examples."""
     lines = whole_help().splitlines()
     assert [line for line in lines if len(line) > 80] == []
     assert max(map(len, lines)) > 70  # the width of the terminal counts

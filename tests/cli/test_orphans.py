@@ -208,7 +208,7 @@ def test_ctrl_c_waits_for_requests(first, folder, terminal):
 
 @pytest.mark.parametrize("first", [False], indirect=True)
 def test_signal_of_a_terminal_counts_once(first, folder, terminal):
-    """It has come to the server, too."""
+    """The signal reaches the server as well."""
     text = "import signal\nsignal.signal(signal.SIGQUIT, lambda *_: say('pressed'))\n"
     (folder / "main.py").write_text(APP + text)
     command = first(**terminal[1])

@@ -1,4 +1,4 @@
-"""SIGQUIT, SIGUSR1, SIGUSR2: what they do to each kind of process, and whose handlers stand."""
+"""SIGQUIT, SIGUSR1, SIGUSR2: what each kind of process does, and which handlers stay installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from load import APP, ask, ask_aside, workers
+from load import APP, ask, ask_aside, stop_within, workers
 from process import Command
 from support import wait_until
 
@@ -28,7 +28,7 @@ LOG_CONFIG = {
         "never": {"handlers": ["late"]},
     },
 }
-# In front of the application: log files of its own, one behind a queue.
+# Put in front of the application: log files of its own, one of them behind a queue.
 OWN_FILES = """
 import logging.handlers, queue
 
@@ -70,7 +70,7 @@ class Program(Command):
 
 
 def serving(command, arguments):
-    """PIDs of the processes that serve, and of all."""
+    """PIDs of the processes that serve, and of all processes."""
     command.url()
     if not arguments:
         return [command.process.pid], [command.process.pid]
@@ -111,7 +111,7 @@ def test_usr1_opens_log_files_anew_in_every_process(start, folder, arguments):
         return all(f"[{pid}] " in log("access.log") for pid in serving_pids)
 
     wait_until(all_have_written)
-    # Those that nobody has renamed lose nothing, not even where the mode would erase them.
+    # Files that were not renamed keep their content, even if they were opened with mode "w".
     command.signal(signal.SIGUSR1)
     for pid in pids:
         wait_until(
@@ -185,14 +185,10 @@ def test_quit_does_not_wait(start, arguments):
     assert "Traceback" not in command.stderr
 
 
-def test_quit_kills_a_worker_that_does_not_hear_it(start):
-    command = start("--workers", "2", "--timeout-worker-healthcheck", "1000")
-    asking = ask_aside(command.url(), "/block")
-    command.saw("/block")
-    workers(command, 2)
-    command.signal(signal.SIGQUIT)
-    assert command.wait() == 0
-    asking.join()
+def test_quit_kills_a_worker_that_does_not_hear_it(start, hurried):
+    env = hurried(QUIT_PATIENCE=0.5, PATROL_INTERVAL=0.1)
+    command = start("--workers", "2", "--timeout-worker-healthcheck", "1000", env=env)
+    stop_within(command, "/block", 2, signal.SIGQUIT)
     assert "Killing worker" in command.stderr
 
 

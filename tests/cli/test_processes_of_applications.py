@@ -85,7 +85,7 @@ def told(pid, verb="terminating"):
 
 
 def ended(pid):
-    """Whether it has ended; who inherits it, need not have asked for its status."""
+    """Whether it has ended. It may be a zombie that its new parent has not reaped."""
     return health.stat(pid)[:1] in ([], ["Z"])
 
 
@@ -121,7 +121,7 @@ def test_that_does_not_heed_its_termination_is_killed(start, folder, arguments):
 @pytest.mark.parametrize("heeds", [True, False])
 @pytest.mark.parametrize("arguments", [(), ("--workers", "1", "--preload")])
 def test_daemonic_one_is_terminated_at_once(start, folder, arguments, heeds):
-    """As multiprocessing does; one that does not heed it is named, and killed."""
+    """As multiprocessing does. One that ignores SIGTERM is named in the log and killed."""
     (folder / "main.py").write_text(application(daemon=True, heeds=heeds))
     command = start(*arguments)
     command.url()
@@ -262,7 +262,7 @@ def begin():
 
 
 def test_program_that_the_application_starts_is_left_alone(start, folder):
-    """Nothing waits for it, so nothing needs it to end."""
+    """The interpreter does not wait for it, so it need not end."""
     (folder / "main.py").write_text(APP + PROGRAM + LIFESPAN)
     command = start()
     command.url()

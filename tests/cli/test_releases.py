@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 
@@ -35,6 +36,16 @@ def swap(releases):
     (releases / "next").rename(releases / "current")
 
 
+@contextlib.contextmanager
+def served(directory, named):
+    """A command with two workers, in `directory`, with $PWD set to `named`."""
+    arguments = ("main:app", "--port", "0", "--workers", "2")
+    with Command(*arguments, cwd=directory, env={"PWD": str(named)}) as command:
+        command.url()
+        workers(command, 2)
+        yield command
+
+
 @pytest.mark.parametrize("kind", [Command, Script])
 def test_working_directory(releases, kind):
     current = releases / "current"
@@ -55,10 +66,7 @@ def test_working_directory(releases, kind):
 
 def test_old_release_that_is_gone(releases):
     current = releases / "current"
-    arguments = ("main:app", "--port", "0", "--workers", "2")
-    with Command(*arguments, cwd=current, env={"PWD": str(current)}) as command:
-        command.url()
-        workers(command, 2)
+    with served(current, current) as command:
         swap(releases)
         shutil.rmtree(releases / "1")
         command.signal(signal.SIGHUP)
@@ -81,10 +89,7 @@ def test_directory_of_the_application(releases, directory):
 
 
 def test_variable_that_names_another_directory_counts_for_nothing(releases):
-    arguments = ("main:app", "--port", "0", "--workers", "2")
-    with Command(*arguments, cwd=releases / "1", env={"PWD": str(releases / "2")}) as command:
-        command.url()
-        workers(command, 2)
+    with served(releases / "1", releases / "2") as command:
         command.signal(signal.SIGHUP)
         command.saw(f"version 1 {releases}/1 ", times=4)
         command.stop()
@@ -93,10 +98,7 @@ def test_variable_that_names_another_directory_counts_for_nothing(releases):
 
 def test_directory_that_is_gone_is_told(releases):
     current = releases / "current"
-    arguments = ("main:app", "--port", "0", "--workers", "2")
-    with Command(*arguments, cwd=current, env={"PWD": str(current)}) as command:
-        command.url()
-        workers(command, 2)
+    with served(current, current) as command:
         current.unlink()
         command.signal(signal.SIGHUP)
         command.saw("Cannot change to the working directory: [Errno 2]")

@@ -53,7 +53,7 @@ def start_either(request):
 
 
 def reloads(command):
-    """Files that it has named, one list for each time."""
+    """The files named by each log line about a reload."""
     lines = [line for line in command.stderr.splitlines() if "Detected changes in" in line]
     return [line.partition("in ")[2].removesuffix(". Reloading...") for line in lines]
 
@@ -123,11 +123,12 @@ def test_change_starts_a_killed_worker_at_once(start, folder):
     command.stop()
 
 
-def test_start_that_fails_is_tried_again_and_told_once(start, folder):
-    """What it needs, as a database, may come up without a change of a file."""
+def test_start_that_fails_is_tried_again_and_told_once(start, folder, hurried):
+    """A database that the application needs may come up without any file changing."""
     needs = "\nsay('tried')\nif not os.path.exists('database'):\n    raise RuntimeError('none')\n"
     (folder / "main.py").write_text(APP + needs)
-    command = start("--workers", "2")
+    env = hurried(RELOAD_PAUSE=0.1, BACK_OFF=(0.0, 0.1))
+    command = start("--workers", "2", env=env)
     command.saw("tried", times=5)
     assert command.stderr.count("RuntimeError: none") == 1
     assert command.stderr.count("Waiting for a change") == 1
@@ -152,7 +153,7 @@ def test_what_matters_and_what_does_not(start_either, folder):
         *(".venv/a.html", "a.txt", "a.pyc", "static/a.py", "test_a.py"),
     ):
         (folder / name).write_text("")
-    # A change that counts comes behind all that must not: it is the only one that is named.
+    # The changes above must not count, so the next one is the only one that is named.
     for number, name in enumerate(["a.py", "templates/a.html", ".env", "templates/b.py"]):
         (folder / name).write_text(" ")
         workers(command, number + 2)
@@ -232,10 +233,10 @@ def test_running_request_is_answered_by_the_old_code(start, folder):
     command.stop()
 
 
-def test_old_worker_has_ended_before_the_new_one_starts(start, folder):
-    """Only one of them may have the application's lock; a request does not hold it for ever."""
+def test_old_worker_has_ended_before_the_new_one_starts(start, folder, hurried):
+    """Both need the application's lock. A request that runs is cut off after RELOAD_PATIENCE."""
     (folder / "main.py").write_text(LOCK + APP)
-    command = start()
+    command = start(env=hurried(RELOAD_PATIENCE=0.5, PATROL_INTERVAL=0.1))
     url = command.url()
     (old,) = workers(command, 1)
     asking = ask_aside(url, "/wait")

@@ -69,7 +69,7 @@ def test_descriptors_that_run_out(start):
     supervisor = command.process.pid
     descriptors = held(supervisor)
     before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
-    # Room for what the dead worker had, and not for what its successor needs meanwhile.
+    # Enough for the descriptors of the dead worker, too few to start its successor.
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors, before[1]))
     os.kill(first, signal.SIGKILL)
     command.saw("Cannot start a worker: [Errno 24] Too many open files")
@@ -108,7 +108,7 @@ def test_rolling_restart_with_broken_code_is_given_up(start, folder):
     command.saw("Rolling restart abandoned: the old workers keep serving")
     assert command.stderr.count("ZeroDivisionError: broken") == 1
     assert ask(url) in old
-    # The same once more: the pause after a failure is not for who asks for new workers.
+    # Once more: SIGHUP does not wait for the pause that follows a failure.
     (folder / "main.py").write_text(APP)
     command.signal(signal.SIGHUP)
     for pid in old:
@@ -145,14 +145,14 @@ def test_limit_of_requests_under_load(start, count):
     command.stop()
 
 
-# A name without a file (unix(7)), which ends with its socket, as a port does.
+# An abstract name (unix(7)): it is free once the socket is closed, as a port is.
 NAME = """
 import socket
 
 side = socket.socket(socket.AF_UNIX)
 side.bind("\\0{}")
 """
-# Whose failure is the application's message, and no exception of its import.
+# Its start fails with lifespan.startup.failed, not with an exception in its import.
 IN_LIFESPAN = """
 import traceback
 
@@ -223,7 +223,7 @@ def test_only_a_stuck_worker_is_killed(start, folder):
     url = command.url()
     pids = workers(command, 4)
     asked = {}
-    # Each takes one worker for itself, so that the next request finds another.
+    # Each keeps one worker busy, so that the next request reaches another one.
     for path in ("/compute", "/block", "/deadlock"):
         asked[path] = ask_aside(url, path)
         command.saw(path)
@@ -249,7 +249,7 @@ def test_only_a_stuck_worker_is_killed(start, folder):
     command.stop()
 
 
-# In front of the application: a thread as monitoring has it.
+# Put in front of the application: a thread that sleeps, as monitoring agents have.
 SLEEPER = """
 import ctypes, threading, time
 
@@ -259,7 +259,7 @@ def sleep():
 
 threading.Thread(target=sleep, daemon=True).start()
 """
-# Behind it: further paths that block the loop.
+# Put behind it: further paths that block the loop.
 STOPPING = """
 BLOCKING["/lock"] = lambda: (first.acquire(), first.acquire())
 BLOCKING["/gil"] = lambda: ctypes.PyDLL(None).sleep(3600)
@@ -311,7 +311,7 @@ def test_stuck_worker_with_a_thread_that_sleeps(start, folder, path, cause, plac
 def test_worker_that_blocks_its_loop(start, arguments):
     command = start("--timeout-worker-blocked", "3", *arguments)
     url = command.url()
-    count = 2 if arguments else 1  # one alone is supervised, too
+    count = 2 if arguments else 1  # a single worker has a supervisor, too
     workers(command, count)
     blocking = ask_aside(url, "/block")
     command.saw("/block")

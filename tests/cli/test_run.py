@@ -157,7 +157,7 @@ def test_workers_cannot_have_an_object():
 
 
 def test_server_raises(tmp_path, monkeypatch):
-    """Server.run() leaves it to its caller what becomes of the process."""
+    """Server.run() does not end the process: that is its caller's decision."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     with pytest.raises(ImportFailedError):
         thestral.Server(thestral.Config("nowhere:app", port=0, app_dir=str(tmp_path))).run()

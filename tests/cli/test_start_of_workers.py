@@ -50,7 +50,7 @@ def test_start_that_hangs_holds_up_no_other(start, folder):
     os.kill(second, signal.SIGKILL)
     third = workers(command, 3)[2]
     assert ask(url) == third
-    # Who asks for new workers has mended what the hanging one waits for.
+    # SIGHUP also replaces a worker that hangs in its start.
     command.signal(signal.SIGHUP)
     command.saw(f"lifespan.shutdown {third}")
     assert ask(url) in workers(command, 5)[3:]
@@ -79,22 +79,17 @@ def test_time_out_of_a_successor(start, folder):
     command.stop()
 
 
-def test_slow_start_is_mentioned(start, folder):
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if sys.argv[:1] == ['-m']:\n"
-        "    import thestral.process.patrol\n"
-        "    thestral.process.patrol.REMINDER = 0.1\n"
-    )
+def test_slow_start_is_mentioned(start, folder, hurried):
+    env = hurried(REMINDER=0.1, PATROL_INTERVAL=0.1)
     (folder / "main.py").write_text(HANG + APP)
-    command = start("--workers", "1", "--preload", env={"PYTHONPATH": str(folder)})
+    command = start("--workers", "1", "--preload", env=env)
     command.saw("importing")
     with (folder / "gate").open("w"):
         pass
     workers(command, 1)
     command.stop()
     assert "has been starting" not in command.stderr  # a fork has imported it already
-    command = start("--workers", "2", env={"PYTHONPATH": str(folder)})
+    command = start("--workers", "2", env=env)
     command.saw("has been starting for", times=4)
     (folder / "main.py").write_text(APP)
     command.signal(signal.SIGHUP)

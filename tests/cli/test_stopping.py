@@ -74,7 +74,7 @@ def test_websocket_that_answers_no_close_delays_the_exit_for_two_seconds(
 
 @pytest.mark.parametrize("path", ["/stubborn", "/thread"])
 def test_second_signal_ends_what_cannot_be_cancelled(thestral, path):
-    # A task that swallows its cancellation, and one whose thread blocks: forced is forced.
+    # A task that swallows its cancellation, and a request whose thread blocks: both are abandoned.
     server = thestral("probe:app")
     with server.ask(path):
         server.saw("hanging")

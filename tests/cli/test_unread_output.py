@@ -105,7 +105,7 @@ def test_reader_that_comes_back_hears_how_many_lines_were_lost(unread):
         while select.select([reader], [], [], 0)[0]:
             received.append(os.read(reader, 65536))
         pattern = rb"ERROR: +(\d+) lines of the log were lost: nobody read stderr\n"
-        # Each process tells of its own lines, and of those that it loses later once more.
+        # Each process reports the lines that it lost, and later losses in a further line.
         return sum(int(lost) for lost in re.findall(pattern, b"".join(received))) > 100
 
     wait_until(told)

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from load import APP, Load, ask, ask_aside, workers
+from load import APP, Load, ask, ask_aside, stop_within, workers
 from process import Command
 from support import wait_until
 
@@ -19,7 +19,7 @@ from thestral.process.worker import WorkerServer
 
 
 def stopped(command, pids):
-    """The command has ended well, and each worker's lifespan before it."""
+    """Check that the command exits with 0, after the lifespan of each worker has ended."""
     assert command.wait() == 0
     for pid in pids:
         assert f"lifespan.shutdown {pid}\n" in command.stdout
@@ -105,6 +105,18 @@ def test_pid_file_of_a_running_server_stays(start, folder):
     assert not (folder / "pid").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_pid_file_that_another_server_has_taken_over_stays(start, folder, arguments):
+    first = start("--pid-file", "pid", *arguments)
+    first.url()
+    second = start("--pid-file", "pid")
+    second.url()
+    first.stop()
+    assert (folder / "pid").read_text() == f"{second.process.pid}\n"
+    second.stop()
+    assert not (folder / "pid").exists()
+
+
 def test_option_that_cannot_reach_a_worker():
     class Local(str):
         __slots__ = ()
@@ -139,7 +151,7 @@ def test_number_of_workers_follows_signals(start):
 )
 @pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
 def test_stop_waits_for_running_requests(start, folder, number, arguments, group):
-    """The group's processes get the signal each from Ctrl-C, and from systemd."""
+    """Ctrl-C and systemd send the signal to every process of the group."""
     command = start("--workers", "2", *arguments, start_new_session=True)
     url = command.url()
     pids = workers(command, 2)
@@ -159,7 +171,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 
 def test_worker_drains_however_often_it_is_terminated():
-    """systemd signals each process, and the supervisor sends it on."""
+    """systemd sends the signal to every process, and the supervisor sends it as well."""
     server = WorkerServer(Config("main:app"), None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
@@ -199,7 +211,7 @@ def test_ctrl_c_while_workers_start(start, folder, arguments):
 
 
 def test_ctrl_c_while_an_interpreter_starts(start, folder):
-    # Long before a worker could say what SIGINT means to it. It is not the one to end for that.
+    # The worker has no handler for SIGINT yet. It must not end because of it.
     (folder / "sitecustomize.py").write_text(
         "import os, sys\n"
         "if '--multiprocessing-fork' in sys.orig_argv:\n"
@@ -240,13 +252,13 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
     assert "Traceback" not in command.stderr
 
 
-def test_thread_that_does_not_end_is_left_behind(start):
-    command = start("--workers", "2", "--timeout-graceful-shutdown", "0.1")
-    asking = ask_aside(command.url(), "/thread")
-    command.saw("/thread")
-    workers(command, 2)
-    command.signal(signal.SIGTERM)
-    assert command.wait() == 0
-    asking.join()
+@pytest.mark.parametrize("count", [1, 2])
+def test_thread_that_does_not_end_is_left_behind(start, folder, count):
+    """Output that stdout, a pipe, still buffers is not lost."""
+    (folder / "main.py").write_text(APP + "print('printed')\n")
+    arguments = ("--workers", str(count), "--no-access-log")
+    command = start(*arguments, "--timeout-graceful-shutdown", "0.1")
+    stop_within(command, "/thread", count)
+    assert command.stdout.count("printed\n") == count
     assert "Tasks or threads of the application have not ended" in command.stderr
     assert "Killing worker" not in command.stderr

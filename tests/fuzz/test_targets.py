@@ -40,7 +40,7 @@ def can_sanitize(compiler: list[str], place: Path) -> bool:
 def program(tmp_path_factory):
     """Function (target) that gives a program which reads inputs."""
     place = tmp_path_factory.mktemp("targets")
-    compiler = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC")), "-O1"]
+    compiler = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC")), "-O0"]
     if can_sanitize(compiler, place):
         compiler += SANITIZERS
     core = compile_core(place, compiler)

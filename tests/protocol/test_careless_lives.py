@@ -5,10 +5,12 @@ they use scope, receive() and send() when the request is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import gc
 
 import pytest
-from apps import GET, Gate, get, http_only, post, read_body, respond, take_replies
+from apps import GET, GET_CLOSE, Gate, get, http_only, post, read_body, respond, take_replies
 from support import on_every_transport, read_all, read_response, wait_until
 
 from thestral.errors import LocalProtocolError
@@ -304,3 +306,31 @@ def test_raising_with_an_emptied_scope_is_logged(serve, errors):
     running = serve(app, access_log=True)
     assert running.raw(get("/", "Connection: close")).startswith(b"HTTP/1.1 500 ")
     assert len(errors()) == 1
+
+
+def test_polling_leaves_no_futures(serve):
+    """Each receive() that is cancelled, as by wait_for(receive(), 0.1), had created one."""
+    left = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await read_body(receive)
+        for _ in range(300):
+            waiting = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+        del waiting
+        left.extend(type(o) for o in gc.get_objects() if isinstance(o, asyncio.Future))
+        await respond(send)
+
+    gc.freeze()
+    gc.disable()
+    try:
+        running = serve(app)
+        (reply,) = take_replies(running.raw(GET_CLOSE))
+    finally:
+        gc.enable()
+    assert reply.status == 200
+    assert len(left) < 30

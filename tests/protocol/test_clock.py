@@ -1,8 +1,7 @@
 """The clock: the options that it uses, its interval, and that no deadline is early."""
 
-import asyncio
-
 import pytest
+from driven import DrivenLoop
 
 from thestral import Config
 from thestral.config import options
@@ -19,35 +18,6 @@ NOT_OF_THE_CLOCK = {
     "shutdown_delay": "the drain waits for it",
     "reload_delay": "the reloader's",
 }
-
-
-class Loop:
-    """The parts of a loop that a clock uses; a test moves its time."""
-
-    def __init__(self):
-        self.now = 1000.0
-        self.calls = []
-        self.faults = []
-
-    def time(self):
-        return self.now
-
-    def call_later(self, delay, callback):
-        self.calls.append((self.now + delay, callback))
-        return asyncio.TimerHandle(self.now + delay, callback, (), self)
-
-    def call_exception_handler(self, context):
-        self.faults.append(context["exception"])
-
-    def _timer_handle_cancelled(self, handle):
-        self.calls.clear()
-
-    def get_debug(self):
-        return False
-
-    def run_next(self):
-        self.now, callback = self.calls.pop(0)
-        callback()
 
 
 def app(scope, receive, send):
@@ -89,7 +59,7 @@ def test_off_is_no_time_out(option, off):
 @pytest.mark.parametrize("within", [0.0, 0.05, 0.0999])
 def test_deadline_is_never_early_and_two_ticks_late_at_most(within):
     """At any time between two ticks at which the wait begins."""
-    loop = Loop()
+    loop = DrivenLoop()
     clock = Clock(loop, 0.1)
     seen = []
     clock.observers.append(lambda now: seen.append(now) or True)
@@ -104,7 +74,7 @@ def test_deadline_is_never_early_and_two_ticks_late_at_most(within):
 
 
 def test_clock_ticks_while_one_observer_wants_it():
-    loop = Loop()
+    loop = DrivenLoop()
     clock = Clock(loop, 0.1)
     wanted = [True, False]
     clock.observers += [lambda now: wanted[0], lambda now: wanted[1]]
@@ -126,7 +96,7 @@ def test_clock_ticks_while_one_observer_wants_it():
 
 
 def test_observer_that_raises_stops_neither_the_others_nor_the_clock():
-    loop = Loop()
+    loop = DrivenLoop()
     clock = Clock(loop, 0.1)
     seen = []
 

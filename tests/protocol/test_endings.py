@@ -254,3 +254,24 @@ def test_returning_without_a_response_once_the_client_is_gone(serve, errors, cap
     assert errors() == []
     wait_until(lambda: [r for r in caplog.records if r.name == "uvicorn.access"])
     assert [r.args[-1] for r in caplog.records if r.name == "uvicorn.access"] == [499]
+
+
+def test_client_that_sends_no_more_and_has_all_of_a_bodiless_response_is_gone(serve):
+    """The application goes on, but nothing that it does can reach the client."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        await gate.wait()
+
+    running = serve(app)
+    with running.connect() as sock:
+        sock.sendall(GET.replace(b"GET", b"HEAD"))
+        read_head(sock)
+        wait_until(lambda: gate.reached)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b""
+        wait_until(lambda: not running.context.connections)
+    gate.open(running)

@@ -228,7 +228,7 @@ def test_client_is_not_read_from_while_the_application_does_not_receive(serve, c
 
 
 def test_pipelining_client_is_not_read_from_while_a_response_is_open(serve):
-    """The bytes of pipelined requests are bounded, too."""
+    """The server buffers a bounded number of bytes of pipelined requests."""
     gate = Gate()
 
     @http_only
@@ -312,6 +312,38 @@ def test_body_flows_on_when_the_application_receives_again(serve):
     (reply,) = take_replies(bytes(received))
     assert len(reply.body) == size
     nothing_stays(running)
+
+
+def test_requests_behind_a_body_are_not_read_on_for_that_body(serve):
+    """PIPELINE_HIGH_WATER is reached: reading stays paused when the body has been received."""
+    gate, second = Gate(), Gate()
+    received = []
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["method"] == "POST":
+            await gate.wait()
+            received.append(await receive())
+            while received[-1]["more_body"]:
+                await second.wait()
+                received.append(await receive())
+            await receive()  # until the client is gone
+
+    running = serve(app)
+    body = post(b"x" * 200_000)
+    with running.connect() as sock:
+        sock.sendall(body[:-50_000])
+        wait_until(lambda: gate.reached)
+        (connection,) = running.context.connections
+        wait_until(lambda: connection.reading_paused)
+        gate.open(running)
+        wait_until(lambda: second.reached and not connection.reading_paused)
+        sock.sendall(body[-50_000:] + GET * 1000)
+        wait_until(lambda: connection.reading_paused)
+        second.open(running)
+        wait_until(lambda: not received[-1]["more_body"])
+        running.call(lambda: None)
+        assert connection.reading_paused
 
 
 # --- Many -----------------------------------------------------------------------------------------

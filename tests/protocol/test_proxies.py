@@ -202,14 +202,19 @@ def test_the_head_names_both_ends(serve, head):
 @pytest.mark.parametrize("head", [V1, V2], ids=["v1", "v2"])
 def test_the_head_in_pieces(serve, head):
     running = serve(mirror, proxy_protocol=True)
+    for seen in seen_at_every_cut(running, head):
+        assert seen == seen | ENDS
+
+
+def seen_at_every_cut(running, head):
+    """What the application sees of a PROXY head in two pieces, for each place of the cut."""
     for cut in range(1, len(head)):
         with running.connect() as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(head[:cut])
             wait_until(lambda: running.context.connections)
             sock.sendall(head[cut:] + get("/"))
-            seen = json.loads(read_response(sock)[1])
-            assert seen == seen | ENDS
+            yield json.loads(read_response(sock)[1])
         wait_until(lambda: not running.context.connections)
 
 
@@ -286,16 +291,9 @@ def test_tls_that_ended_at_the_proxy_is_the_scheme(serve):
 
 def test_at_every_cut(serve):
     running = serve(mirror, proxy_protocol=True)
-    for cut in range(1, len(SECURE)):
-        with running.connect() as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.sendall(SECURE[:cut])
-            wait_until(lambda: running.context.connections)
-            sock.sendall(SECURE[cut:] + get("/"))
-            seen = json.loads(read_response(sock)[1])
-            assert seen == seen | ENDS | {"scheme": "https"}
-            assert seen["tls"]["tls_version"] == TLS["tls_version"]
-        wait_until(lambda: not running.context.connections)
+    for seen in seen_at_every_cut(running, SECURE):
+        assert seen == seen | ENDS | {"scheme": "https"}
+        assert seen["tls"]["tls_version"] == TLS["tls_version"]
 
 
 NAME = tlv(0x22, b"Luna")

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from apps import (
+    GET,
     GET_CLOSE,
     Gate,
     Recorder,
@@ -409,6 +410,27 @@ def test_refusal_of_the_application_is_readable_by_a_client_that_is_still_sendin
         (reply,) = take_replies(read_all(sock))
     assert reply.status == 403
     assert reply.one(b"connection") == b"close"
+
+
+def test_body_that_came_before_the_response_does_not_count_as_discarded(serve):
+    """DISCARD_MAX counts only what is read after the response."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["method"] == "POST":
+            await gate.wait()
+        await respond(send, b"hello")
+
+    running = serve(app)
+    body = post(b"x" * 300_000)
+    with running.connect() as sock:
+        sock.sendall(body[:150_000])
+        wait_until(lambda: [c for c in running.context.connections if c.reading_paused])
+        gate.open(running)
+        assert read_response(sock)[1] == b"hello"
+        sock.sendall(body[150_000:] + GET)
+        assert read_response(sock)[1] == b"hello"
 
 
 def test_endless_unread_chunked_body_closes(serve):

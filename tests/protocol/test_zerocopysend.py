@@ -191,9 +191,10 @@ def test_what_is_no_file_is_an_error(serve, path):
     assert isinstance(app.raised[0], OSError)
 
 
-def test_a_file_longer_than_announced_is_cut_to_it(serve, path):
-    app = sender(path, copy, start=START | {"headers": [(b"content-length", b"300000")]})
-    assert answer(serve(app)).body == path.read_bytes()[:300_000]
+@pytest.mark.parametrize("announced", [300_000, SIZE - 1])
+def test_a_file_longer_than_announced_is_cut_to_it(serve, path, announced):
+    app = sender(path, copy, start=START | {"headers": [(b"content-length", b"%d" % announced)]})
+    assert answer(serve(app)).body == path.read_bytes()[:announced]
     assert "longer" in str(app.raised[0])
 
 

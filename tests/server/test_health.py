@@ -29,7 +29,7 @@ def cross(mine, other):
         with other:
             pass
 """
-# Processes whose loop has never turned, so that only what the kernel shows counts.
+# Processes that have run no event loop: only what the kernel shows counts.
 STATES = {
     "busy": ("while True: pass", False),
     "busy thread": (

@@ -1,4 +1,4 @@
-"""The handler of our logs, in a pipe, socket or terminal whose reader does not read."""
+"""The log handler, writing to a pipe, socket or terminal that nobody reads."""
 
 from __future__ import annotations
 

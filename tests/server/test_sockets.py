@@ -103,7 +103,7 @@ def test_localhost_is_both_loopbacks_on_one_port(monkeypatch):
 
 
 class Taken(socket.socket):
-    """A socket after whose IPv6 address somebody takes the same port of IPv4, so many times."""
+    """A socket whose IPv4 port somebody takes once IPv6 is bound, the first `times` times."""
 
     times = 0
     tries = 0

@@ -96,7 +96,7 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
             assert before <= int(lines[1]) <= time.monotonic_ns() // 1000
             assert manager.next() == f"READY=1\nMAINPID={pid}"
             assert len(workers(command, 4)) == 4
-            # A roll that fails is over, too: else systemd would wait for its end.
+            # A failed roll ends the reload as well: else systemd would wait for its end.
             (folder / "main.py").write_text("broken")
             command.signal(signal.SIGHUP)
             assert manager.next().startswith("RELOADING=1")
