@@ -52,9 +52,10 @@ COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.px
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules compiled for size, a third of what it would be: those that plain requests do not use.
 # For transport, tls and websocket, whose work is done in C, this costs less than 1 % of a request.
+# clock's share of a request is three additions.
 SMALL = {"thestral._core.errors", "thestral.protocol.access", "thestral.net.transport"}
-SMALL |= {f"thestral.protocol.{name}" for name in ("context", "preamble", "proxy", "settings")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("tls", "turn", "websocket")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("clock", "context", "preamble", "proxy")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("settings", "tls", "turn", "websocket")}
 CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
 
 # Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.
