@@ -46,17 +46,18 @@ else:
         LINK = ["-Wl,-s,--gc-sections"]
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
-HEADERS = [f"csrc/{name}.h" for name in OURS]
+HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
 # A Python file with a .pxd beside it is compiled.
 COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.pxd"))
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 # Modules compiled for size, a third of what it would be: those that plain requests do not use.
 # For transport, tls and websocket, whose work is done in C, this costs less than 1 % of a request.
+# clock's share of a request is three additions.
 SMALL = {"thestral._core.errors", "thestral.protocol.access"}
 SMALL |= {f"thestral.net.{name}" for name in ("listeners", "poller", "transport")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("context", "filebody", "preamble", "proxy")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("settings", "tls", "turn", "websocket")}
-CORE = ["coroutine", "errors", "head", "http1", "log", "socket", "websocket"]
+SMALL |= {f"thestral.protocol.{name}" for name in ("clock", "context", "filebody", "preamble")}
+SMALL |= {f"thestral.protocol.{name}" for name in ("proxy", "settings", "tls", "turn", "websocket")}
+CORE = ["coroutine", "errors", "head", "http1", "http2", "log", "socket", "websocket"]
 
 # Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.
 LIBRARIES = [

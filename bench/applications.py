@@ -1,5 +1,5 @@
-"""The plain ASGI applications that are measured; those of frameworks are in frameworks.py, so that
-their imports count only where they are used.
+"""Plain ASGI applications to measure. Those of frameworks are in frameworks.py, so that a framework
+is imported only where it is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EVENT_HEADERS = [
 ]
 EVENTS = 10
 FIRST_EVENT = 0.2  # seconds before the first event
-EVENT_PAUSE = 0.01  # seconds between two
+EVENT_PAUSE = 0.01  # seconds between two events
 
 
 async def lifespan(receive: Any, send: Any) -> None:
@@ -33,7 +33,7 @@ async def lifespan(receive: Any, send: Any) -> None:
 
 
 async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """13 bytes for any request."""
+    """Answer any request with 13 bytes."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -42,7 +42,7 @@ async def plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def body(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The number of bytes of the request's body; at /crc its CRC-32."""
+    """Answer with the number of bytes in the request's body; at /crc with their CRC-32."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -63,7 +63,7 @@ async def body(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def large(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """1 MiB in one message."""
+    """Answer with 1 MiB in one message."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -72,7 +72,7 @@ async def large(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """100 messages of 1 KiB without a Content-Length, all sent in the application's first step."""
+    """Send 100 messages of 1 KiB without a Content-Length, all in the application's first step."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -83,7 +83,7 @@ async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def late_stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The same after one wait: for a future, as a database's answer would be."""
+    """Send the same after waiting once for a future, as for a database's answer."""
     if scope["type"] != "lifespan":
         loop = asyncio.get_running_loop()
         future = loop.create_future()
@@ -93,8 +93,8 @@ async def late_stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def events(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Server-sent events, the first of them FIRST_EVENT seconds after the response's start; each
-    carries the time at which it was sent, in microseconds since the epoch.
+    """Send server-sent events, the first one FIRST_EVENT seconds after the response's start. Each
+    contains the time at which it was sent, in microseconds since the epoch.
     """
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
@@ -108,14 +108,14 @@ async def events(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def sleep(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """13 bytes after 10 ms."""
+    """Answer with 13 bytes after 10 ms."""
     if scope["type"] != "lifespan":
         await asyncio.sleep(0.01)
     await plain(scope, receive, send)
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Each WebSocket message back as it came."""
+    """Send each WebSocket message back."""
     if scope["type"] != "websocket":
         await plain(scope, receive, send)
         return

@@ -1,4 +1,4 @@
-"""A limit, not a server: constant bytes from a bare uvloop Protocol, without parsing a request.
+"""A limit, not a server: a bare uvloop Protocol that sends constant bytes and parses no request.
 
 python bench/bare.py PORT BODY_BYTES [close]
 """
@@ -12,7 +12,7 @@ import uvloop
 
 
 class Bare(asyncio.Protocol):
-    """Answers each empty line; the transport is closed after one answer if `close` is set."""
+    """Answers each empty line; if `close` is set, closes the transport after one answer."""
 
     answer = b""
     close = False

@@ -1,4 +1,4 @@
-"""Chromium without a window, whose one page takes event streams and tells what it has seen."""
+"""Runs Chromium without a window, on a page that reads event streams and reports what it saw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SWITCHES = (
     "--headless",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-dev-shm-usage",  # it is small in a container
+    "--disable-dev-shm-usage",  # /dev/shm is small in containers
     "--disable-extensions",
     "--disable-gpu",
     "--disable-sync",
@@ -32,7 +32,7 @@ SWITCHES = (
 PAGE = r"""<!doctype html>
 <title>thestral</title>
 <script>
-// Milliseconds since the epoch, as fine as the page may see them.
+// Milliseconds since the epoch, as exactly as a page can know them.
 const now = () => performance.timeOrigin + performance.now();
 
 async function byEventSource({url, events}, seen) {
@@ -60,7 +60,7 @@ async function byFetch({url, events}, seen) {
 async function run(job) {
   const seen = {"EventSource open": [], "fetch() resolves": [], "each event": []};
   const unseen = structuredClone(seen);
-  await byEventSource(job, unseen);  // what a first stream alone costs
+  await byEventSource(job, unseen);  // leaves out what only a first stream costs
   for (let stream = 0; stream < job.streams; stream++) {
     await byEventSource(job, seen);
     await byFetch(job, seen);
@@ -80,7 +80,7 @@ async function run(job) {
 
 
 def find(*names: str) -> str:
-    """The path of the first of these programs that is there."""
+    """Return the path of the first of these programs that is installed."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
     for name in names:
         found = shutil.which(name, path=path)
@@ -90,7 +90,7 @@ def find(*names: str) -> str:
 
 
 class Pages(ThreadingHTTPServer):
-    """Serves Chromium its page, the page its jobs, and takes its results."""
+    """Serves Chromium its page, gives the page its jobs and takes its results."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), PageHandler)
@@ -125,7 +125,7 @@ class PageHandler(BaseHTTPRequestHandler):
 
 
 class Chromium:
-    """The browser; it ends with close()."""
+    """The browser, which runs until close()."""
 
     def __init__(self) -> None:
         program = find("chromium", "chromium-browser", "google-chrome")
@@ -135,7 +135,7 @@ class Chromium:
         threading.Thread(target=self._pages.serve_forever, daemon=True).start()
         command = [program, *SWITCHES, f"--user-data-dir={self._folder.name}/profile"]
         if os.geteuid() == 0:
-            command.append("--no-sandbox")  # it refuses to start as root with one
+            command.append("--no-sandbox")  # as root it does not start with a sandbox
         self._process = subprocess.Popen(
             [*command, f"http://127.0.0.1:{self._pages.server_port}/"],
             stdout=self._log,
@@ -147,7 +147,7 @@ class Chromium:
         """Open this many streams with EventSource, then as many with fetch(), and time each.
 
         Raises:
-            ValueError: it sees something else, or does not answer.
+            ValueError: the page received something else, or does not answer.
         """
         url = f"http://127.0.0.1:{port}/"
         self._pages.jobs.put({"url": url, "streams": streams, "events": EVENTS})

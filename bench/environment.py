@@ -1,5 +1,5 @@
-"""What a measurement needs: a virtual environment of the peers and this checkout, compiled loads
-and limits, a certificate, a file.
+"""Prepares measurements: a virtual environment with the peers and this checkout, compiled load
+generators and limits, a certificate, a file.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ json.dump(names, sys.stdout)
 
 @dataclass(frozen=True)
 class Environment:
-    """Where the parts are.
+    """What a measurement needs.
 
     Attributes:
-        python: the interpreter that has the peers.
-        folder: holds compiled programs, certificate and file.
-        versions: of what the figures depend on.
+        python: interpreter of the virtual environment with the peers.
+        folder: has the compiled programs, the certificate and the file.
+        versions: of everything that the figures depend on.
     """
 
     python: Path
@@ -61,13 +61,13 @@ class Environment:
 
 
 def prepare(folder: Path, uvloop: str = "") -> Environment:
-    """Make what is not there yet, or out of date.
+    """Create what is missing or out of date.
 
     Args:
-        folder: made if need be; may be deleted at any time.
-        uvloop: version in place of the pinned one.
+        folder: created if it is missing; may be deleted at any time.
+        uvloop: version to install in place of the pinned one.
     Raises:
-        SystemExit: something is missing on this machine; says what to install.
+        SystemExit: a program is missing, or failed; the message names it.
     """
     if shutil.which("wrk") is None:
         raise SystemExit(WRK_MISSING)
@@ -93,7 +93,7 @@ def prepare(folder: Path, uvloop: str = "") -> Environment:
 
 
 def install(venv: Path, uvloop: str) -> None:
-    """Bring the environment up to date: pinned peers, this checkout as others would install it."""
+    """Install the pinned peers, and this checkout as users would install it, unless up to date."""
     requirements = BENCH / "requirements.txt"
     state = {"requirements": digest([requirements]), "thestral": digest(sources())}
     stamp = venv / "thestral-bench.json"
@@ -126,7 +126,7 @@ def digest(paths: list[Path]) -> str:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """Of the interpreter, the pinned packages, thestral and the machine."""
+    """Return those of the interpreter, the pinned packages, thestral and the machine."""
     output = subprocess.run([python, "-c", PACKAGES], stdout=subprocess.PIPE, check=True).stdout
     installed = json.loads(output)
     lines = (BENCH / "requirements.txt").read_text().splitlines()
@@ -148,7 +148,7 @@ def versions(python: Path) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name as Linux tells it."""
+    """Return the processor's name, from Linux's /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -160,7 +160,7 @@ def processor() -> str:
 
 
 def run(command: list[str]) -> None:
-    """Run a command that has to succeed; its output is shown if it does not."""
+    """Run a command; if it fails, exit and show its output."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout.decode(errors='replace')}")

@@ -1,5 +1,7 @@
-"""When the first byte of an event stream comes whose first event is late, and how long each event
-is under way: directly, through nginx and in Chromium. See bench/README.md.
+"""Measures how soon clients see an event stream begin, and how long each event takes to arrive.
+
+The first event is late, so that the head has to leave without it. Clients connect directly, through
+nginx and in Chromium. See bench/README.md.
 
     python bench/first_byte.py
     python bench/first_byte.py --servers thestral uvicorn granian --rounds 3
@@ -30,7 +32,7 @@ from servers import LIMITS, SERVERS, Server, Setup, UnsupportedError, cores_for
 SETUP = Setup("applications:events")
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
 EVENT = re.compile(rb"data: (\d+)\n\n")
-POLL = 0.01  # seconds between two looks whether nginx listens
+POLL = 0.01  # seconds between two checks whether nginx listens
 FIGURES = (  # in the order of the table
     "direct, first byte",
     "direct, each event",
@@ -67,11 +69,11 @@ http {{
 
 
 def stream(port: int) -> tuple[float, list[float]]:
-    """Take one event stream over a connection of its own.
+    """Read one event stream over a connection of its own.
 
     Returns:
-        Milliseconds from the request to the first byte of its response, and those that each event
-        was under way.
+        Milliseconds from the request to the first byte of its response, and the milliseconds that
+        each event took to arrive.
     Raises:
         ValueError: the response is not what applications.events sends; OSError: there is none.
     """
@@ -105,10 +107,10 @@ def free_port() -> int:
 
 @contextmanager
 def nginx(server: int) -> Iterator[int]:
-    """The port of an nginx in front of the server at that port.
+    """Run nginx in front of the server at this port, and yield nginx's port.
 
     Raises:
-        ValueError: it does not start; says why.
+        ValueError: nginx does not start; the message says why.
     """
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
@@ -137,10 +139,10 @@ def accepts(port: int) -> bool:
 def turn(
     name: str, environment: Environment, own: set[int], streams: int, chromium: Chromium
 ) -> Samples:
-    """All figures of one server.
+    """Measure all figures of one server.
 
     Raises:
-        ValueError: it cannot serve this, or did so wrongly.
+        ValueError: the server does not serve the stream, or not correctly.
     """
     server = Server(name, SETUP, environment, own)
     try:
@@ -164,7 +166,7 @@ def check(server: Server) -> None:
 
 
 def table(found: dict[str, Samples]) -> str:
-    """Markdown: median and 95th percentile of each figure, a column for each server."""
+    """Return median and 95th percentile of each figure as markdown, a column for each server."""
     lines = [row(["ms: median (95th percentile)", *found]), "|---|" + "---:|" * len(found)]
     lines += [row([name, *(cell(each[name]) for each in found.values())]) for name in FIGURES]
     return "\n".join(lines)
@@ -179,10 +181,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     servers = [name for name in SERVERS if name not in LIMITS]
-    add("--rounds", type=int, default=5, help="how often each server has its turn")
-    add("--streams", type=int, default=5, help="of each kind in a turn")
+    add("--rounds", type=int, default=5, help="turns of each server")
+    add("--streams", type=int, default=5, help="streams of each kind in a turn")
     add("--servers", nargs="+", default=["thestral", "uvicorn"], choices=servers, metavar="SERVER")
-    add("--build", type=Path, default=CHECKOUT / "build/bench", help="the peers are installed here")
+    add("--build", type=Path, default=CHECKOUT / "build/bench", help="folder of the peers")
     return parser.parse_args(arguments)
 
 

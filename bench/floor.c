@@ -1,5 +1,5 @@
-/* A limit, not a server: constant bytes from an epoll loop, without parsing a request. What the
- * kernel itself takes for an answer, and so what no server can go below.
+/* A limit, not a server: an epoll loop that sends constant bytes and parses no request. It shows
+ * what the kernel itself needs for a response, which no server can go below.
  *
  *     floor PORT BODY_BYTES [close]
  */
@@ -18,7 +18,7 @@ enum { EVENTS = 256, READ = 65536, DESCRIPTORS = 65536 };
 
 static char answer[1 << 21], data[READ];
 static size_t answer_size;
-static size_t unsent[DESCRIPTORS]; /* bytes of answers, by descriptor */
+static size_t unsent[DESCRIPTORS]; /* bytes of responses, by descriptor */
 
 static void fail(const char *what)
 {
@@ -50,7 +50,7 @@ static void prepare(size_t size, int close_each)
             answer[(size_t)head + i] = (char)i;
 }
 
-/* Sends what is owed; 1 when nothing is left, 0 when the socket is full, -1 when it is gone. */
+/* Sends the unsent bytes. Returns 1 if none are left, 0 if the socket is full, -1 if it has failed. */
 static int flush(int sock)
 {
     while (unsent[sock] > 0) {

@@ -1,4 +1,4 @@
-"""The applications of FastAPI and Starlette that are measured."""
+"""FastAPI and Starlette applications to measure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ stream = Starlette(routes=[Route("/", streamed)])
 
 
 async def streaming_response(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The response alone, without an application's routes and middleware around it."""
+    """Send the response alone, without an application's routes and middleware around it."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -60,8 +60,8 @@ async def streaming_response(scope: dict[str, Any], receive: Any, send: Any) -> 
 
 
 async def file(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The file that BENCH_FILE names: by http.response.pathsend where the server offers it, else in
-    chunks that a thread reads, as Starlette does both.
+    """Send the file that BENCH_FILE names: by http.response.pathsend if the server offers it, else
+    in chunks that a thread reads, both as Starlette does it.
     """
     if scope["type"] == "lifespan":
         await lifespan(receive, send)

@@ -1,9 +1,9 @@
-"""Fields of the requests that are measured, beside Host."""
+"""Fields of the requests that are measured, in addition to Host."""
 
 from __future__ import annotations
 
 FOUR = ("User-Agent: bench", "Accept: */*", "Accept-Encoding: gzip")
-# As a browser sends them; with Host 12.
+# As a browser sends them; twelve with Host.
 BROWSER = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",

@@ -1,16 +1,17 @@
-"""Instructions per answer, counted by valgrind's callgrind: repeatable where times are not.
+"""Counts instructions per request with valgrind's callgrind; unlike times, counts repeat.
 
-    python bench/instructions.py                    # counts, and compares with instructions.json
-    python bench/instructions.py --write            # keeps the counts there
-    python bench/instructions.py --check            # status 1 if one has grown by more than 3 %
+    python bench/instructions.py                    # compares with instructions.json
+    python bench/instructions.py --write            # stores the counts there
+    python bench/instructions.py --check            # status 1 if one is over 3 % higher
     python bench/instructions.py --module uvicorn --cases "plain GET, 4 headers"
 
-The difference between two runs of different length is divided by the difference of their requests,
-so that start-up falls out. One connection, one request at a time.
+Each case runs twice, with few and with many requests; the difference of the counts divided by the
+difference of the requests leaves out the start. There is one connection, with one request at a
+time.
 
-Counts depend on the versions of what is run: those that they were measured with are kept beside
-them. With others --check says "not comparable" and ends with status 3, which is neither a pass nor
-a regression.
+Counts depend on the versions of everything that runs, so instructions.json has these, too. If they
+differ, --check says "not comparable" and ends with status 3, which is neither a pass nor a
+regression.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ws_load import TEXT, Connection, sample
 
 BENCH = Path(__file__).resolve().parent
 KEPT = BENCH / "instructions.json"
-TOLERANCE = 3  # percent; repeated counts differ by less than 1
+TOLERANCE = 3  # percent; repeated counts differ by less than 1, those of streams by up to 4
 REGRESSION, NOT_COMPARABLE = 1, 3  # exit statuses; 2 is argparse's
 START = 600.0  # seconds for a server to start under valgrind
 NO_LOG = ("--no-access-log", "--log-level", "warning")
@@ -48,14 +49,14 @@ FASTAPI = ("fastapi", "starlette", "pydantic", "pydantic_core", "anyio")
 
 @dataclass(frozen=True)
 class Case:
-    """What is counted.
+    """One row of instructions.json.
 
     Attributes:
         app: "module:attribute".
-        load: sends so many requests to a port.
-        packages: whose versions matter beside PARTS.
-        arguments: of the server.
-        few, many: requests of the two runs.
+        load: sends requests to a port; its arguments are the port and their number.
+        packages: packages whose versions matter, in addition to PARTS.
+        arguments: options of the server.
+        few, many: requests in the two runs.
     """
 
     app: str
@@ -71,7 +72,7 @@ def head(line: str, *fields: str) -> bytes:
 
 
 def exchange(port: int, requests: int, *, request: bytes, end: bytes) -> None:
-    """Send a request when the answer to the one before has come, to its last bytes."""
+    """Send each request once the response to the last one has arrived, up to `end`."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         for _ in range(requests):
             connection.sendall(request)
@@ -125,7 +126,7 @@ CASES = {
 
 
 def count(module: str, case: Case, requests: int) -> int:
-    """Instructions of a server's whole life with so many requests."""
+    """Count the instructions of a server from start to end, with this many requests."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -135,7 +136,7 @@ def count(module: str, case: Case, requests: int) -> int:
         process = subprocess.Popen(
             command,
             cwd=BENCH,
-            env=os.environ | {"PYTHONHASHSEED": "0"},  # else dictionaries differ from run to run
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # or dictionaries differ between runs
             stdout=log,
             stderr=subprocess.PIPE,
             text=True,
@@ -170,7 +171,7 @@ def per_request(module: str, case: Case) -> int:
 
 
 def versions() -> dict[str, str]:
-    """What counts depend on, and can be told."""
+    """Return the versions that counts depend on."""
     found = {
         "python": platform.python_version(),
         "python's compiler": platform.python_compiler(),
@@ -187,7 +188,7 @@ def versions() -> dict[str, str]:
 
 
 def compiler() -> str:
-    """What compiled thestral's codec, as the object file says."""
+    """Return the compiler that thestral's codec was built with, as the object file names it."""
     spec = importlib.util.find_spec("thestral._core.http1")
     if spec is None or spec.origin is None:
         return "none"
@@ -196,7 +197,7 @@ def compiler() -> str:
 
 
 def differences(kept: dict[str, str], now: dict[str, str], packages: tuple[str, ...]) -> list[str]:
-    """What keeps two counts from being comparable."""
+    """Return the reasons why two counts cannot be compared."""
     names = [name for name in now if name not in FASTAPI or name in packages]
     return [
         f"{name} {kept.get(name, 'none')}, here {now[name]}"
@@ -206,15 +207,15 @@ def differences(kept: dict[str, str], now: dict[str, str], packages: tuple[str, 
 
 
 def verdict(kept: int | None, found: int) -> tuple[int, str]:
-    """Exit status, and what to say of a count beside the kept one."""
+    """Return the exit status for a count, and how it compares with the stored one."""
     if kept is None:
-        return 0, "not kept yet"
+        return 0, "not stored yet"
     change = 100 * (found - kept)
     text = f"{change / kept:+.1f}% from {kept}"
     if change > TOLERANCE * kept:
         return REGRESSION, f"{text}: more than {TOLERANCE}% worse"
     if change < -TOLERANCE * kept:
-        return 0, f"{text}: better, keep it with --write"
+        return 0, f"{text}: better, store it with --write"
     return 0, text
 
 
@@ -223,18 +224,18 @@ def main() -> None:
     parser.add_argument("--module", default="thestral", choices=["thestral", "uvicorn"])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--write", action="store_true", help=f"keep the counts in {KEPT.name}")
+    what.add_argument("--write", action="store_true", help=f"store the counts in {KEPT.name}")
     what.add_argument("--check", action="store_true", help="fail where a count has grown")
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not on the PATH. Install it: apt install valgrind")
     if options.module != "thestral" and (options.write or options.check):
-        parser.error("only thestral's counts are kept")
+        parser.error("only thestral's counts are stored")
     kept = json.loads(KEPT.read_text())
     now = versions()
     if options.write:
         if kept["measured_with"] != now and set(options.cases) != set(CASES):
-            parser.error("the versions are others than those of the kept counts: count all cases")
+            parser.error("the versions differ from those of the stored counts: count all cases")
         kept["measured_with"] = now
     status = 0
     for name in options.cases:
@@ -251,7 +252,7 @@ def main() -> None:
             KEPT.write_text(json.dumps(kept, indent=1) + "\n")
         elif options.module == "thestral":
             failed, said = (0, "") if other else verdict(kept["instructions"].get(name), found)
-            text += f", {said or 'not comparable with the kept one'}"
+            text += f", {said or 'not comparable with the stored one'}"
             if failed and options.check:
                 status = failed
         print(text, flush=True)

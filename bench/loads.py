@@ -1,6 +1,5 @@
-"""What a server is put under, and the figures that come of it.
-
-Figures are a dict of names of report.FIGURES to numbers.
+"""The loads that servers are measured under. The figures of a load are numbers by the names in
+report.FIGURES.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from servers import Server
 
 Figures = dict[str, float]
 MICRO = 1e6
-SETTLE = 0.5  # seconds for what a server still does
-BATCH = 100  # connections opened at once: fewer than any backlog
+SETTLE = 0.5  # seconds for a server to finish its work
+BATCH = 100  # connections opened at once: fewer than any server's backlog
 IDLE = 5000  # connections
 
 
 class Load(Protocol):
     """
     Attributes:
-        warm: whether it is run once before it counts.
+        warm: whether to run the load once before it is measured.
     """
 
     warm: ClassVar[bool]
 
     def check(self, server: Server) -> None:
-        """See that the answer is right.
+        """Check that the server responds correctly.
 
         Raises:
-            ValueError: it is not; OSError: there is none.
+            ValueError: the response is wrong; OSError: there is none.
         """
 
     def measure(
@@ -53,12 +52,12 @@ class Load(Protocol):
         """Load the server from `cores`.
 
         Raises:
-            ValueError: an answer was wrong, or missing.
+            ValueError: a response was wrong, or missing.
         """
 
 
 def run(command: list[str], cores: set[int], timeout: float) -> str:
-    """Output of a load that runs on `cores`.
+    """Run a load generator on `cores`, and return its output.
 
     Raises:
         ValueError: it failed, or took longer than `timeout` seconds.
@@ -80,7 +79,7 @@ def run(command: list[str], cores: set[int], timeout: float) -> str:
 
 
 def get(server: Server, path: str = "/", **arguments: object) -> bytes:
-    """The body of one response, 200."""
+    """Return the body of one response, whose status must be 200."""
     made: http.client.HTTPConnection
     if server.setup.tls:
         context = ssl._create_unverified_context()
@@ -96,20 +95,20 @@ def get(server: Server, path: str = "/", **arguments: object) -> bytes:
     finally:
         made.close()
     if response.status != 200:
-        raise ValueError(f"{path} is answered {response.status} {body[:100]!r}")
+        raise ValueError(f"{path} is answered with {response.status} {body[:100]!r}")
     return body
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests by wrk, each connection one after the other.
+    """Requests from wrk; each connection sends one after the other.
 
     Attributes:
-        expected: the body of the answer; None takes the number of bytes sent.
-        fields: header fields beside Host, "Name: value".
-        body: sent with POST; its CRC-32 is asked for before, if that is what the application has.
+        expected: the body of each response.
+        fields: header fields in addition to Host, "Name: value".
+        body: sent with POST; if the response is its size, its CRC-32 at /crc is checked first.
         depth: requests written at once.
-        per: units in an answer, such as megabytes.
+        per: units in a response, such as megabytes.
     """
 
     warm: ClassVar[bool] = True
@@ -171,14 +170,14 @@ class Requests:
             raise ValueError(f"{requests} answers in {result['bytes']} bytes: some were short")
         units = requests * self.per
         figures = {"cpu": spent / units * MICRO, "rate": units / result["seconds"]}
-        if self.depth == 1:  # wrk has one time for all requests of a batch
+        if self.depth == 1:  # wrk measures one time for all requests of a batch
             figures |= {name: result[name] for name in ("p50", "p99", "p999")}
         return figures | {"answers": requests}
 
 
 @dataclass(frozen=True)
 class Echoes:
-    """WebSockets, each with one message under way; every byte of each echo is compared."""
+    """WebSockets, each with one message at a time; every byte of each echo is compared."""
 
     warm: ClassVar[bool] = True
 
@@ -206,7 +205,7 @@ class Echoes:
 
 @dataclass(frozen=True)
 class FixedRate:
-    """So many requests a second, due at their times whether or not earlier ones are answered."""
+    """Requests at a fixed rate, each due at its time whether or not earlier ones are answered."""
 
     warm: ClassVar[bool] = True
 
@@ -235,7 +234,7 @@ class FixedRate:
 
 @dataclass(frozen=True)
 class IdleConnections:
-    """Connections that send nothing, and then one request each, and then nothing again."""
+    """Connections that send nothing, then one request each, then nothing again."""
 
     warm: ClassVar[bool] = False
 
@@ -253,7 +252,7 @@ class IdleConnections:
             raise ValueError(f"RLIMIT_NOFILE is {hard}, {wanted} are needed")
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         opened = [self._open(server) for _ in range(BATCH)]
-        self._request(opened)  # what the first connections alone cost
+        self._request(opened)  # leaves out what only the first connections cost
         try:
             time.sleep(SETTLE)
             base = server.tree.resident()
@@ -304,7 +303,7 @@ def wait_until(fact: Callable[[], bool], timeout: float = 10) -> None:
 
 @dataclass(frozen=True)
 class Start:
-    """From the start of the process to its first answer; nothing more is asked of it."""
+    """The time from the start of the process to its first response; no load follows."""
 
     warm: ClassVar[bool] = False
 
@@ -319,7 +318,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Nothing:
-    """No request at all, once it has answered one."""
+    """No requests, after the one that checks the server."""
 
     warm: ClassVar[bool] = False
 

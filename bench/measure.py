@@ -12,19 +12,19 @@ CPUCLOCK_SCHED = 2  # linux/posix-timers.h: user and system time of a whole proc
 
 
 class ProcessTree:
-    """A process and all that descend from it; processes that have ended count no more."""
+    """A process and its descendants; those that have ended no longer count."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     def pids(self) -> list[int]:
-        """Those that live; a parent is before its children."""
+        """Return the living processes, each parent before its children."""
         parents: dict[int, int] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                # Behind the name in parentheses, which may hold anything: state, parent.
+                # State and parent follow the name in parentheses, which may contain anything.
                 parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-            except OSError:  # gone meanwhile
+            except OSError:  # it has ended
                 continue
         found = [self.pid] if self.pid in parents else []
         for pid in found:
@@ -32,7 +32,7 @@ class ProcessTree:
         return found
 
     def processor_time(self) -> float:
-        """Seconds of user and system time of all threads, to the nanosecond."""
+        """Return seconds of user and system time of all threads, exact to the nanosecond."""
         spent = 0.0
         for pid in self.pids():
             try:
@@ -42,15 +42,15 @@ class ProcessTree:
         return spent
 
     def resident(self) -> int:
-        """Bytes of memory now; a page that processes share counts for each."""
+        """Return bytes of resident memory; a page that processes share counts for each."""
         return sum(self._status(pid, "VmRSS") for pid in self.pids()) * 1024
 
     def peak(self) -> int:
-        """The most bytes each process has ever held, added up."""
+        """Return bytes of resident memory of each process at its highest, added up."""
         return sum(self._status(pid, "VmHWM") for pid in self.pids()) * 1024
 
     def wake_ups(self) -> int:
-        """How often a thread has gone to sleep of its own will, and so has been woken."""
+        """Return how often a thread has gone to sleep of its own accord, and so was woken."""
         found = 0
         for pid in self.pids():
             for task in Path(f"/proc/{pid}/task").glob("*"):
@@ -58,10 +58,10 @@ class ProcessTree:
         return found
 
     def descriptors(self) -> int:
-        """Open files and sockets."""
+        """Return the number of open files and sockets."""
         found = 0
         for pid in self.pids():
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # it has ended
                 found += len(os.listdir(f"/proc/{pid}/fd"))
         return found
 

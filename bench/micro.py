@@ -1,9 +1,9 @@
-"""Nanoseconds per operation of the codecs: what a request costs below the event loop and ASGI.
+"""Measures the codecs, in nanoseconds: what a request costs below the event loop and ASGI.
 
     python bench/micro.py [--rounds 7] [WORD ...]
 
-Each figure is the least of several rounds, since noise only adds; operations whose name holds none
-of the words are left out.
+Each figure is the lowest of several rounds, because noise only adds to it. If words are given, only
+operations with one of them in the name are measured.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def utf8(size: int) -> Operation:
 
 
 def nothing(pointer: object) -> Operation:
-    """What calling C through cffi costs by itself: a part of mask and utf8."""
+    """A call to C through cffi without any work, which is a part of mask and utf8."""
     return partial(lib.th_utf8_check, ffi.new("th_utf8 *"), pointer, 0)
 
 
@@ -130,10 +130,10 @@ def nanoseconds(operation: Operation, rounds: int) -> float:
 
 
 def check() -> None:
-    """See that the operations do what their names say."""
+    """Check that the operations do what their names say."""
     parser = FrameParser(1 << 24)
     parser.feed(message(TEXT, b"tea"))
-    assert parser.next_event() == 1, "the frame is no message"
+    assert parser.next_event() == 1, "the frame is not a message"
     assert parser.read_message() == "tea"
     assert FrameWriter().message("tea") == frame(TEXT, b"tea")
 

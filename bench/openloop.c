@@ -1,11 +1,11 @@
-/* Latency at a fixed rate. A request is due at its time whether or not earlier ones are answered, and its
- * latency counts from when it was due: a server that stalls is charged for all that had to wait, which
- * a load that waits for answers leaves out ("coordinated omission").
+/* Measures latency at a fixed rate. A request is due at its time whether or not earlier ones are answered,
+ * and its latency counts from then. So a server that stalls is charged for all requests that had to wait,
+ * which a load that waits for responses leaves out ("coordinated omission").
  *
  *     openloop PORT RATE CONNECTIONS SECONDS
  *
- * Each connection has one request under way; one that is due while all are busy waits for the first free
- * one. Prints a line of JSON, microseconds.
+ * Each connection has one request at a time. A request that is due while all are busy waits for the first
+ * free one. Prints a line of JSON; latencies are in microseconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, CONNECTIONS = 1024, READ = 4096, PATIENCE = 5 /* s for the last answers */ };
+enum { EVENTS = 256, CONNECTIONS = 1024, READ = 4096, PATIENCE = 5 /* s for the last responses */ };
 
 static const char request[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\n"
                               "Accept: */*\r\nAccept-Encoding: gzip\r\n\r\n";
@@ -30,11 +30,11 @@ static const char status[] = "HTTP/1.1 200";
 
 struct connection {
     int sock;
-    size_t received; /* bytes of the answer under way */
+    size_t received; /* bytes of the current response */
     int64_t due;     /* ns */
 } connections[CONNECTIONS];
 
-static size_t answer_size; /* all answers are alike: the first one told */
+static size_t answer_size; /* bytes; the first response gives it, as all have the same */
 
 static int64_t now(void)
 {
@@ -60,7 +60,7 @@ static int opened(int port)
     return sock;
 }
 
-/* Bytes of one answer: what came until 100 ms were quiet. */
+/* Returns the bytes of one response: those that arrive until 100 ms pass without any. */
 static size_t measured(int sock)
 {
     char data[READ];

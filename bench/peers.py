@@ -1,5 +1,7 @@
-"""thestral and its peers: one server at a time on cores of its own, its load on others, in
-interleaved rounds; every answer is checked before it is measured. See bench/README.md.
+"""Measures thestral and its peers, one server at a time, in interleaved rounds.
+
+A server has cores of its own, and its load runs on others. Every response is checked before it is
+measured. See bench/README.md.
 
     python bench/peers.py
     python bench/peers.py --servers thestral uvicorn --scenarios "plain GET, 4 headers" --rounds 7
@@ -26,10 +28,10 @@ WARM_UP = 1  # seconds
 def measure(
     scenario: Scenario, name: str, environment: Environment, seconds: int, cores: list[int]
 ) -> dict[str, float]:
-    """Figures of one server in one round.
+    """Measure one server in one round.
 
     Raises:
-        ValueError: it cannot do this, or did it wrongly; the message says which.
+        ValueError: the server cannot do this, or failed; the message says which.
     """
     own, others = cores_for(scenario.setup, cores)
     server = Server(name, scenario.setup, environment, own)
@@ -60,7 +62,7 @@ def rounds(
     scenario: Scenario,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """One scenario: each server's figures by round, or why there are none."""
+    """Measure one scenario. Return each server's figures by round, or why there are none."""
     cores = sorted(os.sched_getaffinity(0))
     results: dict[str, Any] = {
         server: [] for server in options.servers if scenario.setup.limits or server not in LIMITS
@@ -76,7 +78,7 @@ def rounds(
                     figures = measure(scenario, server, environment, options.seconds, cores)
                 except UnsupportedError:
                     raise
-                except ValueError as exc:  # a machine that is busy may be to blame, once
+                except ValueError as exc:  # a busy machine may be to blame, once
                     again[server] = str(exc)
                     figures = measure(scenario, server, environment, options.seconds, cores)
             except UnsupportedError as exc:
@@ -99,13 +101,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__.splitlines()[0], epilog=f"Scenarios: {'; '.join(SCENARIOS)}."
     )
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="how often each server has its turn")
-    add("--seconds", type=int, default=3, help="of each turn")
+    add("--rounds", type=int, default=5, help="turns of each server")
+    add("--seconds", type=int, default=3, help="length of each turn")
     add("--servers", nargs="+", default=list(SERVERS), choices=SERVERS, metavar="SERVER")
     add("--scenarios", nargs="+", default=list(SCENARIOS), choices=SCENARIOS, metavar="SCENARIO")
-    add("--uvloop", default="", metavar="VERSION", help="in place of the pinned one")
+    add("--uvloop", default="", metavar="VERSION", help="install it in place of the pinned one")
     add("--note", default="", help="a sentence for the report, such as what else was running")
-    add("--build", type=Path, default=CHECKOUT / "build/bench", help="the peers are installed here")
+    add("--build", type=Path, default=CHECKOUT / "build/bench", help="folder of the peers")
     add("--output", type=Path, help="folder of results.json, .md and .svg [default: --build]")
     return parser.parse_args(arguments)
 
@@ -113,7 +115,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> None:
     options = parse(sys.argv[1:])
     if len(os.sched_getaffinity(0)) < 2:
-        raise SystemExit("one core is too few: the load has to have another than the server")
+        raise SystemExit("two cores are needed: one for the server, one for the load")
     environment = prepare(options.build.resolve(), options.uvloop)
     made = {
         "versions": environment.versions,
@@ -132,7 +134,7 @@ def main() -> None:
         made["results"][name] = rounds(options, environment, SCENARIOS[name], say)
         print(f"\r\x1b[K{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
         print(report.detail(name, made["results"][name]) + "\n", flush=True)
-        report.write(made, output)  # after each, so that an interrupted run leaves something
+        report.write(made, output)  # now, so that an interrupted run leaves results
     servers = [server for server in SERVERS if server in options.servers]
     print(report.summary(made["results"], servers))
     print(f"\nwritten to {output}/results.md, .json and .svg", file=sys.stderr)

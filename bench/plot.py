@@ -1,4 +1,4 @@
-"""A plot of a report: a line for each scenario, a dot for each server, on a logarithmic scale."""
+"""Plots a report: a line for each scenario, a dot for each server, on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from report import BASE, ratios
 
-# Legible on white and on black, and told apart by those who do not see red or green.
+# Legible on white and on black, and distinct to readers who do not see red or green.
 COLOURS = {
     "thestral": "#d55e00",
     "uvicorn": "#808080",
@@ -23,7 +23,7 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def svg(report: dict[str, Any]) -> str:
-    """Ratios to uvicorn; the limits, which are no servers, are left out."""
+    """Return the plot: ratios to uvicorn, without the limits, which are not servers."""
     rows = {}
     for name, result in report["results"].items():
         found = {server: value for server, value in ratios(result).items() if server in COLOURS}
@@ -61,7 +61,7 @@ def svg(report: dict[str, Any]) -> str:
         parts.append(
             f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(name)}</text>'
         )
-        # thestral last, so that no other dot hides it.
+        # thestral is drawn last, so that no other dot hides it.
         for server, value in sorted(found.items(), key=lambda each: each[0] == "thestral"):
             title = f"<title>{escape(server)} {value:.2f}</title>"
             dot = f'cx="{across(value):.1f}" cy="{y:.0f}" r="5" fill="{COLOURS[server]}"'

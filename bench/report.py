@@ -1,8 +1,8 @@
-"""Figures of all rounds to medians and ratios, and these to markdown and SVG.
+"""Turns figures of all rounds into medians and ratios, and these into markdown and SVG.
 
     python bench/report.py build/bench/results.json
 
-writes the markdown and the plot beside it again.
+writes the markdown and the plot again, next to the file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Figure:
     """A column.
 
     Attributes:
-        title: with {unit} and {units}: what the scenario counts.
-        digits: behind the decimal point.
+        title: may contain {unit} and {units}, for what the scenario counts.
+        digits: digits after the decimal point.
         more: whether more is better.
-        scale: what a figure is divided by to be shown.
+        scale: divisor of a figure when it is shown.
     """
 
     title: str
@@ -50,18 +50,18 @@ FIGURES = {
 }
 Rounds = list[dict[str, float]]
 # scenario: {"primary": figure, "unit": text, "servers": {server: rounds, or why there are none},
-# "again": {server: why a turn was taken twice}}
+# "again": {server: why a turn was repeated}}
 Results = dict[str, dict[str, Any]]
 
 
 def medians(rounds: Rounds) -> dict[str, float]:
-    """The median of each figure."""
+    """Return the median of each figure."""
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 def ratio(rounds: Rounds, base: Rounds, primary: str) -> float | None:
-    """How many times better than the base: the median over the rounds that both have, each of which
-    is compared with its neighbour in time; None if that cannot be said.
+    """Return how many times better than the base a server is: the median over the rounds that both
+    have, each compared with the base's turn in the same round; None if there is no such ratio.
     """
     better = FIGURES[primary].more
     found = []
@@ -74,7 +74,7 @@ def ratio(rounds: Rounds, base: Rounds, primary: str) -> float | None:
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """By server; those that took part and can be compared."""
+    """Return the ratios by server, of those that took part and can be compared."""
     base = result["servers"].get(BASE)
     if not isinstance(base, list):
         return {}
@@ -91,7 +91,7 @@ def row(cells: list[str]) -> str:
 
 
 def summary(results: Results, servers: list[str]) -> str:
-    """Ratios of all scenarios in one table."""
+    """Return the ratios of all scenarios in one table."""
     lines = [row(["times better than uvicorn", *servers]), "|---|" + "---:|" * len(servers)]
     for name, result in results.items():
         found = ratios(result)
@@ -101,7 +101,7 @@ def summary(results: Results, servers: list[str]) -> str:
 
 
 def detail(name: str, result: dict[str, Any]) -> str:
-    """All figures of one scenario; the one that is compared is bold."""
+    """Return all figures of one scenario; the one that is compared is bold."""
     taking = {
         server: medians(rounds)
         for server, rounds in result["servers"].items()
@@ -143,7 +143,7 @@ def shown(column: str, value: float | None) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The whole report.
+    """Return the whole report.
 
     Args:
         report: {"versions": {name: version}, "note": text, "rounds": n, "seconds": n,
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    """results.json, results.md and results.svg."""
+    """Write results.json, results.md and results.svg."""
     from plot import svg
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The scenarios that are measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servers import Setup
 
 KILO = 1024
 MEGA = 1 << 20
-RATE = 5000  # requests/s at which latency is measured: each server can do more
+RATE = 5000  # requests/s at which latency is measured; all servers can do more
 UPLOAD = 16  # MiB
 JSON = "application/json"
 
@@ -22,8 +22,8 @@ class Scenario:
     """One row of the table.
 
     Attributes:
-        primary: the figure of report.FIGURES that servers are compared by.
-        unit: what "cpu" is per, and "rate" counts.
+        primary: the figure of report.FIGURES by which servers are compared.
+        unit: what "rate" counts, and "cpu" is divided by.
     """
 
     setup: Setup
@@ -33,7 +33,7 @@ class Scenario:
 
 
 def posted(size: int) -> bytes:
-    """JSON of so many bytes."""
+    """Return JSON of this many bytes."""
     start = json.dumps({"name": "a body of some size", "numbers": list(range(50)), "text": ""})[:-2]
     return start.encode() + b"x" * (size - len(start) - 2) + b'"}'
 

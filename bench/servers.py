@@ -1,4 +1,4 @@
-"""How each server is started, with its best settings for one core, and what it cannot do."""
+"""Starts the servers, each with its best settings for one core; says what each cannot do."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Protocol
 from environment import BENCH, Environment
 from measure import ProcessTree
 
-START_TIMEOUT = 15.0  # seconds until a server has to answer
-STOP_TIMEOUT = 12.0  # seconds; WebSockets that do not answer a Close may have 10 s
-POLL = 0.001  # seconds between two looks whether it answers
-KEEP_ALIVE = "75"  # seconds; the defaults of some are too short to open 5,000 connections
+START_TIMEOUT = 15.0  # seconds in which a server has to answer
+STOP_TIMEOUT = 12.0  # seconds; servers wait up to 10 s for WebSockets to answer a Close
+POLL = 0.001  # seconds between two checks whether it answers
+KEEP_ALIVE = "75"  # seconds; some defaults are too short to open 5,000 connections
 
 
 class UnsupportedError(ValueError):
-    """A server cannot do what a scenario asks for; says why."""
+    """A server cannot do what a scenario asks for; the message says why."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is served.
+    """What a server has to serve, and how.
 
     Attributes:
         app: "module:attribute".
-        size: bytes of body, and
-        close: whether the connection is closed after it: for the limits, which parse nothing.
         limits: whether the limits can take part.
+        size: bytes of the body that the limits send; they parse no request.
+        close: whether the limits close the connection after it.
     """
 
     app: str
@@ -48,10 +48,10 @@ class Setup:
 
 class Command(Protocol):
     def __call__(self, setup: Setup, environment: Environment, port: int) -> list[str]:
-        """What starts the server: arguments behind python's.
+        """Return the arguments that start the server, after the name of the program.
 
         Raises:
-            UnsupportedError: it cannot.
+            UnsupportedError: the server cannot do this.
         """
 
 
@@ -61,11 +61,11 @@ def log(setup: Setup, on: list[str], off: list[str]) -> list[str]:
 
 def thestral(setup: Setup, environment: Environment, port: int) -> list[str]:
     command = common("thestral", setup, environment, port)
-    return [*command, "--timeout-head", KEEP_ALIVE]  # of silent connections too
+    return [*command, "--timeout-head", KEEP_ALIVE]  # it bounds silent connections, too
 
 
 def common(module: str, setup: Setup, environment: Environment, port: int) -> list[str]:
-    """What thestral and uvicorn spell alike."""
+    """Return the arguments that are the same for thestral and uvicorn."""
     command = ["-m", module, setup.app, "--port", str(port), "--app-dir", str(BENCH)]
     command += log(setup, ["--access-log"], ["--no-access-log", "--log-level", "warning"])
     if setup.workers > 1:
@@ -82,7 +82,7 @@ def uvicorn(setup: Setup, environment: Environment, port: int) -> list[str]:
 
 
 def granian(setup: Setup, environment: Environment, port: int) -> list[str]:
-    # One runtime thread of mode mt was 20 % ahead of st, with little between runs.
+    # With one runtime thread, mt was 20 % faster than st, and its runs differed little.
     command = ["-m", "granian", setup.app, "--interface", "asgi", "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "1", "--runtime-mode", "mt", "--http1-pipeline-flush"]
     command += log(setup, ["--access-log"], ["--no-access-log", "--log-level", "warning"])
@@ -118,7 +118,7 @@ def fastpysgi(setup: Setup, environment: Environment, port: int) -> list[str]:
         raise UnsupportedError("has no access log")
     module, _, attribute = setup.app.partition(":")
     program = f"import fastpysgi, {module}\nserver = fastpysgi.server\n"
-    program += "server.max_content_length = 1 << 30\n"  # 10 MB is its default
+    program += "server.max_content_length = 1 << 30\n"  # the default is 10 MB
     if setup.tls:
         files = (str(environment.certificate), str(environment.key), None)
         program += f"server.tls_list = [{files!r}]\n"
@@ -168,12 +168,12 @@ class Server:
 
     Args:
         name: one of SERVERS.
-        cores: what it may run on.
+        cores: the cores that it may run on.
     Attributes:
-        first_answer: seconds from its start to its first answer, and
-        first_cpu: processor time that it had spent then.
+        first_answer: seconds from its start to its first correct response.
+        first_cpu: seconds of processor time until then.
     Raises:
-        UnsupportedError: it cannot do what `setup` asks for.
+        UnsupportedError: the server cannot do what `setup` asks for.
     """
 
     def __init__(self, name: str, setup: Setup, environment: Environment, cores: set[int]) -> None:
@@ -198,10 +198,10 @@ class Server:
         self.tree = ProcessTree(self.process.pid)
 
     def wait(self, check: Callable[[], None]) -> None:
-        """Until it answers, and rightly.
+        """Wait until the server answers, and check that it does so correctly.
 
         Raises:
-            ValueError: it does not, or wrongly.
+            ValueError: it does not.
         """
         deadline = self.started + START_TIMEOUT
         while time.perf_counter() < deadline:
@@ -222,17 +222,17 @@ class Server:
         raise ValueError(f"does not listen within {START_TIMEOUT} s: {self.tail()}")
 
     def tail(self) -> str:
-        """The end of what it has printed."""
+        """Return the end of its output."""
         self.output.seek(0)
         return self.output.read().decode(errors="replace")[-300:].strip()
 
     def logged(self) -> int:
-        """Requests in its log."""
+        """Return the number of requests in its log."""
         self.output.seek(0)
         return sum(b"GET /" in line for line in self.output)
 
     def stop(self) -> None:
-        """End it and its descendants, whether or not it heeds a signal."""
+        """End the server and its descendants, even if they ignore SIGTERM."""
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_TIMEOUT)
@@ -245,10 +245,10 @@ class Server:
 
 
 def cores_for(setup: Setup, cores: list[int]) -> tuple[set[int], set[int]]:
-    """Cores of the server, and of the load.
+    """Return the cores of the server and those of the load.
 
     Raises:
-        UnsupportedError: there are not enough.
+        UnsupportedError: there are not enough cores.
     """
     if len(cores) <= setup.workers:
         raise UnsupportedError(f"needs {setup.workers + 1} cores")

@@ -1,10 +1,10 @@
-"""Mixed load for a long time: does memory grow, is anything left behind, is every answer right?
+"""Runs mixed load for a long time: looks for growing memory, leaks and wrong responses.
 
     MINUTES=30 python bench/soak.py
 
 One server over TCP, one over TLS, and one with two workers that are recycled. Prints a table, and
-exits with 1 for a wrong answer, for memory that grows by more than SLOPE_MAX, or for descriptors
-and objects that are still there when the load has gone. Linux, with what the tests need.
+exits with 1 for a wrong response, for memory that grows by more than SLOPE_MAX, or for descriptors
+and objects that are left when the load has ended. Needs Linux, and what the tests need.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from websockets.asyncio.client import connect
 HERE = pathlib.Path(__file__).parent
 MINUTES = float(os.environ.get("MINUTES", "30"))
 CLIENTS = 4  # of each kind, on each server
-SAMPLE = 5.0  # seconds between two looks at the server
-WARM = 0.4  # of the time; memory that comes in it is not growth
-SLOPE_MAX = 256.0  # KiB of resident memory in a minute
+SAMPLE = 5.0  # seconds between two samples of the server
+WARM = 0.4  # share of the time at the start in which memory may grow
+SLOPE_MAX = 256.0  # KiB of resident memory per minute
 RECYCLED_AFTER = 5000  # requests
-PATIENCE = 60.0  # seconds for the life of one connection, which has 320 answers at most
+PATIENCE = 60.0  # seconds for one connection, which gets at most 320 responses
 
 
 class WrongAnswerError(Exception):
-    """What came is not what was due."""
+    """The response is not the expected one."""
 
 
 class Target:
-    """A server, and what has been done to it."""
+    """A server, and what was counted of its load."""
 
     def __init__(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Target:
         self.context = context
         self.done: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
-        self.cut = 0  # ends of connections that recycling explains
+        self.cut = 0  # connections whose end recycling or an abort explains
         self.samples: list[tuple[float, int, int]] = []
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -74,7 +74,7 @@ class Target:
             await shut(writer)
 
     def slope(self) -> float:
-        """KiB per minute over the samples behind the warm-up, by least squares."""
+        """Return KiB per minute over the samples after the warm-up, by least squares."""
         warm = self.samples[int(len(self.samples) * WARM) :]
         if len(warm) < 3:
             return 0.0
@@ -96,7 +96,7 @@ async def shut(writer: asyncio.StreamWriter) -> None:
 
 
 async def answer(reader: asyncio.StreamReader) -> bytes:
-    """The body of one response with status 200, counted or chunked."""
+    """Return the body of one response with status 200, with a length or in chunks."""
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         raise WrongAnswerError(f"{head[:80]!r}")
@@ -110,12 +110,14 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-def check(got: bytes, due: bytes) -> None:
-    if got != due:
-        raise WrongAnswerError(f"{len(got)} bytes {got[:60]!r}, due {len(due)} bytes {due[:60]!r}")
+def check(got: bytes, expected: bytes) -> None:
+    if got != expected:
+        raise WrongAnswerError(
+            f"{len(got)} bytes {got[:60]!r}, expected {len(expected)} bytes {expected[:60]!r}"
+        )
 
 
-# --- Kinds of load: each is one connection's life -------------------------------------------------
+# --- Kinds of load: each runs one connection from start to end ------------------------------------
 
 
 async def plain(target: Target) -> None:
@@ -159,8 +161,8 @@ async def upload(target: Target) -> None:
                     writer.write(b"%x\r\n%b\r\n" % (len(part), part))
                 writer.write(b"0\r\n\r\n")
             await writer.drain()
-            due = hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
-            check(await answer(reader), due)
+            expected = hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
+            check(await answer(reader), expected)
             target.done["uploads"] += 1
     finally:
         await shut(writer)
@@ -179,7 +181,7 @@ async def stream(target: Target) -> None:
 
 
 async def abort(target: Target) -> None:
-    """Leaves where it hurts: within a head, a body, a response; with a reset or an end."""
+    """Leave in the middle of a head, a body or a response, with a reset or an end."""
     _, writer = await target.open()
     piece = random.choice(
         [
@@ -193,7 +195,7 @@ async def abort(target: Target) -> None:
     writer.write(piece)
     await asyncio.sleep(random.random() * 0.05)
     sock = writer.get_extra_info("socket")
-    if sock is not None and random.random() < 0.5:  # None: the server was first
+    if sock is not None and random.random() < 0.5:  # None: the server has closed it
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     writer.transport.abort()
     target.done["aborts"] += 1
@@ -210,7 +212,7 @@ async def websocket(target: Target) -> None:
             message = random.choice([random.randbytes(size), "\u20ac" * size])
             await client.send(message)
             if await client.recv() != message:
-                raise WrongAnswerError("another message came back")
+                raise WrongAnswerError("the echo is not the message that was sent")
             target.done["messages"] += 1
 
 
@@ -218,7 +220,7 @@ KINDS = [plain, pipelined, upload, stream, abort, websocket]
 
 
 async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end: float) -> None:
-    # A worker that is recycled may close behind any answer; another end of a connection is wrong.
+    # A recycled worker may close after any response. No other end of a connection is expected.
     recycled = target.name == "workers"
     while time.monotonic() < end:
         try:
@@ -229,7 +231,7 @@ async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end:
                 target.cut += 1
             else:
                 target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
-        except Exception as exc:  # a verdict about the server, whatever it is
+        except Exception as exc:  # whatever it is, it is a fault to report
             if recycled and type(exc).__name__ in ("ConnectionClosedError", "ConnectionClosedOK"):
                 target.cut += 1
             else:
@@ -248,7 +250,7 @@ async def watch(target: Target, begin: float, end: float) -> None:
 
 @contextlib.contextmanager
 def served(folder: pathlib.Path) -> Iterator[list[Target]]:
-    """The three servers, ended by SIGTERM."""
+    """Run the three servers, and end them with SIGTERM."""
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "pem")
     trust = ssl.create_default_context()
@@ -283,25 +285,25 @@ async def until_up(target: Target) -> dict:
 
 
 async def soak(targets: list[Target]) -> list[str]:
-    """Returns what is wrong."""
+    """Load the servers, and return what was wrong."""
     begin = time.monotonic()
     for target in targets:
         await until_up(target)
-    # What is made once, at the first use of each kind, is there before it is counted.
+    # Objects that are made once, when a kind is first used, are made before the first count.
     await asyncio.gather(*[repeat(kind, one, begin + 2) for one in targets for kind in KINDS])
     before = [await target.held() for target in targets]
     end = time.monotonic() + MINUTES * 60
     lives = [repeat(kind, one, end) for one in targets for kind in KINDS for _ in range(CLIENTS)]
     watches = [watch(target, begin, end) for target in targets if target.name != "workers"]
     await asyncio.gather(*lives, *watches)
-    await asyncio.sleep(6.0)  # lingering closes end
+    await asyncio.sleep(6.0)  # until lingering connections have closed
     faults = []
     print(f"{'':9}{'done':>10}{'cut':>6}{'MiB':>7}{'KiB/min':>9}{'fds':>5}{'left':>6}  objects")
     for target, first in zip(targets, before, strict=True):
         last = await target.held()
         faults += [f"{target.name}: {fault}" for fault in target.wrong[:5]]
         row = f"{target.name:9}{target.done.total():10}{target.cut:6}{last['rss'] / 1024:7.1f}"
-        if target.name == "workers":  # it is another process each time
+        if target.name == "workers":  # another process answers each time
             print(f"{row}   {dict(target.done)}")
             continue
         slope = target.slope()
@@ -323,7 +325,7 @@ async def soak(targets: list[Target]) -> list[str]:
 
 
 def main() -> None:
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write behind a reset
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write after a reset
     with tempfile.TemporaryDirectory() as folder, served(pathlib.Path(folder)) as targets:
         faults = asyncio.run(soak(targets))
     faults += [f"{one.name}: {fault}" for one in targets for fault in one.wrong if "wait" in fault]

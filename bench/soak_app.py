@@ -1,4 +1,4 @@
-"""The application that soak.py loads: answers that can be checked, and what the process holds."""
+"""The application that soak.py loads: responses to check, and what the process holds at /held."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PART = bytes(range(256)) * 32
 
 
 def held() -> dict[str, Any]:
-    """Resident memory in KiB, open descriptors, living objects of the server by their type."""
+    """Return resident KiB, the number of open descriptors, and of the server's objects by type."""
     gc.collect()
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])

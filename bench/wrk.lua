@@ -1,8 +1,8 @@
--- What is sent, and a line of JSON about how it was answered.
+-- Tells wrk what to send, and prints its results as a line of JSON.
 --
 --     wrk -s wrk.lua URL -- [method=POST] [body=FILE] [type=application/json] [depth=16]
 --
--- depth: so many requests are written at once, before the first answer is waited for.
+-- depth: requests written at once, before the first response is read.
 
 function init(args)
   local depth = 1
@@ -20,7 +20,7 @@ function init(args)
       depth = tonumber(value)
     end
   end
-  if depth > 1 then -- a function of this name makes wrk ask for each request, which is slower
+  if depth > 1 then -- wrk calls a function of this name for each request, which is slower
     local requests = wrk.format():rep(depth)
     request = function() return requests end
   end

@@ -1,8 +1,8 @@
-"""Memory of idle WebSockets: opens thousands and prints what each costs its server.
+"""Measures the memory of idle WebSockets: opens thousands and prints what each costs its server.
 
     python bench/ws_idle.py [--servers thestral uvicorn] [--connections 5000] [--hold 0]
 
-Four runs of each server: permessage-deflate offered or not, no message or one each way.
+Each server runs four times: permessage-deflate offered or not, no message or one each way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from scenarios import SCENARIOS
 from servers import SERVERS, Server
 from ws_load import OFFER, TEXT, Connection, sample
 
-BATCH = 100  # handshakes under way at a time: less than any server's backlog
+BATCH = 100  # handshakes at a time: fewer than any server's backlog
 SIZE = 1024  # bytes of a message
-SETTLE = 1  # seconds for what the server still does
+SETTLE = 1  # seconds for the server to finish its work
 
 
 def open_batch(port: int, offer: str, count: int) -> list[Connection]:
@@ -31,7 +31,7 @@ def open_batch(port: int, offer: str, count: int) -> list[Connection]:
 
 
 def hold(connections: list[Connection], seconds: float) -> None:
-    """Answer Pings, for so many seconds."""
+    """Answer Pings for this many seconds."""
     waiting = select.poll()
     opened = {connection.sock.fileno(): connection for connection in connections}
     for descriptor in opened:
@@ -46,7 +46,7 @@ def hold(connections: list[Connection], seconds: float) -> None:
 def measure(
     name: str, environment: Environment, options: argparse.Namespace, offer: str, messages: int
 ) -> str:
-    """One row of the table."""
+    """Measure one run, and return its row of the table."""
     scenario = SCENARIOS["WebSocket 64 B"]
     server = Server(name, scenario.setup, environment, {min(os.sched_getaffinity(0))})
     tree, payload = server.tree, sample(SIZE)

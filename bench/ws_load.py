@@ -1,10 +1,10 @@
-"""WebSocket echo load: each connection sends a message, waits for all of its echo, sends the next.
+"""Loads a WebSocket echo server: each connection sends a message once the last echo is complete.
 
     python bench/ws_load.py --port 8000 [--connections 64] [--size 64] [--seconds 3]
                             [--binary] [--deflate]
 
-Every byte of every echo is compared. Prints one line of JSON; `load_cpu` near 1 means that the load
-and not the server was the limit.
+Every byte of every echo is compared. Prints one line of JSON; if `load_cpu` is near 1, the load was
+the limit and not the server.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ OFFER = "permessage-deflate; client_max_window_bits"  # what browsers offer
 
 
 class WrongAnswerError(ValueError):
-    """The server's bytes are not what they have to be."""
+    """The server's bytes are not the expected ones."""
 
 
 class Connection:
-    """A WebSocket to 127.0.0.1; blocking until the socket is told otherwise.
+    """A WebSocket connection to 127.0.0.1; its socket blocks unless it is set not to.
 
     Args:
-        offer: value of Sec-WebSocket-Extensions, "" for none.
+        offer: value of Sec-WebSocket-Extensions, "" to send none.
     """
 
     __slots__ = ("buffer", "inflate", "response", "sent_at", "sock")
@@ -58,25 +58,25 @@ class Connection:
         )
 
     def open(self) -> None:
-        """Read the answer to the handshake.
+        """Read the response to the handshake.
 
-        Its status is left to the caller: socketify 0.0.31 answers 200 to an accept with headers,
-        and echoes all the same.
+        The caller checks its status: socketify 0.0.31 answers an accept with headers with 200, and
+        echoes all the same.
         """
         while b"\r\n\r\n" not in self.buffer:
             data = self.sock.recv(65536)
             if not data:
-                raise WrongAnswerError(f"no handshake, but {self.buffer!r} and the end")
+                raise WrongAnswerError(f"no handshake: closed after {self.buffer!r}")
             self.buffer += data
         self.response, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
         if ACCEPT not in self.response:
             raise WrongAnswerError(f"no handshake: {self.response!r}")
 
     def echoed(self, data: bytes, echo: bytes, payload: bytes) -> bool:
-        """Take `data`; whether the echo is complete now. Pings are answered on the way.
+        """Process `data`, answer Pings, and return whether the echo is complete.
 
         Raises:
-            WrongAnswerError: it is not the echo.
+            WrongAnswerError: the data is not the echo.
         """
         buffer = self.buffer + data
         while buffer and buffer != echo:
@@ -113,7 +113,7 @@ class Connection:
             pass
 
     def receive(self) -> bytes:
-        data = self.sock.recv(65536)  # more would be mapped and unmapped each time
+        data = self.sock.recv(65536)  # a larger buffer would be mapped and unmapped each time
         if not data:
             raise WrongAnswerError(f"closed after {self.buffer[:50]!r}")
         return data
@@ -124,7 +124,7 @@ class Connection:
 
 
 def frame(head: int, payload: bytes, mask: bytes = b"") -> bytes:
-    """One frame, masked if there is a mask."""
+    """Return one frame, masked if there is a mask."""
     bit, size = 0x80 if mask else 0, len(payload)
     if size < 126:
         length = bytes([bit | size])
@@ -139,7 +139,7 @@ def frame(head: int, payload: bytes, mask: bytes = b"") -> bytes:
 
 
 def frame_ends(data: bytes) -> tuple[int, int, int]:
-    """First byte of the first frame, start and end of its payload; 0 ends one that is not whole."""
+    """Return the first frame's first byte, and its payload's start and end; 0 if incomplete."""
     start = {126: 4, 127: 10}.get(data[1], 2) if len(data) > 1 else 2
     if len(data) < start:
         return data[0], start, 0
@@ -148,7 +148,7 @@ def frame_ends(data: bytes) -> tuple[int, int, int]:
 
 
 def message(opcode: int, payload: bytes, *, compress: bool = False) -> bytes:
-    """A client's message in one frame, compressed without regard to earlier ones."""
+    """Return a client's message in one frame, compressed independently of earlier ones."""
     if not compress:
         return frame(opcode, payload, MASK)
     deflate = zlib.compressobj(6, zlib.DEFLATED, -9)  # the smallest window a server may ask for
@@ -157,7 +157,7 @@ def message(opcode: int, payload: bytes, *, compress: bool = False) -> bytes:
 
 
 def sample(size: int, *, binary: bool = False) -> bytes:
-    """The same bytes each time: random ones, or ASCII that looks like JSON."""
+    """Return the same bytes each time: random ones, or ASCII that looks like JSON."""
     source = random.Random(1)
     if binary:
         return source.randbytes(size)
@@ -166,7 +166,7 @@ def sample(size: int, *, binary: bool = False) -> bytes:
 
 
 def check(port: int, payload: bytes) -> None:
-    """See that a server echoes text and bytes, several times.
+    """Check that a server echoes text and bytes, several times.
 
     Raises:
         WrongAnswerError: it does not.
@@ -186,7 +186,7 @@ def check(port: int, payload: bytes) -> None:
 def run(
     port: int, connections: int, opcode: int, payload: bytes, seconds: float, offer: str
 ) -> dict:
-    """Load a server; the figures."""
+    """Load a server, and return the figures."""
     opened = {}
     for _ in range(connections):
         connection = Connection(port, offer)
@@ -208,7 +208,7 @@ def run(
     while opened:
         events = epoll.poll(5)
         if not events:
-            raise WrongAnswerError(f"{len(opened)} connections wait for an echo since 5 s")
+            raise WrongAnswerError(f"{len(opened)} connections have waited 5 s for an echo")
         for descriptor, _ in events:
             connection = opened[descriptor]
             data = connection.receive()
@@ -238,7 +238,7 @@ def run(
 
 
 def send(connection: Connection, data: bytes) -> None:
-    """All of `data`: the one message under way fits the socket's buffer, if the server reads."""
+    """Send all of `data`, which fits the socket's buffer as long as the server reads."""
     sent = connection.sock.send(data)
     if sent < len(data):
         connection.sock.setblocking(True)

@@ -16,6 +16,7 @@ STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 PROGRAMS = {
     "Chromium": ("chromium", ["chromium", "chromium-browser", "google-chrome"]),
     "curl": ("curl", ["curl"]),
+    "git": ("git", ["git"]),
     "HAProxy": ("haproxy", ["haproxy", "/usr/sbin/haproxy"]),
     "make": ("make", ["make"]),
     "nginx": ("nginx-light", ["nginx", "/usr/sbin/nginx"]),

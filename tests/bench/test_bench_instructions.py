@@ -19,7 +19,7 @@ NOW = {"python": "3.12.1", "uvloop": "0.23.0", "fastapi": "0.165.0", "anyio": "4
         (41200, 0, "+3.0% from 40000"),
         (41201, 1, "+3.0% from 40000: more than 3% worse"),
         (38800, 0, "-3.0% from 40000"),
-        (30000, 0, "-25.0% from 40000: better, keep it with --write"),
+        (30000, 0, "-25.0% from 40000: better, store it with --write"),
     ],
 )
 def test_verdict_at_the_tolerance(found, status, said):
@@ -27,7 +27,7 @@ def test_verdict_at_the_tolerance(found, status, said):
 
 
 def test_a_case_that_was_never_counted_is_no_regression():
-    assert instructions.verdict(None, 40000) == (0, "not kept yet")
+    assert instructions.verdict(None, 40000) == (0, "not stored yet")
 
 
 def test_versions_alike_are_comparable():

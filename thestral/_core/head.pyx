@@ -192,15 +192,19 @@ cdef class Template:
 
     cdef bint _is_unused(self) noexcept:
         """Whether the last copy and the dicts in it have no other references and are unchanged."""
+        # Local, as each use of an attribute would count a reference: this runs for every request.
+        cdef tuple keys = self._keys
+        cdef tuple values = self._values
         cdef Py_ssize_t position = 0
+        cdef Py_ssize_t index
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
         cdef PyObject *made = NULL
-        if reference_count(<PyObject *>self._copy) > 1 or len(self._copy) != len(self._keys):
+        if reference_count(<PyObject *>self._copy) > 1 or len(self._copy) != len(keys):
             return False
-        for index in range(len(self._keys)):
-            made = PyTuple_GET_ITEM(self._values, index)
-            if not PyDict_Next(self._copy, &position, &key, &value) or key != PyTuple_GET_ITEM(self._keys, index):
+        for index in range(len(keys)):
+            made = PyTuple_GET_ITEM(values, index)
+            if not PyDict_Next(self._copy, &position, &key, &value) or key != PyTuple_GET_ITEM(keys, index):
                 return False
             if value == made:
                 continue
