@@ -46,7 +46,7 @@ else:
         LINK = ["-Wl,-s,--gc-sections"]
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
-HEADERS = [f"csrc/{name}.h" for name in OURS]
+HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
 # A Python file with a .pxd beside it is compiled.
 COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.pxd"))
 COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
