@@ -142,9 +142,9 @@ def test_against(peer):
             assert one == other, context
             seen["taken"] += 1
     # Most blocks compare something, and not only refusals.
-    assert seen["taken"] > INPUTS, seen
-    assert seen["failed"] > INPUTS / 5, seen
-    assert seen["different"] < INPUTS / 50, seen
+    assert seen["taken"] > seen.total() / 2, seen
+    assert seen["failed"] > seen.total() / 10, seen
+    assert seen["different"] < seen.total() / 50, seen
 
 
 def test_what_came_before_a_refusal_is_what_nghttp2_gives():
