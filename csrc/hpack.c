@@ -565,9 +565,24 @@ static int insert(th_hpack_encoder *encoder, uint32_t id, const char *value, siz
   return 1;
 }
 
-/* Appends a literal of a name with this id. */
-SELDOM static int encode_literal(th_hpack_encoder *encoder, th_buffer *out, uint32_t id, const char *name,
-                                 size_t name_length, const char *value, size_t value_length) {
+SELDOM static int encode_large_index(th_buffer *out, uint32_t index) {
+  int status = th_buffer_reserve(out, INTEGER_MAX);
+  if (status < 0) return status;
+  out->length = (size_t)(write_integer(out->data + out->length, INDEXED, INDEXED_BITS, index) - out->data);
+  return TH_OK;
+}
+
+static inline int encode_index(th_buffer *out, uint32_t index) {
+  if (index >= (1 << INDEXED_BITS) - 1 || out->length == out->capacity) return encode_large_index(out, index);
+  out->data[out->length++] = (char)(INDEXED | index);
+  return TH_OK;
+}
+
+/* Appends a field that is not in the dynamic table, and whose name has this id. */
+SELDOM static int encode_other(th_hpack_encoder *encoder, th_buffer *out, uint32_t id, const char *name,
+                               size_t name_length, const char *value, size_t value_length) {
+  uint32_t index = is_secret(id) ? 0 : find_static(&KNOWN[id], value, value_length);
+  if (index > 0) return encode_index(out, index);
   if (name_length > UINT32_MAX / 4 || value_length > UINT32_MAX / 4) return TH_ENOMEM;
   int status = th_buffer_reserve(out, name_length + value_length + 1 + 2 * INTEGER_MAX);
   if (status < 0) return status;
@@ -583,30 +598,12 @@ SELDOM static int encode_literal(th_hpack_encoder *encoder, th_buffer *out, uint
   return TH_OK;
 }
 
-SELDOM static int encode_large_index(th_buffer *out, uint32_t index) {
-  int status = th_buffer_reserve(out, INTEGER_MAX);
-  if (status < 0) return status;
-  out->length = (size_t)(write_integer(out->data + out->length, INDEXED, INDEXED_BITS, index) - out->data);
-  return TH_OK;
-}
-
-static inline int encode_index(th_buffer *out, uint32_t index) {
-  if (index >= (1 << INDEXED_BITS) - 1 || out->length == out->capacity) return encode_large_index(out, index);
-  out->data[out->length++] = (char)(INDEXED | index);
-  return TH_OK;
-}
-
 int th_hpack_encode(th_hpack_encoder *encoder, th_buffer *out, const char *name, size_t name_length,
                     const char *value, size_t value_length) {
   uint32_t id = find_name(name, name_length);
-  uint32_t index = 0;
-  if (is_repeated(id)) {
-    uint32_t serial = find_entry(encoder, id, value, value_length);
-    if (serial > 0) index = STATIC_COUNT + 1 + encoder->table.inserted - serial;
-  }
-  if (index == 0 && !is_secret(id)) index = find_static(&KNOWN[id], value, value_length);
-  if (index > 0) return encode_index(out, index);
-  return encode_literal(encoder, out, id, name, name_length, value, value_length);
+  uint32_t serial = is_repeated(id) ? find_entry(encoder, id, value, value_length) : 0;
+  if (serial > 0) return encode_index(out, STATIC_COUNT + 1 + encoder->table.inserted - serial);
+  return encode_other(encoder, out, id, name, name_length, value, value_length);
 }
 
 int th_hpack_encode_status(th_hpack_encoder *encoder, th_buffer *out, int status) {
