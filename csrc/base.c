@@ -43,6 +43,10 @@ int th_status_code(int status) {
       return 1007;
     case TH_EMESSAGE_SIZE:
       return 1009;
+    case TH_EHPACK:
+      return 0x9; /* COMPRESSION_ERROR */
+    case TH_EHPACK_SIZE:
+      return 0xb; /* ENHANCE_YOUR_CALM */
     default:
       return 400;
   }
@@ -88,6 +92,8 @@ const char *th_status_text(int status) {
     case TH_EMESSAGE_SIZE: return "message too big";
     case TH_EPROXY: return "not a PROXY protocol head";
     case TH_EPROXY_SIZE: return "PROXY protocol head too long";
+    case TH_EHPACK: return "invalid field block";
+    case TH_EHPACK_SIZE: return "field name or value too long";
     case TH_EBLOCKED: return "not ready";
     case TH_ESYSTEM: return "system call failed";
     default: return "unknown status";

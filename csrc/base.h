@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 /* What a function returns when it fails. Statuses are negative, results are >= 0. Each status has one cause:
- * th_status_code() gives the HTTP status or WebSocket close code to send for it, th_status_text() a description. */
+ * th_status_code() gives the HTTP status, WebSocket close code or HTTP/2 error code to send for it, th_status_text() a
+ * description. */
 enum th_status {
   TH_OK = 0,
   TH_ENOMEM = -1,
@@ -47,11 +48,14 @@ enum th_status {
   TH_EPROXY_SIZE = -36,      /* PROXY protocol: head over its limit */
   TH_EBLOCKED = -37,         /* the call would block */
   TH_ESYSTEM = -38,          /* a system call failed, errno says why */
-  TH_ECHUNK = -39            /* RFC 9112 section 7.1: malformed chunk line, or no CRLF after the data */
+  TH_ECHUNK = -39,           /* RFC 9112 section 7.1: malformed chunk line, or no CRLF after the data */
+  TH_EHPACK = -40,           /* HTTP/2 from here on: RFC 7541, not a field block */
+  TH_EHPACK_SIZE = -41       /* a name or value over its limit */
 };
 
-/* Returns the HTTP status to refuse a request with (500 if it is not the peer's fault), or the close code to fail a
- * WebSocket connection with (RFC 6455 section 7.4.1). */
+/* Returns the HTTP status to refuse a request with (500 if it is not the peer's fault), the close code to fail a
+ * WebSocket connection with (RFC 6455 section 7.4.1), or the error code to end an HTTP/2 connection with (RFC 9113
+ * section 7). */
 int th_status_code(int status);
 /* Returns a short description in English, without a full stop; static. */
 const char *th_status_text(int status);

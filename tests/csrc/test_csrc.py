@@ -380,6 +380,9 @@ STATUS_CODES = {
     "TH_EMESSAGE_SIZE": 1009,
     "TH_EPROXY": 400,
     "TH_EPROXY_SIZE": 400,
+    # error codes of HTTP/2
+    "TH_EHPACK": 0x9,
+    "TH_EHPACK_SIZE": 0xB,
 }
 
 

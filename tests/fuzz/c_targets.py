@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
+import hpack
+import vectors.hpack
 import vectors.http1
 import vectors.websocket
+from vectors.hpack_peers import requests, responses
 from vectors.websocket import TEXT, frame
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent / "targets"
-TARGETS = ("ascii", "http1", "octets", "proxy", "websocket")
+TARGETS = ("ascii", "hpack", "http1", "octets", "proxy", "websocket")
 FLAGS = (
     "-std=gnu11",
     "-D_GNU_SOURCE",
@@ -67,6 +71,18 @@ OCTETS = [
 ]
 
 
+def hpack_traffic() -> list[list[bytes]]:
+    """Field blocks of connections, as PyPI's hpack and our encoder write them."""
+    rng = random.Random(7541)
+    found = []
+    for huffman in (False, True):
+        encoder = hpack.Encoder()
+        found.append([encoder.encode(fields, huffman) for fields in requests(rng, 8)])
+        ours = vectors.hpack.Encoder()
+        found.append([ours.block(fields, status) for status, fields in responses(rng, 6)])
+    return found
+
+
 def compile_core(place: Path, compiler: list[str]) -> list[str]:
     """All that the targets need of csrc and llhttp, as object files in `place`.
 
@@ -102,6 +118,14 @@ def seeds(target: str) -> list[bytes]:
     if target == "http1":
         cases = [*(case.data for case in vectors.http1.load()), *LONG_LINES]
         found = [bytes([flags]) + data for data in cases for flags in (0, 15)]
+    elif target == "hpack":
+        connections = [[block.data for block in case.blocks] for case in vectors.hpack.load()]
+        connections += hpack_traffic()
+        found = [
+            bytes([flags]) + b"".join(len(data).to_bytes(2) + data for data in blocks)
+            for blocks in connections
+            for flags in (0, 1, 36)
+        ]
     elif target == "websocket":
         messages = [(case.data, case.settings.bits) for case in vectors.websocket.load()]
         messages += [(head + bytes(4 + 126), None) for head in LONG_FORMS]
