@@ -1,10 +1,19 @@
-"""The application that the cases expect: 200 with a body, once the request has been read."""
+"""The application that the cases expect: 200 with a body, once the request has been read; a
+WebSocket gets its text back.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 BODY = b"hello, world\n"  # longer than the windows that the cases open byte by byte
+
+
+async def echo(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -14,8 +23,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "lifespan.shutdown.complete"})
         return
     if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close"})
+        await echo(receive, send)
         return
     while True:
         message = await receive()

@@ -66,9 +66,10 @@ class Case:
         rfc: "9113 6.1": number and section.
         steps: a table is sent, a string must come.
         greets: the prefaces are exchanged before the steps.
-        strict: stands for the last step where a server is held to h2spec --strict.
+        strict: stands for the last step where a server is held to more than RFC 9113 asks for.
         h2spec: the subjects of h2spec 2.6 that the case covers.
         only: "h2c" or "tls".
+        needs: settings without which of the server the case is skipped.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Case:
     strict: str | None = None
     h2spec: list[str] = field(default_factory=list)
     only: str | None = None
+    needs: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"RFC {self.rfc}: {self.name}"
@@ -407,7 +409,7 @@ def run(
     Args:
         style: how the client sends what lies between two expectations: "whole", "bytes", "cuts" at
             random; "early" does not wait for the server's preface.
-        strict: hold the server to what h2spec --strict asks for, where RFC 9113 allows more.
+        strict: take each case's `strict`, where RFC 9113 allows more.
     """
     with connect() as client:
         if case.only not in (None, "tls" if client.scheme == "https" else "h2c"):
@@ -420,6 +422,9 @@ def run(
                 client.start()
             except AssertionError as exc:
                 return Verdict(Mark.FAIL, f"no prefaces: {exc}")
+        missing = [name for name in case.needs if not client.server.get(Setting[name])]
+        if missing:
+            return Verdict(Mark.SKIPPED, f"the server has not set {missing}")
         steps = list(case.steps)
         if strict and case.strict is not None:
             steps[-1] = case.strict
@@ -445,7 +450,7 @@ def run(
 def styles(case: Case) -> Iterator[str]:
     """The styles that a case's meaning allows."""
     yield from ["whole", "bytes", "cuts"]
-    if case.greets and not _needs_settings(case.steps):
+    if case.greets and not case.needs and not _needs_settings(case.steps):
         yield "early"
 
 
