@@ -4,7 +4,7 @@
         [--only TEXT] [--patience SECONDS] [--all]
 
 The server answers GET and POST of / with 200 and a body of five bytes at least, once it has read
-the request, as app.py does. It exits with 1 if a case failed.
+the request, as cases_app.py does. It exits with 1 if a case failed.
 """
 
 from __future__ import annotations

@@ -487,8 +487,9 @@ def _expect(client: Client, alternatives: list[Expectation]) -> Verdict:
                 client.read()
                 continue
             except TimeoutError:
-                pass
-        _read_to_close(client)
+                pass  # what is idle may be closed any time: that would be no answer
+        else:
+            _read_to_close(client)
         for each in alternatives:
             if (why := each.loose(client)) is not None:
                 return Verdict(Mark.LOOSE, why)

@@ -281,6 +281,7 @@ class Exchange:
         reset: code of RST_STREAM.
         data_frames: number of DATA frames, empty ones included.
         credit: bytes that WINDOW_UPDATE allowed us.
+        uploaded: bytes that upload() has sent, padding included.
     """
 
     status: int | None = None
@@ -292,6 +293,7 @@ class Exchange:
     reset: int | None = None
     data_frames: int = 0
     credit: int = 0
+    uploaded: int = 0
 
     def value(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.fields if key == name), None)
@@ -583,12 +585,39 @@ class Client:
         self.send(blob)
         return stream
 
+    def room(self, stream: int) -> int:
+        """Bytes of DATA that both windows allow, after what upload() has sent."""
+        exchange = self.on(stream)
+        own = self.server[Setting.INITIAL_WINDOW_SIZE] + exchange.credit - exchange.uploaded
+        spent = sum(each.uploaded for each in self.exchanges.values())
+        return min(own, DEFAULTS[Setting.INITIAL_WINDOW_SIZE] + self.credit - spent)
+
+    def upload(
+        self, stream: int, body: bytes, *, piece: int = 16_384, pad: int | None = None
+    ) -> None:
+        """Send content as the windows allow it, and END_STREAM behind it."""
+        extra = 0 if pad is None else 1 + pad
+        at = 0
+        while at < len(body):
+            self.wait(lambda: self.room(stream) > extra)
+            part = body[at : at + min(piece, self.room(stream) - extra)]
+            self.send(data(stream, part, pad=pad))
+            self.on(stream).uploaded += len(part) + extra
+            at += len(part)
+        self.send(data(stream, end=True))
+
     def finished(self, stream: int) -> Exchange:
         """Read to the end of a response, whose status the caller looks at."""
         exchange = self.on(stream)
         self.wait(lambda: exchange.ended or exchange.reset is not None)
         assert exchange.reset in (None, Code.NO_ERROR), f"reset: {self}"
         return exchange
+
+    def first_bytes(self, count: int) -> bytes:
+        """What comes first, be it frames or not; less than `count` if the server closes before."""
+        while len(self._incoming) < count and not self._gone:
+            self._poll(self.patience)
+        return bytes(self._incoming[:count])
 
     def alive(self) -> None:
         """A PING is answered, and nobody has said GOAWAY."""
@@ -599,8 +628,7 @@ class Client:
 
     def end(self) -> int | None:
         """Read until the server closes; the code of its last GOAWAY."""
-        while self.read() is not None:
-            pass
+        self.wait(lambda: self.closed)
         return self.goaways[-1][1] if self.goaways else None
 
     def close(self) -> None:
