@@ -35,11 +35,13 @@ def hurried(folder):
     """
 
     def hurried(**constants: object) -> dict[str, str]:
-        lines = [f"    supervisor.{name} = {value!r}\n" for name, value in constants.items()]
         (folder / "sitecustomize.py").write_text(
             "import sys\n"
             "if sys.argv[:1] == ['-m']:  # not a worker\n"
-            "    from thestral.process import supervisor\n" + "".join(lines)
+            "    from thestral.process import patrol, supervisor\n"
+            f"    for name, value in {constants!r}.items():\n"
+            "        (module,) = (one for one in (patrol, supervisor) if hasattr(one, name))\n"
+            "        setattr(module, name, value)\n"
         )
         return {"PYTHONPATH": str(folder)}
 
