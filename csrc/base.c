@@ -46,7 +46,35 @@ int th_status_code(int status) {
     case TH_EHPACK:
       return 0x9; /* COMPRESSION_ERROR */
     case TH_EHPACK_SIZE:
+    case TH_EGLITCHES:
+    case TH_ERESETS:
+    case TH_EBLOCK_SIZE:
       return 0xb; /* ENHANCE_YOUR_CALM */
+    case TH_EPREFACE:
+    case TH_EFIRST_FRAME:
+    case TH_EFRAME_STREAM:
+    case TH_ESTREAM_IDLE:
+    case TH_EPADDING:
+    case TH_EBLOCK:
+    case TH_ESETTING:
+    case TH_EINCREMENT:
+    case TH_EPUSH:
+    case TH_EPSEUDO:
+    case TH_EFIELD:
+    case TH_EHOP_BY_HOP:
+    case TH_ELENGTH:
+    case TH_ETRAILERS:
+      return 0x1; /* PROTOCOL_ERROR */
+    case TH_ESETTING_WINDOW:
+    case TH_EWINDOW:
+    case TH_ESTREAM_WINDOW:
+      return 0x3; /* FLOW_CONTROL_ERROR */
+    case TH_ESTREAM_CLOSED:
+      return 0x5; /* STREAM_CLOSED */
+    case TH_EFRAME_SIZE:
+      return 0x6; /* FRAME_SIZE_ERROR */
+    case TH_EREFUSED:
+      return 0x7; /* REFUSED_STREAM */
     default:
       return 400;
   }
@@ -94,6 +122,30 @@ const char *th_status_text(int status) {
     case TH_EPROXY_SIZE: return "PROXY protocol head too long";
     case TH_EHPACK: return "invalid field block";
     case TH_EHPACK_SIZE: return "field name or value too long";
+    case TH_EPREFACE: return "not the HTTP/2 connection preface";
+    case TH_EFIRST_FRAME: return "the first frame is not SETTINGS";
+    case TH_EFRAME_SIZE: return "invalid frame size";
+    case TH_EFRAME_STREAM: return "frame on a stream that must not have it";
+    case TH_ESTREAM_IDLE: return "frame on a stream that has not begun";
+    case TH_ESTREAM_CLOSED: return "frame on a closed stream";
+    case TH_EPADDING: return "padding longer than its frame";
+    case TH_EBLOCK: return "frame out of place in a field block";
+    case TH_ESETTING: return "invalid setting";
+    case TH_ESETTING_WINDOW: return "initial window too large";
+    case TH_EWINDOW: return "flow-control window exceeded";
+    case TH_EINCREMENT: return "window update by 0";
+    case TH_EPUSH: return "push from a client";
+    case TH_EGLITCHES: return "too many frames without work";
+    case TH_ERESETS: return "too many streams reset";
+    case TH_EBLOCK_SIZE: return "field block too large";
+    case TH_EPSEUDO: return "invalid pseudo-header fields";
+    case TH_EFIELD: return "invalid field name or value";
+    case TH_EHOP_BY_HOP: return "connection-specific field";
+    case TH_ELENGTH: return "content does not match Content-Length";
+    case TH_ETRAILERS: return "invalid trailers";
+    case TH_ESTREAM_WINDOW: return "flow-control window of the stream exceeded";
+    case TH_EREFUSED: return "too many streams";
+    case TH_EAUTHORITY: return "Host contradicts :authority";
     case TH_EBLOCKED: return "not ready";
     case TH_ESYSTEM: return "system call failed";
     default: return "unknown status";

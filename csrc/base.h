@@ -50,7 +50,31 @@ enum th_status {
   TH_ESYSTEM = -38,          /* a system call failed, errno says why */
   TH_ECHUNK = -39,           /* RFC 9112 section 7.1: malformed chunk line, or no CRLF after the data */
   TH_EHPACK = -40,           /* HTTP/2 from here on: RFC 7541, not a field block */
-  TH_EHPACK_SIZE = -41       /* a name or value over its limit */
+  TH_EHPACK_SIZE = -41,      /* a name or value over its limit */
+  TH_EPREFACE = -42,         /* RFC 9113 section 3.4: not the connection preface */
+  TH_EFIRST_FRAME = -43,     /* section 3.4: the first frame is not SETTINGS */
+  TH_EFRAME_SIZE = -44,      /* section 4.2 */
+  TH_EFRAME_STREAM = -45,    /* section 5.1.1: a stream id that this frame must not have */
+  TH_ESTREAM_IDLE = -46,     /* section 5.1: the stream has not begun */
+  TH_ESTREAM_CLOSED = -47,   /* section 5.1: the stream is over */
+  TH_EPADDING = -48,         /* section 6.1: padding longer than the frame */
+  TH_EBLOCK = -49,           /* section 6.10: a field block is interrupted, or continued where none is */
+  TH_ESETTING = -50,         /* section 6.5.2: a setting's value */
+  TH_ESETTING_WINDOW = -51,  /* section 6.5.2: SETTINGS_INITIAL_WINDOW_SIZE, or a window that it makes too large */
+  TH_EWINDOW = -52,          /* section 6.9.1: more than a window allows, or a window of more than 2^31-1 */
+  TH_EINCREMENT = -53,       /* section 6.9: WINDOW_UPDATE by 0 */
+  TH_EPUSH = -54,            /* section 8.4: PUSH_PROMISE from a client */
+  TH_EGLITCHES = -55,        /* section 10.5: many frames that are no work */
+  TH_ERESETS = -56,          /* the same: many streams that are reset */
+  TH_EBLOCK_SIZE = -57,      /* section 10.5.1: a field block over its limit */
+  TH_EPSEUDO = -58,          /* section 8.3: pseudo-fields; a stream error, as those down to TH_EREFUSED are */
+  TH_EFIELD = -59,           /* section 8.2.1: name or value */
+  TH_EHOP_BY_HOP = -60,      /* section 8.2.2: a field of the connection */
+  TH_ELENGTH = -61,          /* section 8.1.1: the content is not as long as Content-Length */
+  TH_ETRAILERS = -62,        /* section 8.1: trailers that do not end the stream, or are malformed */
+  TH_ESTREAM_WINDOW = -63,   /* section 6.9.1: more than the stream's window allows */
+  TH_EREFUSED = -64,         /* section 5.1.2: more streams than SETTINGS_MAX_CONCURRENT_STREAMS */
+  TH_EAUTHORITY = -65        /* section 8.3.1: Host other than :authority */
 };
 
 /* Returns the HTTP status to refuse a request with (500 if it is not the peer's fault), the close code to fail a

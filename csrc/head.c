@@ -130,17 +130,21 @@ static int split_absolute(th_head *head) {
   return TH_OK;
 }
 
-static int split_target(th_head *head) {
+int th_head_split_path(th_head *head) {
   const char *src = head->data + head->target.offset;
-  if (head->method == HTTP_CONNECT) return TH_ECONNECT;
   if (head->target.length == 0) return TH_ETARGET;
   if (src[0] == '/') return split_path(head, head->target);
-  if (head->target.length == 1 && src[0] == '*') {
-    head->form = TH_ASTERISK_FORM;
-    head->path = head->target;
-    return head->method == HTTP_OPTIONS ? TH_OK : TH_ETARGET;
-  }
-  return split_absolute(head);
+  if (head->target.length > 1 || src[0] != '*' || head->method != HTTP_OPTIONS) return TH_ETARGET;
+  head->form = TH_ASTERISK_FORM;
+  head->path = head->target;
+  return TH_OK;
+}
+
+static int split_target(th_head *head) {
+  if (head->method == HTTP_CONNECT) return TH_ECONNECT;
+  int status = th_head_split_path(head);
+  char first = head->target.length ? head->data[head->target.offset] : '*';
+  return status == TH_OK || first == '/' || first == '*' ? status : split_absolute(head);
 }
 
 /* What the fields of a head say together, collected in one pass over them. */
@@ -197,7 +201,7 @@ static uint32_t name_length(const char *src, uint32_t n) {
 
 /* RFC 9112 section 6.1: with this field the framing of an HTTP/1.0 message is faulty. */
 static int read_transfer_encoding(const th_head *head, const char *src, size_t n, tally *seen) {
-  if (head->minor == 0) return TH_ETRANSFER_ENCODING;
+  if (head->version == 10) return TH_ETRANSFER_ENCODING;
   size_t pos = 0;
   uint32_t before = seen->codings;
   th_slice coding;
@@ -221,7 +225,7 @@ static int judge_transfer_encoding(const tally *seen) {
 
 /* RFC 9110 section 10.1.1: a list whose only known member is 100-continue; ignored in HTTP/1.0. */
 static int read_expect(th_head *head, const char *src, size_t n) {
-  if (head->minor == 0) return TH_OK;
+  if (head->version == 10) return TH_OK;
   size_t pos = 0;
   th_slice member;
   while (th_list_next(src, n, &pos, &member)) {
@@ -229,6 +233,23 @@ static int read_expect(th_head *head, const char *src, size_t n) {
     head->expect_continue = 1;
   }
   return TH_OK;
+}
+
+int th_head_read_plain(th_head *head, int id, const char *value, size_t n) {
+  switch (id) {
+    case TH_FIELD_EXPECT:
+      return read_expect(head, value, n);
+    case TH_FIELD_FORWARDED:
+    case TH_FIELD_X_FORWARDED_FOR:
+    case TH_FIELD_X_FORWARDED_HOST:
+    case TH_FIELD_X_FORWARDED_PORT:
+    case TH_FIELD_X_FORWARDED_PREFIX:
+    case TH_FIELD_X_FORWARDED_PROTO:
+      head->forwarded = 1;
+      return TH_OK;
+    default:
+      return TH_OK;
+  }
 }
 
 static int read_field(th_head *head, const th_field *field, tally *seen) {
@@ -247,8 +268,6 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
     case TH_FIELD_CONNECTION:
       read_connection(value, n, seen);
       return TH_OK;
-    case TH_FIELD_EXPECT:
-      return read_expect(head, value, n);
     case TH_FIELD_UPGRADE:
       read_upgrade(value, n, seen);
       return TH_OK;
@@ -256,18 +275,10 @@ static int read_field(th_head *head, const th_field *field, tally *seen) {
       seen->websocket_key = 1;
       return TH_OK;
     case TH_FIELD_TE:
-      head->trailers |= head->minor > 0 && has_token(value, n, "trailers", 8);
-      return TH_OK;
-    case TH_FIELD_FORWARDED:
-    case TH_FIELD_X_FORWARDED_FOR:
-    case TH_FIELD_X_FORWARDED_HOST:
-    case TH_FIELD_X_FORWARDED_PORT:
-    case TH_FIELD_X_FORWARDED_PREFIX:
-    case TH_FIELD_X_FORWARDED_PROTO:
-      head->forwarded = 1;
+      head->trailers |= head->version > 10 && has_token(value, n, "trailers", 8);
       return TH_OK;
     default:
-      return TH_OK;
+      return th_head_read_plain(head, field->id, value, n);
   }
 }
 
@@ -289,11 +300,11 @@ int th_head_finish(th_head *head) {
       return status;
     }
   }
-  if (seen.hosts == 0 && head->minor == 1) return TH_EHOST_MISSING;
+  if (seen.hosts == 0 && head->version == 11) return TH_EHOST_MISSING;
   if (head->chunked && (status = judge_transfer_encoding(&seen)) < 0) return status;
   if (expectation < 0) return expectation;
-  head->keep_alive = !seen.close && (head->minor == 1 || seen.keep_alive);
-  head->upgrade = head->minor == 1 && seen.upgrade_token && seen.websocket_upgrade;
+  head->keep_alive = !seen.close && (head->version == 11 || seen.keep_alive);
+  head->upgrade = head->version == 11 && seen.upgrade_token && seen.websocket_upgrade;
   head->websocket = head->upgrade || seen.websocket_key;
   return TH_OK;
 }

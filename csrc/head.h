@@ -1,4 +1,4 @@
-/* A request head, independent of the version of HTTP. */
+/* A request head, the same for HTTP/1.1 and HTTP/2. */
 #ifndef TH_HEAD_H
 #define TH_HEAD_H
 
@@ -24,6 +24,8 @@ enum th_field_id {
   TH_FIELD_X_FORWARDED_PORT = 38,
   TH_FIELD_X_FORWARDED_PREFIX = 45,
   TH_FIELD_X_FORWARDED_PROTO = 43,
+  TH_FIELD_COOKIE = 7,
+  TH_FIELD_PRIORITY = 14,
   TH_FIELD_DATE = 3,
   TH_FIELD_SERVER = 11
 };
@@ -48,13 +50,14 @@ typedef struct {
   th_buffer fields; /* th_field[field_count] */
   uint32_t field_count;
   uint8_t method; /* llhttp_method_t */
-  uint8_t minor;  /* 0 for HTTP/1.0, 1 for HTTP/1.1 and above */
+  uint8_t version; /* 10 for HTTP/1.0, 11 for HTTP/1.1 and higher minor versions, 20 for HTTP/2 */
   uint8_t form;   /* enum th_target_form */
   uint8_t keep_alive;
   uint8_t chunked;
   uint8_t expect_continue;
   uint8_t upgrade;     /* valid request to upgrade to websocket: RFC 9110 section 7.8; other protocols are ignored */
-  uint8_t websocket;   /* WebSocket handshake, valid or not: upgrade is set, or there is a Sec-WebSocket-Key */
+  uint8_t websocket;   /* WebSocket handshake, valid or not: upgrade is set, or there is a Sec-WebSocket-Key; in HTTP/2
+                        * extended CONNECT (RFC 8441) */
   uint8_t trailers;    /* the client accepts trailer fields: RFC 9110 section 10.1.4 */
   uint8_t forwarded;   /* has a proxy's field: Forwarded, or one of X-Forwarded-* */
   uint8_t https_target; /* absolute-form with an https URI, which requires TLS: RFC 9110 section 7.4 */
@@ -63,7 +66,7 @@ typedef struct {
   th_slice target;
   th_slice path;      /* without query; empty means "/" */
   th_slice query;     /* after the ?, may be empty */
-  th_slice authority; /* of absolute-form; overrides Host, RFC 9112 section 3.2.2 */
+  th_slice authority; /* of absolute-form, or :authority; overrides Host, RFC 9112 section 3.2.2 */
 } th_head;
 
 void th_head_init(th_head *head);
@@ -74,7 +77,13 @@ void th_head_clear(th_head *head);
 int th_head_add_field(th_head *head);
 th_field *th_head_field(const th_head *head, uint32_t index);
 
-/* Checks a complete head (method, minor, target, fields and content_length set) and derives the other members.
+/* Splits a target that is a path, or the * of OPTIONS, as :path must be (RFC 9113 section 8.3.1). Returns TH_OK or
+ * TH_ETARGET. */
+int th_head_split_path(th_head *head);
+/* Notes what a field means that needs no other: Expect, Forwarded, X-Forwarded-*. Returns TH_OK or TH_EEXPECT. */
+int th_head_read_plain(th_head *head, int id, const char *value, size_t n);
+
+/* Checks a complete head (method, version, target, fields and content_length set) and derives the other members.
  * Returns TH_OK, or the status to refuse the request with. RFC 9112 sections 3.2 and 6.1, RFC 9110 sections 7.2 and
  * 10.1.1. */
 int th_head_finish(th_head *head);

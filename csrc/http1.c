@@ -280,7 +280,7 @@ static int head_error(th_http1 *http1) {
 static int finish_head(th_http1 *http1) {
   th_head *head = &http1->head;
   head->method = http1->parser.method;
-  head->minor = http1->parser.http_minor > 0;
+  head->version = http1->parser.http_minor > 0 ? 11 : 10;
   head->content_length = http1->parser.content_length;
   if (!has_single_blanks(head)) return TH_ESYNTAX;
   int status = th_head_finish(head);
@@ -306,7 +306,8 @@ static int finish_head(th_http1 *http1) {
 static int read_head(th_http1 *http1) {
   int in_pieces = http1->pieces.length > 0;
   size_t n = th_http1_left(http1);
-  const char *start = http1->next;
+  const char *lent = http1->next;
+  const char *start = lent;
   if (in_pieces) {
     size_t before = http1->pieces.length;
     int kept = keep_piece(http1, n);
@@ -337,6 +338,7 @@ static int read_head(th_http1 *http1) {
     status = finish_head(http1);
     if (status == TH_OK) return TH_HEAD;
   }
+  if (in_pieces) http1->next = lent + n; /* copied already */
   status = status < 0 ? fail(http1, status) : head_error(http1);
   show_excerpt(http1, http1->head.data, in_pieces ? http1->pieces.length : n);
   return status;

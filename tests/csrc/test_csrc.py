@@ -383,6 +383,31 @@ STATUS_CODES = {
     # error codes of HTTP/2
     "TH_EHPACK": 0x9,
     "TH_EHPACK_SIZE": 0xB,
+    "TH_EPREFACE": 0x1,
+    "TH_EFIRST_FRAME": 0x1,
+    "TH_EFRAME_STREAM": 0x1,
+    "TH_ESTREAM_IDLE": 0x1,
+    "TH_EPADDING": 0x1,
+    "TH_EBLOCK": 0x1,
+    "TH_ESETTING": 0x1,
+    "TH_EINCREMENT": 0x1,
+    "TH_EPUSH": 0x1,
+    "TH_EPSEUDO": 0x1,
+    "TH_EFIELD": 0x1,
+    "TH_EHOP_BY_HOP": 0x1,
+    "TH_ELENGTH": 0x1,
+    "TH_ETRAILERS": 0x1,
+    "TH_ESETTING_WINDOW": 0x3,
+    "TH_EWINDOW": 0x3,
+    "TH_ESTREAM_WINDOW": 0x3,
+    "TH_ESTREAM_CLOSED": 0x5,
+    "TH_EFRAME_SIZE": 0x6,
+    "TH_EREFUSED": 0x7,
+    "TH_EGLITCHES": 0xB,
+    "TH_ERESETS": 0xB,
+    "TH_EBLOCK_SIZE": 0xB,
+    # and a refusal in HTTP/2
+    "TH_EAUTHORITY": 400,
 }
 
 

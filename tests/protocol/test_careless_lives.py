@@ -247,7 +247,7 @@ def test_another_thread_is_told_so(serve, errors, step):
         async def elsewhere():
             await (receive() if step == "receive" else send(START))
 
-        with pytest.raises(LocalProtocolError, match="another one"):
+        with pytest.raises(LocalProtocolError, match="in another thread"):
             await asyncio.to_thread(asyncio.run, elsewhere())
         await respond(send, await read_body(receive))
 

@@ -177,6 +177,7 @@ def test_refusal_is_plain_text_and_the_end_of_the_connection(serve):
         limit_header_size=500,
         limit_header_count=10,
         limit_request_body=100,
+        http2=False,
     )
     for request, status in REFUSED:
         (reply,) = take_replies(running.raw(request))
@@ -280,7 +281,7 @@ def test_refusal_does_not_hold_a_client_that_stays(serve):
     ],
 )
 def test_refusal_is_logged_in_one_line(serve, log, request_bytes, status, reason, excerpt):
-    with serve(hello).connect() as sock:
+    with serve(hello, http2=False).connect() as sock:
         sock.sendall(request_bytes)
         sock.shutdown(socket.SHUT_WR)
         client = "{}:{}".format(*sock.getsockname())

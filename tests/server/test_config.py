@@ -58,6 +58,8 @@ NUMBERS = {
     **dict.fromkeys(SIZES, (1, GIB)),
     # The parser counts a body in 64 bits without sign.
     "limit_request_body": (1, 2**64 - 1),
+    "http2_max_streams": (1, GIB),
+    "http2_connection_window": (65535, GIB),
     **dict.fromkeys(WINDOWS, (9, 15)),
     **dict.fromkeys(ZLIB_LEVELS, (1, 9)),
     "ws_deflate_min_size": (0, GIB),

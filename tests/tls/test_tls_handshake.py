@@ -157,16 +157,22 @@ def test_alpn_chooses_the_connection_above(serve, shared, monkeypatch, offered, 
 
 
 @pytest.mark.parametrize(
-    ("offered", "agreed"),
-    [(["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (["x"], None), ([], None)],
+    ("offered", "http2", "agreed"),
+    [
+        (["http/1.1"], True, "http/1.1"),
+        (["h2", "http/1.1"], True, "h2"),
+        (["http/1.1", "h2"], True, "h2"),
+        (["h2", "http/1.1"], False, "http/1.1"),
+        (["h2"], False, None),
+        (["x"], True, None),
+        ([], True, None),
+    ],
 )
-def test_alpn(serve, shared, offered, agreed):
+def test_alpn(serve, shared, offered, http2, agreed):
     client = shared.client()
     client.set_alpn_protocols(offered)
-    with serve(hello).connect(client=client) as sock:
+    with serve(hello, http2=http2).connect(client=client) as sock:
         assert sock.secure.selected_alpn_protocol() == agreed
-        sock.sendall(GET_CLOSE)
-        assert read_all(sock).endswith(b"hello")
 
 
 def test_keyfile_may_be_in_the_certificates_file(serve, shared, files):

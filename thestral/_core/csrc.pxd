@@ -1,7 +1,7 @@
 """All extern declarations of csrc. The headers document them."""
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "base.h" nogil:
@@ -9,6 +9,7 @@ cdef extern from "base.h" nogil:
         TH_OK
         TH_ENOMEM
         TH_ESYNTAX
+        TH_EHTTP2
         TH_EBLOCKED
         TH_ESYSTEM
 
@@ -54,6 +55,7 @@ cdef extern from "head.h" nogil:
         TH_FIELD_CONNECTION
         TH_FIELD_DATE
         TH_FIELD_SERVER
+        TH_FIELD_UPGRADE
 
     enum th_target_form:
         TH_ORIGIN_FORM
@@ -69,7 +71,7 @@ cdef extern from "head.h" nogil:
         const char *data
         uint32_t field_count
         uint8_t method
-        uint8_t minor
+        uint8_t version
         uint8_t form
         uint8_t keep_alive
         uint8_t chunked
@@ -109,6 +111,8 @@ cdef extern from "http1.h" nogil:
         const char *body
         size_t body_length
         const char *next
+        int32_t failed
+        th_buffer pieces
         const char *excerpt
         size_t excerpt_length
 
@@ -255,3 +259,96 @@ cdef extern from "Python.h":
     Py_ssize_t dict_size "PyDict_GET_SIZE"(PyObject *) noexcept
     bint PyCoro_CheckExact(object)
     PySendResult PyIter_Send(object, object, PyObject **) except PYGEN_ERROR
+
+
+cdef extern from "hpack.h" nogil:
+    ctypedef struct th_hpack_encoder:
+        pass
+
+    int th_hpack_encode_status(th_hpack_encoder *encoder, th_buffer *out, int status)
+    int th_hpack_encode(
+        th_hpack_encoder *encoder,
+        th_buffer *out,
+        const char *name,
+        size_t name_length,
+        const char *value,
+        size_t value_length,
+    )
+
+
+cdef extern from "http2_head.h" nogil:
+    ctypedef struct th_http2_limits:
+        uint32_t streams
+        uint32_t connection_window
+        uint32_t stream_window_max
+        uint32_t head
+        uint32_t fields
+        uint64_t body
+        uint8_t websocket
+
+    ctypedef struct th_http2_hint:
+        uint32_t serial
+        uint8_t index
+
+    ctypedef struct th_http2_scratch:
+        th_head head
+        th_buffer hints
+        th_http2_hint authority
+
+    void th_http2_scratch_init(th_http2_scratch *scratch)
+    int th_http2_check_field(const char *name, size_t name_length, const char *value, size_t value_length)
+
+
+cdef extern from "http2.h" nogil:
+    enum:
+        TH_HTTP2_NEED_DATA
+        TH_HTTP2_HEAD
+        TH_HTTP2_BODY
+        TH_HTTP2_END
+        TH_HTTP2_RESET
+        TH_HTTP2_REFUSED
+        TH_HTTP2_PONG
+        TH_HTTP2_ID_MAX
+        TH_HTTP2_INCREMENTAL
+
+    ctypedef struct th_http2_stream:
+        uint8_t flags
+        uint8_t urgency
+        int32_t window
+
+    ctypedef struct th_http2:
+        uint32_t stream
+        int32_t status
+        uint32_t code
+        uint8_t ended
+        const char *body
+        size_t body_length
+        double now
+        uint8_t stalled
+        th_buffer out
+        uint8_t opened
+        uint8_t settings_acked
+        uint32_t last_id
+        uint32_t open
+        int32_t window
+        int64_t send_window
+        th_hpack_encoder encoder
+        const char *next
+
+    int th_http2_init(th_http2 *http2, const th_http2_limits *limits, th_http2_scratch *scratch, double now)
+    void th_http2_free(th_http2 *http2)
+    void th_http2_feed(th_http2 *http2, const char *data, size_t n)
+    size_t th_http2_left(const th_http2 *http2)
+    int th_http2_next(th_http2 *http2)
+    int th_http2_is_reading_head(const th_http2 *http2)
+    th_http2_stream *th_http2_find(const th_http2 *http2, uint32_t id)
+    size_t th_http2_sendable(const th_http2 *http2, uint32_t id)
+    int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits)
+    int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark)
+    int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t id, int end)
+    int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_t n, int end)
+    int th_http2_reset(th_http2 *http2, th_buffer *out, uint32_t id, uint32_t code)
+    int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32_t code, const char *text)
+    int th_http2_ping(th_http2 *http2, th_buffer *out)
+    int th_http2_catch_up(th_http2 *http2)
+    void th_http2_completed(th_http2 *http2)

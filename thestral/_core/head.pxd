@@ -1,6 +1,9 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from thestral._core.csrc cimport th_head
+from thestral._core.csrc cimport th_field, th_head
+
+
+cdef int METHOD_HEAD
 
 
 cdef class RequestHead:
@@ -25,7 +28,10 @@ cdef class RequestHead:
     cpdef object fill(self, dict scope)
 
 
-cdef RequestHead head_of(const th_head *head)
+cdef tuple make_line(bytes name, const char *value, uint32_t n)
+cdef tuple line_of(const th_head *head, const th_field *field)
+cdef list headers_of(const th_head *head)
+cdef RequestHead head_of(const th_head *head, list headers)
 
 
 cdef class Template:

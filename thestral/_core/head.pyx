@@ -42,6 +42,7 @@ cdef enum:
 cdef frozenset SECRETS = frozenset((b"authorization", b"cookie", b"sec-websocket-key"))
 cdef str HTTP_1_0 = "1.0"
 cdef str HTTP_1_1 = "1.1"
+cdef str HTTP_2 = "2"
 cdef bytes ROOT = b"/"
 cdef bytes ASTERISK = b"*"
 cdef bytes EMPTY = b""
@@ -155,15 +156,15 @@ cdef class RequestHead:
         scope["headers"] = self.headers
 
 
-cdef RequestHead head_of(const th_head *head):
+cdef RequestHead head_of(const th_head *head, list headers):
     cdef RequestHead made = RequestHead.__new__(RequestHead)
-    made.version = 10 + head.minor
-    made.http_version = HTTP_1_1 if head.minor else HTTP_1_0
+    made.version = head.version
+    made.http_version = HTTP_1_1 if head.version == 11 else HTTP_2 if head.version == 20 else HTTP_1_0
     made.method = method_of(head)
     made.path = path_of(head)
     made.raw_path = raw_path_of(head)
     made.query = query_of(head)
-    made.headers = headers_of(head)
+    made.headers = headers
     made.content_length = head.content_length
     made.chunked = head.chunked
     made.head_only = head.method == METHOD_HEAD

@@ -29,11 +29,13 @@ cdef class RequestParser:
     cpdef bytes take_left(self)
     cpdef bint is_idle(self)
     cpdef bint is_head(self)
+    cpdef bint is_http2(self)
+    cpdef bytes take_head(self)
     cdef object _let_go(self)
 
 
 cdef class ResponseWriter:
-    cdef th_buffer _buffer
+    cdef th_buffer buffer
     cdef readonly int64_t content_length
     cdef readonly bint close
     cdef readonly bint has_date

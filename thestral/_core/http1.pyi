@@ -65,6 +65,12 @@ class RequestParser:
         """Whether no byte of the next request has been received."""
     def is_head(self) -> bool:
         """Whether the request being read or refused is a HEAD request, as far as is known."""
+    def is_http2(self) -> bool:
+        """Whether the request was refused because it is HTTP/2's preface."""
+    def take_head(self) -> bytes:
+        """Return what has been received of the refused request and behind it. The parser must not
+        be used after this.
+        """
 
 @final
 class ResponseWriter:

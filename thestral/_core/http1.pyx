@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint32_t, uint64_t
 
 from thestral._core.csrc cimport (
+    TH_EHTTP2,
     TH_FIELD_CONNECTION,
     TH_FIELD_CONTENT_LENGTH,
     TH_FIELD_DATE,
@@ -36,7 +37,7 @@ from thestral._core.csrc cimport (
     th_write_status_line,
 )
 from thestral._core.errors cimport raise_field, raise_refused
-from thestral._core.head cimport RequestHead, head_of
+from thestral._core.head cimport RequestHead, head_of, headers_of
 from thestral._core.socket cimport outcome_of
 
 from thestral.errors import LocalProtocolError
@@ -107,7 +108,7 @@ cdef class RequestParser:
         self._fed = None
 
     cpdef RequestHead read_head(self):
-        return head_of(&self._http1.head)
+        return head_of(&self._http1.head, headers_of(&self._http1.head))
 
     cpdef bytes read_body(self):
         # If all the bytes of a read are body, pass them on uncopied.
@@ -134,19 +135,27 @@ cdef class RequestParser:
     cpdef bint is_head(self):
         return th_http1_is_head(&self._http1)
 
+    cpdef bint is_http2(self):
+        return self._http1.failed == TH_EHTTP2
+
+    cpdef bytes take_head(self):
+        # The pieces end with what has been read of the last input.
+        cdef bytes data = PyBytes_FromStringAndSize(self._http1.pieces.data, self._http1.pieces.length)
+        return data + self.take_left()
+
 
 @cython.final
 cdef class ResponseWriter:
     """Serialises a connection's output of a turn into one growing buffer."""
 
     def __cinit__(self):
-        th_buffer_init(&self._buffer)
+        th_buffer_init(&self.buffer)
 
     def __dealloc__(self):
-        th_buffer_free(&self._buffer)
+        th_buffer_free(&self.buffer)
 
     cpdef Py_ssize_t begin(self, int status) except -1:
-        cdef Py_ssize_t mark = self._buffer.length
+        cdef Py_ssize_t mark = self.buffer.length
         self.content_length = -1
         self.close = False
         self.has_date = False
@@ -155,7 +164,7 @@ cdef class ResponseWriter:
         return mark
 
     cpdef object write_status(self, int status):
-        if th_write_status_line(&self._buffer, status) < 0:
+        if th_write_status_line(&self.buffer, status) < 0:
             raise MemoryError
 
     cpdef object write_headers(self, object headers, bint drop_content_length):
@@ -192,7 +201,7 @@ cdef class ResponseWriter:
                 self._note(known, <bytes>value)
                 return None
         status = th_write_field(
-            &self._buffer,
+            &self.buffer,
             PyBytes_AS_STRING(name),
             PyBytes_GET_SIZE(name),
             PyBytes_AS_STRING(value),
@@ -230,38 +239,38 @@ cdef class ResponseWriter:
 
     cpdef object write_content_length(self, int64_t length):
         self.write(b"content-length: ")
-        if th_buffer_append_decimal(&self._buffer, <uint64_t>length) < 0:
+        if th_buffer_append_decimal(&self.buffer, <uint64_t>length) < 0:
             raise MemoryError
         self.write(b"\r\n")
 
     cpdef object write(self, bytes data):
-        if th_buffer_append(&self._buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
+        if th_buffer_append(&self.buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
             raise MemoryError
 
     cpdef object write_chunk_head(self, Py_ssize_t size):
-        if th_write_chunk_head(&self._buffer, <uint64_t>size) < 0:
+        if th_write_chunk_head(&self.buffer, <uint64_t>size) < 0:
             raise MemoryError
 
     cpdef object write_chunk(self, bytes data):
-        if th_write_chunk(&self._buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
+        if th_write_chunk(&self.buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
             raise MemoryError
 
     cpdef Py_ssize_t size(self):
-        return self._buffer.length
+        return self.buffer.length
 
     cpdef object truncate(self, Py_ssize_t mark):
-        if mark < <Py_ssize_t>self._buffer.length:
-            self._buffer.length = mark
-        if mark == 0 and self._buffer.capacity > SCRATCH_KEPT:
-            th_buffer_free(&self._buffer)
+        if mark < <Py_ssize_t>self.buffer.length:
+            self.buffer.length = mark
+        if mark == 0 and self.buffer.capacity > SCRATCH_KEPT:
+            th_buffer_free(&self.buffer)
 
     cpdef int send(self, int fd) noexcept:
-        return outcome_of(th_send(fd, self._buffer.data, self._buffer.length))
+        return outcome_of(th_send(fd, self.buffer.data, self.buffer.length))
 
     cpdef bytes peek(self, Py_ssize_t mark):
-        return PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
+        return PyBytes_FromStringAndSize(self.buffer.data + mark, self.buffer.length - mark)
 
     cpdef bytes take(self, Py_ssize_t mark):
-        cdef bytes data = PyBytes_FromStringAndSize(self._buffer.data + mark, self._buffer.length - mark)
+        cdef bytes data = PyBytes_FromStringAndSize(self.buffer.data + mark, self.buffer.length - mark)
         self.truncate(mark)
         return data

@@ -137,6 +137,12 @@ class Config:
         help='Header "Name: Value" to add to each response; repeatable.')
     server_header: bool = flag(True, "HTTP", help="Send the Server header.")
     date_header: bool = flag(True, "HTTP", help="Send the Date header.")
+    http2: bool = flag(True, "HTTP",
+        help="Accept HTTP/2: with TLS by ALPN, without TLS from clients that begin with it.")
+    http2_max_streams: int = count(128, "HTTP", unit="streams", highest=LARGEST_SIZE,
+        help="Maximum concurrent streams of an HTTP/2 connection; clients wait to open more.")
+    http2_connection_window: int = size(MIB, "HTTP", lowest=64 * KIB - 1,
+        help="Request bodies that an HTTP/2 connection may send before the application reads them.")
 
     limit_request_line: int = size(64 * KIB, "Limits",
         help="Longest request line; a longer one gets 414.")
@@ -256,7 +262,8 @@ class Config:
     ssl_ca_certs: str | os.PathLike[str] | None = path(None, "TLS",
         help="CA certificates that verify client certificates, in PEM.")
     ssl_ciphers: str | None = text(None, "TLS",
-        help="TLS 1.2 ciphers, as an OpenSSL cipher list [default: Python's choice].")
+        help="TLS 1.2 ciphers, as an OpenSSL cipher list [default: those that HTTP/2 may use, or"
+             " Python's choice with --no-http2].")
     timeout_tls_handshake: float = seconds(10.0, "TLS",
         help="Time for a TLS handshake, from the start of the connection.")
     # Called with this Config and a function that makes the context from the options above; returns

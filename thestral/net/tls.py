@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from thestral.config import Config
 
 # Protocols that the server accepts by ALPN (RFC 7301), preferred first.
-ALPN_PROTOCOLS = ("http/1.1",)
+ALPN_PROTOCOLS = ("h2", "http/1.1")
+# What TLS 1.2 has that HTTP/2 may use (RFC 9113 section 9.2.2). OpenSSL chooses the suite without a
+# look at the protocol that ALPN agrees on.
+HTTP2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # A handshake checks whether files have changed, if the last check was at least this long ago.
 LOOK_INTERVAL = 1.0  # seconds
 # A certificate that expires sooner gets a warning.
@@ -294,10 +297,11 @@ def empty_context(config: Config) -> ssl.SSLContext:
         )
     # Renegotiation is cheap for a client and expensive for the server; TLS 1.3 has none.
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(ALPN_PROTOCOLS)
-    if config.ssl_ciphers:
+    context.set_alpn_protocols(ALPN_PROTOCOLS if config.http2 else ALPN_PROTOCOLS[1:])
+    ciphers = config.ssl_ciphers or (HTTP2_CIPHERS if config.http2 else None)
+    if ciphers:
         try:
-            context.set_ciphers(config.ssl_ciphers)
+            context.set_ciphers(ciphers)
         except ssl.SSLError as exc:
             raise ConfigError(
                 "ssl_ciphers", f"{config.ssl_ciphers!r} selects no cipher that OpenSSL knows"

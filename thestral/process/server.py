@@ -299,7 +299,7 @@ class Server:
             if self.has_manager:
                 systemd.stopping(longest_stop(self.config))
             if self.config.shutdown_delay and not self._force_exit:
-                await self._delay_shutdown()
+                await self._delay_shutdown(context)
             await listeners.stop()
             await self._drain(context)
             listeners.close()
@@ -374,10 +374,12 @@ class Server:
         """Stop at limit_max_requests: a server without a supervisor has no successor."""
         self.should_exit = True
 
-    async def _delay_shutdown(self) -> None:
+    async def _delay_shutdown(self, context: WorkerContext) -> None:
         """Keep serving for shutdown_delay, while load balancers notice the shutdown; each response
-        closes its connection.
+        closes its connection, and HTTP/2 clients are told to open another one.
         """
+        for connection in list(context.connections):
+            connection.wind_down()
         delay = self.config.shutdown_delay
         error_logger.info("Accepting for %g more seconds%s", delay, self.how_to_force())
         with contextlib.suppress(TimeoutError):

@@ -31,6 +31,8 @@ cdef class Connection(Output):
     cpdef bint trusts_peer(self) except -1
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
+    cdef object give_way(self, Connection successor, object transport)
+    cpdef object wind_down(self)
     cpdef object refuse(self, object error)
     cpdef object abort(self)
     cdef object pause_reading(self)

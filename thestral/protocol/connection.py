@@ -118,6 +118,19 @@ class Connection(Output):
     def receive_from(self, buffer: ReadBuffer) -> None:
         self.data_received(buffer.take())
 
+    def give_way(self, successor: Connection, transport: Any) -> None:
+        """Put another connection in place of this one, on the same transport or one above it."""
+        successor.proxied = self.proxied
+        self.context.discard(self)
+        self.lost = True  # the transport is the next connection's now
+        transport.set_protocol(successor)
+        successor.connection_made(transport)
+        if self.context.draining:
+            successor.drain()
+
+    def wind_down(self) -> None:
+        """Called when the server is about to shut down, but still accepts requests."""
+
     def refuse(self, error: RemoteProtocolError) -> None:
         """Answer bytes that a Preamble has seen, and that are not this protocol's."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ cdef class WorkerContext:
     cdef public Template http_1_0_extensions
     cdef public bytes default_head
     cdef public bytes date_head
+    cdef public list default_fields
     cdef public bint eager
     cdef public dict task_arguments
     cdef public object spare_sending

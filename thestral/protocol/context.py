@@ -31,6 +31,7 @@ class Open(Protocol):
     """What WorkerContext calls on a connection."""
 
     def check_deadlines(self, now: float) -> None: ...
+    def wind_down(self) -> None: ...
     def drain(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -207,6 +208,8 @@ class WorkerContext:
         settings = self.settings
         self.date_head = b"date: " + self.clock.date + b"\r\n" if settings.send_date else b""
         self.default_head = self.date_head + settings.server_head + settings.extra_head
+        date = [(b"date", self.clock.date)] if settings.send_date else []
+        self.default_fields = [*date, *settings.own_fields]
 
 
 def with_jitter(config: Config) -> int:

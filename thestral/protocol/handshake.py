@@ -78,13 +78,7 @@ def accept_token(head: RequestHead) -> bytes:
         raise refused("no HTTP/1.1 with 'Upgrade: websocket' and 'Connection: Upgrade'")
     if head.chunked or head.content_length:
         raise refused("it has a body")
-    versions = values(head.headers, b"sec-websocket-version")
-    if len(versions) != 1:
-        raise refused("not one Sec-WebSocket-Version")
-    if versions[0] != VERSION:
-        raise RemoteProtocolError(
-            426, "WebSocket version is not 13", versions[0], headers=UPGRADE_REQUIRED
-        )
+    check_version(head)
     keys = values(head.headers, b"sec-websocket-key")
     if len(keys) != 1 or not is_key(keys[0]):
         raise refused("not one Sec-WebSocket-Key of 16 bytes in base64")
@@ -92,6 +86,21 @@ def accept_token(head: RequestHead) -> bytes:
 
     digest = hashlib.sha1(keys[0] + KEY_SUFFIX, usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False)
+
+
+def check_version(head: RequestHead) -> None:
+    """Check Sec-WebSocket-Version, which a handshake over HTTP/2 has, too (RFC 8441 section 5).
+
+    Raises:
+        RemoteProtocolError: it is missing: 400, or another version: 426.
+    """
+    versions = values(head.headers, b"sec-websocket-version")
+    if len(versions) != 1:
+        raise refused("not one Sec-WebSocket-Version")
+    if versions[0] != VERSION:
+        raise RemoteProtocolError(
+            426, "WebSocket version is not 13", versions[0], headers=UPGRADE_REQUIRED
+        )
 
 
 def is_key(value: bytes) -> bool:

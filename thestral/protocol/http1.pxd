@@ -8,6 +8,7 @@ from thestral.protocol.connection cimport Connection, Cycle
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.response cimport HTTP1Response
+from thestral.protocol.http cimport HTTPConnection
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket cimport WebSocketCycle
@@ -29,25 +30,19 @@ cdef int LAST_CHANCE
 cdef int TUNNEL
 cdef int LINGERING
 cdef int CLOSING
-cdef double LINGER_TIMEOUT
 cdef double DRAIN_GRACE
 
 
 cdef class HTTP1Stream
 
 
-cdef class HTTP1Connection(Connection):
+cdef class HTTP1Connection(HTTPConnection):
+    cdef object _successor
     cdef RequestParser _parser
     cdef HTTP1Stream _stream
-    cdef bint _eof
     cdef bint _scheduled
-    cdef int _phase
-    cdef public double since
 
     cpdef object data_received(self, bytes data)
-    @cython.locals(wait=double)
-    cdef object enter(self, int phase)
-    cdef bint has_ended(self) noexcept
     cpdef object advance(self)
     cdef bint has_room(self)
     cdef object _keep_waiting(self)
@@ -59,15 +54,14 @@ cdef class HTTP1Connection(Connection):
     cdef object _begin_websocket(self, HTTP1Stream stream, RequestHead head, dict scope)
     cdef object _tunnel_data(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
+    cdef object _hand_over(self, object successor)
     cdef object _take_body(self)
     cdef object _next(self)
     @cython.locals(stream=HTTP1Stream)
     cdef object _refuse(self, object error)
     cdef object hang_up(self, HTTP1Stream stream)
     cdef object _idle(self)
-    cdef object _linger(self)
     cdef object _close(self)
-    cdef bint _still_sends(self)
     cdef object release(self, HTTP1Stream stream)
     cdef object begin_tunnel(self)
     cdef object on_response_complete(self, HTTP1Stream stream)

@@ -5,6 +5,7 @@ persistence, refusals.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import Event, RequestParser
@@ -14,6 +15,7 @@ from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
 from thestral.protocol.handshake import accept_token, agree_on_deflate
+from thestral.protocol.http import HTTPConnection
 from thestral.protocol.phases import (
     BODY,
     CLOSING,
@@ -22,7 +24,6 @@ from thestral.protocol.phases import (
     HEAD,
     IDLE,
     LAST_CHANCE,
-    LINGER_TIMEOUT,
     LINGERING,
     PHASES,
     RESPONDING,
@@ -52,32 +53,27 @@ REQUESTS_PER_TURN = 64
 UPGRADED = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
 
 
-class HTTP1Connection(Connection):
+class HTTP1Connection(HTTPConnection):
     """One transport speaking HTTP/1.1. Pulls events from its parser; while a response is open it
     pulls none.
+
+    Args:
+        context: of the worker.
+        successor: makes the connection that takes over from a client that begins with HTTP/2's
+            preface; None refuses it.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        successor: Callable[[WorkerContext], Connection] | None = None,
+    ) -> None:
         super().__init__(context)
+        self._successor = successor
         limits = context.settings.limits
         self._parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
         self._stream: HTTP1Stream | None = None
-        self._phase = FIRST_HEAD
-        self.since = 0.0  # Clock.now when the phase began
-        self._eof = False
         self._scheduled = False
-
-    def enter(self, phase: int) -> None:
-        """Begin a phase, and with it the client's time to send what the phase waits for."""
-        context = self.context
-        self._phase = phase
-        self.since = context.clock.now
-        wait: float = context.waits[phase]
-        self.deadline = context.clock.after(wait) if wait > 0.0 else 0.0
-
-    def has_ended(self) -> bool:
-        """Whether the connection ignores everything that the client still sends."""
-        return self._phase >= LINGERING or self.lost
 
     # --- asyncio's side -----------------------------------------------------------------------
 
@@ -129,14 +125,6 @@ class HTTP1Connection(Connection):
             return False
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self.deadline = 0.0
-        self.write_deadline = 0.0
-        self.write_paused = False
-        self.context.discard(self)
-        self.abandon()
-
     def abandon(self) -> None:
         if self._stream is not None:
             cycle = self._stream.cycle()
@@ -185,7 +173,10 @@ class HTTP1Connection(Connection):
         try:
             self._next()
         except RemoteProtocolError as error:
-            self._refuse(error)
+            if self._successor is not None and self._phase <= HEAD and self._parser.is_http2():
+                self._hand_over(self._successor)
+            else:
+                self._refuse(error)
         finally:
             self._corked = False
             if self._stream is not None or self._writer is not None:  # else no output waits
@@ -308,7 +299,7 @@ class HTTP1Connection(Connection):
             stream.request_left -= len(data)
         if stream.discarding:
             if stream.unconsumed > DISCARD_MAX:
-                self._linger()
+                self.linger()
             return
         stream.cycle().on_data(data)
         if stream.unconsumed > READ_HIGH_WATER and stream.started:
@@ -330,6 +321,13 @@ class HTTP1Connection(Connection):
         finally:
             self._corked = False
             self.end_turn()
+
+    def _hand_over(self, successor: Callable[[WorkerContext], Connection]) -> None:
+        """Put an HTTP/2 connection in place of this one; it reads the preface again."""
+        connection = successor(self.context)
+        data = self._parser.take_head()
+        self.give_way(connection, self.transport)
+        connection.data_received(data)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -358,28 +356,16 @@ class HTTP1Connection(Connection):
         cycle = stream.cycle()
         if stream.response_complete:
             self.release(stream)
-            self._linger()
+            self.linger()
         elif stream.status != 0:
             self.release(stream)
             self.abort()
         else:
             stream.refuse(error)
             self.release(stream)
-            self._linger()
+            self.linger()
         if cycle is not None:  # None if the head itself was refused
             cycle.on_closed()
-
-    def _linger(self) -> None:
-        """Close the server's side, and for a moment read and drop what the client still sends."""
-        self.enter(LINGERING)
-        self.flush()
-        self.resume_reading()
-        if self.lost:
-            return
-        if self._eof or not self.transport.can_write_eof():
-            self.close_flushing()
-            return
-        self.transport.write_eof()
 
     def on_deadline(self) -> None:
         late = PHASES[self._phase].refusal
@@ -388,18 +374,10 @@ class HTTP1Connection(Connection):
         elif self._phase == TUNNEL:
             if self._stream is not None:
                 self._stream.cycle().on_deadline()
-        elif self._still_sends():
-            # RFC 9112 section 9.6: the client cannot have acknowledged bytes that have not left. If
-            # it reads none of them, write_deadline ends the connection.
-            self.deadline = self.context.clock.after(LINGER_TIMEOUT)
-        elif self._phase == LINGERING:
-            self.enter(CLOSING)
-            self.close_flushing()
+        elif self._phase == LINGERING or self.still_sends():
+            self.stop_lingering()
         else:
             self._close()
-
-    def _still_sends(self) -> bool:
-        return not self.is_broken() and bool(self.transport.get_write_buffer_size())
 
     # --- Ends ---------------------------------------------------------------------------------
 
@@ -439,7 +417,7 @@ class HTTP1Connection(Connection):
             self.finish(stream)
         elif not stream.persistent or stream.request_left > DISCARD_MAX:
             self.release(stream)
-            self._linger()
+            self.linger()
         else:
             stream.discarding = True
             stream.unconsumed = 0
@@ -454,7 +432,7 @@ class HTTP1Connection(Connection):
         """End a tunnel, or an exchange whose response is not complete."""
         self.release(stream)
         if stream.tunnel or not stream.request_complete:
-            self._linger()
+            self.linger()
         else:
             self.hang_up(stream)
 
@@ -478,7 +456,7 @@ class HTTP1Connection(Connection):
         because it may have sent another request.
         """
         if stream.request.keep_alive and not self.context.draining:
-            self._linger()
+            self.linger()
         else:
             self._close()
 
@@ -494,7 +472,7 @@ class HTTP1Connection(Connection):
         """Close after the last response. Linger if bytes of the client are left unread."""
         self.flush()
         if self._parser.left():
-            self._linger()
+            self.linger()
             return
         self.enter(CLOSING)
         self.close_flushing()

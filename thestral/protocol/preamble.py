@@ -35,13 +35,7 @@ class Preamble(Connection):
         return it.
         """
         connection: Connection = self._successor(self.context, alpn)
-        connection.proxied = self.proxied
-        self.context.discard(self)
-        self.lost = True  # the transport is the next connection's now
-        transport.set_protocol(connection)
-        connection.connection_made(transport)
-        if self.context.draining:
-            connection.drain()
+        self.give_way(connection, transport)
         return connection
 
     def refuse_as_http(self, error: RemoteProtocolError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thestral.protocol.http1 import HTTP1Connection
+from thestral.protocol.http2 import HTTP2Connection
 from thestral.protocol.proxy import ProxyHandshake
 from thestral.protocol.tls import TLSHandshake
 
@@ -35,4 +36,9 @@ def new_http(context: WorkerContext, alpn: str | None) -> Connection:
         alpn: the protocol that client and server have agreed on (RFC 7301); None if they have
             not negotiated one.
     """
-    return HTTP1Connection(context)
+    if context.settings.http2 is None:
+        return HTTP1Connection(context)
+    if alpn == "h2":
+        return HTTP2Connection(context)
+    # By prior knowledge (RFC 9113 section 3.3); over TLS a client has to say so by ALPN.
+    return HTTP1Connection(context, None if context.certificates is not None else HTTP2Connection)

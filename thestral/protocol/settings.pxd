@@ -13,3 +13,5 @@ cdef class Settings:
     cdef readonly bint send_date
     cdef readonly bytes server_head
     cdef readonly bytes extra_head
+    cdef readonly object http2
+    cdef readonly list own_fields

@@ -26,6 +26,13 @@ class ParserLimits(NamedTuple):
     body: int
 
 
+class HTTP2Settings(NamedTuple):
+    """A number of streams, and of bytes."""
+
+    max_streams: int
+    connection_window: int
+
+
 class WebSocketSettings(NamedTuple):
     """Sizes in bytes; max_queue is a number of messages."""
 
@@ -56,6 +63,8 @@ class Settings:
         send_date: whether responses get a Date field.
         server_head: the line of the Server field, or b"".
         extra_head: the lines of the fields of --header.
+        own_fields: the same as (name, value) with lower-case names, the Server field first.
+        http2: None if HTTP/2 is not served.
     """
 
     def __init__(self, config: Config) -> None:
@@ -74,6 +83,9 @@ class Settings:
         if config.proxy_headers:
             self.forwarding = Forwarding(self.trusted, config.proxy_fields)
         self.websocket = websocket_settings(config) if config.ws != "none" else None
+        self.http2: HTTP2Settings | None = None
+        if config.http2:
+            self.http2 = HTTP2Settings(config.http2_max_streams, config.http2_connection_window)
         self.spec_version = config.asgi_spec_version
         self.raises_when_gone = config.asgi_spec_version != LENIENT_SPEC_VERSION
         files = [name for name in FILE_EXTENSIONS if getattr(config, name)]
@@ -83,6 +95,8 @@ class Settings:
         self.send_date = config.date_header and b"date" not in given
         send_server = config.server_header and b"server" not in given
         self.server_head = b"server: thestral\r\n" if send_server else b""
+        server = [(b"server", b"thestral")] if send_server else []
+        self.own_fields = [*server, *[(n.lower(), v) for n, v in config.encoded_headers]]
         self.extra_head = b"".join(
             name + b": " + value + b"\r\n" for name, value in config.encoded_headers
         )

@@ -39,7 +39,7 @@ static void record_head(outcome *out, message *now, const th_head *head, const c
   now->fields = head->field_count;
   now->chunked = head->chunked;
   now->body = head->content_length;
-  uint8_t facts[] = {head->method,   head->minor,     head->form,         head->keep_alive,
+  uint8_t facts[] = {head->method,   head->version,   head->form,         head->keep_alive,
                      head->chunked,  head->upgrade,   head->websocket,    head->expect_continue,
                      head->trailers, head->forwarded, head->https_target, head->path_escaped};
   record(&out->trace, facts, sizeof facts);

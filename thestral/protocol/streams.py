@@ -1,0 +1,597 @@
+"""HTTP/2's streams, and when their output is sent: by flow-control windows and priorities."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from thestral._core.http2 import ErrorCode, FrameCodec, ResponseFields, check_fields
+from thestral.protocol.connection import Stream
+from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
+from thestral.protocol.http import HTTPConnection
+from thestral.protocol.phases import LINGER_TIMEOUT
+
+if TYPE_CHECKING:
+    from thestral._core.head import RequestHead
+    from thestral.protocol.context import WorkerContext
+    from thestral.types import Headers
+
+NO_ERROR = int(ErrorCode.NO_ERROR)
+INTERNAL_ERROR = int(ErrorCode.INTERNAL_ERROR)
+CANCEL = int(ErrorCode.CANCEL)
+
+# A stream whose output waits for a window or for the transport: above this send() waits, until no
+# more than a quarter of it is left.
+QUEUE_MAX = 64 * 1024  # bytes
+# Small pieces that wait are joined up to this size, so that they become one DATA frame.
+JOIN_MAX = 4 * 1024  # bytes
+# A stream's window for request bodies grows to this while the application waits for more.
+STREAM_WINDOW_MAX = 1024 * 1024  # bytes
+# How much is sent before other connections get their turn.
+SENT_PER_TURN = 512 * 1024  # bytes
+# After this many DATA frames of better urgency, the least urgent stream gets one (RFC 9218 section
+# 10: no stream should starve).
+FRAMES_OF_BETTER = 16
+
+
+class Multiplexer(HTTPConnection):
+    """The output of many streams on one connection, and their deadlines.
+
+    Attributes:
+        codec: reads and writes frames, and counts what the windows allow.
+        streams: those that are open, by their identifiers.
+        waiting: those with output that waits, in order.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        settings = context.settings
+        limits = settings.limits
+        assert settings.http2 is not None
+        self.codec = FrameCodec(
+            settings.http2.max_streams,
+            settings.http2.connection_window,
+            STREAM_WINDOW_MAX,
+            limits.head,
+            limits.fields,
+            limits.body,
+            settings.websocket is not None,
+            context.clock.now,
+        )
+        self.streams: dict[int, HTTP2Stream] = {}
+        self.waiting: list[HTTP2Stream] = []
+        self._touched: list[HTTP2Stream] = []  # their cycles hear of the end of the turn
+        self._earliest = 0.0  # no deadline of a stream is earlier; 0.0 if there is none
+        self._frames = 0  # DATA frames sent in a row while less urgent streams waited
+        self._scheduled = False  # advance() will be called
+        self._flush_scheduled = False
+
+    def advance(self) -> None:
+        """Called by the loop: go on with what was put off for the sake of other connections."""
+        raise NotImplementedError
+
+    def look_ahead(self) -> None:
+        """Go over to the phase that follows from what has been read and sent."""
+        raise NotImplementedError
+
+    def late(self, stream: HTTP2Stream) -> None:
+        """The client has not sent the request's body in time, unless it must not."""
+        raise NotImplementedError
+
+    def schedule(self) -> None:
+        """Have advance() called in the next turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.context.loop.call_soon(self.advance, context=self.context.base_context)
+
+    # --- Output ------------------------------------------------------------------------------
+
+    def write_control(self) -> None:
+        """Write what the codec has to send of its own accord."""
+        if self.codec.has_output() and not self.lost:
+            self.codec.write_output(self.output())
+            self.expect_turn_end()
+
+    def touch(self, stream: HTTP2Stream) -> None:
+        """Have the stream's cycle told of the end of this turn."""
+        if not stream.touched:
+            stream.touched = True
+            self._touched.append(stream)
+        self.expect_turn_end()
+
+    def end_turn(self) -> None:
+        touched = self._touched
+        if touched:
+            self._touched = []
+            for stream in touched:
+                stream.touched = False
+                cycle = stream.cycle()
+                if cycle is not None:
+                    cycle.on_turn_end()
+        HTTPConnection.end_turn(self)
+
+    def _flush_soon(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.context.loop.call_soon(self.loop_turned, context=self.context.base_context)
+
+    def loop_turned(self) -> None:
+        self._flush_scheduled = False
+        if not self._corked:
+            self.end_turn()
+
+    # --- Whose turn it is --------------------------------------------------------------------
+
+    def may_write(self) -> bool:
+        """Whether a stream may write before others."""
+        return not self.waiting and not self.write_paused
+
+    def wait(self, stream: HTTP2Stream) -> None:
+        """Have the stream's output sent in its turn."""
+        if not stream.waits:
+            stream.waits = True
+            self.waiting.append(stream)
+            stream.write_deadline = self.context.clock.after(self.context.timeouts.write)
+            self.note_deadline(stream.write_deadline)
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what windows and transport allow, the most urgent streams first (RFC 9218)."""
+        if not self.waiting:
+            return
+        sent = 0
+        while not self.write_paused and not self.is_broken():
+            stream = self._choose()
+            if stream is None:
+                break
+            sent += stream.send_frame()
+            self.emit()
+            if sent >= SENT_PER_TURN:
+                self.schedule()
+                break
+
+    def _choose(self) -> HTTP2Stream | None:
+        """The waiting stream that is next: the most urgent one whose windows are open."""
+        best: HTTP2Stream | None = None
+        worst: HTTP2Stream | None = None
+        least = most = 0
+        for stream in self.waiting:
+            if not stream.can_send():
+                continue
+            urgency = self.codec.urgency(stream.id)
+            if best is None or urgency < least:
+                best, least = stream, urgency
+            if worst is None or urgency > most:
+                worst, most = stream, urgency
+        if least == most:
+            self._frames = 0
+            return best
+        self._frames += 1
+        if self._frames > FRAMES_OF_BETTER:
+            self._frames = 0
+            return worst
+        return best
+
+    def rotate(self, stream: HTTP2Stream) -> None:
+        """Let other streams go first, if the client reads this one piece by piece anyway."""
+        if self.codec.is_incremental(stream.id) and len(self.waiting) > 1:
+            self.waiting.remove(stream)
+            self.waiting.append(stream)
+
+    def note_deadline(self, when: float) -> None:
+        """Note a deadline of a stream, so that a tick need not look at all of them."""
+        if when > 0.0 and (self._earliest == 0.0 or when < self._earliest):
+            self._earliest = when
+
+    # --- Ends --------------------------------------------------------------------------------
+
+    def finish(self, stream: HTTP2Stream) -> None:
+        """End an exchange whose response is complete. The rest of its request is not read."""
+        codec = self.codec
+        codec.completed()
+        if not stream.request_complete:
+            codec.write_reset(self.output(), stream.id, NO_ERROR)  # RFC 9113 section 8.1
+        self.release(stream)
+        if self._corked:
+            return
+        self.look_ahead()
+        if self.streams:
+            self._flush_soon()  # with the responses of others that end in this turn of the loop
+        else:
+            self.flush()  # who knows what the application does before it returns
+
+    def release(self, stream: HTTP2Stream) -> None:
+        """Cut the links of an exchange that is over, so that nothing waits for the garbage
+        collector.
+        """
+        self.streams.pop(stream.id, None)
+        stream.over = True
+        stream.deadline = 0.0
+        stream.write_deadline = 0.0
+        if stream.waits:
+            stream.waits = False
+            self.waiting.remove(stream)
+        stream.forget_output()
+        if stream.unconsumed > 0:
+            self.codec.consumed(stream.id, stream.unconsumed, False)
+            stream.unconsumed = 0
+            self.write_control()
+        stream.attach(None)
+        stream.end(True)
+
+    def close_tunnel(self, stream: HTTP2Stream) -> None:
+        """A tunnel's output is complete: wait for the client's end, then reset the stream."""
+        stream.attach(None)
+        if stream.request_complete:
+            self.release(stream)
+            return
+        stream.closing = True
+        stream.deadline = self.context.clock.after(LINGER_TIMEOUT)
+        self.note_deadline(stream.deadline)
+
+
+class HTTP2Stream(Stream):
+    """One request and its response on the wire, or a tunnel."""
+
+    if TYPE_CHECKING:
+        wire: Multiplexer  # the connection, by its own type
+        id: int
+        started: bool  # the application's task
+        request_complete: bool
+        head_only: bool
+        tunnel: bool
+        closing: bool  # a tunnel whose output is complete
+        owes_continue: bool
+        over: bool  # the connection has let go of it
+        waits: bool  # among the connection's waiting streams
+        touched: bool  # its cycle hears of the end of the turn
+        unconsumed: int  # bytes of body, or of a tunnel, that nobody has taken
+        deadline: float  # loop time by which the client must have sent something; 0.0 for none
+        write_deadline: float  # loop time by which some of the output must have left; 0.0 for none
+        held: ResponseFields | None  # of the head that is held
+        head_status: int  # its status
+        pieces: list[bytes] | None  # output that waits
+        piece_at: int  # how much of the first piece has been sent
+        queued: int  # bytes of output that waits
+        ends: bool  # the response ends after it
+        trailers: ResponseFields | None  # with these
+        reset_code: int  # or by a reset with this code; -1 if it does not
+
+    def begin(self, connection: Multiplexer, number: int, head: RequestHead | None) -> None:
+        """What __init__ would do, as in HTTP1Stream.begin()."""
+        self.connection = connection
+        self.wire = connection
+        self.id = number
+        self.client = connection.client
+        self.request = head  # type: ignore[assignment]  # None for a refusal, which asks for none
+        self.reset_code = -1
+
+    def expect_body(self) -> None:
+        """The client owes more of the body from now on."""
+        connection = self.wire
+        wait: float = connection.context.timeouts.body
+        if wait > 0.0:
+            self.deadline = connection.context.clock.after(wait)
+            connection.note_deadline(self.deadline)
+
+    def on_deadline(self) -> None:
+        connection = self.wire
+        if self.closing:
+            connection.codec.write_reset(connection.output(), self.id, CANCEL)
+            connection.release(self)
+            connection.expect_turn_end()
+        elif self.tunnel:
+            self.cycle().on_deadline()
+        else:
+            connection.late(self)
+
+    # --- The cycle's side ---------------------------------------------------------------------
+
+    def start(self, status: int, headers: Headers) -> None:
+        self.held = check_fields(headers, omits_length(status))
+        self.head_status = status
+        self.wire.touch(self)
+
+    def write(self, data: bytes, end: bool) -> None:
+        if self.over:
+            return
+        if self.tunnel:
+            if data:
+                self._send(data, len(data), False)
+            if end:
+                self.cut()
+            return
+        if self.held is not None and self._finish_head(len(data), end):
+            return
+        self._write_body(data, end)
+
+    def withdraw(self) -> None:
+        self.held = None
+
+    def announced(self) -> int:
+        return self.left() if self.held is None else self.held.content_length
+
+    def announce(self, size: int) -> None:
+        assert self.held is not None
+        self.held.announce(size)
+
+    def write_file(self, file: int, offset: int, size: int) -> int:
+        if self.bodiless:
+            return size
+        if self.over or self.queued >= QUEUE_MAX:
+            return 0
+        if not self.has_room(size):
+            return -1  # it is too long, which write() says
+        data = os.pread(file, min(size, QUEUE_MAX), offset)
+        if data:
+            self._write_body(data, False)
+        return len(data)
+
+    def write_trailers(self, headers: Headers) -> None:
+        trailers = check_fields(headers, False)
+        check_trailers(headers)
+        if self.over:
+            return
+        if self.held is not None:
+            self._finish_head(0, False)
+        missing = self.missing()
+        if missing > 0:
+            self._fall_short(missing)
+        self.trailers = trailers
+        self._end_output()
+
+    def flush(self) -> None:
+        self.wire.flush()
+
+    def inform(self, status: int, headers: Headers) -> None:
+        if self.status or self.over:
+            return
+        connection = self.wire
+        fields = check_fields(headers, True)
+        connection.codec.write_head(connection.output(), self.id, status, fields, [], False)
+        connection.expect_turn_end()
+
+    def open_tunnel(self, headers: Headers) -> None:
+        connection = self.wire
+        self.held = check_fields(headers, False)
+        self.head_status = 200
+        self.promise(200, False, -1)
+        self._write_head(False)
+        self.tunnel = True
+        self.end(False)
+        connection.touch(self)
+
+    def wake_at(self, when: float) -> None:
+        self.deadline = when
+        self.wire.note_deadline(when)
+
+    def want_body(self) -> None:
+        if self.over:
+            return
+        if self.owes_continue:
+            self.owes_continue = False
+            self.inform(100, [])
+        if not self.request_complete:
+            connection = self.wire
+            connection.codec.consumed(self.id, 0, True)
+            connection.write_control()
+            if self.deadline == 0.0:
+                self.expect_body()
+
+    def consumed(self, size: int) -> None:
+        if self.over:
+            return
+        connection = self.wire
+        self.unconsumed -= size
+        connection.codec.consumed(self.id, size, False)
+        connection.write_control()
+        if not (self.request_complete or self.tunnel):
+            self.expect_body()
+
+    def reset(self) -> None:
+        self.abort(CANCEL if self.tunnel else INTERNAL_ERROR)
+
+    def abort(self, code: int) -> None:
+        """Reset the stream at once, without what waits to be sent."""
+        if self.over:
+            return
+        connection = self.wire
+        connection.codec.write_reset(connection.output(), self.id, code)
+        connection.release(self)
+        connection.expect_turn_end()
+
+    def cut(self) -> None:
+        if self.over:
+            return
+        if not self.tunnel:
+            self.reset_code = INTERNAL_ERROR
+        self._end_output()
+
+    def is_writable(self) -> bool:
+        return self.queued < QUEUE_MAX
+
+    # --- Head ---------------------------------------------------------------------------------
+
+    def _finish_head(self, size: int, end: bool) -> bool:
+        """Send the head that is held, in front of a part of the body of `size` bytes.
+
+        Returns:
+            whether the response ends with it, because there is no content.
+        """
+        fields = self.held
+        assert fields is not None
+        status = self.head_status
+        announced = fields.content_length
+        self.promise(status, self.head_only, size if end and announced < 0 else announced)
+        if announced < 0 and end and size > 0 and status != 304 and not omits_length(status):
+            fields.announce(size)
+        ends = end and (size == 0 or self.bodiless) and self.missing() == 0
+        self._write_head(ends)
+        if ends:
+            self._complete()
+        return ends
+
+    def _write_head(self, end: bool) -> None:
+        connection = self.wire
+        context = connection.context
+        fields = self.held
+        assert fields is not None
+        more = context.default_fields
+        if fields.has_date or fields.has_server:
+            given = [name for name, _ in fields.pairs()]
+            more = [pair for pair in more if pair[0] not in given]
+        connection.codec.write_head(
+            connection.output(), self.id, self.head_status, fields, more, end
+        )
+        if context.access_log.keeps_head:
+            lines = [b"%b: %b\r\n" % pair for pair in [*fields.pairs(), *more]]
+            self.head = b"".join([b"HTTP/2 %d\r\n" % self.head_status, *lines, b"\r\n"])
+        self.held = None
+        self.status = self.head_status
+        self.owes_continue = False
+
+    # --- Body ---------------------------------------------------------------------------------
+
+    def _write_body(self, body: bytes, end: bool) -> None:
+        """Send a part of the body."""
+        cycle = self.cycle()
+        size: int = self.take(len(body))
+        missing = self.missing()
+        too_much = self.surplus > 0
+        ends = too_much or (end and missing == 0)
+        if size > 0 or ends:
+            self._send(body, size, ends)
+        if too_much:
+            cycle.on_over()
+            raise too_long(self.surplus)
+        if end and missing > 0:
+            self._fall_short(missing)
+
+    def _fall_short(self, missing: int) -> None:
+        cycle = self.cycle()
+        self.cut()
+        cycle.on_over()
+        raise too_short(missing)
+
+    def _send(self, data: bytes, size: int, end: bool) -> None:
+        """Send the first `size` bytes of `data`, now or when windows and transport allow it."""
+        connection = self.wire
+        codec = connection.codec
+        if not self.waits and connection.may_write() and size <= codec.sendable(self.id):
+            codec.write_data(connection.output(), self.id, data, 0, size, end)
+            if end:
+                self._complete()
+            else:
+                connection.emit()
+                connection.touch(self)
+            return
+        if size > 0:
+            self._queue(data if size == len(data) else data[:size])
+        self.ends = end
+        connection.touch(self)
+        if size > 0 or self.waits:
+            connection.wait(self)
+        else:
+            self._finish_output()
+
+    def _queue(self, data: bytes) -> None:
+        pieces = self.pieces
+        if pieces is None:
+            pieces = self.pieces = []
+        self.queued += len(data)
+        if len(pieces) > 1 and len(pieces[-1]) + len(data) <= JOIN_MAX:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
+
+    def can_send(self) -> bool:
+        return self.wire.codec.sendable(self.id) > 0
+
+    def send_frame(self) -> int:
+        """Send a DATA frame of what waits; return its size in bytes.
+
+        It is as large as the window allows, across pieces: small frames would come back as small
+        window updates, which make smaller frames.
+        """
+        connection = self.wire
+        codec = connection.codec
+        size = min(codec.sendable(self.id), self.queued)
+        last = size == self.queued
+        ends = last and self.ends
+        end = ends and not self.tunnel and self.trailers is None and self.reset_code < 0
+        codec.write_data_head(connection.output(), self.id, size, end)
+        self._write_pieces(size)
+        if last:
+            connection.waiting.remove(self)
+            self.waits = False
+            self.write_deadline = 0.0
+            if end:
+                self._complete()
+            elif ends:
+                self._finish_output()
+            if ends:
+                return size
+        else:
+            self.write_deadline = connection.context.clock.after(connection.context.timeouts.write)
+            connection.note_deadline(self.write_deadline)
+            connection.rotate(self)
+        if self.queued <= QUEUE_MAX // 4:
+            cycle = self.cycle()
+            if cycle is not None:
+                cycle.on_writable()
+        return size
+
+    def _write_pieces(self, size: int) -> None:
+        """Move the first `size` bytes of what waits to the output."""
+        pieces = self.pieces
+        assert pieces is not None
+        writer = self.wire.output()
+        codec = self.wire.codec
+        self.queued -= size
+        sent = 0
+        while size > 0:
+            piece = pieces[sent]
+            part = min(size, len(piece) - self.piece_at)
+            codec.write_part(writer, piece, self.piece_at, part)
+            size -= part
+            self.piece_at += part
+            if self.piece_at == len(piece):
+                self.piece_at = 0
+                sent += 1
+        if sent > 0:
+            del pieces[:sent]
+
+    def _end_output(self) -> None:
+        """End the response, once all of it has been sent."""
+        self.ends = True
+        if not self.waits:
+            self._finish_output()
+
+    def _finish_output(self) -> None:
+        """All output has been sent: end the response as was asked for."""
+        connection = self.wire
+        codec = connection.codec
+        writer = connection.output()
+        if self.reset_code >= 0:
+            self.abort(self.reset_code)
+        elif self.tunnel:
+            codec.write_data(writer, self.id, b"", 0, 0, True)
+            connection.close_tunnel(self)
+            connection.expect_turn_end()
+        elif self.trailers is not None:
+            codec.write_trailers(writer, self.id, self.trailers)
+            self._complete()
+        elif self.ends:
+            codec.write_data(writer, self.id, b"", 0, 0, True)
+            self._complete()
+
+    def forget_output(self) -> None:
+        self.pieces = None
+        self.queued = 0
+        self.held = None
+        self.trailers = None
+
+    def _complete(self) -> None:
+        """The response is complete."""
+        self.end(False)
+        self.wire.finish(self)
