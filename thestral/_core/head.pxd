@@ -35,6 +35,8 @@ cdef RequestHead head_of(const th_head *head, list headers)
 
 
 cdef class Template:
+    cdef dict _items
+    cdef tuple _nested
     cdef tuple _keys
     cdef tuple _values
     cdef dict _copy

@@ -181,15 +181,20 @@ cdef RequestHead head_of(const th_head *head, list headers):
 @cython.final
 cdef class Template:
     def __init__(self, dict items):
+        self._items = dict(items)
         self._keys = tuple(items)
         self._values = tuple(items.values())
+        self._nested = tuple([key for key, value in items.items() if type(value) is dict])
 
     cpdef dict fresh(self):
-        if self._copy is None or not self._is_unused():
-            self._copy = {
-                key: {} if type(value) is dict else value for key, value in zip(self._keys, self._values)
-            }
-        return self._copy
+        cdef dict copy
+        if self._copy is not None and self._is_unused():
+            return self._copy
+        copy = self._items.copy()
+        for key in self._nested:
+            copy[key] = {}
+        self._copy = copy
+        return copy
 
     cdef bint _is_unused(self) noexcept:
         """Whether the last copy and the dicts in it have no other references and are unchanged."""
