@@ -22,6 +22,11 @@ WRK_MISSING = (
     "wrk, the load generator, is not on the PATH. Install it: apt install wrk, dnf install wrk, "
     "brew install wrk, or build https://github.com/wg/wrk"
 )
+H2LOAD_MISSING = (
+    "h2load, the load generator for HTTP/2, is not on the PATH. Install it: apt install "
+    "nghttp2-client nghttp2-server, dnf install nghttp2, brew install nghttp2"
+)
+HELLO = b"Hello, world!"
 SOURCES = ("csrc/**/*.[ch]", "thestral/**/*.py*", "thestral/**/*.pxd", "setup.py", "pyproject.toml")
 PACKAGES = """\
 import importlib.metadata as metadata, json, sys
@@ -58,6 +63,13 @@ class Environment:
 
     def program(self, name: str) -> Path:
         return self.folder / name
+
+    def page(self, size: int) -> Path:
+        """Return a directory whose index.html has the body that the applications send."""
+        directory = self.folder / f"page-{size}"
+        directory.mkdir(exist_ok=True)
+        (directory / "index.html").write_bytes(LARGE if size == len(LARGE) else HELLO)
+        return directory
 
 
 def prepare(folder: Path, uvloop: str = "") -> Environment:

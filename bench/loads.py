@@ -4,10 +4,13 @@ report.FIGURES.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,13 +18,13 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Protocol
 
 import ws_load
-from environment import BENCH, Environment
+from environment import BENCH, H2LOAD_MISSING, Environment
 from servers import Server
 
 Figures = dict[str, float]
@@ -173,6 +176,81 @@ class Requests:
         if self.depth == 1:  # wrk measures one time for all requests of a batch
             figures |= {name: result[name] for name in ("p50", "p99", "p999")}
         return figures | {"answers": requests}
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Requests over HTTP/2 from h2load: `streams` at once on each connection.
+
+    Attributes:
+        expected: the body of each response.
+        body: sent with POST.
+        per: units in a response, such as megabytes.
+    """
+
+    warm: ClassVar[bool] = True
+
+    expected: bytes = b"Hello, world!"
+    body: bytes = b""
+    connections: int = 8
+    streams: int = 32
+    per: float = 1
+
+    def check(self, server: Server) -> None:
+        if shutil.which("h2load") is None:
+            raise ValueError(H2LOAD_MISSING)
+        command = ["curl", "-sk", "--http2-prior-knowledge", "-w", "%{http_version}", url(server)]
+        with posting(self.body) as file:
+            if file:
+                command += ["--data-binary", f"@{file}"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=30)
+        if done.returncode:
+            raise ConnectionError(f"curl ends with {done.returncode}")
+        if done.stdout != self.expected + b"2":
+            raise ValueError(f"answers {done.stdout[:100]!r}, expected {self.expected[:100]!r}")
+
+    def measure(
+        self, server: Server, environment: Environment, seconds: int, cores: set[int]
+    ) -> Figures:
+        # Windows as browsers have them: h2load's own are those of the RFC, 64 KiB.
+        command = ["h2load", f"-c{self.connections}", f"-m{self.streams}", f"-D{seconds}"]
+        command += ["-w24", "-W24", "-t1", url(server)]
+        with posting(self.body) as file:
+            if file:
+                command += ["-d", file]
+            before = server.tree.processor_time()
+            output = run(command, cores, seconds + 30)
+        spent = server.tree.processor_time() - before
+        done, failed, errored = numbers_of(output, r"(\d+) succeeded, (\d+) failed, (\d+) errored")
+        wrong = sum(numbers_of(output, r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx"))
+        (data,) = numbers_of(output, r"traffic: .*\((\d+)\) data")
+        if not done or failed or errored or wrong:
+            raise ValueError(f"{done} answers, {failed} failed, {errored} errors, {wrong} not 2xx")
+        if data < done * len(self.expected):
+            raise ValueError(f"{done} answers in {data} bytes: some were short")
+        units = done * self.per
+        return {"cpu": spent / units * MICRO, "rate": units / seconds, "answers": done}
+
+
+def url(server: Server) -> str:
+    return f"{'https' if server.setup.tls else 'http'}://127.0.0.1:{server.port}/"
+
+
+@contextlib.contextmanager
+def posting(body: bytes) -> Iterator[str]:
+    """Yield the name of a file with this body; "" without one."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        yield file.name if body else ""
+
+
+def numbers_of(output: str, pattern: str) -> tuple[int, ...]:
+    """Return the numbers that a line of h2load's has, by the groups of `pattern`."""
+    found = re.search(pattern, output)
+    if found is None:
+        raise ValueError(f"h2load has printed no {pattern!r}: {output[-300:]}")
+    return tuple(int(number) for number in found.groups())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from applications import CHUNK, CHUNKS, LARGE
 from heads import BROWSER
-from loads import Echoes, FixedRate, IdleConnections, Load, Nothing, Requests, Start
+from loads import (
+    Echoes,
+    FixedRate,
+    IdleConnections,
+    Load,
+    Nothing,
+    Requests,
+    Start,
+    Streams,
+)
 from servers import Setup
 
 KILO = 1024
@@ -95,6 +104,29 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "TLS plain GET": Scenario(Setup("applications:plain", tls=True), Requests()),
+    "HTTP/2, 8 x 32": Scenario(Setup("applications:plain", http2=True, limits=True), Streams()),
+    "HTTP/2 over TLS, 8 x 32": Scenario(
+        Setup("applications:plain", http2=True, tls=True, limits=True), Streams()
+    ),
+    "HTTP/2, 1 x 1": Scenario(
+        Setup("applications:plain", http2=True, limits=True), Streams(connections=1, streams=1)
+    ),
+    "HTTP/2, 1 MB response": Scenario(
+        Setup("applications:large", http2=True, limits=True, size=MEGA),
+        Streams(expected=LARGE, connections=8, streams=1),
+        unit="MB",
+    ),
+    "HTTP/2, 16 MB upload": Scenario(
+        Setup("applications:body", http2=True),
+        Streams(
+            expected=b"%d" % (UPLOAD * MEGA),
+            body=posted(UPLOAD * MEGA),
+            connections=4,
+            streams=1,
+            per=UPLOAD,
+        ),
+        unit="MB",
+    ),
     "WebSocket 64 B": Scenario(Setup("applications:echo"), Echoes(64), unit="message"),
     "WebSocket 16 KB": Scenario(Setup("applications:echo"), Echoes(16 * KILO), unit="message"),
     "access log": Scenario(Setup("applications:plain", access_log=True), Requests()),

@@ -32,6 +32,7 @@ class Setup:
 
     Attributes:
         app: "module:attribute".
+        http2: whether clients speak HTTP/2.
         limits: whether the limits can take part.
         size: bytes of the body that the limits send; they parse no request.
         close: whether the limits close the connection after it.
@@ -40,6 +41,7 @@ class Setup:
     app: str
     workers: int = 1
     tls: bool = False
+    http2: bool = False
     access_log: bool = False
     size: int = 13
     close: bool = False
@@ -78,13 +80,15 @@ def common(module: str, setup: Setup, environment: Environment, port: int) -> li
 
 def uvicorn(setup: Setup, environment: Environment, port: int) -> list[str]:
     command = common("uvicorn", setup, environment, port)
-    return [*command, "--http", "httptools", "--loop", "uvloop", "--timeout-keep-alive", KEEP_ALIVE]
+    command += ["--loop", "uvloop", "--timeout-keep-alive", KEEP_ALIVE]
+    return [*command, *(["--http", "zttp", "--http2"] if setup.http2 else ["--http", "httptools"])]
 
 
 def granian(setup: Setup, environment: Environment, port: int) -> list[str]:
     # With one runtime thread, mt was 20 % faster than st, and its runs differed little.
     command = ["-m", "granian", setup.app, "--interface", "asgi", "--port", str(port)]
-    command += ["--loop", "uvloop", "--http", "1", "--runtime-mode", "mt", "--http1-pipeline-flush"]
+    command += ["--loop", "uvloop", "--runtime-mode", "mt"]
+    command += ["--http", "2"] if setup.http2 else ["--http", "1", "--http1-pipeline-flush"]
     command += log(setup, ["--access-log"], ["--no-access-log", "--log-level", "warning"])
     command += ["--workers", str(setup.workers), "--backlog", "8192"]
     command += ["--working-dir", str(BENCH)]
@@ -103,7 +107,35 @@ def hypercorn(setup: Setup, environment: Environment, port: int) -> list[str]:
     return command
 
 
+def h2corn(setup: Setup, environment: Environment, port: int) -> list[str]:
+    command = ["-m", "h2corn", setup.app, "--bind", f"127.0.0.1:{port}", "--app-dir", str(BENCH)]
+    command += ["--loop", "uvloop", "--workers", str(setup.workers)]
+    command += ["--timeout-keep-alive", KEEP_ALIVE]
+    command += log(setup, ["--access-log"], ["--no-access-log"])
+    if setup.tls:
+        command += ["--certfile", str(environment.certificate), "--keyfile", str(environment.key)]
+    return command
+
+
+def peregrine(setup: Setup, environment: Environment, port: int) -> list[str]:
+    if setup.access_log:
+        raise UnsupportedError("its access log is not read here")
+    program = environment.python.with_name("peregrine")
+    command = [str(program), setup.app, "--port", str(port), "--python-path", str(BENCH)]
+    command += ["--workers", str(setup.workers), "--keep-alive", KEEP_ALIVE + "000"]
+    command += ["--max-connections", "10000", "--max-body", str(1 << 30)]
+    if setup.tls:
+        command += ["--tls-cert", str(environment.certificate), "--tls-key", str(environment.key)]
+    return command
+
+
+def only_http1(setup: Setup) -> None:
+    if setup.http2:
+        raise UnsupportedError("does not speak HTTP/2")
+
+
 def gunicorn(setup: Setup, environment: Environment, port: int) -> list[str]:
+    only_http1(setup)
     command = ["-m", "gunicorn", setup.app, "--bind", f"127.0.0.1:{port}", "-k", "asgi"]
     command += ["--asgi-loop", "uvloop", "--no-control-socket"]
     command += log(setup, ["--access-logfile", "-"], ["--log-level", "warning"])
@@ -114,6 +146,7 @@ def gunicorn(setup: Setup, environment: Environment, port: int) -> list[str]:
 
 
 def fastpysgi(setup: Setup, environment: Environment, port: int) -> list[str]:
+    only_http1(setup)
     if setup.access_log:
         raise UnsupportedError("has no access log")
     module, _, attribute = setup.app.partition(":")
@@ -127,6 +160,7 @@ def fastpysgi(setup: Setup, environment: Environment, port: int) -> list[str]:
 
 
 def socketify(setup: Setup, environment: Environment, port: int) -> list[str]:
+    only_http1(setup)
     if setup.access_log:
         raise UnsupportedError("has no access log")
     command = ["-m", "socketify", setup.app, "--port", str(port)]
@@ -138,6 +172,7 @@ def socketify(setup: Setup, environment: Environment, port: int) -> list[str]:
 
 
 def limit(setup: Setup, port: int) -> list[str]:
+    only_http1(setup)
     return [str(port), str(setup.size), *["close"] * setup.close]
 
 
@@ -149,18 +184,30 @@ def floor(setup: Setup, environment: Environment, port: int) -> list[str]:
     return limit(setup, port)
 
 
+def nghttpd(setup: Setup, environment: Environment, port: int) -> list[str]:
+    if not setup.http2:
+        raise UnsupportedError("speaks HTTP/2 only")
+    command = ["--htdocs", str(environment.page(setup.size)), "--address", "127.0.0.1", str(port)]
+    if setup.tls:
+        return [*command, str(environment.key), str(environment.certificate)]
+    return ["--no-tls", *command]
+
+
 SERVERS: dict[str, Command] = {
     "thestral": thestral,
     "uvicorn": uvicorn,
     "granian": granian,
     "hypercorn": hypercorn,
+    "h2corn": h2corn,
+    "peregrine": peregrine,
     "gunicorn": gunicorn,
     "fastpysgi": fastpysgi,
     "socketify": socketify,
     "uvloop Protocol": bare,
     "C epoll": floor,
+    "nghttpd": nghttpd,
 }
-LIMITS = ("uvloop Protocol", "C epoll")
+LIMITS = ("uvloop Protocol", "C epoll", "nghttpd")
 
 
 class Server:
@@ -180,8 +227,11 @@ class Server:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port: int = sock.getsockname()[1]
-        program = environment.program("floor") if name == "C epoll" else environment.python
-        command = [str(program), *SERVERS[name](setup, environment, self.port)]
+        programs = {"C epoll": environment.program("floor"), "nghttpd": "nghttpd"}
+        arguments = SERVERS[name](setup, environment, self.port)
+        if name != "peregrine":  # a program of its own
+            arguments = [str(programs.get(name, environment.python)), *arguments]
+        command = arguments
         self.setup = setup
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self.first_answer = self.first_cpu = 0.0

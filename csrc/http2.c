@@ -282,17 +282,23 @@ static int give_stream_credit(th_http2 *http2, th_http2_stream *stream) {
   return update_window(http2, stream->id, &stream->window, stream->window_size, stream->unread);
 }
 
+/* An application that has taken everything, and waits for more, is faster than the window lets the peer be. The window
+ * doubles each time that half of it has come since it last did. */
+static void grow_window(const th_http2 *http2, th_http2_stream *stream) {
+  int32_t size = stream->window_size;
+  int32_t most = (int32_t)http2->limits.stream_window_max;
+  if (stream->unread > 0 || size >= most || stream->received - stream->grown_at < (uint64_t)size / 2) return;
+  stream->window_size = size > most / 2 ? most : 2 * size;
+  stream->grown_at = stream->received;
+}
+
 int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits) {
   http2->unread -= (int32_t)n;
   int status = give_connection_credit(http2);
   th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL || status < 0) return status;
   stream->unread -= (int32_t)n;
-  int32_t size = stream->window_size;
-  int32_t most = (int32_t)http2->limits.stream_window_max;
-  if (waits && stream->unread == 0 && stream->window <= size / 2 && size < most) {
-    stream->window_size = size > most / 2 ? most : 2 * size;
-  }
+  if (waits) grow_window(http2, stream);
   return give_stream_credit(http2, stream);
 }
 

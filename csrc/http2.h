@@ -68,6 +68,7 @@ typedef struct {
   int64_t send_window;    /* bytes that we may still send; below 0 after a smaller SETTINGS_INITIAL_WINDOW_SIZE */
   int64_t left;           /* bytes of content still to come by Content-Length; -1 if there is none */
   uint64_t received;      /* bytes of content */
+  uint64_t grown_at;      /* how many had been received when the window last grew */
 } th_http2_stream;
 
 /* A number of tokens that grows with time and with good work, up to `most`. */
