@@ -193,12 +193,15 @@ class Multiplexer(HTTPConnection):
             codec.write_reset(self.output(), stream.id, NO_ERROR)  # RFC 9113 section 8.1
         self.release(stream)
         if self._corked:
-            return
-        self.look_ahead()
-        if self.streams:
-            self._flush_soon()  # with the responses of others that end in this turn of the loop
+            if self.streams:
+                return
         else:
-            self.flush()  # who knows what the application does before it returns
+            self.look_ahead()
+            if self.streams:
+                self._flush_soon()  # with the responses of others that end in this turn of the loop
+                return
+        self.write_control()
+        self.flush()  # who knows what the application does before it returns
 
     def release(self, stream: HTTP2Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
@@ -499,8 +502,9 @@ class HTTP2Stream(Stream):
         if pieces is None:
             pieces = self.pieces = []
         self.queued += len(data)
-        if len(pieces) > 1 and len(pieces[-1]) + len(data) <= JOIN_MAX:
-            pieces[-1] += data
+        last = len(pieces) - 1  # compiled, the code knows no negative indices
+        if last > 0 and len(pieces[last]) + len(data) <= JOIN_MAX:
+            pieces[last] += data
         else:
             pieces.append(data)
 
