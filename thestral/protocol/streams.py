@@ -419,7 +419,8 @@ class HTTP2Stream(Stream):
         """Send the head that is held, in front of a part of the body of `size` bytes.
 
         Returns:
-            whether the response ends with it, because there is no content.
+            whether nothing is left to send. The head of a response without content ends the
+            stream, though the application may go on.
         """
         fields = self.held
         assert fields is not None
@@ -429,9 +430,11 @@ class HTTP2Stream(Stream):
         if announced < 0 and end and size > 0 and status != 304 and not omits_length(status):
             fields.announce(size)
         ends = end and (size == 0 or self.bodiless) and self.missing() == 0
-        self._write_head(ends)
+        self._write_head(ends or self.bodiless)
         if ends:
             self._complete()
+        else:
+            self.note_closed()
         return ends
 
     def _write_head(self, end: bool) -> None:
@@ -470,6 +473,20 @@ class HTTP2Stream(Stream):
         if end and missing > 0:
             self._fall_short(missing)
 
+    def has_all(self) -> bool:
+        """Whether the client has all of a response without content, though its application may go
+        on.
+        """
+        return self.bodiless and self.status > 0 and not self.tunnel
+
+    def note_closed(self) -> None:
+        """Tell an application that goes on behind a response without content that its client is
+        gone, if the stream is closed: the client could not even reset it.
+        """
+        cycle = self.cycle()
+        if self.request_complete and cycle is not None and self.has_all():
+            cycle.on_disconnect()
+
     def _fall_short(self, missing: int) -> None:
         cycle = self.cycle()
         self.cut()
@@ -480,6 +497,10 @@ class HTTP2Stream(Stream):
         """Send the first `size` bytes of `data`, now or when windows and transport allow it."""
         connection = self.wire
         codec = connection.codec
+        if self.has_all():
+            if end:
+                self._complete()
+            return
         if not self.waits and connection.may_write() and size <= codec.sendable(self.id):
             codec.write_data(connection.output(), self.id, data, 0, size, end)
             if end:
@@ -576,7 +597,9 @@ class HTTP2Stream(Stream):
         connection = self.wire
         codec = connection.codec
         writer = connection.output()
-        if self.reset_code >= 0:
+        if self.has_all():
+            self._complete()
+        elif self.reset_code >= 0:
             self.abort(self.reset_code)
         elif self.tunnel:
             codec.write_data(writer, self.id, b"", 0, 0, True)
