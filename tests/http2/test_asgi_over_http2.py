@@ -579,8 +579,8 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
 # --- WebSocket: RFC 8441 --------------------------------------------------------------------------
 
 
-def open_websocket(client, *extra):
-    """An extended CONNECT, accepted; its stream."""
+def open_websocket(client, *extra, accepted=200):
+    """Send an extended CONNECT, which is answered with this status, and return its stream."""
     stream = client._next_stream
     client._next_stream += 2
     fields = [
@@ -592,7 +592,7 @@ def open_websocket(client, *extra):
     ]
     client.send(headers(stream, client.encoder.encode(fields)))
     client.wait(lambda: client.on(stream).status)
-    assert client.on(stream).status == 200
+    assert client.on(stream).status == accepted
     return stream
 
 
@@ -707,3 +707,23 @@ def test_websocket_that_is_not_read_stops_its_application_alone(serve, open_clie
     assert len(sent) == taken
     client.close()
     nothing_stays(running)
+
+
+@pytest.mark.parametrize("status", [200, 204, 299])
+def test_denial_that_would_accept_is_refused(serve, open_client, errors, status):
+    """RFC 8441 section 5: any 2xx accepts, as 101 does for HTTP/1.1."""
+    raised = []
+
+    @ws_only
+    async def app(scope, receive, send):
+        await receive()
+        try:
+            await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+        except LocalProtocolError as exc:
+            raised.append(str(exc))
+            raise
+
+    client = open_client(serve(app))
+    assert client.finished(open_websocket(client, accepted=500)).status == 500
+    assert "RFC 8441" in raised[0]
+    wait_until(errors)

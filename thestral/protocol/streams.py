@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from thestral._core.http2 import ErrorCode, FrameCodec, ResponseFields, check_fields
+from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http import HTTPConnection
@@ -291,6 +292,8 @@ class HTTP2Stream(Stream):
     # --- The cycle's side ---------------------------------------------------------------------
 
     def start(self, status: int, headers: Headers) -> None:
+        if 200 <= status < 300 and self.request.websocket:
+            raise LocalProtocolError(f"status {status} would accept the WebSocket (RFC 8441)")
         self.held = check_fields(headers, omits_length(status))
         self.head_status = status
         self.wire.touch(self)
