@@ -5,14 +5,17 @@
 # Not here:
 # - The opening handshake, which RFC 8441 replaces: test_handshake.py.
 # - Statuses that accept over HTTP/2, which test_asgi_over_http2.py has: test_denial_response,
-#   test_denial_without_content_9110_6_4_1.
+#   test_denial_without_content_9110_6_4_1, test_application_that_gives_no_answer_is_500.
 # - Values that name the version: test_scope, test_access_line_of_a_websocket,
 #   test_access_line_of_a_refusal.
 # - `--ws none`, without which extended CONNECT is refused: test_ws_none_leaves_handshakes_to_http.
 # - When bytes stop coming, which windows and not TCP decide:
 #   test_client_of_an_application_that_does_not_receive_waits.
-# - Not looked into yet: test_receive_cancelled_as_the_message_comes; test_ws_ends.py,
-#   test_ws_gone.py, test_ws_deadlines.py, test_ws_windows.py.
+# - The memory of this process, of which the gateway has a part:
+#   test_pings_of_a_client_that_does_not_read_5_5_3.
+# - Bytes given to the connection past its socket: test_receive_cancelled_as_the_message_comes.
+# - Not looked into yet: test_ws_ends.py, test_ws_gone.py, test_ws_deadlines.py,
+#   test_ws_windows.py.
 
 from leaks import (
     only_ours,
@@ -68,7 +71,6 @@ from test_limits import (
     test_header_of_a_continuation_is_refused_7_4_1,
     test_max_size_7_4_1,
     test_one_message_may_be_larger_than_the_queue,
-    test_pings_of_a_client_that_does_not_read_5_5_3,
     test_pings_of_a_client_that_reads_are_all_answered_5_5_3,
     test_send_waits_for_a_client_that_does_not_read,
     test_the_limit_is_each_messages,
@@ -130,7 +132,6 @@ from test_ws_asgi import (
 from test_ws_denial import (
     access,
     test_application_that_ends_within_the_denials_body,
-    test_application_that_gives_no_answer_is_500,
     test_client_gone_within_a_denial,
     test_close_before_accept_is_403,
     test_close_without_receiving_is_403,
