@@ -44,14 +44,22 @@ def signals_as_usual() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def server_class() -> type[Running]:
+    """The class of the servers that tests get; a directory's conftest.py may choose another."""
+    return Running
+
+
 @pytest.fixture(params=["uvloop", "asyncio"])
-def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
+def serve(
+    request: pytest.FixtureRequest, server_class: type[Running]
+) -> Iterator[Callable[..., Running]]:
     """Function (app, **options) that gives a server, stopped after the test; on both loops.
 
     A parameter is the name of a loop, or another class of servers.
     """
     if isinstance(request.param, str):
-        start = functools.partial(Running, loop=request.param)
+        start = functools.partial(server_class, loop=request.param)
     else:
         start = request.param
     with contextlib.ExitStack() as stack:
@@ -72,6 +80,16 @@ def client(serve):
     yield connect
     for each in clients:
         each.close()
+
+
+@pytest.fixture
+def errors(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], list[logging.LogRecord]]:
+    """What has been logged at ERROR or above, whatever another test did to the loggers."""
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    caplog.set_level(logging.INFO, "thestral.error")
+    return lambda: [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 LOGGERS = ["uvicorn", "uvicorn.error", "uvicorn.access"]

@@ -277,6 +277,7 @@ class Exchange:
 
     Attributes:
         interim: 1xx responses.
+        interim_fields: those of each of them.
         ended: END_STREAM has come.
         reset: code of RST_STREAM.
         data_frames: number of DATA frames, empty ones included.
@@ -287,6 +288,7 @@ class Exchange:
     status: int | None = None
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     interim: list[int] = field(default_factory=list)
+    interim_fields: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
     trailers: list[tuple[bytes, bytes]] | None = None
     ended: bool = False
@@ -545,6 +547,7 @@ class Client:
             status = int(fields[0][1])
             if status < 200:
                 exchange.interim.append(status)
+                exchange.interim_fields.append(fields[1:])
                 return
             exchange.status, exchange.fields = status, fields[1:]
         else:

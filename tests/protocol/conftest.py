@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 
 import pytest
 
@@ -21,11 +20,3 @@ def run(request):
 
     yield run
     gc.collect()
-
-
-@pytest.fixture
-def errors(caplog, monkeypatch):
-    """What has been logged at ERROR or above, whatever another test did to the loggers."""
-    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
-    caplog.set_level(logging.INFO, "thestral.error")
-    return lambda: [record for record in caplog.records if record.levelno >= logging.ERROR]

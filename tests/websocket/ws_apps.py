@@ -126,8 +126,8 @@ def shared_server(app, **options):
     """A fixture: one server for all tests of a module, on both loops; its app as `.app`."""
 
     @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-    def server(request):
-        with Running(app, loop=request.param, **options) as running:
+    def server(request, server_class):
+        with server_class(app, loop=request.param, **options) as running:
             running.app = app
             yield running
         gc.collect()

@@ -48,6 +48,8 @@ cdef class HTTP2Connection(Multiplexer):
     cpdef object data_received(self, bytes data)
     @cython.locals(stream=HTTP2Stream, cycle=Cycle)
     cdef object _hear_the_end(self)
+    @cython.locals(stream=HTTP2Stream)
+    cdef object _drop_stuck(self)
     @cython.locals(stream=HTTP2Stream, cycle=Cycle)
     cdef object abandon(self)
     @cython.locals(stream=HTTP2Stream)

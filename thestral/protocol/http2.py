@@ -120,8 +120,22 @@ class HTTP2Connection(Multiplexer):
             cycle = stream.cycle()
             if not stream.request_complete or stream.tunnel:
                 self._drop(stream)
+            elif stream.has_all():
+                self._forsake(stream)
             elif cycle is not None:
                 cycle.on_disconnect()
+
+    def end_turn(self) -> None:
+        if self._eof and self.waiting and not self.has_ended():
+            self._drop_stuck()
+        Multiplexer.end_turn(self)
+
+    def _drop_stuck(self) -> None:
+        """Reset streams whose output waits for a window that the client can no longer open."""
+        for stream in list(self.waiting):
+            if not stream.can_send():
+                self._drop(stream)
+        self.look_ahead()
 
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
@@ -130,6 +144,8 @@ class HTTP2Connection(Multiplexer):
             if cycle is not None:
                 cycle.on_closed()
         self._ready.clear()
+        self._at_work.clear()
+        self._touched.clear()
         self.waiting.clear()
 
     def pause_writing(self) -> None:
@@ -274,6 +290,7 @@ class HTTP2Connection(Multiplexer):
         else:
             stream.deadline = 0.0
             stream.cycle().on_end()
+            stream.note_closed()
 
     def _on_reset(self) -> None:
         """The client has reset a stream, or the codec has, because of what the client sent."""

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from thestral._core.http2 import ErrorCode, FrameCodec, ResponseFields, check_fields
+from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http import HTTPConnection
@@ -193,12 +194,15 @@ class Multiplexer(HTTPConnection):
             codec.write_reset(self.output(), stream.id, NO_ERROR)  # RFC 9113 section 8.1
         self.release(stream)
         if self._corked:
-            return
-        self.look_ahead()
-        if self.streams:
-            self._flush_soon()  # with the responses of others that end in this turn of the loop
+            if self.streams:
+                return
         else:
-            self.flush()  # who knows what the application does before it returns
+            self.look_ahead()
+            if self.streams:
+                self._flush_soon()  # with the responses of others that end in this turn of the loop
+                return
+        self.write_control()
+        self.flush()  # who knows what the application does before it returns
 
     def release(self, stream: HTTP2Stream) -> None:
         """Cut the links of an exchange that is over, so that nothing waits for the garbage
@@ -288,6 +292,8 @@ class HTTP2Stream(Stream):
     # --- The cycle's side ---------------------------------------------------------------------
 
     def start(self, status: int, headers: Headers) -> None:
+        if 200 <= status < 300 and self.request.websocket:
+            raise LocalProtocolError(f"status {status} would accept the WebSocket (RFC 8441)")
         self.held = check_fields(headers, omits_length(status))
         self.head_status = status
         self.wire.touch(self)
@@ -416,7 +422,8 @@ class HTTP2Stream(Stream):
         """Send the head that is held, in front of a part of the body of `size` bytes.
 
         Returns:
-            whether the response ends with it, because there is no content.
+            whether nothing is left to send. The head of a response without content ends the
+            stream, though the application may go on.
         """
         fields = self.held
         assert fields is not None
@@ -426,9 +433,11 @@ class HTTP2Stream(Stream):
         if announced < 0 and end and size > 0 and status != 304 and not omits_length(status):
             fields.announce(size)
         ends = end and (size == 0 or self.bodiless) and self.missing() == 0
-        self._write_head(ends)
+        self._write_head(ends or self.bodiless)
         if ends:
             self._complete()
+        else:
+            self.note_closed()
         return ends
 
     def _write_head(self, end: bool) -> None:
@@ -467,6 +476,20 @@ class HTTP2Stream(Stream):
         if end and missing > 0:
             self._fall_short(missing)
 
+    def has_all(self) -> bool:
+        """Whether the client has all of a response without content, though its application may go
+        on.
+        """
+        return self.bodiless and self.status > 0 and not self.tunnel
+
+    def note_closed(self) -> None:
+        """Tell an application that goes on behind a response without content that its client is
+        gone, if the stream is closed: the client could not even reset it.
+        """
+        cycle = self.cycle()
+        if self.request_complete and cycle is not None and self.has_all():
+            cycle.on_disconnect()
+
     def _fall_short(self, missing: int) -> None:
         cycle = self.cycle()
         self.cut()
@@ -477,6 +500,10 @@ class HTTP2Stream(Stream):
         """Send the first `size` bytes of `data`, now or when windows and transport allow it."""
         connection = self.wire
         codec = connection.codec
+        if self.has_all():
+            if end:
+                self._complete()
+            return
         if not self.waits and connection.may_write() and size <= codec.sendable(self.id):
             codec.write_data(connection.output(), self.id, data, 0, size, end)
             if end:
@@ -499,8 +526,9 @@ class HTTP2Stream(Stream):
         if pieces is None:
             pieces = self.pieces = []
         self.queued += len(data)
-        if len(pieces) > 1 and len(pieces[-1]) + len(data) <= JOIN_MAX:
-            pieces[-1] += data
+        last = len(pieces) - 1  # compiled, the code knows no negative indices
+        if last > 0 and len(pieces[last]) + len(data) <= JOIN_MAX:
+            pieces[last] += data
         else:
             pieces.append(data)
 
@@ -572,7 +600,9 @@ class HTTP2Stream(Stream):
         connection = self.wire
         codec = connection.codec
         writer = connection.output()
-        if self.reset_code >= 0:
+        if self.has_all():
+            self._complete()
+        elif self.reset_code >= 0:
             self.abort(self.reset_code)
         elif self.tunnel:
             codec.write_data(writer, self.id, b"", 0, 0, True)
