@@ -951,6 +951,11 @@ int th_http2_catch_up(th_http2 *http2) {
   return TH_OK;
 }
 
+void th_http2_rest(th_http2 *http2) {
+  if (http2->open == 0) th_buffer_free(&http2->streams);
+  if (http2->block_id == 0) th_hpack_decoder_rest(&http2->decoder);
+}
+
 void th_http2_completed(th_http2 *http2) {
   give(&http2->resets, RESETS_MOST);
   give(&http2->glitches, GLITCHES_MOST);

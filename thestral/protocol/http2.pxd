@@ -62,6 +62,7 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _next(self)
     @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog)
     cdef object _begin(self)
+    cdef object _add(self, HTTP2Stream stream)
     cdef object _begin_websocket(self, HTTP2Stream stream, RequestHead head, dict scope)
     @cython.locals(stream=HTTP2Stream)
     cdef object _take_body(self)

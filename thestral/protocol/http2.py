@@ -211,6 +211,7 @@ class HTTP2Connection(Multiplexer):
             self._idle()
 
     def _idle(self) -> None:
+        self.codec.rest()
         timeouts = self.context.timeouts
         if timeouts.keep_alive > 0.0:
             self.enter(IDLE)
@@ -227,7 +228,7 @@ class HTTP2Connection(Multiplexer):
         head = codec.read_head()
         stream: HTTP2Stream = HTTP2Stream.__new__(HTTP2Stream)
         stream.begin(self, codec.stream(), head)
-        self.streams[stream.id] = stream
+        self._add(stream)
         context.total_requests += 1
         try:
             scope = http_scope(head, self)
@@ -251,6 +252,11 @@ class HTTP2Connection(Multiplexer):
             self._end_request(stream)
         elif not head.websocket and not stream.owes_continue:
             stream.expect_body()
+
+    def _add(self, stream: HTTP2Stream) -> None:
+        self.streams[stream.id] = stream
+        if self._phase != RESPONDING:  # also if the response is over before the end of the read
+            self.enter(RESPONDING)
 
     def _begin_websocket(
         self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
@@ -304,7 +310,7 @@ class HTTP2Connection(Multiplexer):
             stream.begin(self, codec.stream(), None)
             stream.head_only = codec.is_head()
             stream.request_complete = codec.ended()
-            self.streams[stream.id] = stream
+            self._add(stream)
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
