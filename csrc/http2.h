@@ -115,7 +115,7 @@ typedef struct {
   uint8_t type;
   uint8_t flags;
   uint8_t preface_read;
-  uint8_t awaits_settings; /* the first frame must be SETTINGS */
+  uint8_t awaits_settings; /* the first frame must be SETTINGS, and is not complete */
   uint8_t ping_sent;
   uint8_t has_ping;        /* `ping` is to be acknowledged */
   uint8_t continuations;   /* CONTINUATION frames of the block */
