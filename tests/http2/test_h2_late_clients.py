@@ -267,7 +267,8 @@ def test_late_client(serve, name):
         assert running.context.connections
         with contextlib.suppress(TimeoutError):
             while client.read(0.05) is not None:  # what came at the beginning
-                assert client.on(1).reset is None and client.on(1).status != 408
+                assert client.on(1).reset is None
+                assert client.on(1).status != 408
         assert client.closed == (case.limit == phases.LINGER_TIMEOUT)
         late.move(2 * TICK + EARLY)
         assert case.end is not None
@@ -277,3 +278,12 @@ def test_late_client(serve, name):
             wait_until(lambda: not running.context.connections)
         app.gate.open(running)
     assert time.faults == []
+
+
+def test_keep_alive_of_0_closes_after_the_last_response(serve):
+    running = serve(App(), timeout_keep_alive=0)
+    with running.started() as client:
+        stream = client.request()
+        assert client.finished(stream).body == b"hello"
+        assert client.end() == Code.NO_ERROR
+        assert client.goaways[-1][0] == stream

@@ -1,5 +1,5 @@
-"""Where HTTP/2 is spoken: beside HTTP/1.1, on Unix sockets, behind the PROXY protocol, over TLS with
-certificates of clients and by name; and where it is not.
+"""Where HTTP/2 is spoken: beside HTTP/1.1, on Unix sockets, behind the PROXY protocol, over TLS
+with certificates of clients; and where it is not.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import struct
 import frames
 import pytest
 import trustme
-from frames import PREFACE, Client, Code, settings
-from h2_servers import Speaking, start
+from frames import PREFACE, Client, Code, Setting, settings, window_update
+from h2_servers import start
 from support import PATIENCE, read_all, read_response
 
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
@@ -153,10 +153,29 @@ def test_no_http2(serve, certificate):
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_limit_of_connections(serve, certificate, secure):
-    with start(mirror, certificate if secure else None, limit_connections=1) as running:
-        with running.started() as first:
-            with running.client() as second:
-                second.send(PREFACE)
-                received = second.end() if secure else second.first_bytes(9)
-                assert received in (Code.ENHANCE_YOUR_CALM, b"HTTP/1.1 ")
-            assert told(first)[0] == "2"
+    running = start(mirror, certificate if secure else None, limit_connections=1)
+    with running, running.started() as first:
+        with running.client() as second:
+            second.send(PREFACE)
+            received = second.end() if secure else second.first_bytes(9)
+            assert received in (Code.ENHANCE_YOUR_CALM, b"HTTP/1.1 ")
+        assert told(first)[0] == "2"
+
+
+async def pieces(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for number in range(1000):
+        part = b"%d " % number
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+def test_small_pieces_that_wait_for_a_window_are_joined_in_order(serve):
+    with serve(pieces).started((Setting.INITIAL_WINDOW_SIZE, 0)) as client:
+        stream = client.request()
+        client.wait(lambda: client.on(stream).status)
+        client.alive()
+        client.send(window_update(stream, 10_000))
+        exchange = client.finished(stream)
+        assert exchange.body == b"".join(b"%d " % number for number in range(1000))
+        assert exchange.data_frames < 10

@@ -1,16 +1,19 @@
-"""How a server that speaks HTTP/2 ends: GOAWAY in two steps (RFC 9113 section 6.8), the delay before
-it, requests that cross it.
+"""How a server that speaks HTTP/2 ends: GOAWAY in two steps (RFC 9113 section 6.8), the delay
+before it, requests that cross it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from apps import respond
 from frames import PREFACE, Code, connect, headers, literals, settings
 from h2_servers import start
+from process import Command
 from support import wait_until
 
 # What is tested does not depend on the loop.
@@ -204,15 +207,15 @@ def test_requests_refused_at_the_end_are_told_apart(serve, open_client, app):
 def test_connection_that_asked_for_nothing_does_not_delay_the_end(
     serve, app, certificate, secure, begun
 ):
-    with start(app, certificate if secure else None, timeout_graceful_shutdown=10.0) as running:
-        with running.client() as client:
-            client.answers = False  # of its SETTINGS, before our own
-            client.send(begun)
-            wait_until(lambda: len(running.context.connections) == 1)
-            running.call(lambda: None)
-            stop(running)
-            assert client.end() in (None, Code.NO_ERROR)
-            wait_until(lambda: not running.context.connections, 5.0)
+    running = start(app, certificate if secure else None, timeout_graceful_shutdown=10.0)
+    with running, running.client() as client:
+        client.answers = False  # of its SETTINGS, before our own
+        client.send(begun)
+        wait_until(lambda: len(running.context.connections) == 1)
+        running.call(lambda: None)
+        stop(running)
+        assert client.end() in (None, Code.NO_ERROR)
+        wait_until(lambda: not running.context.connections, 5.0)
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -309,3 +312,58 @@ def test_requests_that_cross_the_end_are_answered_or_may_be_repeated(serve, app,
             for stream in asked:
                 exchange = client.on(stream)
                 assert (exchange.body == b"ok" and exchange.ended) == (stream <= last), stream
+
+
+COMMAND = """
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def asked_until_goaway(port: int) -> int:
+    """Ask without a pause on one connection; return how many requests were answered, which are all
+    up to the last one that GOAWAY names.
+    """
+    with connect("127.0.0.1", port) as client:
+        client.start()
+        asked = []
+        while not client.goaways:
+            asked += [client.request() for _ in range(3)]
+            newest = client.on(asked[-1])
+            client.wait(lambda newest=newest: newest.ended or client.goaways)
+        client.end()
+        last = first_lasts(client)[-1]
+        for stream in asked:
+            exchange = client.on(stream)
+            assert (exchange.body == b"ok" and exchange.ended) == (stream <= last), stream
+        return len([stream for stream in asked if stream <= last])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        ((), signal.SIGTERM),
+        (("--workers", "2"), signal.SIGTERM),
+        (("--workers", "2"), signal.SIGHUP),
+        (("--workers", "2", "--limit-max-requests", "300"), None),
+    ],
+    ids=["SIGTERM", "SIGTERM, workers", "SIGHUP, workers", "max requests, workers"],
+)
+def test_command_loses_no_request(serve, tmp_path, arguments, number):
+    (tmp_path / "main.py").write_text(COMMAND)
+    options = ["main:app", "--port", "0", "--no-access-log", *arguments]
+    with Command(*options, cwd=tmp_path) as command, ThreadPoolExecutor(4) as pool:
+        port = int(command.url().rpartition(":")[2])
+        with connect("127.0.0.1", port) as client:
+            client.start()
+            client.finished(client.request())
+        asking = [pool.submit(asked_until_goaway, port) for _ in range(4)]
+        if number is not None:
+            command.signal(number)
+        assert sum(one.result() for one in asking) > 0
+        if number != signal.SIGTERM:
+            command.signal(signal.SIGTERM)
+        assert command.wait() == 0
