@@ -244,6 +244,8 @@ void th_hpack_decoder_free(th_hpack_decoder *decoder) {
   th_buffer_free(&decoder->scratch);
 }
 
+void th_hpack_decoder_rest(th_hpack_decoder *decoder) { th_buffer_free(&decoder->scratch); }
+
 void th_hpack_begin(th_hpack_decoder *decoder, const char *data, size_t n) {
   if (decoder->failed < 0) return;
   decoder->next = data;

@@ -579,6 +579,7 @@ static int on_settings(th_http2 *http2, const char *payload, size_t n) {
     http2->settings_acked = 1;
     return TH_OK;
   }
+  http2->awaits_settings = 0;
   if (n % 6 != 0) return TH_EFRAME_SIZE;
   if (n / 6 > SETTINGS_MAX) return TH_EGLITCHES;
   for (size_t i = 0; i < n; i += 6) {
@@ -707,10 +708,7 @@ static int begin_frame(th_http2 *http2) {
   http2->type = (uint8_t)head[3];
   http2->flags = (uint8_t)head[4];
   http2->frame_id = read_id(head + 5);
-  if (http2->awaits_settings) {
-    if (http2->type != SETTINGS || http2->flags & ACK) return TH_EFIRST_FRAME;
-    http2->awaits_settings = 0;
-  }
+  if (http2->awaits_settings && (http2->type != SETTINGS || http2->flags & ACK)) return TH_EFIRST_FRAME;
   if (http2->frame_left > FRAME_MAX) return TH_EFRAME_SIZE;
   if (http2->block_id != 0 && (http2->type != CONTINUATION || http2->frame_id != http2->block_id)) return TH_EBLOCK;
   if (http2->type == DATA) return begin_data(http2);
@@ -955,6 +953,11 @@ int th_http2_catch_up(th_http2 *http2) {
   memcpy(payload, http2->ping, 8);
   http2->has_ping = 0;
   return TH_OK;
+}
+
+void th_http2_rest(th_http2 *http2) {
+  if (http2->open == 0) th_buffer_free(&http2->streams);
+  if (http2->block_id == 0) th_hpack_decoder_rest(&http2->decoder);
 }
 
 void th_http2_completed(th_http2 *http2) {

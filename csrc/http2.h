@@ -116,7 +116,7 @@ typedef struct {
   uint8_t type;
   uint8_t flags;
   uint8_t preface_read;
-  uint8_t awaits_settings; /* the first frame must be SETTINGS */
+  uint8_t awaits_settings; /* the first frame must be SETTINGS, and is not complete */
   uint8_t ping_sent;
   uint8_t has_ping;        /* `ping` is to be acknowledged */
   uint8_t continuations;   /* CONTINUATION frames of the block */
@@ -180,6 +180,9 @@ int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32
 int th_http2_ping(th_http2 *http2, th_buffer *out);
 /* Appends acknowledgements that were held back while `stalled` was set to `out`. */
 int th_http2_catch_up(th_http2 *http2);
+/* Frees what is needed only while a request is read or a stream is open; all of it comes again by itself. To be called
+ * at the end of a read, when no stream is open and no field block incomplete. */
+void th_http2_rest(th_http2 *http2);
 /* Notes that a response was completed: budgets grow. */
 void th_http2_completed(th_http2 *http2);
 

@@ -351,4 +351,5 @@ cdef extern from "http2.h" nogil:
     int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32_t code, const char *text)
     int th_http2_ping(th_http2 *http2, th_buffer *out)
     int th_http2_catch_up(th_http2 *http2)
+    void th_http2_rest(th_http2 *http2)
     void th_http2_completed(th_http2 *http2)

@@ -73,6 +73,7 @@ cdef class FrameCodec:
     cpdef bint is_incremental(self, uint32_t id) noexcept
     cpdef object consumed(self, uint32_t id, Py_ssize_t size, bint waits)
     cpdef object set_stalled(self, bint stalled)
+    cpdef object rest(self)
     cpdef object completed(self)
     cpdef bint has_output(self) noexcept
     cpdef object write_output(self, ResponseWriter writer)

@@ -134,6 +134,8 @@ class FrameCodec:
         """
     def set_stalled(self, stalled: bool) -> None:
         """Note whether the peer reads nothing; acknowledgements are then counted, not queued."""
+    def rest(self) -> None:
+        """Free what is needed only while a head is read or a stream is open."""
     def completed(self) -> None:
         """Note that a response is complete, which pays for what a peer may do for nothing."""
     def has_output(self) -> bool:

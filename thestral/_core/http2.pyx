@@ -43,6 +43,7 @@ from thestral._core.csrc cimport (
     th_http2_next,
     th_http2_ping,
     th_http2_reset,
+    th_http2_rest,
     th_http2_scratch,
     th_http2_scratch_init,
     th_http2_sendable,
@@ -324,6 +325,9 @@ cdef class FrameCodec:
         self._http2.stalled = stalled
         if not stalled:
             check(th_http2_catch_up(&self._http2))
+
+    cpdef object rest(self):
+        th_http2_rest(&self._http2)
 
     cpdef object completed(self):
         th_http2_completed(&self._http2)

@@ -43,6 +43,7 @@ cdef class HTTP2Connection(Multiplexer):
     cdef list _ready
     cdef list _at_work
     cdef int _ending
+    cdef double _refuse_by
     cdef double _settings_by
 
     cpdef object data_received(self, bytes data)
@@ -56,11 +57,14 @@ cdef class HTTP2Connection(Multiplexer):
     cpdef object check_deadlines(self, double now)
     @cython.locals(stream=HTTP2Stream, cycle=Cycle)
     cpdef object drain(self)
+    @cython.locals(context=WorkerContext)
     cdef object _read(self)
+    cdef object _idle(self)
     @cython.locals(event=int)
     cdef object _next(self)
     @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog)
     cdef object _begin(self)
+    cdef object _add(self, HTTP2Stream stream)
     cdef object _begin_websocket(self, HTTP2Stream stream, RequestHead head, dict scope)
     @cython.locals(stream=HTTP2Stream)
     cdef object _take_body(self)
@@ -79,4 +83,6 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _end(self, int code, str text)
     cdef object _check_stream(self, HTTP2Stream stream, double now)
     cpdef object wind_down(self)
+    cdef object _retire(self)
     cdef object _refuse_streams(self)
+    cdef object _await_first(self)

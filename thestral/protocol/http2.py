@@ -67,6 +67,7 @@ class HTTP2Connection(Multiplexer):
         self._ready: list[HTTP2Stream] = []  # their heads have come, their applications not begun
         self._at_work: list[Cycle] = []  # applications of streams that were reset
         self._ending = SERVING
+        self._refuse_by = 0.0  # loop time of the last GOAWAY; 0.0 if it is not due
         self._settings_by = 0.0
 
     # --- asyncio's side -----------------------------------------------------------------------
@@ -171,9 +172,12 @@ class HTTP2Connection(Multiplexer):
         """
         if self._corked:
             return
+        context = self.context
         self._corked = True
         try:
             self._next()
+            if self._ending == SERVING and context.draining and self.codec.last_id() > 0:
+                self._retire()
             self._start_ready()
             self.pump()
         except RemoteProtocolError as error:
@@ -214,15 +218,24 @@ class HTTP2Connection(Multiplexer):
         elif self.streams:
             if self._phase != RESPONDING:
                 self.enter(RESPONDING)
-                if self._ending == RETIRING:
-                    self.deadline = self.context.clock.after(DRAIN_GRACE)
         elif self._ending == REFUSING or self._eof:
             self._end(NO_ERROR, "")
-        elif self._ending == RETIRING:
+        elif self._ending == RETIRING or self.context.draining:
             if self._phase != LAST_CHANCE:
                 self.enter(LAST_CHANCE)
         elif self._phase != IDLE:
+            self._idle()
+
+    def _idle(self) -> None:
+        self.codec.rest()
+        timeouts = self.context.timeouts
+        if timeouts.keep_alive > 0.0:
             self.enter(IDLE)
+        elif self.codec.last_id() > 0:
+            self._end(NO_ERROR, "")
+        else:  # a connection is not kept, but made for one request at least
+            self.enter(IDLE)
+            self.deadline = self.context.clock.after(timeouts.head)
 
     def _begin(self) -> None:
         """A head is complete: make its stream and cycle."""
@@ -231,7 +244,7 @@ class HTTP2Connection(Multiplexer):
         head = codec.read_head()
         stream: HTTP2Stream = HTTP2Stream.__new__(HTTP2Stream)
         stream.begin(self, codec.stream(), head)
-        self.streams[stream.id] = stream
+        self._add(stream)
         context.total_requests += 1
         try:
             scope = http_scope(head, self)
@@ -255,6 +268,11 @@ class HTTP2Connection(Multiplexer):
             self._end_request(stream)
         elif not head.websocket and not stream.owes_continue:
             stream.expect_body()
+
+    def _add(self, stream: HTTP2Stream) -> None:
+        self.streams[stream.id] = stream
+        if self._phase != RESPONDING:  # also if the response is over before the end of the read
+            self.enter(RESPONDING)
 
     def _begin_websocket(
         self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
@@ -309,7 +327,7 @@ class HTTP2Connection(Multiplexer):
             stream.begin(self, codec.stream(), None)
             stream.head_only = codec.is_head()
             stream.request_complete = codec.ended()
-            self.streams[stream.id] = stream
+            self._add(stream)
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
@@ -401,8 +419,6 @@ class HTTP2Connection(Multiplexer):
         self.abandon()
         self.linger()
 
-    # --- Output -------------------------------------------------------------------------------
-
     # --- Deadlines ----------------------------------------------------------------------------
 
     def check_deadlines(self, now: float) -> None:
@@ -411,6 +427,10 @@ class HTTP2Connection(Multiplexer):
             return
         if self._ready:
             self.advance()
+        if 0.0 < self._refuse_by <= now:
+            self._refuse_streams()
+            if self.has_ended():
+                return
         if 0.0 < self._settings_by <= now:
             if self.codec.settings_acked():
                 self._settings_by = 0.0
@@ -447,26 +467,35 @@ class HTTP2Connection(Multiplexer):
         elif self._phase == FIRST_HEAD:
             self._end(NO_ERROR, "settings not received in time")
         elif self._phase < LINGERING:
-            if self._ending == RETIRING:
-                self._refuse_streams()
-                self.end_turn()
-            else:
-                self._end(NO_ERROR, "")
+            self._end(NO_ERROR, "")
         else:
             self.stop_lingering()
 
     # --- Ends ---------------------------------------------------------------------------------
 
     def wind_down(self) -> None:
-        """Tell the client to go to another server with new requests; those that come are served."""
-        if self._ending == SERVING and not self.has_ended():
+        """Tell the client to go to another server with new requests; those that come are served.
+
+        A client that has not asked for anything is told when it has: one that reads GOAWAY before
+        its first request must not send that.
+        """
+        if self._ending == SERVING and self.codec.last_id() > 0 and not self.has_ended():
             self._ending = RETIRING
             self.codec.write_goaway(self.output(), False, NO_ERROR, "")
             self.expect_turn_end()
 
+    def _retire(self) -> None:
+        """End the connection in two steps (RFC 9113 section 6.8): the last GOAWAY, which names the
+        last request, follows when the client has read the first, or did not in time.
+        """
+        self.wind_down()
+        self.codec.write_ping(self.output())
+        self._refuse_by = self.context.clock.after(DRAIN_GRACE)
+
     def _refuse_streams(self) -> None:
-        """Tell the client which requests are the last (RFC 9113 section 6.8)."""
+        """Tell the client which requests are the last."""
         self._ending = REFUSING
+        self._refuse_by = 0.0
         self.codec.write_goaway(self.output(), True, NO_ERROR, "")
         self.expect_turn_end()
         if not self.streams and not self._corked:
@@ -475,17 +504,26 @@ class HTTP2Connection(Multiplexer):
     def drain(self) -> None:
         if self.has_ended():
             return
-        self.wind_down()
-        self.codec.write_ping(self.output())
+        if self.codec.last_id() == 0:
+            self._await_first()
+            return
+        self._retire()
         for stream in list(self.streams.values()):
             cycle = stream.cycle()
             if cycle is not None:
                 cycle.on_drain()
         self.expect_turn_end()
-        if self.streams:
-            self.deadline = self.context.clock.after(DRAIN_GRACE)
-        else:
-            self.look_ahead()
+        self.look_ahead()
+
+    def _await_first(self) -> None:
+        """Close if the client does not ask for anything within DRAIN_GRACE of its last sign."""
+        if self._phase == HEAD or self._phase == LAST_CHANCE:
+            return
+        quiet = self.context.clock.now - self.since
+        self.enter(LAST_CHANCE)
+        self.deadline -= quiet
+        if quiet >= DRAIN_GRACE:
+            self._end(NO_ERROR, "")
 
 
 def uses_prohibited_suite(secure: Any) -> bool:

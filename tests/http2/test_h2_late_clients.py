@@ -1,0 +1,289 @@
+"""Each wait of an HTTP/2 connection for its client: how it begins, what limits it, and what a late
+client gets. The time of the server's clock is the test's, as in tests/protocol/test_phases.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from apps import Gate, respond
+from driven import DrivenLoop
+from frames import (
+    PREFACE,
+    Client,
+    Code,
+    Setting,
+    continuation,
+    data,
+    headers,
+    settings,
+    window_update,
+)
+from support import wait_until
+
+from thestral.protocol import phases
+from thestral.protocol.clock import SLOWEST_TICK as TICK
+
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
+
+# Each differs from the others by more than a test allows.
+SECONDS = {
+    "timeout_head": 12.0,
+    "timeout_body": 17.0,
+    "timeout_keep_alive": 22.0,
+    "timeout_write": 27.0,
+}
+SETTINGS_TIME = 10.0  # seconds: of thestral.protocol.http2
+EARLY = 1e-3  # seconds
+FOR_EVER = 10_000.0  # seconds
+
+
+class App:
+    """Answers by the path of the request."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["path"] == "/held":
+            await self.gate.wait()
+        elif scope["path"] == "/body":
+            more = True
+            while more:
+                message = await receive()
+                more = message.get("more_body", False)
+        await respond(send, bytes(1 << 20) if scope["path"] == "/large" else b"hello")
+
+
+@dataclass
+class Late:
+    """A client that keeps the server waiting, and the server's clock."""
+
+    running: Any
+    client: Client
+    time: DrivenLoop
+
+    def move(self, seconds: float) -> None:
+        self.settle()
+        self.running.call(lambda: self.time.move(seconds))
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the server read what has been sent, and the loop do what it has scheduled."""
+        for _ in range(5):
+            self.running.call(lambda: None)
+
+    def started(self, stream: int) -> None:
+        wait_until(lambda: self.running.context.total_requests >= (stream + 1) // 2)
+        self.settle()
+
+
+def nothing(late: Late) -> None:
+    pass
+
+
+def sends(blob: bytes) -> Callable[[Late], None]:
+    def begin(late: Late) -> None:
+        late.client.answers = False
+        late.client.send(blob)
+
+    return begin
+
+
+def greets(late: Late) -> None:
+    late.client.start()
+
+
+def cuts_a_block_off(late: Late) -> None:
+    greets(late)
+    late.client.send(headers(1, b"\x82", end_headers=False))
+
+
+def drips_a_block(late: Late) -> None:
+    """Later parts do not extend the deadline."""
+    cuts_a_block_off(late)
+    late.move(0.0)
+    for _ in range(4):
+        late.client.send(continuation(1, b"\x86", end_headers=False))
+        late.move(0.0)
+
+
+def has_been_answered(late: Late) -> None:
+    greets(late)
+    assert late.client.finished(late.client.request()).body == b"hello"
+
+
+def is_answered_again(late: Late) -> None:
+    """The wait begins with the end of the last response, though each was read and answered at
+    once.
+    """
+    greets(late)
+    for _ in range(4):
+        late.move(SECONDS["timeout_keep_alive"] / 2)
+        assert late.client.finished(late.client.request()).body == b"hello"
+
+
+def has_pinged(late: Late) -> None:
+    """PING is no work: it does not extend the wait."""
+    has_been_answered(late)
+    late.client.alive()
+
+
+def acknowledges_nothing(late: Late) -> None:
+    late.client.answers = False
+    fields = late.client.encoder.encode(late.client.fields(path="/held"))
+    late.client.send(PREFACE + settings() + headers(1, fields, end=True))
+    late.started(1)
+
+
+def stalls_a_body(late: Late) -> None:
+    greets(late)
+    stream = late.client.request("POST", "/body", end=False)
+    late.client.send(data(stream, b"a"))
+    late.started(stream)
+
+
+def fills_the_window(late: Late) -> None:
+    """The client may not send more."""
+    greets(late)
+    stream = late.client.request("POST", "/held", end=False)
+    for size in [16_384, 16_384, 16_384, 16_383]:
+        late.client.send(data(stream, bytes(size)))
+    late.started(stream)
+
+
+def waits_for_the_application(late: Late) -> None:
+    greets(late)
+    late.client.request(path="/held")
+    late.started(1)
+
+
+def reads_nothing_of_a_stream(late: Late) -> None:
+    late.client.start((Setting.INITIAL_WINDOW_SIZE, 0))
+    stream = late.client.request(path="/large")
+    late.client.wait(lambda: late.client.on(stream).status)
+
+
+def reads_a_little(late: Late) -> None:
+    """Progress extends the wait."""
+    reads_nothing_of_a_stream(late)
+    late.move(SECONDS["timeout_write"] - 2)
+    late.client.send(window_update(1, 1000))
+    late.client.wait(lambda: len(late.client.on(1).body) == 1000)
+
+
+def breaks_the_rules(late: Late) -> None:
+    greets(late)
+    late.client.send(data(2, b"a"))
+    client = late.client
+    client.wait(lambda: client.closed)  # the server's side
+
+
+# --- What a late client gets ----------------------------------------------------------------------
+
+
+def goaway(code: int) -> Callable[[Client], None]:
+    def check(client: Client) -> None:
+        assert client.end() == code
+
+    return check
+
+
+def timed_out(client: Client) -> None:
+    """408 on the stream; the connection goes on."""
+    assert client.finished(1).status == 408
+    client.alive()
+
+
+def cancelled(client: Client) -> None:
+    client.wait(lambda: client.on(1).reset is not None)
+    assert client.on(1).reset == Code.CANCEL
+    client.alive()
+
+
+def closed(client: Client) -> None:
+    client.end()
+
+
+def let_go(client: Client) -> None:
+    """The client, which knows that the server has closed, may send no more."""
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while True:
+            client.sock.sendall(b"x")
+
+
+@dataclass
+class Case:
+    begin: Callable[[Late], None]
+    limit: str | float | None
+    end: Callable[[Client], None] | None = None
+
+
+QUIETLY = goaway(Code.NO_ERROR)
+CASES = {
+    "half a preface": Case(sends(PREFACE[:10]), "timeout_head", closed),
+    "no SETTINGS": Case(sends(PREFACE), "timeout_head", QUIETLY),
+    "half of SETTINGS": Case(sends(PREFACE + settings((4, 1))[:12]), "timeout_head", QUIETLY),
+    "block cut off": Case(cuts_a_block_off, "timeout_head", QUIETLY),
+    "block in drips": Case(drips_a_block, "timeout_head", QUIETLY),
+    "no request": Case(greets, "timeout_keep_alive", QUIETLY),
+    "no further request": Case(has_been_answered, "timeout_keep_alive", QUIETLY),
+    "no request after many": Case(is_answered_again, "timeout_keep_alive", QUIETLY),
+    "PING": Case(has_pinged, "timeout_keep_alive", QUIETLY),
+    "no ACK": Case(acknowledges_nothing, SETTINGS_TIME, goaway(Code.SETTINGS_TIMEOUT)),
+    "body": Case(stalls_a_body, "timeout_body", timed_out),
+    "body behind a shut window": Case(fills_the_window, None),
+    "application": Case(waits_for_the_application, None),
+    "stream not read": Case(reads_nothing_of_a_stream, "timeout_write", cancelled),
+    "stream read a little": Case(reads_a_little, "timeout_write", cancelled),
+    "lingering": Case(breaks_the_rules, phases.LINGER_TIMEOUT, let_go),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_late_client(serve, name):
+    """Its wait does not end early, and ends at most two ticks late."""
+    case = CASES[name]
+    app = App()
+    running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    time = DrivenLoop.drive(running)
+    with running.client() as client:
+        wait_until(lambda: running.context.connections)
+        late = Late(running, client, time)
+        case.begin(late)
+        late.settle()
+        if case.limit is None:
+            late.move(FOR_EVER)
+            client.alive()
+            assert not client.exchanges.get(1) or client.on(1).status is None
+            app.gate.open(running)
+            return
+        limit = SECONDS[case.limit] if isinstance(case.limit, str) else case.limit
+        late.move(limit - EARLY)
+        assert running.context.connections
+        with contextlib.suppress(TimeoutError):
+            while client.read(0.05) is not None:  # what came at the beginning
+                assert client.on(1).reset is None
+                assert client.on(1).status != 408
+        assert client.closed == (case.limit == phases.LINGER_TIMEOUT)
+        late.move(2 * TICK + EARLY)
+        assert case.end is not None
+        case.end(client)
+        if client.closed:
+            client.close()  # or the server would read on for a moment, of its own clock
+            wait_until(lambda: not running.context.connections)
+        app.gate.open(running)
+    assert time.faults == []
+
+
+def test_keep_alive_of_0_closes_after_the_last_response(serve):
+    running = serve(App(), timeout_keep_alive=0)
+    with running.started() as client:
+        stream = client.request()
+        assert client.finished(stream).body == b"hello"
+        assert client.end() == Code.NO_ERROR
+        assert client.goaways[-1][0] == stream

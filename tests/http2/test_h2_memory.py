@@ -1,0 +1,73 @@
+"""What connections of HTTP/2 hold in a server of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from frames import PREFACE, Setting, headers, literal, settings, settings_ack
+from process import Command
+from support import PATIENCE, room_for_descriptors
+
+CONNECTIONS = 1000
+# Bytes of a connection that has had one request. HTTP/1.1: 2.5 KB.
+IDLE_MOST = 6_000
+APP = """
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError
+    fields = [(b"content-type", b"text/plain"), (b"content-length", b"13")]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.body", "body": b"hello, world\\n"})
+"""
+FIELDS = [
+    (b":method", b"GET"),
+    (b":scheme", b"http"),
+    (b":authority", b"www.example.com"),
+    (b":path", b"/some/page"),
+    (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/115.0"),
+    (b"accept", b"*/*"),
+    (b"accept-encoding", b"gzip, deflate, br"),
+]
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def asked(port: int) -> socket.socket:
+    """A connection with a request that has been answered, in the form in which clients send it."""
+    block = b"".join(literal(name, value, (0x40, 6), huffman=True) for name, value in FIELDS)
+    sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    start = PREFACE + settings((Setting.ENABLE_PUSH, 0)) + settings_ack()
+    sock.sendall(start + headers(1, block, end=True))
+    received = b""
+    while b"hello, world\n" not in received:
+        data = sock.recv(65536)
+        assert data, received
+        received += data
+    return sock
+
+
+def test_idle_connection_after_a_request_is_small(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    arguments = ["main:app", "--port", "0", "--no-access-log", "--timeout-keep-alive", "600"]
+    with (
+        room_for_descriptors(2 * CONNECTIONS),
+        contextlib.ExitStack() as stack,
+        Command(*arguments, cwd=tmp_path) as command,
+    ):
+        port = int(command.url().rpartition(":")[2])
+        for _ in range(50):  # until the server has what it makes once
+            stack.enter_context(asked(port))
+        before = resident(command.process.pid)
+        for _ in range(CONNECTIONS):
+            stack.enter_context(asked(port))
+        each = (resident(command.process.pid) - before) / CONNECTIONS
+        assert each < IDLE_MOST
+        stack.close()
+        command.stop()
