@@ -45,6 +45,7 @@ class Site:
         self.streams_ended = 0
         self.uploading: list[int] = []  # sizes of what has come of uploads
         self.uploads_broken = 0
+        self.heard: asyncio.Queue[None] = asyncio.Queue()
         self.gathered: list[Request] = []
         self.complete = asyncio.Event()
         self.routes = Starlette(
@@ -54,6 +55,7 @@ class Site:
                 Route("/numbers", self.numbers),
                 Route("/events", self.events),
                 Route("/broken", self.broken),
+                Route("/heard", self.hear),
                 Route("/ticks", self.ticks),
                 Route("/together", self.together),
                 Route("/upload", self.upload, methods=["POST"]),
@@ -103,16 +105,23 @@ class Site:
         return StreamingResponse(parts(), media_type="text/event-stream")
 
     async def broken(self, request: Request):
-        """Two events, and the stream breaks off within its chunks."""
+        """Two events, and the stream breaks off once the page has them: what has come just before
+        a reset of HTTP/2 Chromium may throw away.
+        """
         last = int(request.headers.get("last-event-id", "0"))
 
         async def parts():
             yield "retry: 1\n\n"
             for number in range(last + 1, last + 3):
                 yield f"id: {number}\ndata: {number}\n\n"
+            await self.heard.get()
             raise RuntimeError("on purpose")
 
         return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async def hear(self, request: Request):
+        self.heard.put_nowait(None)
+        return Response()
 
     async def ticks(self, request: Request):
         """Events without end."""
@@ -305,8 +314,16 @@ def test_many_websockets_of_one_page(visit, site):
     assert sorted(site.ends) == sorted((3000, str(number)) for number in range(10))
 
 
+def assert_gone(running, ends):
+    """WebSockets went away with their page. Over HTTP/2 Chromium resets the stream at once, and
+    does not send the Close that it has written.
+    """
+    allowed = {(1001, "")} | ({(1006, "")} if running.url.startswith("https") else set())
+    assert set(ends) <= allowed
+
+
 def test_page_leaves(visit, site, browser):
-    """It reloads, goes elsewhere, is closed: each time its WebSocket goes away (1001)."""
+    """It reloads, goes elsewhere, is closed: each time its WebSocket goes away."""
     running, page = visit()
     wait = "window.ws = open('/ws'); ws.next().then(() => ws.next()).then((event) => event.type)"
     assert page.evaluate(wait) == "message"
@@ -321,7 +338,7 @@ def test_page_leaves(visit, site, browser):
     assert page.evaluate(wait) == "message"
     page.call("Page.close")
     wait_until(lambda: len(site.ends) == 3)
-    assert site.ends == [(1001, "")] * 3
+    assert_gone(running, site.ends)
 
 
 def test_fetch_and_event_source(visit, site):
@@ -350,7 +367,7 @@ def test_fetch_and_event_source(visit, site):
     wait_until(lambda: site.streams_ended == 2)
     page.call("Page.navigate", url="about:blank")
     wait_until(lambda: not running.context.cycles)
-    assert site.ends == [(1001, "")]
+    assert_gone(running, site.ends)
 
 
 # A file of some megabytes that does not repeat, and its digest.
@@ -441,6 +458,7 @@ def test_event_source_connects_again_when_a_stream_breaks(visit):
         await new Promise((done) => source.onmessage = (event) => {
             events.push(event.data);
             if (events.length === 6) done();
+            else if (events.length % 2 === 0) fetch("/heard");
         });
         source.close();
         return [events, errors >= 2];
