@@ -499,8 +499,9 @@ class HTTP2Stream(Stream):
         if pieces is None:
             pieces = self.pieces = []
         self.queued += len(data)
-        if len(pieces) > 1 and len(pieces[-1]) + len(data) <= JOIN_MAX:
-            pieces[-1] += data
+        last = len(pieces) - 1  # [-1] would be memory before the list: wraparound is off
+        if last > 0 and len(pieces[last]) + len(data) <= JOIN_MAX:
+            pieces[last] += data
         else:
             pieces.append(data)
 
