@@ -870,7 +870,17 @@ static void end_response(th_http2 *http2, th_http2_stream *stream) {
   }
 }
 
+/* Moves what is to be sent of our own accord to `out`. The peer counts on its settings from their acknowledgement on
+ * (RFC 9113 section 6.5.3), so this must come before whatever makes use of them. */
+static int move_own(th_http2 *http2, th_buffer *out) {
+  if (http2->out.length == 0) return TH_OK;
+  if (th_buffer_append(out, http2->out.data, http2->out.length) < 0) return TH_ENOMEM;
+  th_buffer_free(&http2->out);
+  return TH_OK;
+}
+
 int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark) {
+  if (move_own(http2, out) < 0) return TH_ENOMEM;
   *mark = out->length;
   if (add_frame(out, 0, HEADERS, 0, 0) == NULL) return TH_ENOMEM;
   return th_hpack_encode_begin(&http2->encoder, out);
@@ -903,6 +913,7 @@ int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t 
 int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_t n, int end) {
   th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL) return TH_ESTREAM_CLOSED;
+  if (move_own(http2, out) < 0) return TH_ENOMEM;
   if (add_frame(out, 0, DATA, end ? END_STREAM : 0, id) == NULL) return TH_ENOMEM;
   char *head = out->data + out->length - TH_HTTP2_FRAME_HEAD;
   put_frame_head(head, n, DATA, end ? END_STREAM : 0, id);
