@@ -45,8 +45,10 @@ enum {
   PRIORITIES_START = 16,  /* PRIORITY frames that are free, and how many each stream allows */
   PRIORITIES_PER_STREAM = 2,
   PRIORITIES_MOST = 1000,
-  SMALL_DATA = 64,        /* bytes: a DATA frame of ours that a window makes smaller than this costs a glitch */
-  SMALL_UNREAD = 16384    /* bytes: while more than this is not consumed, so does a smaller one of the peer */
+  SMALL_DATA = 64,        /* bytes: DATA frames of ours that a window makes smaller than this are counted */
+  SMALL_PER_DATA = 1,     /* of these are free for each larger one: streams that share a narrow window cause some */
+  SMALL_MOST = 1000,
+  SMALL_UNREAD = 16384    /* bytes: while more than this is not consumed, a smaller one of the peer costs a glitch */
 };
 
 /* What a peer may do for nothing. Good work refills these, so that no honest client runs out, however long its
@@ -920,11 +922,12 @@ int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_
   stream->send_window -= (int64_t)n;
   http2->send_window -= (int64_t)n;
   allow(&http2->updates, UPDATES_PER_DATA, UPDATES_MOST);
+  if (n >= SMALL_DATA) allow(&http2->small, SMALL_PER_DATA, SMALL_MOST);
   if (end) {
     end_response(http2, stream);
   } else if (n < SMALL_DATA && (stream->send_window <= 0 || http2->send_window <= 0)) {
     /* The verdict comes with the peer's next frame: here the response must not be cut in the middle. */
-    if (http2->failed == TH_OK && glitch(http2) < 0) http2->failed = TH_EGLITCHES;
+    if (http2->failed == TH_OK && use_allowance(http2, &http2->small) < 0) http2->failed = TH_EGLITCHES;
   }
   return TH_OK;
 }

@@ -136,6 +136,7 @@ typedef struct {
   int32_t failed;          /* sticky th_status */
   int32_t updates;         /* WINDOW_UPDATE frames that the peer may still send for free */
   int32_t priorities;      /* PRIORITY frames, the same */
+  int32_t small;           /* small DATA frames that its windows may still cause for free */
   th_http2_budget resets;
   th_http2_budget glitches;
   th_http2_budget pings;
