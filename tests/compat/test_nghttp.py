@@ -34,20 +34,20 @@ def url(request, serve, certificate):
     return f"{'https' if request.param == 'tls' else 'http'}://127.0.0.1:{running.port}"
 
 
-def run(name: str, *arguments: object) -> bytes:
-    command = [program(name), *map(str, arguments)]
+def run(path: str, *arguments: object) -> bytes:
+    command = [path, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 def nghttp(*arguments: object) -> bytes:
-    return run("nghttp", "--no-verify-peer", *arguments)
+    return run(program("nghttp"), "--no-verify-peer", *arguments)
 
 
 def loaded(*arguments: object) -> tuple[int, int]:
     """How many requests h2load got a 2xx for, and how many bytes of bodies."""
-    output = run("h2load", *arguments).decode()
+    output = run(program("h2load"), *arguments).decode()
     ended = re.search(r"requests: \d+ total, .* (\d+) succeeded, 0 failed, 0 errored", output)
     statuses = re.search(r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", output)
     size = re.search(r"\((\d+)\) data$", output, re.MULTILINE)
