@@ -144,6 +144,7 @@ def extension(name: str, source: str) -> Extension:
 
 def extensions() -> list[Extension]:
     Options.docstrings = False  # the .py and .pyi files have them
+    Options.warning_errors = True  # such as of an index below 0, for which no bounds are checked
     modules = [extension(f"thestral._core.{name}", f"thestral/_core/{name}.pyx") for name in CORE]
     modules += [extension(".".join(path.parts), f"{path}.py") for path in COMPILED]
     return cythonize(

@@ -45,8 +45,10 @@ enum {
   PRIORITIES_START = 16,  /* PRIORITY frames that are free, and how many each stream allows */
   PRIORITIES_PER_STREAM = 2,
   PRIORITIES_MOST = 1000,
-  SMALL_DATA = 64,        /* bytes: a DATA frame of ours that a window makes smaller than this costs a glitch */
-  SMALL_UNREAD = 16384    /* bytes: while more than this is not consumed, so does a smaller one of the peer */
+  SMALL_DATA = 64,        /* bytes: DATA frames of ours that a window makes smaller than this are counted */
+  SMALL_PER_DATA = 1,     /* of these are free for each larger one: streams that share a narrow window cause some */
+  SMALL_MOST = 1000,
+  SMALL_UNREAD = 16384    /* bytes: while more than this is not consumed, a smaller one of the peer costs a glitch */
 };
 
 /* What a peer may do for nothing. Good work refills these, so that no honest client runs out, however long its
@@ -868,7 +870,17 @@ static void end_response(th_http2 *http2, th_http2_stream *stream) {
   }
 }
 
+/* Moves what is to be sent of our own accord to `out`. The peer counts on its settings from their acknowledgement on
+ * (RFC 9113 section 6.5.3), so this must come before whatever makes use of them. */
+static int move_own(th_http2 *http2, th_buffer *out) {
+  if (http2->out.length == 0) return TH_OK;
+  if (th_buffer_append(out, http2->out.data, http2->out.length) < 0) return TH_ENOMEM;
+  th_buffer_free(&http2->out);
+  return TH_OK;
+}
+
 int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark) {
+  if (move_own(http2, out) < 0) return TH_ENOMEM;
   *mark = out->length;
   if (add_frame(out, 0, HEADERS, 0, 0) == NULL) return TH_ENOMEM;
   return th_hpack_encode_begin(&http2->encoder, out);
@@ -901,17 +913,19 @@ int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t 
 int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_t n, int end) {
   th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL) return TH_ESTREAM_CLOSED;
+  if (move_own(http2, out) < 0) return TH_ENOMEM;
   if (add_frame(out, 0, DATA, end ? END_STREAM : 0, id) == NULL) return TH_ENOMEM;
   char *head = out->data + out->length - TH_HTTP2_FRAME_HEAD;
   put_frame_head(head, n, DATA, end ? END_STREAM : 0, id);
   stream->send_window -= (int64_t)n;
   http2->send_window -= (int64_t)n;
   allow(&http2->updates, UPDATES_PER_DATA, UPDATES_MOST);
+  if (n >= SMALL_DATA) allow(&http2->small, SMALL_PER_DATA, SMALL_MOST);
   if (end) {
     end_response(http2, stream);
   } else if (n < SMALL_DATA && (stream->send_window <= 0 || http2->send_window <= 0)) {
     /* The verdict comes with the peer's next frame: here the response must not be cut in the middle. */
-    if (http2->failed == TH_OK && glitch(http2) < 0) http2->failed = TH_EGLITCHES;
+    if (http2->failed == TH_OK && use_allowance(http2, &http2->small) < 0) http2->failed = TH_EGLITCHES;
   }
   return TH_OK;
 }

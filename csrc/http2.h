@@ -136,6 +136,7 @@ typedef struct {
   int32_t failed;          /* sticky th_status */
   int32_t updates;         /* WINDOW_UPDATE frames that the peer may still send for free */
   int32_t priorities;      /* PRIORITY frames, the same */
+  int32_t small;           /* small DATA frames that its windows may still cause for free */
   th_http2_budget resets;
   th_http2_budget glitches;
   th_http2_budget pings;
@@ -165,12 +166,13 @@ size_t th_http2_sendable(const th_http2 *http2, uint32_t id);
  * is over. `waits`: it waits for more and has none, so a window that is used up may grow. */
 int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits);
 
-/* Begins a HEADERS frame in `out`, to which the caller appends a field block from the encoder. Returns TH_OK or
- * TH_ENOMEM, with *mark as argument of th_http2_end_headers(). */
+/* Begins a HEADERS frame in `out`, behind all that the codec has to send of its own accord. The caller appends a field
+ * block from the encoder. Returns TH_OK or TH_ENOMEM, with *mark as argument of th_http2_end_headers(). */
 int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark);
 /* Completes the frame, with CONTINUATION frames if the block is long. `end`: the response ends with it. */
 int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t id, int end);
-/* Writes the head of a DATA frame, to be followed by n bytes, which th_http2_sendable() allows. */
+/* Writes the head of a DATA frame, behind all that the codec has to send of its own accord. n bytes must follow, which
+ * th_http2_sendable() allows. */
 int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_t n, int end);
 /* Writes RST_STREAM and forgets the stream; nothing if it is not open. */
 int th_http2_reset(th_http2 *http2, th_buffer *out, uint32_t id, uint32_t code);

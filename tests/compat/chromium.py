@@ -22,6 +22,7 @@ SWITCHES = [
     "--disable-extensions",
     "--disable-gpu",
     "--disable-sync",
+    "--ignore-certificate-errors",  # it does not know the tests' authority
     "--no-default-browser-check",
     "--no-first-run",
     "--no-proxy-server",

@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator
 
 import django
 import pytest
+from certificate import Certificate
 from django.conf import settings
 from django.test.utils import override_settings
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 import subprocess
 
 import pytest
-import trustme
 from apps import http_only, respond
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from support import PATIENCE, program
 
 CONTENT = bytes(range(256)) * 8000
+HTTP2 = "--http2-prior-knowledge"
 
 
 def curl(*arguments: object, data: bytes = b"") -> bytes:
@@ -160,15 +160,73 @@ def test_connection_is_kept_for_several_urls(site):
     assert output.endswith(b"}0")
 
 
-def test_over_tls(site, tmp_path):
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
-    running = site(ssl_certfile=str(tmp_path / "cert.pem"))
+def test_over_tls(site, certificate):
+    running = site(**certificate.options)
     url = f"https://127.0.0.1:{running.port}"
-    about = json.loads(curl("-k", "--http2", f"{url}/about"))
+    trusted = ("--cacert", certificate.authority)
+    about = json.loads(curl(*trusted, "--http1.1", f"{url}/about"))
     assert (about["scheme"], about["http_version"]) == ("https", "1.1")
-    assert curl("-k", "-T", "-", f"{url}/echo", data=CONTENT) == CONTENT
-    assert curl("-k", "--compressed", f"{url}/text") == b"text" * 10_000
+    assert curl(*trusted, "--http1.1", "-T", "-", f"{url}/echo", data=CONTENT) == CONTENT
+    assert curl(*trusted, "--http1.1", "--compressed", f"{url}/text") == b"text" * 10_000
+
+
+@pytest.fixture(params=["prior knowledge", "tls"])
+def over_http2(request, site, certificate):
+    """Options of curl to speak HTTP/2, the URL of the site, and the running server."""
+    if request.param == "tls":
+        running = site(**certificate.options)
+        return ("--cacert", certificate.authority), f"https://127.0.0.1:{running.port}", running
+    running = site()
+    return (HTTP2,), running.url, running
+
+
+def test_downloads_over_http2(over_http2):
+    how, url, _ = over_http2
+    about = json.loads(curl(*how, f"{url}/about"))
+    assert (about["http_version"], about["scheme"]) == ("2", url.partition(":")[0])
+    heads, body = parts(curl(*how, "-i", f"{url}/file"))
+    assert heads[0].startswith(b"HTTP/2 200")
+    assert body == CONTENT
+    assert curl(*how, "--limit-rate", "8M", f"{url}/file") == CONTENT
+    assert curl(*how, "--range", "10-19", f"{url}/file") == CONTENT[10:20]
+    head = curl(*how, "-I", f"{url}/file")
+    assert b"content-length: %d\r\n" % len(CONTENT) in head
+    assert head.endswith(b"\r\n\r\n")
+    assert curl(*how, "--compressed", f"{url}/text") == b"text" * 10_000
+    if HTTP2 not in how:  # curl 7.88 sends the preface again on a connection that it reuses
+        assert json.loads(curl(*how, "-L", f"{url}/away"))["method"] == "GET"
+    fields = [field for number in range(50) for field in ("-H", f"x-{number}: {'v' * 300}")]
+    assert json.loads(curl(*how, *fields, f"{url}/about"))["size"] == 0
+
+
+def test_uploads_over_http2(over_http2, tmp_path):
+    how, url, _ = over_http2
+    content = bytes(range(256)) * 65_536  # 16 MiB
+    (tmp_path / "large.bin").write_bytes(content)
+    assert curl(*how, "-T", tmp_path / "large.bin", f"{url}/echo") == content
+    about = json.loads(curl(*how, "-T", "-", f"{url}/about", data=content))  # of unknown length
+    assert (about["method"], about["size"], about["http_version"]) == ("PUT", len(content), "2")
+    form = ("-F", f"file=@{tmp_path / 'large.bin'}", "-F", "name=value")
+    assert json.loads(curl(*how, *form, f"{url}/about"))["size"] > len(content)
+    wait = ("-H", "Expect: 100-continue", "--expect100-timeout", PATIENCE)
+    heads, body = parts(curl(*how, *wait, "-i", "-T", "-", f"{url}/echo", data=CONTENT))
+    assert heads[-1].startswith(b"HTTP/2 200")
+    assert body == CONTENT
+
+
+@pytest.mark.parametrize("over_http2", ["tls"], indirect=True)
+def test_many_at_once_over_http2(over_http2, tmp_path):
+    """Downloads and uploads side by side. (Not by prior knowledge: see above.)"""
+    how, url, running = over_http2
+    (tmp_path / "file").write_bytes(CONTENT)
+    arguments: list[object] = []
+    for number in range(40):
+        asked = ("-T", tmp_path / "file", f"{url}/echo") if number % 2 else (f"{url}/file",)
+        arguments += [*how, "--noproxy", "*", "-o", tmp_path / str(number), *asked, "--next"]
+    curl("-Z", "--no-progress-meter", "--parallel-max", 40, *arguments[:-1])
+    for number in range(40):
+        assert (tmp_path / str(number)).read_bytes() == CONTENT, number
+    assert running.context.total_requests == 40
 
 
 def test_over_a_unix_socket(serve, site, tmp_path):
@@ -177,10 +235,15 @@ def test_over_a_unix_socket(serve, site, tmp_path):
     about = json.loads(curl("--unix-socket", path, "http://localhost/about"))
     assert about["client"] is None
     assert curl("--unix-socket", path, "http://localhost/file") == CONTENT
+    http2 = (HTTP2, "--unix-socket", path)
+    about = json.loads(curl(*http2, "http://localhost/about"))
+    assert (about["client"], about["http_version"]) == (None, "2")
 
 
-def test_with_the_proxy_protocol(site):
+@pytest.mark.parametrize(("how", "version"), [("--http1.1", "1.1"), (HTTP2, "2")])
+def test_with_the_proxy_protocol(site, how, version):
     running = site(proxy_protocol=True)
     arguments = ("--haproxy-protocol", "-w", "%{local_port}", f"{running.url}/about")
-    about, port = re.fullmatch(rb"({.*})(\d+)", curl(*arguments)).groups()
+    about, port = re.fullmatch(rb"({.*})(\d+)", curl(how, *arguments)).groups()
     assert json.loads(about)["client"] == ["127.0.0.1", int(port)]
+    assert json.loads(about)["http_version"] == version

@@ -31,7 +31,8 @@ async def mirror(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
     tls = scope["extensions"].get("tls")
-    text = json.dumps({"client": scope["client"], "scheme": scope["scheme"], "tls": tls})
+    seen = {key: scope[key] for key in ("client", "scheme", "http_version")}
+    text = json.dumps({**seen, "tls": tls})
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -132,6 +133,7 @@ def documented() -> str:
 
 MODES = {
     "http": documented(),
+    "h2": documented().replace("send-proxy-v2-ssl-cn", "send-proxy-v2-ssl-cn proto h2"),
     "tcp": documented().replace("mode http", "mode tcp"),
     # HAProxy's other way to say it, and a checksum
     "options": documented().replace(
@@ -159,6 +161,8 @@ def behind(directory: Path, made: Certificates, text: str, **options: Any) -> It
 def front(request, made, tmp_path_factory):
     with behind(tmp_path_factory.mktemp("haproxy"), made, MODES[request.param]) as front:
         front.mode = request.param
+        # To a server over HTTP/2 HAProxy 2.6 writes `:scheme: https` whatever its client used.
+        front.plain = "https" if front.mode == "h2" else "http"
         yield front
 
 
@@ -190,7 +194,8 @@ def test_tls_1_2(front):
 def test_plain_http(front):
     seen = front.ask(None, **LIES)
     assert seen["client"][0] == CLIENT
-    assert (seen["scheme"], seen["tls"]) == ("http", None)
+    assert (seen["scheme"], seen["tls"]) == (front.plain, None)
+    assert seen["http_version"] == ("2" if front.mode == "h2" else "1.1")
 
 
 def test_the_client_certificate(front):
@@ -222,7 +227,7 @@ def test_websocket(front, tls):
         async with connect(url, local_addr=(CLIENT, 0), proxy=None, **options) as ws:
             seen = json.loads(await ws.recv())
             assert seen["client"][0] == CLIENT
-            assert seen["scheme"] == ("wss" if tls else "ws")
+            assert seen["scheme"] == ("https" if tls else front.plain).replace("http", "ws")
             assert (seen["tls"] is not None) is tls
 
     asyncio.run(asyncio.wait_for(conversation(), PATIENCE))

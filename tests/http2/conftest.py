@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import frames
 import pytest
-from h2_servers import Certificate, Speaking, start
+from certificate import Certificate
+from h2_servers import Speaking, start
 
 
 @pytest.fixture(scope="session")

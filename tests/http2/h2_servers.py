@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import Any
 
 import frames
-import trustme
+from certificate import Certificate
 from support import Running
 
 
@@ -24,28 +23,6 @@ class Speaking(Running):
         client = self.client()
         client.start(*settings)
         return client
-
-
-class Certificate:
-    """What a server over TLS needs, and a client that trusts it."""
-
-    def __init__(self, directory: Path) -> None:
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost")
-        self.chain, self.key = str(directory / "chain.pem"), str(directory / "key.pem")
-        for i, blob in enumerate(issued.cert_chain_pems):
-            blob.write_to_path(self.chain, append=i > 0)
-        issued.private_key_pem.write_to_path(self.key)
-        self._authority = authority
-
-    @property
-    def options(self) -> dict[str, str]:
-        return {"ssl_certfile": self.chain, "ssl_keyfile": self.key}
-
-    def client(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self._authority.configure_trust(context)
-        return context
 
 
 def start(app: Any, tls: Certificate | None = None, **options: Any) -> Speaking:

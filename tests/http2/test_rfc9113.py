@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from cases_app import app
+from certificate import Certificate
 from conformance import Case, Mark, load, run, styles
-from h2_servers import Certificate, Speaking, start
+from h2_servers import Speaking, start
 from support import wait_until
 
 CASES = load()

@@ -1,0 +1,33 @@
+"""A server's certificate, made for the run."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trustme
+
+
+class Certificate:
+    """What a server over TLS needs, and a client that trusts it.
+
+    Attributes:
+        authority, chain, key: paths of PEM files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        issuer = trustme.CA()
+        issued = issuer.issue_cert("localhost", "127.0.0.1")
+        self.authority = str(directory / "authority.pem")
+        self.chain, self.key = str(directory / "chain.pem"), str(directory / "key.pem")
+        issuer.cert_pem.write_to_path(self.authority)
+        for i, blob in enumerate(issued.cert_chain_pems):
+            blob.write_to_path(self.chain, append=i > 0)
+        issued.private_key_pem.write_to_path(self.key)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"ssl_certfile": self.chain, "ssl_keyfile": self.key}
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.authority)
