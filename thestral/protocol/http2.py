@@ -310,6 +310,8 @@ class HTTP2Connection(Multiplexer):
             stream.head_only = codec.is_head()
             stream.request_complete = codec.ended()
             self.streams[stream.id] = stream
+        elif codec.ended():
+            stream.request_complete = True
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
