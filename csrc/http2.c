@@ -586,8 +586,11 @@ static int apply_setting(th_http2 *http2, uint32_t setting, uint32_t value) {
       return TH_OK;
     case ENABLE_PUSH:
     case ENABLE_CONNECT_PROTOCOL:
-    case NO_RFC7540_PRIORITIES:
       return value > 1 ? TH_ESETTING : TH_OK;
+    case NO_RFC7540_PRIORITIES: /* RFC 9218 section 2.1: it must not change */
+      if (value > 1 || (http2->has_settings && value != http2->no_priorities)) return TH_ESETTING;
+      http2->no_priorities = (uint8_t)value;
+      return TH_OK;
     case INITIAL_WINDOW_SIZE:
       return change_windows(http2, value);
     case MAX_FRAME_SIZE:
@@ -616,6 +619,7 @@ static int on_settings(th_http2 *http2, const char *payload, size_t n) {
     int status = apply_setting(http2, read_u16(payload + i), read_u32(payload + i + 2));
     if (status < 0) return status;
   }
+  http2->has_settings = 1;
   http2->acks++;
   int counted = count_ping(http2);
   return counted < 0 || http2->stalled ? counted : th_http2_catch_up(http2);

@@ -117,6 +117,8 @@ typedef struct {
   uint8_t flags;
   uint8_t preface_read;
   uint8_t awaits_settings; /* the first frame must be SETTINGS */
+  uint8_t has_settings;    /* it has come: what must not change afterwards is known */
+  uint8_t no_priorities;   /* SETTINGS_NO_RFC7540_PRIORITIES of the peer */
   uint8_t ping_sent;
   uint8_t has_ping;        /* `ping` is to be acknowledged */
   uint8_t continuations;   /* CONTINUATION frames of the block */

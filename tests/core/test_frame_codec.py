@@ -679,6 +679,15 @@ def test_count_of_settings(count):
 # --- What is written ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_no_rfc7540_priorities_does_not_change(first):
+    key = Setting.NO_RFC7540_PRIORITIES
+    codec = USUAL.codec()
+    assert feed(codec, PREFACE + settings((key, first)) + settings((key, first))).failed is None
+    assert feed(codec, settings((key, 1 - first))).failed == (1, "invalid setting")
+    assert agree(settings((key, 1))).failed == (1, "invalid setting")  # 0 by default
+
+
 def own(limits):
     codec = limits.codec()
     return [text(frame) for frame in output(codec)]
