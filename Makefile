@@ -24,7 +24,7 @@ lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PYTHON) -m pyright tests/typing && $(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist --allowlist tests/typing/stubtest.txt $(STUBS)
 asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && $(SANITIZERS) $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
-fuzz-c:   ; PYTHONPATH=tests:tests/fuzz $(PYTHON) tests/fuzz/fuzz_c.py --seconds $(SECONDS)
+fuzz-c:   ; PYTHONPATH=tests:tests/fuzz:tests/http2 $(PYTHON) tests/fuzz/fuzz_c.py --seconds $(SECONDS)
 load:     ; PYTHONPATH=tests:tests/cli TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
 soak:     ; MINUTES=$(MINUTES) $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from shutil import rmtree
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
@@ -102,6 +103,9 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         require_zlib()
+        if self.force:  # build_clib goes by dates alone, but `make asan` changes only flags
+            objects = Path(self.get_finalized_command("build_clib").build_temp) / "csrc"
+            rmtree(objects, ignore_errors=True)
         self.run_command("build_clib")
         super().run()
 

@@ -59,6 +59,7 @@ int th_status_code(int status) {
     case TH_ESETTING:
     case TH_EINCREMENT:
     case TH_EPUSH:
+    case TH_EPRIORITIES:
     case TH_EPSEUDO:
     case TH_EFIELD:
     case TH_EHOP_BY_HOP:
@@ -146,6 +147,7 @@ const char *th_status_text(int status) {
     case TH_ESTREAM_WINDOW: return "flow-control window of the stream exceeded";
     case TH_EREFUSED: return "too many streams";
     case TH_EAUTHORITY: return "Host contradicts :authority";
+    case TH_EPRIORITIES: return "priorities for too many streams";
     case TH_EBLOCKED: return "not ready";
     case TH_ESYSTEM: return "system call failed";
     default: return "unknown status";

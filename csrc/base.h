@@ -74,7 +74,8 @@ enum th_status {
   TH_ETRAILERS = -62,        /* section 8.1: trailers that do not end the stream, or are malformed */
   TH_ESTREAM_WINDOW = -63,   /* section 6.9.1: more than the stream's window allows */
   TH_EREFUSED = -64,         /* section 5.1.2: more streams than SETTINGS_MAX_CONCURRENT_STREAMS */
-  TH_EAUTHORITY = -65        /* section 8.3.1: Host other than :authority */
+  TH_EAUTHORITY = -65,       /* section 8.3.1: Host other than :authority */
+  TH_EPRIORITIES = -66       /* RFC 9218 section 7.1: priorities for more streams than may be open */
 };
 
 /* Returns the HTTP status to refuse a request with (500 if it is not the peer's fault), the close code to fail a

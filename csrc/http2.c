@@ -210,6 +210,7 @@ static void remove_stream(th_http2 *http2, th_http2_stream *stream) {
   if (http2->open == 0 && slot_count(http2) > SLOTS_START) th_buffer_free(&http2->streams);
 }
 
+/* Of an even id no stream ever begins: we do not push. */
 static int has_bit(const uint64_t *bits, uint32_t id) {
   uint32_t index = (id >> 1) % TH_HTTP2_REMEMBERED;
   return (int)(bits[index / 64] >> (index % 64) & 1);
@@ -234,17 +235,27 @@ static void note_begin(th_http2 *http2, uint32_t id) {
   http2->newest = id;
 }
 
+/* Notes that we have reset the stream. One that is too old to be remembered has no bit of its own. */
+static void note_dropped(th_http2 *http2, uint32_t id) {
+  if (id <= http2->newest && http2->newest - id < 2 * TH_HTTP2_REMEMBERED) set_bit(http2->dropped, id, 1);
+}
+
 /* 1 if we have reset the stream, so that frames of it may have been under way. Of streams that are too old to be
  * remembered this is assumed. */
 static int was_dropped(const th_http2 *http2, uint32_t id) {
   return http2->newest - id >= 2 * TH_HTTP2_REMEMBERED || has_bit(http2->dropped, id);
 }
 
-/* Judges a frame other than HEADERS for a stream that is not open: TH_OK if it is ignored. */
+/* 1 if a stream has never begun, whether or not it still can. */
+static int is_idle(const th_http2 *http2, uint32_t id) {
+  if (id > http2->newest || id % 2 == 0) return 1;
+  return !was_dropped(http2, id) && !has_bit(http2->begun, id);
+}
+
+/* Judges a frame with content or fields for a stream that is not open: TH_OK if it is ignored. */
 static int judge_closed(const th_http2 *http2, uint32_t id) {
-  if (id > http2->newest) return TH_ESTREAM_IDLE;
-  if (was_dropped(http2, id)) return TH_OK;
-  return has_bit(http2->begun, id) ? TH_ESTREAM_CLOSED : TH_ESTREAM_IDLE;
+  if (is_idle(http2, id)) return TH_ESTREAM_IDLE;
+  return was_dropped(http2, id) ? TH_OK : TH_ESTREAM_CLOSED;
 }
 
 /* A stream error (RFC 9113 section 5.4.2): resets the stream, open or not. Returns TH_HTTP2_RESET, or a connection
@@ -253,7 +264,7 @@ static int stream_error(th_http2 *http2, uint32_t id, int status) {
   th_http2_stream *stream = th_http2_find(http2, id);
   int code = th_status_code(status);
   if (stream != NULL) remove_stream(http2, stream);
-  if (id <= http2->newest) set_bit(http2->dropped, id, 1);
+  note_dropped(http2, id);
   if (add_u32_frame(&http2->out, RST_STREAM, id, (uint32_t)code) < 0) return TH_ENOMEM;
   http2->stream = id;
   http2->status = status;
@@ -264,24 +275,33 @@ static int stream_error(th_http2 *http2, uint32_t id, int status) {
 
 /* --- Windows for what the peer sends --------------------------------------------------------------------------- */
 
-static int update_window(th_http2 *http2, uint32_t id, int32_t *window, int32_t size, int32_t unread) {
-  int32_t credit = size - *window - unread;
+static int update_window(th_http2 *http2, uint32_t id, int32_t *window, int32_t size, int32_t held) {
+  int32_t credit = size - *window - held;
   *window += credit;
   return add_u32_frame(&http2->out, WINDOW_UPDATE, id, (uint32_t)credit);
 }
 
-/* Returns what has been used up of a window and can be given back; half of it is worth a frame. */
-static int is_due(int32_t window, int32_t size, int32_t unread) { return size - window - unread >= size / 2; }
+/* 1 if so much of a window has been used up, and is not held, that giving it back is worth a frame: half of it. */
+static int is_due(int32_t window, int32_t size, int32_t held) { return size - window - held >= size / 2; }
+
+/* Bytes still to come of a DATA frame that is being read, on this stream or (0) on any: they are off the windows, but
+ * nobody has taken or dropped them. */
+static int32_t under_way(const th_http2 *http2, uint32_t id) {
+  if (http2->state < READ_PADDING_LENGTH || http2->state > READ_PADDING) return 0;
+  return id == 0 || id == http2->frame_id ? (int32_t)http2->frame_left : 0;
+}
 
 static int give_connection_credit(th_http2 *http2) {
-  if (!is_due(http2->window, http2->window_size, http2->unread)) return TH_OK;
-  return update_window(http2, 0, &http2->window, http2->window_size, http2->unread);
+  int32_t held = http2->unread + under_way(http2, 0);
+  if (!is_due(http2->window, http2->window_size, held)) return TH_OK;
+  return update_window(http2, 0, &http2->window, http2->window_size, held);
 }
 
 static int give_stream_credit(th_http2 *http2, th_http2_stream *stream) {
   if (stream->flags & TH_HTTP2_PEER_ENDED) return TH_OK;
-  if (!is_due(stream->window, stream->window_size, stream->unread)) return TH_OK;
-  return update_window(http2, stream->id, &stream->window, stream->window_size, stream->unread);
+  int32_t held = stream->unread + under_way(http2, stream->id);
+  if (!is_due(stream->window, stream->window_size, held)) return TH_OK;
+  return update_window(http2, stream->id, &stream->window, stream->window_size, held);
 }
 
 /* An application that has taken everything, and waits for more, is faster than the window lets the peer be. The window
@@ -398,8 +418,19 @@ static int on_trailers(th_http2 *http2, uint32_t id, const char *block, size_t n
   if (stream->flags & TH_HTTP2_PEER_ENDED) return stream_error(http2, id, TH_ESTREAM_CLOSED);
   int tunnel = stream->flags & TH_HTTP2_TUNNEL; /* RFC 9113 section 8.5 */
   if (!(http2->block_flags & END_STREAM) || found.malformed < 0 || tunnel) return stream_error(http2, id, TH_ETRAILERS);
-  if (found.size > http2->limits.head) return refuse(http2, stream, TH_ETRAILER_SIZE);
-  return end_request(http2, stream);
+  if (found.size <= http2->limits.head || stream->flags & (TH_HTTP2_REFUSING | TH_HTTP2_WE_ENDED)) {
+    return end_request(http2, stream);
+  }
+  stream->flags |= TH_HTTP2_PEER_ENDED;
+  http2->ended = 1;
+  return refuse(http2, stream, TH_ETRAILER_SIZE);
+}
+
+/* Reads a block that nobody wants, because the table depends on it. */
+static int drop_block(th_http2 *http2, const char *block, size_t n) {
+  th_http2_tally found = {0};
+  int status = th_http2_read_trailers(&http2->decoder, block, n, &found);
+  return status < 0 ? status : glitch(http2);
 }
 
 /* A field block is complete. */
@@ -411,12 +442,12 @@ static int on_block(th_http2 *http2, uint32_t id, const char *block, size_t n) {
     int status = judge_closed(http2, id);
     /* RFC 9113 section 5.1.1: ids must grow. */
     if (status < 0) return status == TH_ESTREAM_IDLE ? TH_EFRAME_STREAM : status;
-    return th_http2_read_trailers(&http2->decoder, block, n, &found);
+    return drop_block(http2, block, n);
   }
   note_begin(http2, id);
   if (http2->draining) {
-    set_bit(http2->dropped, id, 1);
-    return th_http2_read_trailers(&http2->decoder, block, n, &found);
+    note_dropped(http2, id);
+    return drop_block(http2, block, n);
   }
   if (http2->open >= http2->limits.streams) {
     int status = th_http2_read_trailers(&http2->decoder, block, n, &found);
@@ -510,12 +541,13 @@ static int on_priority_update(th_http2 *http2, const char *payload, size_t n) {
   idle_priority *idle = find_idle(http2, id);
   if (idle == NULL) {
     idle_priority added = {id, urgency, incremental};
-    if (http2->idle.length / sizeof added >= http2->limits.streams) return TH_EGLITCHES;
-    return th_buffer_append(&http2->idle, (const char *)&added, sizeof added);
+    if (http2->idle.length / sizeof added + http2->open >= http2->limits.streams) return TH_EPRIORITIES;
+    if (th_buffer_append(&http2->idle, (const char *)&added, sizeof added) < 0) return TH_ENOMEM;
+  } else {
+    idle->urgency = urgency;
+    idle->incremental = incremental;
   }
-  idle->urgency = urgency;
-  idle->incremental = incremental;
-  return glitch(http2);
+  return use_allowance(http2, &http2->priorities);
 }
 
 static int on_reset(th_http2 *http2, const char *payload, size_t n) {
@@ -524,8 +556,7 @@ static int on_reset(th_http2 *http2, const char *payload, size_t n) {
   if (n != 4) return TH_EFRAME_SIZE;
   th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL) {
-    if (id > http2->newest || (!was_dropped(http2, id) && !has_bit(http2->begun, id))) return TH_ESTREAM_IDLE;
-    return glitch(http2);
+    return is_idle(http2, id) ? TH_ESTREAM_IDLE : glitch(http2);
   }
   remove_stream(http2, stream);
   http2->stream = id;
@@ -557,8 +588,11 @@ static int apply_setting(th_http2 *http2, uint32_t setting, uint32_t value) {
       return TH_OK;
     case ENABLE_PUSH:
     case ENABLE_CONNECT_PROTOCOL:
-    case NO_RFC7540_PRIORITIES:
       return value > 1 ? TH_ESETTING : TH_OK;
+    case NO_RFC7540_PRIORITIES: /* RFC 9218 section 2.1: it must not change */
+      if (value > 1 || (http2->has_settings && value != http2->no_priorities)) return TH_ESETTING;
+      http2->no_priorities = (uint8_t)value;
+      return TH_OK;
     case INITIAL_WINDOW_SIZE:
       return change_windows(http2, value);
     case MAX_FRAME_SIZE:
@@ -588,6 +622,7 @@ static int on_settings(th_http2 *http2, const char *payload, size_t n) {
     int status = apply_setting(http2, read_u16(payload + i), read_u32(payload + i + 2));
     if (status < 0) return status;
   }
+  http2->has_settings = 1;
   http2->acks++;
   int counted = count_ping(http2);
   return counted < 0 || http2->stalled ? counted : th_http2_catch_up(http2);
@@ -621,8 +656,7 @@ static int on_window_update(th_http2 *http2, const char *payload, size_t n) {
   if (id != 0) {
     th_http2_stream *stream = th_http2_find(http2, id);
     if (stream == NULL) {
-      if (id > http2->newest || (!was_dropped(http2, id) && !has_bit(http2->begun, id))) return TH_ESTREAM_IDLE;
-      return use_allowance(http2, &http2->updates);
+      return is_idle(http2, id) ? TH_ESTREAM_IDLE : use_allowance(http2, &http2->updates);
     }
     window = &stream->send_window;
   }
@@ -674,6 +708,23 @@ static int read_preface(th_http2 *http2) {
   return TH_OK;
 }
 
+/* How much content a DATA frame has is known. It is judged as a whole, so that what is delivered before a refusal does
+ * not depend on how the frame is cut. */
+static int begin_content(th_http2 *http2) {
+  uint32_t n = http2->frame_left - http2->padding;
+  http2->state = READ_DATA;
+  th_http2_stream *stream = th_http2_find(http2, http2->frame_id);
+  if (stream == NULL || stream->flags & TH_HTTP2_REFUSING) return TH_OK;
+  stream->received += n;
+  if (stream->left >= 0) {
+    if (n > stream->left) return stream_error(http2, stream->id, TH_ELENGTH);
+    stream->left -= n;
+  }
+  /* What a tunnel carries is no body. */
+  uint64_t most = stream->flags & TH_HTTP2_TUNNEL ? 0 : http2->limits.body;
+  return most > 0 && stream->received > most ? refuse(http2, stream, TH_EBODY_SIZE) : TH_OK;
+}
+
 /* A DATA frame begins: RFC 9113 sections 6.1 and 6.9. Its bytes are delivered as they come. */
 static int begin_data(th_http2 *http2) {
   uint32_t id = http2->frame_id;
@@ -699,7 +750,7 @@ static int begin_data(th_http2 *http2) {
   if (stream->flags & TH_HTTP2_PEER_ENDED) return stream_error(http2, id, TH_ESTREAM_CLOSED);
   if (length > stream->window) return stream_error(http2, id, TH_ESTREAM_WINDOW);
   stream->window -= length;
-  return TH_OK;
+  return http2->state == READ_DATA ? begin_content(http2) : TH_OK;
 }
 
 /* 1 if the head of a frame says that its payload is too long or too short to be read. */
@@ -757,10 +808,10 @@ static int read_padding_length(th_http2 *http2) {
   http2->padding = (unsigned char)*http2->next++;
   http2->frame_left--;
   if (http2->padding > http2->frame_left) return TH_EPADDING;
-  http2->state = READ_DATA;
   /* Padding that outweighs the data by far is work for nothing. */
   uint32_t data = http2->frame_left - http2->padding;
-  return http2->padding > 16 + 2 * data ? glitch(http2) : TH_OK;
+  int status = http2->padding > 16 + 2 * data ? glitch(http2) : TH_OK;
+  return status < 0 ? status : begin_content(http2);
 }
 
 /* The frame is read to its end. */
@@ -773,17 +824,11 @@ static int end_data(th_http2 *http2) {
   return give_stream_credit(http2, stream);
 }
 
-/* Delivers a part of the content, with the end of the request if it comes with it. */
+/* Delivers a part of the content. */
 static int deliver(th_http2 *http2, th_http2_stream *stream, size_t n) {
   http2->body = http2->next - n;
   http2->body_length = n;
   http2->stream = stream->id;
-  stream->received += n;
-  if (stream->left >= 0) {
-    if ((int64_t)n > stream->left) return stream_error(http2, stream->id, TH_ELENGTH);
-    stream->left -= (int64_t)n;
-  }
-  if (http2->limits.body > 0 && stream->received > http2->limits.body) return refuse(http2, stream, TH_EBODY_SIZE);
   stream->unread += (int32_t)n;
   http2->unread += (int32_t)n;
   return TH_HTTP2_BODY;
@@ -934,7 +979,7 @@ int th_http2_reset(th_http2 *http2, th_buffer *out, uint32_t id, uint32_t code) 
   th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL) return TH_OK;
   remove_stream(http2, stream);
-  set_bit(http2->dropped, id, 1);
+  note_dropped(http2, id);
   return add_u32_frame(out, RST_STREAM, id, code);
 }
 
@@ -1020,7 +1065,9 @@ int th_http2_init(th_http2 *http2, const th_http2_limits *limits, th_http2_scrat
   http2->resets = (th_http2_budget){RESETS_MOST, now};
   http2->glitches = (th_http2_budget){GLITCHES_MOST, now};
   http2->pings = (th_http2_budget){PINGS_MOST, now};
-  th_hpack_decoder_init(&http2->decoder, TH_HPACK_TABLE_SIZE, 4 * limits->head + 4 * FRAME_MAX);
+  uint64_t string_max = 4 * ((uint64_t)limits->head + FRAME_MAX); /* more than a block within its limit can hold */
+  if (string_max > UINT32_MAX) string_max = UINT32_MAX;
+  th_hpack_decoder_init(&http2->decoder, TH_HPACK_TABLE_SIZE, (uint32_t)string_max);
   th_hpack_encoder_init(&http2->encoder, TH_HPACK_TABLE_SIZE);
   return write_settings(http2);
 }

@@ -66,8 +66,8 @@ typedef struct {
   int32_t window_size;    /* what `window` is raised to */
   int32_t unread;         /* bytes received and not yet consumed */
   int64_t send_window;    /* bytes that we may still send; below 0 after a smaller SETTINGS_INITIAL_WINDOW_SIZE */
-  int64_t left;           /* bytes of content still to come by Content-Length; -1 if there is none */
-  uint64_t received;      /* bytes of content */
+  int64_t left;           /* bytes of content that Content-Length announces beyond `received`; -1 without it */
+  uint64_t received;      /* bytes of content, with all of the DATA frame that is being read */
   uint64_t grown_at;      /* how many had been received when the window last grew */
 } th_http2_stream;
 
@@ -82,7 +82,7 @@ typedef struct {
   uint32_t stream;
   int32_t status;          /* th_status: the reason of TH_HTTP2_RESET and TH_HTTP2_REFUSED */
   uint32_t code;           /* enum th_http2_code of TH_HTTP2_RESET */
-  uint8_t ended;           /* TH_HTTP2_HEAD and TH_HTTP2_REFUSED of a new request: it is complete, without content */
+  uint8_t ended;           /* TH_HTTP2_HEAD and TH_HTTP2_REFUSED: the request is complete, and no TH_HTTP2_END follows */
   const char *body;
   size_t body_length;
   /* For the caller to set. */
@@ -117,6 +117,8 @@ typedef struct {
   uint8_t flags;
   uint8_t preface_read;
   uint8_t awaits_settings; /* the first frame must be SETTINGS, and is not complete */
+  uint8_t has_settings;    /* it has come: what must not change afterwards is known */
+  uint8_t no_priorities;   /* SETTINGS_NO_RFC7540_PRIORITIES of the peer */
   uint8_t ping_sent;
   uint8_t has_ping;        /* `ping` is to be acknowledged */
   uint8_t continuations;   /* CONTINUATION frames of the block */

@@ -94,6 +94,11 @@ static void note_refused(th_http2_tally *found, int status) {
   if (found->refused == TH_OK) found->refused = status;
 }
 
+/* What else a head that is not kept whole says is not judged. */
+static void note_over(th_http2_tally *found, int status) {
+  if (found->over == TH_OK) found->over = status;
+}
+
 static int keep_bytes(th_http2_scratch *scratch, const char *src, size_t n, th_slice *slice) {
   slice->offset = (uint32_t)scratch->bytes.length;
   slice->length = (uint32_t)n;
@@ -134,7 +139,7 @@ static int read_pseudo(th_http2_scratch *scratch, const th_hpack_field *field, i
 static int keep_crumb(th_http2_scratch *scratch, const th_hpack_field *field, th_http2_tally *found) {
   th_buffer *cookies = &scratch->cookies;
   if (++found->crumbs > CRUMBS_MAX) {
-    note_refused(found, TH_EHEAD_COUNT);
+    note_over(found, TH_EHEAD_COUNT);
     return TH_OK;
   }
   if (found->crumbs > 1 && th_buffer_append(cookies, "; ", 2) < 0) return TH_ENOMEM;
@@ -175,7 +180,7 @@ static int keep_field(th_http2_scratch *scratch, const th_hpack_field *field, in
     if (found->seen & 1 << AUTHORITY) return keep_bytes(scratch, field->value, field->value_length, &found->host);
   }
   if (head->field_count >= scratch->limits->fields) {
-    note_refused(found, TH_EHEAD_COUNT);
+    note_over(found, TH_EHEAD_COUNT);
     return TH_OK;
   }
   th_http2_hint hint = {field->serial, field->index};
@@ -200,7 +205,7 @@ int th_http2_read_head(th_http2_scratch *scratch, const th_http2_limits *limits,
     int more = th_hpack_next(decoder, &field);
     if (more <= 0) return more;
     found->size += field.name_length + field.value_length + 32;
-    if (found->size > scratch->limits->head) note_refused(found, TH_EHEAD_SIZE);
+    if (found->size > scratch->limits->head) note_over(found, TH_EHEAD_SIZE);
     uint32_t note = note_of(&field);
     int kind = (int)(note >> KIND_SHIFT & 0xf);
     int status = TH_OK;
@@ -278,7 +283,7 @@ static int finish_authority(th_http2_scratch *scratch, const th_http2_tally *fou
 int th_http2_finish_head(th_http2_scratch *scratch, const th_http2_tally *found) {
   th_head *head = &scratch->head;
   if (found->malformed < 0) return found->malformed;
-  if (found->refused == TH_EHEAD_SIZE || found->refused == TH_EHEAD_COUNT) return found->refused;
+  if (found->over < 0) return found->over;
   head->keep_alive = 1;
   head->trailers = 1; /* RFC 9110 section 6.5.1: HTTP/2 has a place for them, and gRPC does not ask */
   int required = 1 << METHOD | 1 << SCHEME | 1 << PATH;

@@ -43,6 +43,7 @@ typedef struct {
 typedef struct {
   uint64_t size;       /* of the names and values, with 32 for each field */
   int malformed;       /* th_status: the stream is reset; TH_OK if it is not */
+  int over;            /* th_status: a limit was exceeded, so that parts of the head are missing; answered as below */
   int refused;         /* th_status: the request is answered in place of the application */
   uint32_t crumbs;     /* cookie fields */
   uint32_t cookie;     /* index of the field that stands for all of them */

@@ -408,6 +408,7 @@ STATUS_CODES = {
     "TH_EBLOCK_SIZE": 0xB,
     # and a refusal in HTTP/2
     "TH_EAUTHORITY": 400,
+    "TH_EPRIORITIES": 0x1,
 }
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import hpack
 import vectors.hpack
 import vectors.http1
+import vectors.http2
 import vectors.websocket
 from vectors.hpack_peers import requests, responses
 from vectors.websocket import TEXT, frame
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent / "targets"
-TARGETS = ("ascii", "hpack", "http1", "octets", "proxy", "websocket")
+TARGETS = ("ascii", "hpack", "http1", "http2", "octets", "proxy", "websocket")
 FLAGS = (
     "-std=gnu11",
     "-D_GNU_SOURCE",
@@ -125,6 +126,12 @@ def seeds(target: str) -> list[bytes]:
             bytes([flags]) + b"".join(len(data).to_bytes(2) + data for data in blocks)
             for blocks in connections
             for flags in (0, 1, 36)
+        ]
+    elif target == "http2":
+        whole = [bytes([4]) + data for data in vectors.http2.conversations()]
+        begun = [bytes([0]) + data[1 + len(vectors.http2.GREETING) :] for data in whole]
+        found = [
+            bytes([data[0] | flags]) + data[1:] for data in whole + begun for flags in (0, 3, 8)
         ]
     elif target == "websocket":
         messages = [(case.data, case.settings.bits) for case in vectors.websocket.load()]

@@ -8,6 +8,7 @@ import pytest
 from documents import ROOT
 
 LIST = ROOT / "tests/vectors/REQUIREMENTS.md"
+CONVERSATIONS = sorted((ROOT / "tests/http2/cases").glob("*.toml"))
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split(" | ")]
     for line in LIST.read_text().splitlines()
@@ -17,11 +18,14 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """Everything that can be named: `file: case`, `file::test`."""
+    """Everything that can be named: `file: case`, `http2/file: case`, `file::test`."""
     names = set()
     for path in (ROOT / "tests/vectors").glob("*.toml"):
         cases = tomllib.loads(path.read_text())["case"]
         names |= {f"{path.stem}: {case['name']}" for case in cases}
+    for path in CONVERSATIONS:
+        cases = tomllib.loads(path.read_text())["case"]
+        names |= {f"http2/{path.stem}: {case['name']}" for case in cases}
     for path in (ROOT / "tests").rglob("test_*.py"):
         body = ast.parse(path.read_text()).body
         tests = [node.name for node in body if isinstance(node, ast.FunctionDef)]
@@ -49,3 +53,5 @@ def test_no_vector_file_is_left_out():
     text = LIST.read_text()
     for path in (ROOT / "tests/vectors").glob("*.toml"):
         assert f"`{path.stem}: " in text, path.name
+    for path in CONVERSATIONS:
+        assert f"`http2/{path.stem}: " in text, path.name

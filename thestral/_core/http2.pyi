@@ -103,7 +103,7 @@ class FrameCodec:
     def stream(self) -> int:
         """Return the identifier of the event's stream."""
     def ended(self) -> bool:
-        """Whether a request whose head has just come is complete, without content."""
+        """Whether the request of HEAD or REFUSED is complete, so that no END follows."""
     def is_head(self) -> bool:
         """Whether the method of the head that has just come is HEAD."""
     def error(self) -> RemoteProtocolError:

@@ -328,6 +328,8 @@ class HTTP2Connection(Multiplexer):
             stream.head_only = codec.is_head()
             stream.request_complete = codec.ended()
             self._add(stream)
+        elif codec.ended():
+            stream.request_complete = True
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
