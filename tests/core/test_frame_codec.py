@@ -528,12 +528,14 @@ def test_window_grows_while_the_application_waits():
 
 def test_window_does_not_grow_while_nobody_waits_or_it_is_not_used():
     codec = opened(request(1, POST, end=False), limits=Limits(connection_window=1 << 20))
-    feed(codec, fill(1, WINDOW))
-    codec.consumed(1, WINDOW, False)
-    assert f"WINDOW_UPDATE 0x0 1 {WINDOW:08x}" in [text(frame) for frame in output(codec)]
-    feed(codec, fill(1, 100))
-    codec.consumed(1, 100, True)
+    feed(codec, fill(1, WINDOW // 2 - 1))
+    codec.consumed(1, WINDOW // 2 - 1, True)
     assert output(codec) == []
+    feed(codec, fill(1, 2))
+    codec.consumed(1, 2, False)
+    assert [text(frame) for frame in output(codec)] == [
+        f"WINDOW_UPDATE 0x0 1 {WINDOW // 2 + 1:08x}"
+    ]
 
 
 def test_sendable():
