@@ -514,6 +514,7 @@ def test_timeout_body_is_408_on_the_stream_alone(serve, open_client):
     stream = client.request("POST", end=False)
     client.send(data(stream, b"part"))
     assert client.finished(stream).status == 408
+    wait_until(lambda: len(got) == 2)
     assert [message["type"] for message in got] == ["http.request", "http.disconnect"]
     assert client.finished(client.request("GET", "/other")).body == b"other"
     client.close()
