@@ -14,7 +14,7 @@ from apps import respond
 from frames import PREFACE, Code, connect, headers, literals, settings
 from h2_servers import start
 from process import Command
-from support import wait_until
+from support import PATIENCE, wait_until
 
 # What is tested does not depend on the loop.
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
@@ -323,13 +323,15 @@ async def app(scope, receive, send):
 """
 
 
-def asked_until_goaway(port: int) -> int:
+def asked_until_goaway(port: int, all_ask: threading.Barrier) -> int:
     """Ask without a pause on one connection; return how many requests were answered, which are all
     up to the last one that GOAWAY names.
     """
     with connect("127.0.0.1", port) as client:
         client.start()
-        asked = []
+        asked = [client.request()]
+        client.finished(asked[0])
+        all_ask.wait()
         while not client.goaways:
             asked += [client.request() for _ in range(3)]
             newest = client.on(asked[-1])
@@ -360,7 +362,9 @@ def test_command_loses_no_request(serve, tmp_path, arguments, number):
         with connect("127.0.0.1", port) as client:
             client.start()
             client.finished(client.request())
-        asking = [pool.submit(asked_until_goaway, port) for _ in range(4)]
+        all_ask = threading.Barrier(5, timeout=PATIENCE)
+        asking = [pool.submit(asked_until_goaway, port, all_ask) for _ in range(4)]
+        all_ask.wait()
         if number is not None:
             command.signal(number)
         assert sum(one.result() for one in asking) > 0
