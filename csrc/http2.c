@@ -47,8 +47,7 @@ enum {
   PRIORITIES_MOST = 1000,
   SMALL_DATA = 64,        /* bytes: DATA frames of ours that a window makes smaller than this are counted */
   SMALL_PER_DATA = 1,     /* of these are free for each larger one: streams that share a narrow window cause some */
-  SMALL_MOST = 1000,
-  SMALL_UNREAD = 16384    /* bytes: while more than this is not consumed, a smaller one of the peer costs a glitch */
+  SMALL_MOST = 1000
 };
 
 /* What a peer may do for nothing. Good work refills these, so that no honest client runs out, however long its
@@ -740,9 +739,7 @@ static int begin_data(th_http2 *http2) {
   http2->state = http2->flags & PADDED ? READ_PADDING_LENGTH : READ_DATA;
   http2->padding = 0;
   if (http2->flags & PADDED && length == 0) return TH_EFRAME_SIZE;
-  int empty = length == 0 && !(http2->flags & END_STREAM);
-  /* Many small pieces that nobody takes are held as many objects. */
-  if (empty || (length < SMALL_DATA && http2->unread > SMALL_UNREAD)) {
+  if (length == 0 && !(http2->flags & END_STREAM)) {
     int counted = glitch(http2);
     if (counted < 0) return counted;
   }

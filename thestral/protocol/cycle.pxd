@@ -22,6 +22,8 @@ cdef int EXPECT_BODY
 cdef int COMPLETE
 cdef int EXPECT_FILE
 cdef int EXPECT_TRAILERS
+cdef Py_ssize_t SMALL_PIECE
+cdef Py_ssize_t JOIN_MAX
 cdef Py_ssize_t DROPPED_MAX
 cdef double DROPPED_TIME
 

@@ -34,6 +34,10 @@ COMPLETE = 3
 EXPECT_FILE = 4  # no message until the file has been sent
 EXPECT_TRAILERS = 5
 
+# Smaller pieces of a body that wait for the application are joined, up to about this size: as
+# objects of their own they would take far more memory than bytes.
+SMALL_PIECE = 64  # bytes
+JOIN_MAX = 4 * 1024  # bytes
 # How much an application may still send once its client is gone, and for how long. It may send a
 # longer body that it has announced. Frameworks send parts of 64 KiB: an application that sends more
 # is not finishing what it was doing when the client left.
@@ -319,7 +323,12 @@ class HTTPCycle(Cycle):
         elif self._more_body is None:
             self._more_body = [data]
         else:
-            self._more_body.append(data)
+            more = self._more_body
+            last = len(more) - 1
+            if len(data) < SMALL_PIECE and len(more[last]) < JOIN_MAX:
+                more[last] += data
+            else:
+                more.append(data)
         self._body_size += len(data)
         self.wake_readers()
 

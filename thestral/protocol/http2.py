@@ -227,7 +227,6 @@ class HTTP2Connection(Multiplexer):
             self._idle()
 
     def _idle(self) -> None:
-        self.codec.rest()
         timeouts = self.context.timeouts
         if timeouts.keep_alive > 0.0:
             self.enter(IDLE)
@@ -427,6 +426,8 @@ class HTTP2Connection(Multiplexer):
         Connection.check_deadlines(self, now)
         if self.has_ended():
             return
+        if self._phase == IDLE:  # here and not after each response, for which this costs too much
+            self.codec.rest()
         if self._ready:
             self.advance()
         if 0.0 < self._refuse_by <= now:
