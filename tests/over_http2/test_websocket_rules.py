@@ -1,4 +1,8 @@
-"""Rules of WebSocket, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441)."""
+"""Rules of WebSocket, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441).
+
+Left out besides, because over HTTP/2 the stream is reset and not the connection:
+test_client_that_takes_nothing_is_dropped; tests/http2/test_h2_late_clients.py has that.
+"""
 
 # ruff: noqa: F401
 
@@ -62,7 +66,6 @@ from test_limits import (
     test_a_long_queue_is_taken_in_linear_time,
     test_bomb_is_refused_early,
     test_client_that_reads_slowly_is_not_dropped,
-    test_client_that_takes_nothing_is_dropped,
     test_compressed_bytes_are_counted_over_fragments,
     test_compressed_bytes_may_exceed_max_size_a_little,
     test_control_frames_do_not_count,
