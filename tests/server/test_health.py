@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import os
 import signal
 import subprocess
@@ -479,6 +480,6 @@ def test_process_that_is_gone(heartbeat):
 
 def test_resident_size_grows():
     before = health.resident_size(os.getpid())
-    held = b"x" * 50_000_000
-    assert health.resident_size(os.getpid()) - before >= 40_000_000
-    del held
+    with mmap.mmap(-1, 50_000_000) as fresh:  # malloc() might hand out pages that are resident
+        fresh.write(b"x" * len(fresh))
+        assert health.resident_size(os.getpid()) - before >= 40_000_000
