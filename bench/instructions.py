@@ -7,7 +7,7 @@
 
 Each case runs twice, with few and with many requests; the difference of the counts divided by the
 difference of the requests leaves out the start. There is one connection, with one request at a
-time.
+time unless the case says otherwise; HTTP/2's cases need h2load.
 
 Counts depend on the versions of everything that runs, so instructions.json has these, too. If they
 differ, --check says "not comparable" and ends with status 3, which is neither a pass nor a
@@ -92,6 +92,14 @@ def echo(port: int, messages: int, *, size: int) -> None:
     connection.close()
 
 
+def multiplexed(port: int, requests: int, *, streams: int) -> None:
+    """Send requests over HTTP/2, so many at a time."""
+    command = ["h2load", "-c1", f"-m{streams}", f"-n{requests}", f"http://127.0.0.1:{port}/"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if f"{requests} succeeded" not in printed:
+        raise SystemExit(printed)
+
+
 def get(*fields: str) -> Callable[[int, int], None]:
     return partial(exchange, request=head("GET /", *fields), end=b"\r\n\r\nHello, world!")
 
@@ -121,6 +129,10 @@ CASES = {
         many=600,
     ),
     "WebSocket 64 B": Case("applications:echo", partial(echo, size=64)),
+    "HTTP/2, one stream": Case("applications:plain", partial(multiplexed, streams=1)),
+    "HTTP/2, 32 streams": Case(
+        "applications:plain", partial(multiplexed, streams=32), few=640, many=2240
+    ),
     "access log": Case("applications:plain", get(*FOUR), arguments=()),
 }
 
