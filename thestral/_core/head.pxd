@@ -39,7 +39,8 @@ cdef class Template:
     cdef tuple _nested
     cdef tuple _keys
     cdef tuple _values
-    cdef dict _copy
+    cdef list _copies
+    cdef Py_ssize_t _last  # of the copies that was handed out
 
     cpdef dict fresh(self)
-    cdef bint _is_unused(self) noexcept
+    cdef bint _is_unused(self, dict copy) noexcept

@@ -49,6 +49,6 @@ class Template:
 
     def __init__(self, items: dict[str, Any]) -> None: ...
     def fresh(self) -> dict[str, Any]:
-        """Return a copy that nobody else holds. The last copy is reused if it has no other
-        references and is unchanged, at a third of the cost of a new one.
+        """Return a copy that nobody else holds. One of the last copies is reused if it has no
+        other references and is unchanged, at a third of the cost of a new one.
         """

@@ -38,6 +38,8 @@ cdef list NAMES = [<bytes>th_field_name(field) for field in range(th_field_count
 cdef list LINES = [(name, b"") for name in NAMES]
 cdef enum:
     LONGEST_KEPT = 512  # bytes of a value
+    COPIES_KEPT = 32  # of a Template: as many requests often run at once, and more would waste memory
+    HELD = 2  # references to such a copy that nobody uses: the list, and the variable of fresh()
 # Fields whose values must not stay in memory.
 cdef frozenset SECRETS = frozenset((b"authorization", b"cookie", b"sec-websocket-key"))
 cdef str HTTP_1_0 = "1.0"
@@ -185,19 +187,30 @@ cdef class Template:
         self._keys = tuple(items)
         self._values = tuple(items.values())
         self._nested = tuple([key for key, value in items.items() if type(value) is dict])
+        self._copies = []
+        self._last = 0
 
     cpdef dict fresh(self):
         cdef dict copy
-        if self._copy is not None and self._is_unused():
-            return self._copy
+        cdef int tried
+        for tried in range(2):
+            if self._last < len(self._copies):
+                copy = <dict>PyList_GET_ITEM(self._copies, self._last)
+                if self._is_unused(copy):
+                    return copy
+                self._last = (self._last + 1) % COPIES_KEPT
         copy = self._items.copy()
         for key in self._nested:
             copy[key] = {}
-        self._copy = copy
+        if self._last < len(self._copies):
+            self._copies[self._last] = copy
+        else:
+            self._last = len(self._copies)
+            self._copies.append(copy)
         return copy
 
-    cdef bint _is_unused(self) noexcept:
-        """Whether the last copy and the dicts in it have no other references and are unchanged."""
+    cdef bint _is_unused(self, dict copy) noexcept:
+        """Whether one of the copies and the dicts in it have no other references and are unchanged."""
         # Local, as each use of an attribute would count a reference: this runs for every request.
         cdef tuple keys = self._keys
         cdef tuple values = self._values
@@ -206,11 +219,11 @@ cdef class Template:
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
         cdef PyObject *made = NULL
-        if reference_count(<PyObject *>self._copy) > 1 or len(self._copy) != len(keys):
+        if reference_count(<PyObject *>copy) > HELD or dict_size(<PyObject *>copy) != len(keys):
             return False
         for index in range(len(keys)):
             made = PyTuple_GET_ITEM(values, index)
-            if not PyDict_Next(self._copy, &position, &key, &value) or key != PyTuple_GET_ITEM(keys, index):
+            if not PyDict_Next(copy, &position, &key, &value) or key != PyTuple_GET_ITEM(keys, index):
                 return False
             if value == made:
                 continue
