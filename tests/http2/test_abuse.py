@@ -53,7 +53,7 @@ class Counting:
     """An application that counts its runs.
 
     Attributes:
-        started, running, most: how many in all, now, and at once.
+        started, running, most: number of runs in all, now, and at most at once.
     """
 
     def __init__(self, app) -> None:
@@ -80,7 +80,7 @@ async def answer(scope, receive, send) -> None:
 
 
 async def echo(scope, receive, send) -> None:
-    """Sends back what comes, as it comes."""
+    """Sends each part of the body back as it arrives."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     more = True
     while more:
@@ -91,7 +91,7 @@ async def echo(scope, receive, send) -> None:
 
 
 def large(size: int, piece: int = 64 * 1024):
-    """An application that sends so many bytes in pieces, and counts the pieces it has given."""
+    """An application that sends `size` bytes in pieces; `given` counts the pieces it has sent."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -105,27 +105,27 @@ def large(size: int, piece: int = 64 * 1024):
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory; the server is in it."""
+    """Return the resident size in bytes of this process, which the server runs in."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def request(client: Client, stream: int, *extra: tuple[str, str], method: str = "GET", end=True):
-    """HEADERS of a request without HPACK's state, for floods."""
+    """Build a request's HEADERS without HPACK state, for floods."""
     fields = client.fields(method, "/", extra)
     block = literals((name.encode(), value.encode()) for name, value in fields)
     return headers(stream, block, end=end)
 
 
 def flood(client: Client, blob: bytes) -> None:
-    """The server ends the connection, and says why."""
+    """Send, and check that the server ends the connection and says why."""
     client.send(blob)
     assert client.end() == Code.ENHANCE_YOUR_CALM, str(client)
     assert client.goaways[-1][2], "no debug data"
 
 
 def requests(client: Client, count: int, at_once: int = 100) -> None:
-    """So many requests, all answered."""
+    """Send `count` requests, and check that all are answered."""
     for begin in range(0, count, at_once):
         streams = [client.request() for _ in range(min(at_once, count - begin))]
         for stream in streams:
@@ -202,7 +202,7 @@ def post_too_much(client: Client, stream: int) -> bytes:
     return head + data(stream, b"xx", end=True)
 
 
-PROVOKED = {  # what makes the server reset a stream that was opened in order
+PROVOKED = {  # frames that make the server reset a stream that was opened correctly
     "window by 0": lambda client, i: request(client, i, end=False) + window_update(i, 0),
     "window over its maximum": lambda client, i: (
         request(client, i, end=False) + window_update(i, LARGEST_WINDOW)
@@ -306,8 +306,8 @@ def test_empty_continuation_may_end_a_block_but_not_go_on(serve, open_client):
 
 
 def test_block_over_the_limit_of_a_head_is_not_collected(serve, open_client):
-    """A quarter beside the limit is taken and decoded; more than that cannot be, and the table with
-    it is lost.
+    """A block up to a quarter over the limit is still decoded. A larger one is not, so the table is
+    lost, and the connection with it.
     """
     app = Counting(answer)
     client = open_client(serve(app, limit_header_size=32 * 1024))
@@ -326,7 +326,7 @@ def test_head_that_does_not_end_in_time_ends_the_connection(serve, open_client):
 
 
 def test_large_head_in_its_frames_is_taken(serve, open_client):
-    """What a browser with many cookies sends: 40 KB in HEADERS and CONTINUATION."""
+    """A browser with many cookies sends such a head: 40 KB in HEADERS and CONTINUATION."""
 
     @http_only
     async def app(scope, receive, send):
@@ -346,7 +346,7 @@ def test_large_head_in_its_frames_is_taken(serve, open_client):
 
 
 def bomb(client: Client, stream: int, references: int, size: int = 4_000) -> bytes:
-    """A request with a field of the table so many times."""
+    """Build a request that refers to a field in the table `count` times."""
     block = request(client, stream)[9:] + literal(b"x", b"v" * size, INCREMENTAL)
     return headers(stream, block + b"\xbe" * (references - 1), end=True)
 
@@ -372,7 +372,7 @@ def test_fields_are_counted(serve, open_client, fields, status):
 
 
 def test_bombs_behind_a_closed_window_cost_little(serve, open_client):
-    """Held open by a window of 0."""
+    """A window of 0 keeps the streams open."""
     client = open_client(serve(Counting(answer)), (Setting.INITIAL_WINDOW_SIZE, 0))
     before = memory()
     for i in range(1, 2 * 100, 2):
@@ -390,7 +390,7 @@ def test_cookie_in_150_crumbs_is_joined(serve, open_client):
 
     client = open_client(serve(app))
     crumbs = [f"name{i}=value{i}" for i in range(150)]
-    for _ in range(3):  # with the table as it becomes
+    for _ in range(3):  # with the table as earlier requests left it
         exchange = client.finished(client.request("GET", "/", *[("cookie", one) for one in crumbs]))
         assert exchange.status == 200
         assert exchange.body.decode() == "; ".join(crumbs)
@@ -408,7 +408,7 @@ def test_crumbs_are_counted_by_themselves(serve, open_client, crumbs, status):
 # --- Windows: CVE-2019-9511, CVE-2019-9517 --------------------------------------------------------
 
 
-def test_stalled_streams_hold_what_is_queued_and_no_more(serve, open_client):
+def test_stalled_streams_hold_only_queued_output(serve, open_client):
     app = large(16 * MIB)
     client = open_client(serve(Counting(app)), (Setting.INITIAL_WINDOW_SIZE, 0))
     before = memory()
@@ -425,7 +425,7 @@ def test_stalled_streams_hold_what_is_queued_and_no_more(serve, open_client):
         assert len(client.finished(stream).body) == 16 * MIB
 
 
-def test_large_bodies_that_are_given_whole_are_not_copied(serve, open_client):
+def test_large_bodies_sent_in_one_message_are_not_copied(serve, open_client):
     body = bytes(16 * MIB)
 
     @http_only
@@ -440,7 +440,7 @@ def test_large_bodies_that_are_given_whole_are_not_copied(serve, open_client):
     assert memory() - before < 10 * MIB
 
 
-def test_stream_that_is_not_read_is_given_up_and_others_go_on(serve, open_client):
+def test_unread_stream_is_reset_and_others_go_on(serve, open_client):
     app = large(MIB)
 
     @http_only
@@ -457,7 +457,7 @@ def test_stream_that_is_not_read_is_given_up_and_others_go_on(serve, open_client
 
 
 def test_dripping_window_ends_the_connection(serve, open_client):
-    """A byte at a time, each of which costs the server a frame."""
+    """The client grants a byte at a time, each of which costs the server a frame."""
     client = open_client(serve(Counting(large(MIB))), (Setting.INITIAL_WINDOW_SIZE, 0))
     stream = client.request()
     exchange = client.on(stream)
@@ -477,7 +477,7 @@ def test_download_through_small_windows_is_whole(serve, open_client):
     client.alive()
 
 
-def test_window_updates_for_each_frame_of_downloads_are_welcome(serve, open_client):
+def test_window_updates_for_each_frame_of_downloads_are_allowed(serve, open_client):
     client = open_client(serve(Counting(large(8 * MIB))))
     client.refill = True
     streams = [client.request() for _ in range(4)]
@@ -534,7 +534,7 @@ def test_settings_have_32_entries_at_most(serve, open_client, entries, passes):
         assert client.end() in CALM, str(client)
 
 
-def test_empty_data_without_end_is_not_taken(serve, open_client):
+def test_empty_data_without_end_is_a_flood(serve, open_client):
     delivered = []
 
     @http_only
@@ -548,7 +548,7 @@ def test_empty_data_without_end_is_not_taken(serve, open_client):
     assert 0 not in delivered, "nothing is no body"
 
 
-def test_tiny_data_that_nobody_takes_is_held_in_little_memory(serve, open_client):
+def test_tiny_data_that_is_not_received_takes_little_memory(serve, open_client):
     release = asyncio.Event()
     frames = 30_000  # 60,000 bytes: within a stream's first window
 
@@ -570,7 +570,7 @@ def test_tiny_data_that_nobody_takes_is_held_in_little_memory(serve, open_client
         assert client.finished(stream).status == 200
 
 
-def test_tiny_data_that_is_taken_is_welcome(serve, open_client):
+def test_tiny_data_that_is_received_is_allowed(serve, open_client):
     client = open_client(serve(Counting(echo)))
     client.send(request(client, 1, method="POST", end=False))
     for _ in range(40):
@@ -596,14 +596,14 @@ def test_keep_alive_pings_beside_requests_are_answered(serve, open_client):
 
 
 def test_burst_of_pings_is_answered(serve, open_client):
-    """gRPC's keep-alive and its estimate of the bandwidth, all at once after a pause."""
+    """gRPC sends PINGs for keep-alive and to estimate bandwidth, all at once after a pause."""
     client = open_client(serve(Counting(answer)))
     client.send(*(ping(i.to_bytes(8, "big")) for i in range(300)))
     client.wait(lambda: client.pongs and client.pongs[-1] == (299).to_bytes(8, "big"))
     client.alive()
 
 
-def test_empty_data_with_the_end_is_usual(serve, open_client):
+def test_empty_data_with_end_stream_is_allowed(serve, open_client):
     client = open_client(serve(Counting(answer)))
     for _ in range(20):
         streams = [client.request("POST", body=b"") for _ in range(100)]
@@ -612,8 +612,8 @@ def test_empty_data_with_the_end_is_usual(serve, open_client):
     client.alive()
 
 
-def test_small_messages_both_ways_are_usual(serve, open_client):
-    """gRPC's: five bytes before some few, a DATA frame each, answered one by one."""
+def test_small_messages_both_ways_are_allowed(serve, open_client):
+    """gRPC sends short messages after a prefix of five bytes, a DATA frame each, answered in turn."""
     client = open_client(serve(Counting(echo)))
     client.refill = True
     stream = client.request("POST", "/", ("te", "trailers"), end=False)
@@ -629,7 +629,7 @@ def test_small_messages_both_ways_are_usual(serve, open_client):
     client.alive()
 
 
-def test_small_messages_in_bursts_are_usual(serve, open_client):
+def test_small_messages_in_bursts_are_allowed(serve, open_client):
     client = open_client(serve(Counting(echo)))
     client.refill = True
     streams = [client.request("POST", end=False) for _ in range(20)]
@@ -643,8 +643,8 @@ def test_small_messages_in_bursts_are_usual(serve, open_client):
     client.alive()
 
 
-def test_priorities_of_old_clients_are_usual(serve, open_client):
-    """Firefox's five groups and nghttp's, a dependency for each request, and changes to them."""
+def test_priorities_of_old_clients_are_allowed(serve, open_client):
+    """Firefox and nghttp send five groups, a dependency for each request, and changes to them."""
     client = open_client(serve(Counting(answer)))
     groups = ((3, 0, 200), (5, 0, 100), (7, 0, 0), (9, 7, 0), (11, 3, 0))
     client.send(b"".join(priority(*group) for group in groups))
@@ -655,7 +655,7 @@ def test_priorities_of_old_clients_are_usual(serve, open_client):
     client.alive()
 
 
-def test_priority_updates_of_browsers_are_usual(serve, open_client):
+def test_priority_updates_of_browsers_are_allowed(serve, open_client):
     client = open_client(serve(Counting(answer)))
     for i in range(1, 2 * 1_000, 2):
         fields = ("priority", "u=1, i")
@@ -666,11 +666,11 @@ def test_priority_updates_of_browsers_are_usual(serve, open_client):
     client.alive()
 
 
-# --- What a connection may hold -------------------------------------------------------------------
+# --- Memory that a connection may hold ------------------------------------------------------------
 
 
 def test_unread_bodies_are_bounded_by_the_windows(serve, open_client):
-    """64 KiB for each stream that nobody reads, 1 MiB for the connection."""
+    """Unread streams hold 64 KiB each, and 1 MiB in all on a connection."""
     release = asyncio.Event()
 
     async def deaf(scope, receive, send):
@@ -678,7 +678,7 @@ def test_unread_bodies_are_bounded_by_the_windows(serve, open_client):
 
     running = serve(Counting(deaf))
     client = open_client(running)
-    client.alive()  # whatever the server allows at once has come
+    client.alive()  # every WINDOW_UPDATE that the server sends at once has come
     initial = client.server[Setting.INITIAL_WINDOW_SIZE]
     assert initial <= 65_536
     streams = [client.request("POST", end=False) for _ in range(64)]
@@ -691,7 +691,7 @@ def test_unread_bodies_are_bounded_by_the_windows(serve, open_client):
     assert sum(client.on(stream).credit for stream in streams) == 0
     assert client.credit + DEFAULTS[Setting.INITIAL_WINDOW_SIZE] <= MIB
     had = client.credit
-    client.send(*map(rst_stream, streams))  # what is dropped is given back
+    client.send(*map(rst_stream, streams))  # dropped bytes are given back to the window
     client.wait(lambda: client.credit - had >= MIB // 2)
     running.loop.call_soon_threadsafe(release.set)
 
@@ -737,7 +737,7 @@ def test_large_upload_to_a_reader_is_taken(serve, open_client):
 
 
 def test_uploads_side_by_side_share_the_connection(serve, open_client):
-    """One application does not read until another upload is through."""
+    """One application does not read until another upload is complete."""
     second = asyncio.Event()
 
     @http_only
@@ -777,7 +777,7 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("extra", SMUGGLED.values(), ids=SMUGGLED)
-def test_what_would_be_smuggled_does_not_reach_the_application(serve, open_client, extra):
+def test_smuggling_attempts_do_not_reach_the_application(serve, open_client, extra):
     app = Counting(answer)
     client = open_client(serve(app))
     client.send(request(client, 1, *extra))
@@ -830,14 +830,14 @@ def test_connection_with_an_open_stream_is_not_idle(serve, open_client):
     client = open_client(running)
     stream = client.request()
     client.alive()
-    with pytest.raises(TimeoutError):  # five times the time-out, and nothing is said
+    with pytest.raises(TimeoutError):  # five times the time-out pass without a frame
         client.read(1.0)
     running.loop.call_soon_threadsafe(release.set)
     assert client.finished(stream).status == 200
 
 
 def test_settings_that_are_never_acknowledged_end_the_connection(serve):
-    """10 s, with a stream open."""
+    """They get 10 s, also while a stream is open."""
     with serve(Counting(large(MIB))).client() as client:
         client.answers = False
         client.send(PREFACE + settings() + request(client, 1))
@@ -875,7 +875,7 @@ def test_suites_that_http2_prohibits_are_not_offered(serve, certificate, suite):
 
 
 @pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-GCM-SHA256", None])
-def test_suites_of_http2_are(serve, certificate, suite):
+def test_suites_of_http2_are_offered(serve, certificate, suite):
     with start(Counting(answer), certificate) as running:
         sock = handshake(running, suite, "h2", "http/1.1")
         with Client(sock, "localhost") as client:
@@ -886,7 +886,7 @@ def test_suites_of_http2_are(serve, certificate, suite):
 
 @pytest.mark.parametrize("protocols", [["http/1.1"], ["http/1.0"], []])
 def test_preface_without_alpn_is_not_http2(serve, certificate, protocols):
-    """Over TLS there is no prior knowledge."""
+    """Over TLS prior knowledge is not allowed."""
     with start(Counting(answer), certificate) as running:
         sock = handshake(running, None, *protocols)
         with Client(sock, "localhost") as client:

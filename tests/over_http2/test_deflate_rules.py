@@ -1,4 +1,4 @@
-"""Rules of permessage-deflate, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441)."""
+"""Runs the HTTP/1.1 tests of permessage-deflate over HTTP/2 (RFC 8441)."""
 
 # ruff: noqa: F401
 

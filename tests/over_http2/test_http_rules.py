@@ -1,10 +1,10 @@
-"""Rules of HTTP, as the tests of plain HTTP/1.1 state them, over HTTP/2: the fixture `serve` here
-gives servers whose connections take HTTP/1.1 and speak HTTP/2.
+"""Runs the HTTP/1.1 tests of HTTP's rules over HTTP/2: this directory's fixture `serve` gives
+servers whose connections accept HTTP/1.1 from the test and speak HTTP/2.
 """
 
 # ruff: noqa: F401
 
-# Not here:
+# Left out:
 # - Syntax of HTTP/1.1, and refusals of it: test_date_and_server_can_be_left_out,
 #   test_default_fields_stand_in_every_response, test_date_is_an_imf_fixdate_in_every_response,
 #   test_refused_head_request_has_no_content, test_head_request_that_does_not_end_has_no_content,

@@ -1,12 +1,12 @@
-"""Rules of WebSocket, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441).
+"""Runs the HTTP/1.1 tests of WebSocket's rules over HTTP/2 (RFC 8441).
 
-Left out besides, because over HTTP/2 the stream is reset and not the connection:
-test_client_that_takes_nothing_is_dropped; tests/http2/test_h2_late_clients.py has that.
+test_client_that_takes_nothing_is_dropped is left out, because over HTTP/2 the stream is reset and
+not the connection; tests/http2/test_h2_late_clients.py has that.
 """
 
 # ruff: noqa: F401
 
-# Not here:
+# Left out:
 # - The opening handshake, which RFC 8441 replaces: test_handshake.py.
 # - Statuses that accept over HTTP/2, which test_asgi_over_http2.py has: test_denial_response,
 #   test_denial_without_content_9110_6_4_1, test_application_that_does_not_answer_is_500.
@@ -15,10 +15,10 @@ test_client_that_takes_nothing_is_dropped; tests/http2/test_h2_late_clients.py h
 # - `--ws none`, without which extended CONNECT is refused: test_ws_none_leaves_handshakes_to_http.
 # - When bytes stop coming, which windows and not TCP decide:
 #   test_client_of_an_application_that_does_not_receive_waits.
-# - The memory of this process, of which the gateway has a part:
+# - The memory of this process, part of which belongs to the gateway:
 #   test_pings_of_a_client_that_does_not_read_5_5_3.
 # - Bytes given to the connection past its socket: test_receive_cancelled_as_the_message_comes.
-# - Not looked into yet: test_ws_ends.py, test_ws_gone.py, test_ws_deadlines.py,
+# - Not examined yet: test_ws_ends.py, test_ws_gone.py, test_ws_deadlines.py,
 #   test_ws_windows.py.
 
 from leaks import (
