@@ -1,5 +1,5 @@
 """Where HTTP/2 is available and where not: beside HTTP/1.1, on Unix sockets, after the PROXY
-protocol's head, and over TLS, with its suites and with client certificates.
+protocol's head, and over TLS with client certificates.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ not the connection; tests/http2/test_h2_late_clients.py has that.
 
 # Left out:
 # - The opening handshake, which RFC 8441 replaces: test_handshake.py.
-# - Statuses that accept over HTTP/2, which test_asgi_over_http2.py has: test_denial_response,
+# - Statuses that accept over HTTP/2, in test_websocket_over_http2.py: test_denial_response,
 #   test_denial_without_content_9110_6_4_1, test_application_that_does_not_answer_is_500.
 # - Values that name the version: test_scope, test_access_line_of_a_websocket,
 #   test_access_line_of_a_refusal.
