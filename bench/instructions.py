@@ -148,7 +148,7 @@ def count(module: str, case: Case, requests: int) -> int:
         process = subprocess.Popen(
             command,
             cwd=BENCH,
-            env=os.environ | {"PYTHONHASHSEED": "0"},  # or dictionaries differ between runs
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # otherwise dictionaries differ between runs
             stdout=log,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,8 +1,9 @@
-"""What a server under constant load loses: dead workers, restarts, recycling, new certificates, the
-end. `make load` prints the counts; tests/cli/test_constant_load.py runs each for a short while.
+"""Requests that a server under constant load loses when workers die, restart or are recycled, when
+certificates change, and when it stops. `make load` prints the counts;
+tests/cli/test_constant_load.py runs some scenarios briefly.
 
-What may be lost: at a kill -9 the requests that the worker had in its hands, one for each client at
-most; at the end connections that are refused because nobody listens any more. Else nothing.
+A server may lose the requests that a worker is answering when it gets kill -9, at most one for each
+client, and may refuse connections once it has stopped listening. It may lose nothing else.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ KINDS = ("refused", "unconnected", "unanswered", "broken")
 
 
 class Count(NamedTuple):
-    """Outcome of a scenario: answered requests, failures by kind, and those of them that may not
-    be.
-    """
+    """Outcome of a scenario: answered requests, failures by kind, forbidden failures."""
 
     answered: int
     failed: Counter[str]
@@ -53,7 +52,7 @@ class Site:
         self._arguments = ["main:app", "--port", "0", "--no-access-log", *tls, *arguments]
 
     def renew(self) -> None:
-        """Replace the certificate, as its owner's tool does: each file at once."""
+        """Replace the certificate as certificate managers do: each file atomically."""
         issued = self._authority.issue_cert("127.0.0.1")
         for name, blob in (("key", issued.private_key_pem), ("pem", issued.cert_chain_pems[0])):
             blob.write_to_path(self.folder / f"new.{name}")
@@ -96,7 +95,7 @@ def killed(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
         for number in range(times):
             pids = workers(command, 2 + number)
             before = len(load.failures)
-            victim = pids[-2]  # the older one of the two that live
+            victim = pids[-2]  # the older of the two live workers
             os.kill(victim, signal.SIGKILL)
             workers(command, 3 + number)
             answered_more(load)

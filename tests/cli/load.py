@@ -1,4 +1,4 @@
-"""An application that says which process answered, and clients that ask without a pause."""
+"""An application that returns its process ID, and clients that send requests without a pause."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from process import Command
 from support import PATIENCE, wait_until
 
-REFUSED_PAUSE = 0.02  # seconds before a client that was refused asks again
+REFUSED_PAUSE = 0.02  # seconds before a refused client connects again
 
-# Its import is counted in the file "imports"; "gate" is a FIFO that some paths wait for.
+# Each import adds to the file "imports"; "gate" is a FIFO that some paths wait for.
 APP = """
 import asyncio, os, sys, threading, time
 
@@ -85,7 +85,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"%d %d" % (os.getpid(), VERSION)})
 """
 
-# Put in front of APP: a lock that only one process can hold.
+# To be put before APP: a lock that only one process can hold.
 LOCK = """
 import fcntl
 
@@ -95,14 +95,14 @@ fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Failure(NamedTuple):
-    """A request without a whole answer of 200.
+    """A request that did not get a complete response with status 200.
 
     Attributes:
         kind: "refused": nobody listened; "unconnected": the connection broke before a request was
-            sent; "unanswered": the request was sent, and nothing came; "broken": the answer is no
-            whole 200.
+            sent; "unanswered": the request was sent, and nothing came back; "broken": the response
+            is incomplete, or not a 200.
         client: number of the client.
-        pid: of the process that had answered on the connection before; 0 for a new one.
+        pid: the process that answered the last request on the connection; 0 if there was none.
         text: the exception.
     """
 
@@ -113,21 +113,21 @@ class Failure(NamedTuple):
 
 
 class Load:
-    """Clients that ask for "/" and "/stream" without a pause; half of them keep their connection.
+    """Clients that request "/" and "/stream" without a pause; half of them keep their connection.
 
-    Leave the `with` block and every request has been answered with 200, or the test has failed.
+    When the `with` block ends, every request must have been answered with 200.
 
     Args:
-        url: of the server.
-        clients: how many, if `keeping` and `fresh` do not say it.
-        keeping: clients that keep their connection.
-        fresh: clients that open one for each request.
+        url: the server's URL.
+        clients: number of clients, unless `keeping` and `fresh` are given.
+        keeping: number of clients that keep their connection.
+        fresh: number of clients that connect for each request.
         trust: CA certificates, for https.
-        strict: a failure fails the test; else they are there to be looked at.
+        strict: fail the test at a failed request; otherwise only record it.
 
     Attributes:
-        seen: answers by (PID, version).
-        certificates: what the server has shown (DER).
+        seen: number of responses by (PID, version).
+        certificates: certificates that the server has shown (DER).
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Load:
         pid = 0
         while not self._stop.is_set():
             kind = "unconnected"
-            seen = self.seen  # as it is when the request is made: see forget()
+            seen = self.seen  # bound as the request is made, because forget() replaces it
             try:
                 if connection.sock is None:
                     pid = 0
@@ -211,7 +211,7 @@ class Load:
 
 
 def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
-    """PID of the process that answers, on a connection of its own."""
+    """Send a request on a new connection; return the PID of the process that answers."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     with contextlib.closing(connection):
         connection.request("GET", path, headers={"Connection": "close"})
@@ -219,7 +219,7 @@ def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
 
 
 def ask_aside(url: str, path: str) -> threading.Thread:
-    """Ask in a thread. Its attribute `pid` is the answer once it has ended, or None."""
+    """Call ask() in a thread, and return that. Its attribute `pid` is None without a response."""
 
     def run() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, IndexError):
@@ -244,8 +244,8 @@ def stop_within(
 
 
 def workers(command: Command, count: int) -> list[int]:
-    """PIDs of all workers that ever announced their application's startup, once there are `count`;
-    oldest first.
+    """Wait until `count` workers have announced their application's startup; return the PIDs of all
+    that ever have, oldest first.
     """
 
     def started() -> list[int]:

@@ -1,4 +1,4 @@
-"""Scenarios of constant_load.py that have no twin here, once and with fewer clients."""
+"""Runs those scenarios of constant_load.py that no other test covers, once and with few clients."""
 
 from __future__ import annotations
 

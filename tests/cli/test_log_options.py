@@ -18,7 +18,7 @@ FORMATTER = {
     "()": "uvicorn.logging.DefaultFormatter",
     "fmt": "<%(name)s> %(levelprefix)s %(message)s",
 }
-# As people have it for uvicorn.
+# A typical configuration for uvicorn.
 FOR_UVICORN = {
     "version": 1,
     "disable_existing_loggers": True,
@@ -112,7 +112,7 @@ def folder(tmp_path):
 
 
 def as_toml(value, name=""):
-    """A dict of dicts, texts, numbers, booleans and lists of texts as TOML."""
+    """Write a dict of dicts, strings, numbers, booleans and lists of strings as TOML."""
     plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
     lines = [f"[{name}]"] if name else []
     lines += [f"{json.dumps(key)} = {json.dumps(item)}" for key, item in plain.items()]
@@ -124,7 +124,7 @@ def as_toml(value, name=""):
 
 FILES = {
     "log.json": json.dumps(FOR_UVICORN),
-    "log.yaml": json.dumps(FOR_UVICORN),  # JSON is YAML
+    "log.yaml": json.dumps(FOR_UVICORN),  # JSON is also YAML
     "log.yml": json.dumps(FOR_UVICORN),
     "log.toml": "\n".join(as_toml(FOR_UVICORN)),
 }
@@ -263,7 +263,7 @@ def test_terminal_has_colours_and_each_line_at_once(tmp_path, arguments, coloure
             assert (b"\x1b[1mGET /a HTTP/1.1\x1b[0m" in shown) == coloured
 
 
-# --- Nothing is lost --------------------------------------------------------------------------
+# --- No line is lost --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -280,7 +280,7 @@ def test_no_line_is_lost_at_a_signal(start, number):
     assert paths == [f"{count:02}" for count in range(50)]
 
 
-def test_line_appears_by_itself(start):
+def test_line_appears_at_once(start):
     command = start()
     with socket.create_connection(("127.0.0.1", int(command.url().split(":")[-1]))) as sock:
         sock.sendall(b"GET /alone HTTP/1.1\r\nHost: a\r\n\r\n")

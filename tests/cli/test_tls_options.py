@@ -1,4 +1,4 @@
-"""--ssl-* on the running command, and what its user reads when a file cannot be used."""
+"""--ssl-* on the running command, and the messages about files that cannot be used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSWORD = "open sesame"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A directory with an application, certificates, keys, and files that are neither."""
+    """A directory with an application, certificates, keys, and files that are not PEM."""
     folder = tmp_path_factory.mktemp("made")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -130,12 +130,12 @@ def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
     command.saw("TLS certificates reloaded")
 
 
-# --- Pipes, as a shell makes for <(vault read ...) -----------------------------------------------
+# --- Pipes, as a shell makes them for <(vault read ...) -------------------------------------------
 
 
 @pytest.fixture
 def pipe():
-    """Function (*paths) that gives a descriptor of a pipe which holds those files."""
+    """Function (*paths) that returns a descriptor of a pipe with the contents of those files."""
     opened = []
 
     def make(*paths) -> int:
@@ -160,7 +160,7 @@ CANNOT = "Cannot renew files that came from a pipe or descriptor"
     ids=["one", "workers", "preload", "reload"],
 )
 def test_certificate_and_key_from_pipes(made, start, pipe, flags):
-    """SIGHUP starts workers, too: each has what was read once."""
+    """Workers that SIGHUP starts also use what was read once."""
     pipes = [pipe(made / name) for name in ("server.pem", "locked.key", "ca.pem")]
     options = [f"--ssl-{kind}" for kind in ("certfile", "keyfile", "ca-certs")]
     names = [f"/dev/fd/{number}" for number in pipes]
@@ -183,7 +183,7 @@ def test_certificate_and_key_from_pipes(made, start, pipe, flags):
 
 
 def test_a_pipe_with_a_name_is_read_once_for_all_workers(made, start, tmp_path):
-    """It holds certificate and key, and its writer comes late."""
+    """The pipe holds certificate and key, and its writer opens it late."""
     os.mkfifo(tmp_path / "fifo")
     command = start("--ssl-certfile", str(tmp_path / "fifo"), "--workers", "2")
     both = (made / "server.pem").read_bytes() + (made / "server.key").read_bytes()
@@ -192,11 +192,11 @@ def test_a_pipe_with_a_name_is_read_once_for_all_workers(made, start, tmp_path):
     command.stop()
 
 
-def test_stdin_may_be_one(made, start, pipe):
+def test_certificate_from_stdin(made, start, pipe):
     arguments = (*CERT, "--ssl-keyfile", "/dev/stdin", "--limit-max-requests", "1")
     command = start(*arguments, stdin=pipe(made / "server.key"))
     assert ask(made, command).text == " /x"
-    command.saw("Application startup complete", 2)  # of another worker
+    command.saw("Application startup complete", 2)  # in the second worker
     assert ask(made, command).text == " /x"
     command.stop()
 
@@ -204,7 +204,7 @@ def test_stdin_may_be_one(made, start, pipe):
 # --- Time ----------------------------------------------------------------------------------------
 
 
-def test_a_certificate_that_expires_is_said_once_for_all_workers(made, start, tmp_path):
+def test_expiry_of_a_certificate_is_logged_once_for_all_workers(made, start, tmp_path):
     authority = trustme.CA()
 
     def renew(days: int) -> None:
@@ -233,11 +233,11 @@ def test_a_certificate_that_expires_is_said_once_for_all_workers(made, start, tm
     assert command.stderr.count("TLS certificates reloaded") == 3
 
 
-# --- What cannot be used: one line, and 2 --------------------------------------------------------
+# --- Unusable files: one line, and status 2 -------------------------------------------------------
 
 
 def failed(command) -> str:
-    """The last line, before which there is but click's usage."""
+    """Return the last line of the output; only click's usage comes before it."""
     assert command.wait() == 2
     assert "Traceback" not in command.stderr
     assert "Thestral running" not in command.stderr
@@ -286,7 +286,7 @@ CLIENTS = ("--ssl-cert-reqs", "required")
         (("--ssl-certfile", "no.pem", "--workers", "2"), "'no.pem' cannot be read: No such"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(start, arguments, said):
+def test_unusable_file_is_reported_in_one_line(start, arguments, said):
     line = failed(start(*arguments))
     assert said in line, line
 
@@ -309,7 +309,7 @@ GUNICORN = (
 
 @contextlib.contextmanager
 def gunicorn(made, log, *arguments: str, **popen):
-    """gunicorn with those arguments and its log in a file; gives the process and its URL."""
+    """Start gunicorn with its log in a file; yield the process and its URL."""
     with log.open("w") as file:
         process = subprocess.Popen(
             [*GUNICORN, *arguments], cwd=made, stderr=file, stdout=file, **popen
@@ -335,7 +335,7 @@ def test_gunicorns_own_options_hold_in_its_worker(made, tmp_path):
 
 
 def test_gunicorns_workers_share_what_its_arbiter_has_read(made, tmp_path, pipe):
-    """Those that start later, too. And a warning that is about all of them is said once."""
+    """Workers that start later do so, too. A warning that concerns all workers is logged once."""
     authority = trustme.CA()
     end = datetime.now(UTC) + timedelta(days=1)
     issued = authority.issue_cert("127.0.0.1", not_after=end)

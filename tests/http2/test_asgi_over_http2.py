@@ -1,4 +1,4 @@
-"""What only HTTP/2 has, as an ASGI application and its clients see it."""
+"""What differs over HTTP/2 for an ASGI application and its clients; WebSocket has its own file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import socket
 
 import pytest
 from apps import Gate, Recorder, echo, fixed, hello, http_only, read_body, respond, streamer
-from frames import Code, Setting, Type, data, headers, rst_stream, window_update
+from frames import Code, Setting, Type, data, rst_stream, window_update
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
-from ws_apps import Sessions, ws_only
-from ws_apps import echo as ws_echo
-from ws_client import CLOSE, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
 
@@ -25,7 +22,7 @@ def body(data=b"", more=False):
 
 
 def sends(*messages, raised=None):
-    """An application that sends messages, and keeps in `raised` what ends it."""
+    """An application that sends these messages; `raised` is the exception that ended it."""
 
     @http_only
     async def app(scope, receive, send):
@@ -86,7 +83,7 @@ def test_scope_over_tls(serve, certificate, open_client):
 
 
 @pytest.mark.parametrize("name", ["pathsend", "zerocopysend"])
-def test_files_are_offered_where_they_are_for_http_1_1(serve, open_client, name):
+def test_file_extensions_are_offered_as_over_http_1_1(serve, open_client, name):
     app = Recorder(hello)
     client = open_client(serve(app, **{name: True}))
     client.finished(client.request())
@@ -150,7 +147,7 @@ def test_early_hints(serve, open_client):
 
 @pytest.mark.parametrize("how", ["HEAD", "204", "304"])
 def test_head_without_content_ends_the_stream_at_once(serve, open_client, how):
-    """Although the application goes on; it hears that nobody waits for what it sends."""
+    """The stream ends although the application goes on, which receives http.disconnect."""
     gate = Gate()
     got = []
 
@@ -206,7 +203,7 @@ def trailers(*fields):
 
 
 @pytest.mark.parametrize("content", [b"", b"abc"])
-def test_trailers_are_sent_though_nobody_asked_for_them(serve, open_client, content):
+def test_trailers_are_sent_without_a_te_field(serve, open_client, content):
     messages = [START | {"trailers": True}, body(content), trailers((b"Grpc-Status", b"0"))]
     client = open_client(serve(sends(*messages)))
     answer = client.finished(client.request())
@@ -217,7 +214,7 @@ def test_trailers_are_sent_though_nobody_asked_for_them(serve, open_client, cont
 
 
 def test_trailers_only_are_one_frame(serve, open_client):
-    """As gRPC has it: the status stands in the head, behind which nothing comes."""
+    """gRPC's "Trailers-Only": the status is in the head, and nothing follows."""
     fields = [(b"content-type", b"application/grpc"), (b"grpc-status", b"12")]
     client = open_client(serve(fixed(b"", headers=fields)))
     answer = client.finished(client.request("POST", "/", ("te", "trailers"), body=b"12345"))
@@ -274,7 +271,7 @@ def test_body_longer_than_announced_is_cut_to_its_length(serve, open_client, err
 
 @pytest.mark.parametrize("window", [0, 65_535])
 def test_body_shorter_than_announced_is_reset(serve, open_client, errors, window):
-    """Behind what there is; other streams go on."""
+    """The client gets the body so far, then the reset; other streams go on."""
     raised = []
     start = START | {"headers": [(b"content-length", b"5")]}
     app = sends(start, body(b"123"), raised=raised)
@@ -330,12 +327,12 @@ def test_early_response_stops_the_rest_of_the_request(serve, open_client):
     answer = client.on(stream)
     client.wait(lambda: answer.reset is not None)
     assert (answer.ended, answer.body, answer.reset) == (True, b"hello", Code.NO_ERROR)
-    client.send(data(stream, b"x" * 1000), data(stream, b"x", end=True))  # on its way already
+    client.send(data(stream, b"x" * 1000), data(stream, b"x", end=True))  # as if already on its way
     assert client.finished(client.request()).body == b"hello"
     client.alive()
 
 
-def test_work_behind_the_response_holds_nobody(serve, open_client):
+def test_work_behind_the_response_does_not_delay_its_end(serve, open_client):
     gate = Gate()
     ended = []
 
@@ -364,7 +361,7 @@ def test_work_behind_the_response_holds_nobody(serve, open_client):
 
 @pytest.mark.parametrize("version", ["2.3", "2.5"])
 @pytest.mark.parametrize("begun", [False, True])
-def test_reset_stream_is_a_client_that_has_left(serve, open_client, errors, version, begun):
+def test_reset_of_a_stream_counts_as_a_client_that_left(serve, open_client, errors, version, begun):
     gate = Gate()
     began = []
     got = []
@@ -416,7 +413,7 @@ def test_reset_stream_is_a_client_that_has_left(serve, open_client, errors, vers
 @pytest.mark.parametrize("leaves", ["reset", "close", "half-close"])
 @pytest.mark.parametrize("version", ["2.3", "2.5"])
 def test_client_that_leaves_ends_a_send_that_waits(serve, open_client, errors, version, leaves):
-    """By its FIN, too: it can no longer open the window that is waited for."""
+    """A FIN counts, too, because the client can no longer open the window."""
     raised = []
 
     @http_only
@@ -548,7 +545,7 @@ def test_timeout_request_is_504_or_a_reset_of_the_stream_alone(serve, open_clien
 
 @pytest.fixture
 def lines(caplog, monkeypatch):
-    """What the access log has got so far."""
+    """Return the lines that the access log has so far."""
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     caplog.set_level(logging.INFO, "uvicorn.access")
     return lambda: [r.getMessage() for r in caplog.records if r.name == "uvicorn.access"]
@@ -575,156 +572,3 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
     client.send(rst_stream(stream))
     wait_until(lines)
     assert lines()[0].endswith('"GET / HTTP/2" 499')
-
-
-# --- WebSocket: RFC 8441 --------------------------------------------------------------------------
-
-
-def open_websocket(client, *extra, accepted=200):
-    """Send an extended CONNECT, which is answered with this status, and return its stream."""
-    stream = client._next_stream
-    client._next_stream += 2
-    fields = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        *[pair for pair in client.fields() if pair[0] != ":method"],
-        ("sec-websocket-version", "13"),
-        *extra,
-    ]
-    client.send(headers(stream, client.encoder.encode(fields)))
-    client.wait(lambda: client.on(stream).status)
-    assert client.on(stream).status == accepted
-    return stream
-
-
-CLOSED = bytes([0x80 | CLOSE, 2]) + (1000).to_bytes(2, "big")
-
-
-@pytest.mark.parametrize("first", ["client", "server"])
-def test_close_handshake_ends_the_stream_on_both_sides(serve, open_client, first):
-    """A reset would be 1006 for browsers: our side ends, the client's is waited for."""
-
-    async def app(scope, receive, send):
-        assert (await receive())["type"] == "websocket.connect"
-        await send({"type": "websocket.accept"})
-        if first == "server":
-            await send({"type": "websocket.close", "code": 1000})
-        await receive()
-
-    sessions = Sessions(app)
-    running = serve(sessions)
-    client = open_client(running)
-    stream = open_websocket(client)
-    answer = client.on(stream)
-    if first == "server":
-        client.wait(lambda: answer.body == CLOSED)
-        client.alive()
-        assert not answer.ended
-    client.send(data(stream, close_frame(1000)))
-    client.wait(lambda: answer.ended)
-    assert answer.body == CLOSED
-    client.alive()
-    client.send(data(stream, end=True))
-    client.alive()
-    assert answer.reset is None
-    assert sessions.disconnect()[0] == 1000
-    client.close()
-    sessions.all.clear()
-    nothing_stays(running)
-
-
-def test_close_handshake_whose_client_does_not_end_is_reset(serve, open_client):
-    client = open_client(serve(Sessions(ws_echo)))
-    stream = open_websocket(client)
-    answer = client.on(stream)
-    client.send(data(stream, close_frame(1000)))
-    client.wait(lambda: answer.reset is not None)
-    assert (answer.ended, answer.reset) == (True, Code.CANCEL)
-    client.alive()
-
-
-@pytest.mark.parametrize("how", ["reset", "end"])
-def test_websocket_whose_stream_ends_is_1006(serve, open_client, errors, how):
-    sessions = Sessions(ws_echo)
-    running = serve(sessions)
-    client = open_client(running)
-    other = open_websocket(client)
-    stream = open_websocket(client)
-    client.send(rst_stream(stream) if how == "reset" else data(stream, end=True))
-    assert sessions.disconnect() == (1006, "")
-    client.send(data(other, frame(TEXT, "still here")))
-    client.wait(lambda: client.on(other).body.endswith(b"still here"))
-    client.close()
-    wait_until(lambda: all(session.ended for session in sessions.all))
-    sessions.all.clear()
-    nothing_stays(running)
-    assert not errors()
-
-
-def test_many_websockets_beside_requests(serve, open_client):
-    websockets = Sessions(ws_echo)
-
-    async def app(scope, receive, send):
-        await (websockets if scope["type"] == "websocket" else echo)(scope, receive, send)
-
-    running = serve(app)
-    client = open_client(running)
-    streams = [open_websocket(client) for _ in range(40)]
-    for turn in range(3):
-        for stream in streams:
-            client.send(data(stream, frame(TEXT, f"{stream}.{turn};")))
-        for stream in streams:
-            client.wait(
-                lambda stream=stream, turn=turn: (
-                    b"%d.%d;" % (stream, turn) in client.on(stream).body
-                )
-            )
-        assert client.finished(client.request("POST", body=b"x")).body == b"POST / x"
-    client.close()
-    websockets.all.clear()
-    nothing_stays(running)
-
-
-def test_websocket_that_is_not_read_stops_its_application_alone(serve, open_client):
-    sent = []
-
-    @ws_only
-    async def app(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
-        if scope["path"] == "/":
-            while True:
-                await send({"type": "websocket.send", "bytes": b"x" * 10_000})
-                sent.append(1)
-
-    running = serve(app)
-    client = open_client(running, (Setting.INITIAL_WINDOW_SIZE, 20_000))
-    stream = open_websocket(client)
-    client.wait(lambda: len(client.on(stream).body) == 20_000)
-    client.alive()
-    taken = len(sent)
-    assert taken < 12  # a window, and what may wait
-    client.alive()
-    assert len(sent) == taken
-    client.close()
-    nothing_stays(running)
-
-
-@pytest.mark.parametrize("status", [200, 204, 299])
-def test_denial_that_would_accept_is_refused(serve, open_client, errors, status):
-    """RFC 8441 section 5: any 2xx accepts, as 101 does for HTTP/1.1."""
-    raised = []
-
-    @ws_only
-    async def app(scope, receive, send):
-        await receive()
-        try:
-            await send({"type": "websocket.http.response.start", "status": status, "headers": []})
-        except LocalProtocolError as exc:
-            raised.append(str(exc))
-            raise
-
-    client = open_client(serve(app))
-    assert client.finished(open_websocket(client, accepted=500)).status == 500
-    assert "RFC 8441" in raised[0]
-    wait_until(errors)

@@ -1,5 +1,5 @@
-"""Each wait of an HTTP/2 connection for its client: how it begins, what limits it, and what a late
-client gets. The time of the server's clock is the test's, as in tests/protocol/test_phases.py.
+"""Every wait of an HTTP/2 connection for its client: how it begins, what limits it, and what a late
+client gets. The test drives the server's clock, as in tests/protocol/test_phases.py.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from thestral.protocol.clock import SLOWEST_TICK as TICK
 
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
 
-# Each differs from the others by more than a test allows.
+# Each differs from the others by more than the tests' tolerance.
 SECONDS = {
     "timeout_head": 12.0,
     "timeout_body": 17.0,
     "timeout_keep_alive": 22.0,
     "timeout_write": 27.0,
 }
-SETTINGS_TIME = 10.0  # seconds: of thestral.protocol.http2
+SETTINGS_TIME = 10.0  # seconds; from thestral.protocol.http2
 EARLY = 1e-3  # seconds
 FOR_EVER = 10_000.0  # seconds
 
 
 class App:
-    """Answers by the path of the request."""
+    """Answers as the path of the request says."""
 
     def __init__(self) -> None:
         self.gate = Gate()
@@ -61,7 +61,7 @@ class App:
 
 @dataclass
 class Late:
-    """A client that keeps the server waiting, and the server's clock."""
+    """A client that makes the server wait, and the server's clock."""
 
     running: Any
     client: Client
@@ -73,7 +73,7 @@ class Late:
         self.settle()
 
     def settle(self) -> None:
-        """Let the server read what has been sent, and the loop do what it has scheduled."""
+        """Let the server read all that has been sent, and the loop run all that is scheduled."""
         for _ in range(5):
             self.running.call(lambda: None)
 
@@ -118,8 +118,8 @@ def has_been_answered(late: Late) -> None:
 
 
 def is_answered_again(late: Late) -> None:
-    """The wait begins with the end of the last response, though each was read and answered at
-    once.
+    """The wait begins at the end of the last response, although each request was read and answered
+    at once.
     """
     greets(late)
     for _ in range(4):
@@ -128,7 +128,7 @@ def is_answered_again(late: Late) -> None:
 
 
 def has_pinged(late: Late) -> None:
-    """PING is no work: it does not extend the wait."""
+    """A PING does not count as work, and does not extend the wait."""
     has_been_answered(late)
     late.client.alive()
 
@@ -183,7 +183,7 @@ def breaks_the_rules(late: Late) -> None:
     client.wait(lambda: client.closed)  # the server's side
 
 
-# --- What a late client gets ----------------------------------------------------------------------
+# --- The server's reaction ------------------------------------------------------------------------
 
 
 def goaway(code: int) -> Callable[[Client], None]:
@@ -194,7 +194,7 @@ def goaway(code: int) -> Callable[[Client], None]:
 
 
 def timed_out(client: Client) -> None:
-    """408 on the stream; the connection goes on."""
+    """The stream gets a 408, and the connection goes on."""
     assert client.finished(1).status == 408
     client.alive()
 
@@ -210,7 +210,7 @@ def closed(client: Client) -> None:
 
 
 def let_go(client: Client) -> None:
-    """The client, which knows that the server has closed, may send no more."""
+    """The server has closed, the client knows it, and can send nothing more."""
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while True:
             client.sock.sendall(b"x")
@@ -246,7 +246,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_late_client(serve, name):
-    """Its wait does not end early, and ends at most two ticks late."""
+    """The wait does not end early, and ends at most two ticks late."""
     case = CASES[name]
     app = App()
     running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
@@ -266,7 +266,7 @@ def test_late_client(serve, name):
         late.move(limit - EARLY)
         assert running.context.connections
         with contextlib.suppress(TimeoutError):
-            while client.read(0.05) is not None:  # what came at the beginning
+            while client.read(0.05) is not None:  # drop the frames from the beginning
                 assert client.on(1).reset is None
                 assert client.on(1).status != 408
         assert client.closed == (case.limit == phases.LINGER_TIMEOUT)
@@ -274,7 +274,7 @@ def test_late_client(serve, name):
         assert case.end is not None
         case.end(client)
         if client.closed:
-            client.close()  # or the server would read on for a moment, of its own clock
+            client.close()  # otherwise the server would linger, on its own clock
             wait_until(lambda: not running.context.connections)
         app.gate.open(running)
     assert time.faults == []

@@ -1,4 +1,4 @@
-"""What connections of HTTP/2 hold in a server of its own."""
+"""Memory that HTTP/2 connections hold, measured in a separate server process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from process import Command
 from support import PATIENCE, room_for_descriptors
 
 CONNECTIONS = 1000
-# Bytes of a connection that has had one request. HTTP/1.1: 2.5 KB.
+# Bytes of a connection after one request. Over HTTP/1.1 it holds 2.5 KB.
 IDLE_MOST = 6_000
 APP = """
 async def app(scope, receive, send):
@@ -34,13 +34,13 @@ FIELDS = [
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
+    """Return a process's resident size in bytes."""
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def asked(port: int) -> socket.socket:
-    """A connection with a request that has been answered, in the form in which clients send it."""
+    """Return a connection on which a request, in the form that clients send, has been answered."""
     block = b"".join(literal(name, value, (0x40, 6), huffman=True) for name, value in FIELDS)
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
     start = PREFACE + settings((Setting.ENABLE_PUSH, 0)) + settings_ack()
@@ -65,7 +65,7 @@ def test_idle_connection_after_a_request_is_small(tmp_path: Path) -> None:
         Command(*arguments, cwd=tmp_path) as command,
     ):
         port = int(command.url().rpartition(":")[2])
-        for _ in range(50):  # until the server has what it makes once
+        for _ in range(50):  # so that the server has made the objects that it makes only once
             stack.enter_context(asked(port))
         before = resident(command.process.pid)
         for _ in range(CONNECTIONS):

@@ -6,7 +6,7 @@ from support import wait_until
 
 
 def test_many_small_parts_wait_for_the_window(serve, open_client):
-    """They are joined meanwhile, and arrive whole and in order."""
+    """They are joined while they wait, and arrive complete and in order."""
     parts = [b"%04d " % number for number in range(2000)]
     sent = []
 

@@ -1,8 +1,8 @@
-"""Rules of ASGI's extensions, as the tests of plain HTTP/1.1 state them, over HTTP/2."""
+"""Runs the HTTP/1.1 tests of ASGI's extensions over HTTP/2."""
 
 # ruff: noqa: F401
 
-# Not here: test_they_are_announced_where_they_can_be_had, whose other half is HTTP/1.0.
+# Left out: test_they_are_announced_where_they_can_be_had, half of which is about HTTP/1.0.
 
 from test_extensions import (
     file,

@@ -1,14 +1,14 @@
-"""Rules of HTTP, as the tests of plain HTTP/1.1 state them, over HTTP/2: the fixture `serve` here
-gives servers whose connections take HTTP/1.1 and speak HTTP/2.
+"""Runs the HTTP/1.1 tests of HTTP's rules over HTTP/2: this directory's fixture `serve` gives
+servers whose connections accept HTTP/1.1 from the test and speak HTTP/2.
 """
 
 # ruff: noqa: F401
 
-# Not here:
+# Left out:
 # - Syntax of HTTP/1.1, and refusals of it: test_date_and_server_can_be_left_out,
 #   test_default_fields_stand_in_every_response, test_date_is_an_imf_fixdate_in_every_response,
 #   test_refused_head_request_has_no_content, test_head_request_that_does_not_end_has_no_content,
-#   test_refusal_behind_a_head_request_has_content. Refusals over HTTP/2 are in test_abuse.py.
+#   test_refusal_behind_a_head_request_has_content. Refusals over HTTP/2: test_abuse_heads.py.
 # - Names in upper case, which HTTP/2 does not have: test_order_and_duplicates_of_fields_are_kept.
 # - HTTP/1.0 and bodies that end with the connection: test_scope_of_1_0,
 #   test_a_body_that_ends_with_the_connection_is_reset_if_it_is_cut,

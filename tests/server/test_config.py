@@ -1,4 +1,4 @@
-"""Config: what each option takes, up to its bounds, and what it says of the rest."""
+"""Config: the values each option accepts, up to its bounds, and its message for any other value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thestral import Config
 from thestral.config import default_of, options
 from thestral.errors import ConfigError, ThestralError
 
-GIB = 2**30  # what the help calls the largest size
+GIB = 2**30  # bytes; the upper bound of sizes
 SIZES = [
     "limit_request_line",
     "limit_header_size",
@@ -56,7 +56,7 @@ NUMBERS = {
     "port": (0, 65535),
     "backlog": (1, 2**31 - 1),
     **dict.fromkeys(SIZES, (1, GIB)),
-    # The parser counts a body in 64 bits without sign.
+    # The parser counts a body's bytes in an unsigned 64-bit integer.
     "limit_request_body": (1, 2**64 - 1),
     "http2_max_streams": (1, GIB),
     "http2_connection_window": (65535, GIB),
@@ -70,17 +70,17 @@ NUMBERS = {
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
 }
-# Seconds at least.
+# Options whose least value is above zero, in seconds.
 LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
 ]
-# What None means under uvicorn, where it is no default.
+# What uvicorn takes None for, where None is not our default.
 MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
 
 
 def refused(name, value):
-    """The reason that Config gives for not taking a value."""
+    """Return Config's reason for refusing a value."""
     with pytest.raises(ConfigError) as caught:
         Config("a:b", **{name: value})
     assert caught.value.option == name
@@ -93,7 +93,7 @@ def taken(name, value):
     return getattr(Config("a:b", **{name: value}), name)
 
 
-def test_every_number_is_looked_at_here():
+def test_every_number_has_its_bounds_in_these_tables():
     numbers = {name for name, spec in options() if spec.kind in (int, float)}
     assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO, *UNBOUNDED, *LOWEST}
 
@@ -149,7 +149,7 @@ def test_timeout_of_another_type_is_refused(name, value):
 
 
 def test_none_is_not_set():
-    """Programs hand on None for what their own options leave open."""
+    """Programs pass None for options that their own user has not set."""
     for name, spec in options():
         meant = None if spec.optional else MEANT_BY_NONE.get(name, default_of(name))
         assert taken(name, None) == meant
@@ -220,7 +220,7 @@ def test_switch_is_on_or_off(name):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        # A bound in a message is one that the reader can type in again.
+        # The reader can type the bound that a message shows.
         ("port", 65536, "an integer from 0 to 65535"),
         ("limit_header_count", 0, f"a whole number of fields from 1 to {GIB}"),
         ("limit_max_rss", 0, "a whole number of bytes of at least 1"),
@@ -269,7 +269,7 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert (config.access_log, config.server_header, config.date_header) == (True, True, True)
 
 
-def test_every_field_is_an_option_but_what_has_no_text():
+def test_every_field_is_an_option_unless_its_value_has_no_spelling():
     fields = [field.name for field in dataclasses.fields(Config)]
     for name in ("ssl_context_factory", "callback_notify", "timeout_notify", "env_file"):
         fields.remove(name)
@@ -286,7 +286,7 @@ def test_options_are_named_not_counted():
         Config("a:b", "127.0.0.1")
 
 
-def test_config_error_is_one_of_ours():
+def test_config_error_is_a_thestral_error():
     assert issubclass(ConfigError, ThestralError)
 
 
@@ -294,12 +294,12 @@ def test_config_error_is_one_of_ours():
 
 
 @pytest.mark.parametrize("path", ["", "/", "/api", "/api/v1/", "/%C3%A9"])
-def test_root_path_that_is_a_path(path):
+def test_root_path_that_is_accepted(path):
     assert taken("root_path", path) == path
 
 
 @pytest.mark.parametrize("path", ["api", "/a b", "/é", "/a\r\nb", "/\x7f", "/\x00", b"/api", 1])
-def test_root_path_that_is_none(path):
+def test_root_path_that_is_refused(path):
     refused("root_path", path)
 
 
@@ -329,7 +329,7 @@ def test_client_certificates_may_be_named():
     refused("ssl_cert_reqs", "maybe")
 
 
-def test_path_of_authorities_is_a_text():
+def test_path_of_authorities_is_stored_as_a_string():
     assert taken("ssl_ca_certs", Path("ca.pem")) == "ca.pem"
 
 
@@ -362,7 +362,7 @@ def test_header_that_can_be_sent(given, pair):
 
 @pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
 def test_control_byte_in_a_header_value_is_refused(byte):
-    # RFC 9110 section 5.5: of the control characters only HTAB may stand inside a value.
+    # RFC 9110 section 5.5: HTAB is the only control character allowed inside a value.
     assert "field value" in refused("headers", [("X-One", f"a{chr(byte)}b")])
 
 
@@ -383,7 +383,7 @@ def test_header_value_outside_latin_1_is_refused():
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "TRANSFER-ENCODING", "connection"])
-def test_framing_is_not_the_users(name):
+def test_framing_header_of_the_user_is_refused(name):
     assert repr(name) in refused("headers", [(name, "1")])
 
 
@@ -395,7 +395,7 @@ def test_one_value_stands_for_a_list_of_it():
 
 
 @pytest.mark.parametrize("name", ["headers", "host", "reload_dirs"])
-def test_number_is_no_list(name):
+def test_number_is_not_taken_for_a_list(name):
     refused(name, 5)
     refused(name, [5])
 

@@ -1,5 +1,5 @@
-"""Rules of HTTP/1.1 on a connection, as the tests of plain HTTP state them, over TLS: the fixture
-`serve` of this directory gives servers, and clients, that speak it.
+"""Runs the tests of plain HTTP/1.1 connections over TLS: this directory's fixture `serve` replaces
+the one that they were written for.
 """
 
 # ruff: noqa: F401

@@ -1,4 +1,4 @@
-"""When the server keeps its compression window, and when it gives the memory back."""
+"""When the server keeps its compression window, and when it frees the memory."""
 
 import contextlib
 import random
@@ -20,11 +20,12 @@ def descriptors():
         yield
 
 
-def test_window_is_kept_with_few_connections_and_not_with_many(serve, descriptors):
+def test_window_is_kept_only_with_few_connections(serve, descriptors):
     running = serve(Sessions(echo), ws_deflate_min_size=0)
     with Deflating(running) as client:
         assert client.round_trip(BINARY, NOISE) > 1000
-        assert client.round_trip(BINARY, NOISE) < 100  # refers to the first
+        # The second message refers to the first.
+        assert client.round_trip(BINARY, NOISE) < 100
         with contextlib.ExitStack() as stack:
             for _ in range(MANY):
                 stack.enter_context(running.connect())

@@ -13,7 +13,7 @@ from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
 from thestral.protocol.websocket cimport WebSocketCycle
 
-# Of the .py beside this: C integers, so that comparing with them makes no object.
+# Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int BODY_READ
 cdef int END_READ
 cdef int HEAD_READ

@@ -1,4 +1,4 @@
-"""HTTP/2 on a connection (RFC 9113): requests as they come, refusals, the end of the connection."""
+"""An HTTP/2 connection (RFC 9113): it reads requests, refuses them, and ends the connection."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ INADEQUATE_SECURITY = int(ErrorCode.INADEQUATE_SECURITY)
 
 # Applications started after one read before other connections get their turn.
 STARTS_PER_TURN = 64
-# How long a client may take to acknowledge the server's settings while it has streams open.
+# Time for a client to acknowledge the server's settings while it has streams open.
 SETTINGS_TIME = 10.0  # seconds
-# How a connection ends: no GOAWAY has been sent; one that still allows new streams; the last.
-SERVING = 0
-RETIRING = 1
-REFUSING = 2
+# Steps to the end of a connection, by the GOAWAY that has been sent.
+SERVING = 0  # none
+RETIRING = 1  # one that still allows new streams
+REFUSING = 2  # the last, which names the last stream
 
 
 class HTTP2Connection(Multiplexer):
-    """One transport speaking HTTP/2. Pulls events from its codec, and starts the requests that came
-    in one read when all of it has been read: one that the client has reset by then never starts.
+    """One transport speaking HTTP/2. It pulls events from its codec. Requests start once everything
+    that arrived with them has been processed, so those that the client has reset by then never do.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -64,8 +64,10 @@ class HTTP2Connection(Multiplexer):
         settings = context.settings.http2
         assert settings is not None
         self._most = settings.max_streams
-        self._ready: list[HTTP2Stream] = []  # their heads have come, their applications not begun
-        self._at_work: list[Cycle] = []  # applications of streams that were reset
+        self._ready: list[HTTP2Stream] = []  # heads received, applications not started yet
+        self._at_work: list[
+            Cycle
+        ] = []  # whose streams were reset, but whose applications still run
         self._ending = SERVING
         self._refuse_by = 0.0  # loop time of the last GOAWAY; 0.0 if it is not due
         self._settings_by = 0.0
@@ -94,7 +96,7 @@ class HTTP2Connection(Multiplexer):
             self._read()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
-        """As data_received(), without a copy of what is used up within the call."""
+        """Like data_received(), but copies only the bytes that are left after the call."""
         if self.has_ended():
             return
         codec = self.codec
@@ -105,7 +107,9 @@ class HTTP2Connection(Multiplexer):
             codec.keep()
 
     def eof_received(self) -> bool:
-        """The client sends no more, not even room for responses; what fits may still arrive."""
+        """The client will send nothing more, including window updates. Responses that fit the
+        windows may still reach it.
+        """
         self._eof = True
         if self.has_ended():
             return False
@@ -116,7 +120,7 @@ class HTTP2Connection(Multiplexer):
         return True
 
     def _hear_the_end(self) -> None:
-        """Tell applications that the client sends no more; a request that is incomplete is over."""
+        """Tell applications that the client will send nothing more; drop incomplete requests."""
         for stream in list(self.streams.values()):
             cycle = stream.cycle()
             if not stream.request_complete or stream.tunnel:
@@ -132,7 +136,7 @@ class HTTP2Connection(Multiplexer):
         Multiplexer.end_turn(self)
 
     def _drop_stuck(self) -> None:
-        """Reset streams whose output waits for a window that the client can no longer open."""
+        """Reset streams that wait for a window, which the client can no longer open."""
         for stream in list(self.waiting):
             if not stream.can_send():
                 self._drop(stream)
@@ -161,14 +165,14 @@ class HTTP2Connection(Multiplexer):
     # --- Reading ------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Go on with requests that wait to be started, or with output that waits to be sent."""
+        """Continue to start requests and to send output, as the turn's limits allow."""
         self._scheduled = False
         if not self.has_ended():
             self._read()
 
     def _read(self) -> None:
-        """Take all frames that have come, then start what they ask for; what is answered leaves in
-        one write.
+        """Process all received frames, then start the new requests. Responses that are ready by the
+        end leave in one write.
         """
         if self._corked:
             return
@@ -209,7 +213,7 @@ class HTTP2Connection(Multiplexer):
                 return
 
     def look_ahead(self) -> None:
-        """Go over to the phase that what has been read leads to."""
+        """Enter the phase that follows from what has been read and sent."""
         if self.has_ended():
             return
         if self.codec.is_reading_head():
@@ -232,12 +236,12 @@ class HTTP2Connection(Multiplexer):
             self.enter(IDLE)
         elif self.codec.last_id() > 0:
             self._end(NO_ERROR, "")
-        else:  # a connection is not kept, but made for one request at least
+        else:  # even without keep-alive, a new connection may send one request
             self.enter(IDLE)
             self.deadline = self.context.clock.after(timeouts.head)
 
     def _begin(self) -> None:
-        """A head is complete: make its stream and cycle."""
+        """Make the stream and the cycle for a complete head."""
         context = self.context
         codec = self.codec
         head = codec.read_head()
@@ -270,13 +274,13 @@ class HTTP2Connection(Multiplexer):
 
     def _add(self, stream: HTTP2Stream) -> None:
         self.streams[stream.id] = stream
-        if self._phase != RESPONDING:  # also if the response is over before the end of the read
+        if self._phase != RESPONDING:  # even if the response ends within the same read
             self.enter(RESPONDING)
 
     def _begin_websocket(
         self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
     ) -> None:
-        """The head asks for a WebSocket by extended CONNECT (RFC 8441)."""
+        """Attach a WebSocket cycle: the head is an extended CONNECT (RFC 8441)."""
         settings = self.context.settings.websocket
         assert settings is not None
         check_version(head)
@@ -290,7 +294,7 @@ class HTTP2Connection(Multiplexer):
         if stream is None or stream.closing:
             codec.consumed(codec.stream(), len(data), False)
             return
-        stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
+        stream.owes_continue = False  # the client did not wait: RFC 9110 section 10.1.1
         stream.unconsumed += len(data)
         if not stream.tunnel:
             stream.expect_body()
@@ -310,7 +314,7 @@ class HTTP2Connection(Multiplexer):
             stream.note_closed()
 
     def _on_reset(self) -> None:
-        """The client has reset a stream, or the codec has, because of what the client sent."""
+        """End the exchange of a stream that the client has reset, or the codec for its fault."""
         error = self.codec.error()
         if error is not None:
             self._log_refusal("Reset a stream of", error)
@@ -332,7 +336,7 @@ class HTTP2Connection(Multiplexer):
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
-        """End an exchange whose stream is reset. Its application counts until it has returned."""
+        """End the exchange of a reset stream. Its application counts until it has returned."""
         cycle = stream.cycle()
         self.release(stream)
         if cycle is not None:
@@ -341,15 +345,15 @@ class HTTP2Connection(Multiplexer):
                 self._at_work.append(cycle)
 
     def _drop(self, stream: HTTP2Stream) -> None:
-        """Reset a stream whose client has ended too early."""
+        """Reset a stream whose client has stopped sending or reading too early."""
         self.codec.write_reset(self.output(), stream.id, CANCEL)
         self._forsake(stream)
 
     def _start_ready(self) -> None:
-        """Start the applications of requests that have come and are still wanted.
+        """Start the applications of received requests that have not been reset.
 
-        Not more run at once than streams may be open: a client that opens streams only to reset
-        them would else start applications without end (CVE-2023-44487).
+        No more applications run at once than streams may be open. Otherwise a client that resets
+        every stream it opens could start any number of them (CVE-2023-44487).
         """
         if not self._ready:
             return
@@ -368,7 +372,7 @@ class HTTP2Connection(Multiplexer):
         limit = context.settings.limit_concurrency
         for stream in ready[:room]:
             cycle = stream.cycle()
-            if cycle is None:  # reset meanwhile
+            if cycle is None:  # reset in the meantime
                 continue
             stream.started = True
             if cycle.counted and 0 < limit <= context.running:
@@ -390,10 +394,10 @@ class HTTP2Connection(Multiplexer):
         )
 
     def _refuse(self, stream: HTTP2Stream, error: RemoteProtocolError) -> None:
-        """Answer a request in place of the application; its stream ends, and no other."""
+        """Answer a request in place of the application. Other streams go on."""
         self._log_refusal("Refused", error)
         cycle = stream.cycle()
-        stream.started = True  # so that it never will be
+        stream.started = True  # so that it is not started later
         if stream.status == 0:
             body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
             stream.held = None
@@ -408,12 +412,12 @@ class HTTP2Connection(Multiplexer):
             cycle.on_closed()
 
     def _fail(self, error: RemoteProtocolError) -> None:
-        """End the connection because of what the client has sent (RFC 9113 section 5.4.1)."""
+        """End the connection for an error of the client (RFC 9113 section 5.4.1)."""
         self._log_refusal("Ended the HTTP/2 connection of", error)
         self._end(error.status, error.reason)
 
     def _end(self, code: int, text: str) -> None:
-        """Send GOAWAY, and close once the client can have read it."""
+        """Send GOAWAY, and close once the client has had time to read it."""
         self.write_control()
         if code != NO_ERROR or self._ending != REFUSING:
             self.codec.write_goaway(self.output(), True, code, text)
@@ -426,7 +430,7 @@ class HTTP2Connection(Multiplexer):
         Connection.check_deadlines(self, now)
         if self.has_ended():
             return
-        if self._phase == IDLE:  # here and not after each response, for which this costs too much
+        if self._phase == IDLE:  # not after each response, where it would cost too much
             self.codec.rest()
         if self._ready:
             self.advance()
@@ -458,7 +462,7 @@ class HTTP2Connection(Multiplexer):
         self.note_deadline(stream.deadline)
 
     def late(self, stream: HTTP2Stream) -> None:
-        """The client has not sent the request's body in time, unless it must not."""
+        """Refuse a request whose body is late, unless a closed window keeps the client waiting."""
         if self.codec.may_receive(stream.id):
             self._refuse(stream, RemoteProtocolError(408, "body not received in time"))
         else:
@@ -477,10 +481,10 @@ class HTTP2Connection(Multiplexer):
     # --- Ends ---------------------------------------------------------------------------------
 
     def wind_down(self) -> None:
-        """Tell the client to go to another server with new requests; those that come are served.
+        """Ask the client to send new requests elsewhere, with a GOAWAY that still allows them.
 
-        A client that has not asked for anything is told when it has: one that reads GOAWAY before
-        its first request must not send that.
+        A client without a request so far is told after its first one, because a client that reads
+        GOAWAY must not send any.
         """
         if self._ending == SERVING and self.codec.last_id() > 0 and not self.has_ended():
             self._ending = RETIRING
@@ -489,14 +493,15 @@ class HTTP2Connection(Multiplexer):
 
     def _retire(self) -> None:
         """End the connection in two steps (RFC 9113 section 6.8): the last GOAWAY, which names the
-        last request, follows when the client has read the first, or did not in time.
+        last stream, follows once the client has acknowledged a PING sent after the first GOAWAY, or
+        has not done so within DRAIN_GRACE.
         """
         self.wind_down()
         self.codec.write_ping(self.output())
         self._refuse_by = self.context.clock.after(DRAIN_GRACE)
 
     def _refuse_streams(self) -> None:
-        """Tell the client which requests are the last."""
+        """Send the last GOAWAY, which tells the client which of its requests are served."""
         self._ending = REFUSING
         self._refuse_by = 0.0
         self.codec.write_goaway(self.output(), True, NO_ERROR, "")
@@ -519,7 +524,7 @@ class HTTP2Connection(Multiplexer):
         self.look_ahead()
 
     def _await_first(self) -> None:
-        """Close if the client does not ask for anything within DRAIN_GRACE of its last sign."""
+        """Close unless a request comes within DRAIN_GRACE after the current phase began."""
         if self._phase == HEAD or self._phase == LAST_CHANCE:
             return
         quiet = self.context.clock.now - self.since
@@ -530,8 +535,8 @@ class HTTP2Connection(Multiplexer):
 
 
 def uses_prohibited_suite(secure: Any) -> bool:
-    """Whether a connection has a cipher suite that HTTP/2 must not use (RFC 9113 section 9.2.2):
-    one of TLS 1.2 that is no AEAD, or has no ephemeral keys. All of TLS 1.3 are allowed.
+    """Whether the connection's cipher suite is prohibited for HTTP/2 (RFC 9113 section 9.2.2): a
+    suite of TLS 1.2 without AEAD or without ephemeral keys. All suites of TLS 1.3 are allowed.
 
     Args:
         secure: the connection's SSLObject; None without TLS.

@@ -9,7 +9,7 @@ from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http cimport HTTPConnection
 
-# Of the .py beside this: C integers, so that comparing with them makes no object.
+# Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int NO_ERROR
 cdef int INTERNAL_ERROR
 cdef int CANCEL
