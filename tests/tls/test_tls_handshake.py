@@ -11,6 +11,7 @@ import time
 
 import pytest
 from apps import GET, GET_CLOSE, echo, hello, http_only, is_closed, post, respond, take_reply
+from driven import DrivenLoop
 from support import (
     PATIENCE,
     Running,
@@ -23,6 +24,8 @@ from support import (
 from tls_client import TLSClient
 
 from thestral.protocol import protocols
+from thestral.protocol.clock import SLOWEST_TICK
+from thestral.protocol.phases import LINGER_TIMEOUT
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -386,3 +389,16 @@ def test_shutdown_closes_idle_connections_and_waits_for_busy_ones(serve, shared)
         assert read_all(idle) == b""
         running.loop.call_soon_threadsafe(release.set)
         assert read_all(busy).endswith(b"done")
+
+
+def test_failed_handshake_is_closed_without_a_word_about_time(serve, caplog):
+    """The client, which has read the alert, may keep its side open."""
+    caplog.set_level(logging.INFO, "thestral.error")
+    running = serve(hello)
+    clock = DrivenLoop.drive(running)
+    with running.plain() as sock:
+        sock.sendall(b"\x16\x03\x01\x00\x10" + b"\xff" * 16)
+        assert read_all(sock)[:1] == b"\x15"
+        running.call(lambda: clock.move(LINGER_TIMEOUT + 2 * SLOWEST_TICK))
+        wait_until(lambda: not running.context.connections)
+    assert "not completed in time" not in caplog.text

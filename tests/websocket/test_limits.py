@@ -418,3 +418,26 @@ def test_100_000_fragments_5_4(serve, part):
         sender.join()
         assert resident() - before < SLACK
         client.close()
+
+
+def test_reading_goes_on_only_when_no_frame_waits(serve):
+    first, rest = Gate(), Gate()
+
+    @ws_only
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await first.wait()
+        await receive()
+        await rest.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    running = serve(app, ws_max_queue=2)
+    with connected(running) as client:
+        client.send(*[frame(TEXT, "x")] * 6)
+        wait_until(lambda: only_connection(running).reading_paused)
+        first.open(running)
+        wait_until(lambda: rest.reached)
+        assert only_connection(running).reading_paused
+        rest.open(running)
+        wait_until(lambda: not only_connection(running).reading_paused)
