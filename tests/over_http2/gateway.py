@@ -53,10 +53,6 @@ class Wire(frames.Client):
         self._gone = not chunk
         self._incoming += chunk
 
-    def has_frame(self) -> bool:
-        """Whether a whole frame has been read, but not taken."""
-        return len(self._incoming) >= frames.HEAD_SIZE + frames.number(self._incoming[:3])
-
     def _take(self, came: frames.Frame) -> None:
         super()._take(came)
         self.on_frame(came)
