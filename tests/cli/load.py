@@ -67,6 +67,12 @@ async def app(scope, receive, send):
             say(message["type"])
             await send({"type": message["type"] + ".complete"})
     path = scope["path"]
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": f"{os.getpid()} {VERSION}"})
+        return
     if path in BLOCKING:
         say(path)
         BLOCKING[path]()
@@ -126,9 +132,13 @@ class Load:
         strict: fail the test at a failed request; otherwise only record it.
 
     Attributes:
+        at_once: number of requests that a client has open at most.
         seen: number of responses by (PID, version).
+        again: by client, number of requests that the server has said may be repeated.
         certificates: certificates that the server has shown (DER).
     """
+
+    at_once = 1
 
     def __init__(
         self,
@@ -144,6 +154,7 @@ class Load:
         self._trust = ssl.create_default_context(cafile=trust) if trust else None
         self._strict = strict
         self.seen: Counter[tuple[int, int]] = Counter()
+        self.again: Counter[int] = Counter()
         self.failures: list[Failure] = []
         self.certificates: set[bytes] = set()
         self._stop = threading.Event()
@@ -182,10 +193,14 @@ class Load:
                 seen[pid, version] += 1
             except Exception as exc:
                 kind = "refused" if isinstance(exc, ConnectionRefusedError) else kind
-                self.failures.append(Failure(kind, number, pid, repr(exc)))
                 connection.close()
-                self._stop.wait(REFUSED_PAUSE if kind == "refused" else 0)
+                self._fail(kind, number, pid, exc)
         connection.close()
+
+    def _fail(self, kind: str, number: int, pid: int, exc: Exception) -> None:
+        """Note a failure; a client that was refused waits before it asks again."""
+        self.failures.append(Failure(kind, number, pid, repr(exc)))
+        self._stop.wait(REFUSED_PAUSE if kind == "refused" else 0)
 
     def __enter__(self) -> Load:
         for thread in self._threads:

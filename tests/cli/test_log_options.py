@@ -147,6 +147,26 @@ def test_format_from_each_source(start, tmp_path, source):
     command.saw("127.0.0.1|GET|/a|b=c|200|3\n")
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("uvicorn", r'INFO:     127\.0\.0\.1:\d+ - "GET /a\?b=c VERSION" 200 OK'),
+        ("combined", r'127\.0\.0\.1 - - \[.+\] "GET /a\?b=c VERSION" 200 3 "-" "test"'),
+        ("json", r'\{.+"client":"127\.0\.0\.1",.+"protocol":"VERSION","status":200,"bytes":3,.+\}'),
+        ("%h|%r|%H|%s|%B", r"127\.0\.0\.1\|GET /a\?b=c VERSION\|VERSION\|200\|3"),
+    ],
+    ids=["uvicorn", "combined", "json", "atoms"],
+)
+def test_line_has_client_version_and_status(start, text, line, version):
+    command = start("--access-log-format", text)
+    http2 = version == "HTTP/2"
+    with httpx.Client(http1=not http2, http2=http2, headers={"User-Agent": "test"}) as client:
+        assert client.get(command.url() + "/a?b=c").http_version == version
+    shown = line.replace("VERSION", version)
+    wait_until(lambda: any(re.fullmatch(shown, each.rstrip()) for each in command.out))
+
+
 def test_json_preset_is_lines_of_json(start):
     command = start("--access-log-format", "json")
     httpx.get(command.url() + '/a"\\', headers={"User-Agent": "é".encode()})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from load import APP, LOCK, Load, ask, ask_aside, workers
+from load_http2 import HTTP2Load, WebSocketLoad
 from support import wait_until
 
 from thestral.config import Config
@@ -58,12 +59,14 @@ def reloads(command):
     return [line.partition("in ")[2].removesuffix(". Reloading...") for line in lines]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_new_code_and_no_refused_connection(start, folder, count):
+@pytest.mark.parametrize(
+    ("count", "load_class"), [(1, Load), (2, Load), (1, HTTP2Load), (2, WebSocketLoad)]
+)
+def test_new_code_and_no_refused_connection(start, folder, count, load_class):
     command = start("--workers", str(count), "--no-access-log", start_new_session=True)
     url = command.url()
     old = workers(command, count)
-    with Load(url) as load:
+    with load_class(url) as load:
         wait_until(lambda: load.pids == set(old))
         (folder / "main.py").write_text(version(2))
         new = workers(command, 2 * count)[count:]

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from process import PLAIN, Command
-from support import PATIENCE, program, wait_until
+from support import PATIENCE, wait_until
 
 PASSWORD = "open sesame"
 
@@ -56,6 +56,11 @@ def folder(made):
 
 
 SERVER = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+
+
+def client_of(made, http2=False):
+    trust = ssl.create_default_context(cafile=made / "ca.pem")
+    return httpx.Client(verify=trust, http1=not http2, http2=http2, timeout=10, trust_env=False)
 
 
 def ask(made, command):
@@ -96,25 +101,20 @@ def test_password_opens_the_key(made, start, how):
     assert PASSWORD not in command.stderr
 
 
-def test_several_certificates(made, start):
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_several_certificates(made, start, http2):
     command = start(*SERVER, "--ssl-certfile", "other.pem", "--ssl-keyfile", "other.key")
-    port = command.url().rpartition(":")[2]
     for name in ("server.example", "other.example"):
-        shown = subprocess.run(
-            [
-                *(program("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"),
-                *("-servername", name),
-                *("-verify_hostname", name, "-CAfile", str(made / "ca.pem")),
-            ],
-            input="",
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout
-        assert "Verify return code: 0 (ok)" in shown
+        with client_of(made, http2) as client:
+            # httpx verifies that the certificate has this name.
+            response = client.get(command.url() + "/x", extensions={"sni_hostname": name})
+        assert (response.text, response.http_version) == (" /x", "HTTP/2" if http2 else "HTTP/1.1")
+    with client_of(made, http2) as client, pytest.raises(httpx.ConnectError, match="mismatch"):
+        client.get(command.url(), extensions={"sni_hostname": "third.example"})
 
 
-def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_changed_file_is_taken_without_a_restart(made, start, tmp_path, http2):
     for kind in ("pem", "key"):
         (tmp_path / f"live.{kind}").write_bytes((made / f"server.{kind}").read_bytes())
     command = start("--ssl-certfile", str(tmp_path / "live.pem"))
@@ -123,11 +123,22 @@ def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
     command = start("--ssl-certfile", paths[0], "--ssl-keyfile", paths[1])
     port = int(command.url().rpartition(":")[2])
     before = ssl.get_server_certificate(("127.0.0.1", port))
-    for kind in ("pem", "key"):
-        (tmp_path / "new").write_bytes((made / f"other.{kind}").read_bytes())
-        os.replace(tmp_path / "new", tmp_path / f"live.{kind}")
-    wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
-    command.saw("TLS certificates reloaded")
+
+    def peer(client):
+        """The client's own port, and the certificate that it got."""
+        stream = client.get(command.url()).extensions["network_stream"]
+        der = stream.get_extra_info("ssl_object").getpeercert(True)
+        return stream.get_extra_info("client_addr")[1], ssl.DER_cert_to_PEM_cert(der)
+
+    with client_of(made, http2) as old, client_of(made, http2) as new:
+        own_port, _ = peer(old)
+        for kind in ("pem", "key"):
+            (tmp_path / "new").write_bytes((made / f"other.{kind}").read_bytes())
+            os.replace(tmp_path / "new", tmp_path / f"live.{kind}")
+        wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
+        command.saw("TLS certificates reloaded")
+        assert peer(old) == (own_port, before)  # the connection goes on
+        assert peer(new)[1] == (made / "other.pem").read_text()
 
 
 # --- Pipes, as a shell makes them for <(vault read ...) -------------------------------------------

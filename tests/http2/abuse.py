@@ -65,18 +65,25 @@ async def echo(scope, receive, send) -> None:
         await send({"type": "http.response.body", "body": message["body"], "more_body": more})
 
 
-def large(size: int, piece: int = 64 * 1024):
-    """An application that sends `size` bytes in pieces; `given` counts the pieces it has sent."""
+class Large:
+    """An application that sends a number of bytes in pieces.
 
-    async def app(scope, receive, send):
+    Attributes:
+        given: number of pieces that it has given.
+    """
+
+    def __init__(self, size: int, piece: int = 64 * 1024) -> None:
+        self.size = size
+        self.piece = piece
+        self.given = 0
+
+    async def __call__(self, scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(size // piece):
-            app.given += 1
-            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        for _ in range(self.size // self.piece):
+            self.given += 1
+            part = b"x" * self.piece  # zeros need not be in memory
+            await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})
-
-    app.given = 0
-    return app
 
 
 def memory() -> int:

@@ -463,6 +463,10 @@ class Client:
         self._take(came)
         return came
 
+    def has_frame(self) -> bool:
+        """Whether a whole frame has been received, but not read."""
+        return len(self._incoming) >= HEAD_SIZE + number(self._incoming[:3])
+
     def wait(self, fact: Callable[[], object], patience: float | None = None) -> None:
         """Read until `fact` holds; fail if the server closes or nothing arrives in time."""
         while not fact():

@@ -13,10 +13,10 @@ from abuse import (
     MIB,
     STREAMS,
     Counting,
+    Large,
     answer,
     echo,
     flood,
-    large,
     memory,
     request,
     requests,
@@ -149,7 +149,7 @@ def test_refused_streams_without_end_end_the_connection(serve, open_client):
 
 
 def test_browser_that_cancels_its_images_goes_on(serve, open_client):
-    app = large(MIB)
+    app = Large(MIB)
 
     @http_only
     async def page(scope, receive, send):
@@ -194,7 +194,7 @@ def test_flood_of_frames_ends_the_connection(serve, open_client, frame):
 def test_flood_of_a_client_that_does_not_read_is_not_queued(serve, open_client, frame):
     running = serve(Counting(answer))
     client = open_client(running)
-    blob = b"".join(map(frame, range(20 * FLOOD)))
+    blob = 20 * b"".join(map(frame, range(FLOOD)))
     before = memory()
     client.flood(blob)
     assert memory() - before < 8 * MIB

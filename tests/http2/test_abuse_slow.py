@@ -8,8 +8,8 @@ import pytest
 from abuse import (
     MIB,
     Counting,
+    Large,
     answer,
-    large,
     request,
     requests,
 )
@@ -58,7 +58,7 @@ def test_connection_with_an_open_stream_is_not_idle(serve, open_client):
 
 def test_settings_that_are_never_acknowledged_end_the_connection(serve):
     """They get 10 s, also while a stream is open."""
-    with serve(Counting(large(MIB))).client() as client:
+    with serve(Counting(Large(MIB))).client() as client:
         client.answers = False
         client.send(PREFACE + settings() + request(client, 1))
         client.patience = 40.0

@@ -125,7 +125,8 @@ def test_http1_that_looks_like_a_preface(serve, request_line, status):
         assert received.startswith(b"HTTP/1.1 " + status)
 
 
-def test_preface_behind_a_request_of_http1_is_refused(serve):
+@pytest.mark.parametrize("pieces", [[PREFACE + settings()], [PREFACE[:10], PREFACE[10:]]], ids=len)
+def test_preface_behind_a_request_of_http1_is_refused(serve, pieces):
     """Prior knowledge shows in a connection's first bytes (RFC 9113 section 3.3); later ones may be
     bytes that an attacker made a proxy send.
     """
@@ -133,7 +134,9 @@ def test_preface_behind_a_request_of_http1_is_refused(serve):
     with running.connect() as sock:
         sock.sendall(GET.replace(b"Connection: close\r\n", b""))
         assert b" 200 " in read_response(sock)[0]
-        sock.sendall(PREFACE + settings())
+        for piece in pieces:
+            sock.sendall(piece)
+            running.call(lambda: None)
         assert read_all(sock).startswith(b"HTTP/1.1 505 ")
     received = running.raw(GET.replace(b"Connection: close\r\n", b"") + PREFACE + settings())
     assert b"HTTP/1.1 505 " in received

@@ -219,6 +219,22 @@ def test_connection_without_a_request_does_not_delay_the_end(
         wait_until(lambda: not running.context.connections, 5.0)
 
 
+@pytest.mark.parametrize("begun", [0, 10, len(PREFACE), len(PREFACE + settings())])
+def test_connection_that_begins_after_the_drain_has_begun_may_ask(serve, open_client, app, begun):
+    """It was accepted before; until then a connection may speak either version."""
+    running = serve(app, timeout_graceful_shutdown=10.0)
+    blob = PREFACE + settings()
+    with running.client() as client:
+        client.send(blob[:begun])
+        wait_until(lambda: len(running.context.connections) == 1)
+        stop(running)
+        running.call(lambda: [each.drain() for each in list(running.context.connections)])
+        client.send(blob[begun:])
+        stream = client.request()
+        assert client.finished(stream).body == b"ok"
+        client.end()
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_connection_made_during_the_delay_may_ask(serve, app, certificate, secure):
     """A client that read GOAWAY before its first request could never send one."""

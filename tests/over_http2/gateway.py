@@ -54,10 +54,6 @@ class Wire(frames.Client):
         self._gone = not chunk
         self._incoming += chunk
 
-    def has_frame(self) -> bool:
-        """Return whether a complete frame has been read, and not used yet."""
-        return len(self._incoming) >= frames.HEAD_SIZE + frames.number(self._incoming[:3])
-
     def _take(self, came: frames.Frame) -> None:
         super()._take(came)
         self.on_frame(came)

@@ -60,7 +60,8 @@ class HTTP1Connection(HTTPConnection):
     Args:
         context: of the worker.
         successor: makes the connection that takes over from a client that begins with HTTP/2's
-            preface; None refuses it.
+            preface; None refuses it. It does so only in place of a first request (RFC 9113 section
+            3.3): later a proxy may have been made to send the preface.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class HTTP1Connection(HTTPConnection):
         try:
             self._next()
         except RemoteProtocolError as error:
-            if self._successor is not None and self._phase <= HEAD and self._parser.is_http2():
+            if self._successor is not None and self._parser.is_http2():
                 self._hand_over(self._successor)
             else:
                 self._refuse(error)
@@ -248,6 +249,7 @@ class HTTP1Connection(HTTPConnection):
         the bytes that came with the head have been read.
         """
         context = self.context
+        self._successor = None
         head = self._parser.read_head()
         stream: HTTP1Stream = HTTP1Stream.__new__(HTTP1Stream)
         stream.begin(self, head)
