@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 
 import pytest
 from apps import Gate, Recorder, echo, fixed, hello, http_only, read_body, respond, streamer
+from driven import DrivenLoop
 from frames import Code, Setting, Type, data, headers, rst_stream, window_update
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
 from ws_apps import Sessions, ws_only
 from ws_apps import echo as ws_echo
-from ws_client import CLOSE, TEXT, close_frame, frame
+from ws_client import CLOSE, PING, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
+from thestral.protocol.clock import SLOWEST_TICK
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -728,3 +731,86 @@ def test_denial_that_would_accept_is_refused(serve, open_client, errors, status)
     assert client.finished(open_websocket(client, accepted=500)).status == 500
     assert "RFC 8441" in raised[0]
     wait_until(errors)
+
+
+# --- What a stream that is over gives back --------------------------------------------------------
+
+
+def test_output_that_waits_is_let_go_of_when_its_stream_is_reset(serve, open_client):
+    """Even if the application goes on."""
+    gate = Gate()
+    blob = bytes(40_000)
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(blob, True))
+        await gate.wait()
+
+    running = serve(app)
+    client = open_client(running, (Setting.INITIAL_WINDOW_SIZE, 0))
+    before = sys.getrefcount(blob)
+    stream = client.request()
+    wait_until(lambda: gate.reached)
+    assert sys.getrefcount(blob) > before
+    client.send(rst_stream(stream))
+    wait_until(lambda: sys.getrefcount(blob) == before)
+    gate.open(running)
+
+
+def test_window_of_the_connection_is_given_back_with_a_failed_request(serve, open_client, errors):
+    """At once: a client whose other uploads wait for that window may have nothing else to send."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(b"part", True))
+        await gate.wait()
+        raise RuntimeError("fails")
+
+    running = serve(app, http2_connection_window=65_535)
+    client = open_client(running)
+    client.alive()
+    stream = client.request("POST", end=False)
+    for size in [16_384, 16_384, 16_384, 16_383]:
+        client.send(data(stream, bytes(size)))
+    client.alive()
+    had = client.credit
+    gate.open(running)
+    client.wait(lambda: client.on(stream).reset == Code.INTERNAL_ERROR)
+    client.wait(lambda: client.credit - had >= 65_535)
+    assert len(errors()) == 1
+
+
+def test_client_that_sends_no_more_is_reported_and_gets_its_response(serve, open_client):
+    told = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await read_body(receive)
+        told.append((await receive())["type"])
+        await respond(send, b"hello")
+
+    client = open_client(serve(app))
+    stream = client.request()
+    client.alive()
+    client.sock.shutdown(socket.SHUT_WR)
+    client.wait(lambda: client.on(stream).ended)
+    assert client.on(stream).body == b"hello"
+    assert told == ["http.disconnect"]
+
+
+def test_messages_do_not_put_off_the_ping(serve, open_client):
+    """timeout_body is not for a tunnel."""
+    running = serve(Sessions(ws_echo), ws_ping_interval=20, timeout_body=60, timeout_keep_alive=60)
+    clock = DrivenLoop.drive(running)
+    client = open_client(running)
+    stream = open_websocket(client)
+    answer = client.on(stream)
+    client.send(data(stream, frame(TEXT, "hello")))
+    client.wait(lambda: answer.body.endswith(b"hello"))
+    said = len(answer.body)
+    running.call(lambda: clock.move(20 + 2 * SLOWEST_TICK))
+    client.wait(lambda: len(answer.body) > said)
+    assert answer.body[said] == 0x80 | PING
