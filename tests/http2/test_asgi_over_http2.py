@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 
 import pytest
 from apps import Gate, Recorder, echo, fixed, hello, http_only, read_body, respond, streamer
@@ -572,3 +573,71 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
     client.send(rst_stream(stream))
     wait_until(lines)
     assert lines()[0].endswith('"GET / HTTP/2" 499')
+
+
+# --- What a stream that is over gives back --------------------------------------------------------
+
+
+def test_output_that_waits_is_let_go_of_when_its_stream_is_reset(serve, open_client):
+    """Even if the application goes on."""
+    gate = Gate()
+    blob = bytes(40_000)
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(blob, True))
+        await gate.wait()
+
+    running = serve(app)
+    client = open_client(running, (Setting.INITIAL_WINDOW_SIZE, 0))
+    before = sys.getrefcount(blob)
+    stream = client.request()
+    wait_until(lambda: gate.reached)
+    assert sys.getrefcount(blob) > before
+    client.send(rst_stream(stream))
+    wait_until(lambda: sys.getrefcount(blob) == before)
+    gate.open(running)
+
+
+def test_window_of_the_connection_is_given_back_with_a_failed_request(serve, open_client, errors):
+    """At once: a client whose other uploads wait for that window may have nothing else to send."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(b"part", True))
+        await gate.wait()
+        raise RuntimeError("fails")
+
+    running = serve(app, http2_connection_window=65_535)
+    client = open_client(running)
+    client.alive()
+    stream = client.request("POST", end=False)
+    for size in [16_384, 16_384, 16_384, 16_383]:
+        client.send(data(stream, bytes(size)))
+    client.alive()
+    had = client.credit
+    gate.open(running)
+    client.wait(lambda: client.on(stream).reset == Code.INTERNAL_ERROR)
+    client.wait(lambda: client.credit - had >= 65_535)
+    assert len(errors()) == 1
+
+
+def test_client_that_sends_no_more_is_reported_and_gets_its_response(serve, open_client):
+    told = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await read_body(receive)
+        told.append((await receive())["type"])
+        await respond(send, b"hello")
+
+    client = open_client(serve(app))
+    stream = client.request()
+    client.alive()
+    client.sock.shutdown(socket.SHUT_WR)
+    client.wait(lambda: client.on(stream).ended)
+    assert client.on(stream).body == b"hello"
+    assert told == ["http.disconnect"]

@@ -5,12 +5,12 @@ client gets. The test drives the server's clock, as in tests/protocol/test_phase
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from apps import Gate, respond
+from apps import Gate, http_only, respond
 from driven import DrivenLoop
 from frames import (
     PREFACE,
@@ -287,3 +287,74 @@ def test_keep_alive_of_0_closes_after_the_last_response(serve):
         assert client.finished(stream).body == b"hello"
         assert client.end() == Code.NO_ERROR
         assert client.goaways[-1][0] == stream
+
+
+# --- Waits that end, and waits that begin again ---------------------------------------------------
+
+
+@contextlib.contextmanager
+def driven(serve, app, *pairs: tuple[int, int]) -> Iterator[Late]:
+    """A client of an application, the prefaces exchanged, on a clock of the test's."""
+    running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    time = DrivenLoop.drive(running)
+    with running.client() as client:
+        wait_until(lambda: running.context.connections)
+        client.start(*pairs)
+        yield Late(running, client, time)
+    assert time.faults == []
+
+
+def test_client_that_waited_for_100_owes_the_body_from_then_on(serve):
+    with driven(serve, App()) as late:
+        stream = late.client.request("POST", "/body", ("expect", "100-continue"), end=False)
+        late.client.wait(lambda: late.client.on(stream).interim)
+        late.move(SECONDS["timeout_body"] - EARLY)
+        late.client.alive()
+        assert late.client.on(stream).status is None
+        late.move(2 * TICK + EARLY)
+        late.client.wait(lambda: late.client.on(stream).status == 408)
+
+
+def test_time_of_a_body_begins_again_when_the_application_opens_the_window(serve):
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        while (await receive())["type"] == "http.request":
+            pass
+
+    with driven(serve, app) as late:
+        stream = late.client.request("POST", end=False)
+        late.client.send(*[data(stream, bytes(16_383))] * 4)
+        late.started(stream)
+        late.move(SECONDS["timeout_body"] / 2)
+        gate.open(late.running)
+        late.client.wait(lambda: late.client.on(stream).credit)
+        late.move(SECONDS["timeout_body"] - 2 * TICK)
+        late.client.alive()
+        assert late.client.on(stream).status is None
+        late.move(4 * TICK)
+        late.client.wait(lambda: late.client.on(stream).status == 408)
+
+
+def test_client_that_has_read_all_owes_nothing(serve):
+    """Output waited for it, but no longer does: now the application takes its time."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(1000), "more_body": True})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b"end"})
+
+    with driven(serve, app, (Setting.INITIAL_WINDOW_SIZE, 0)) as late:
+        stream = late.client.request()
+        late.client.wait(lambda: late.client.on(stream).status)
+        late.client.send(window_update(stream, 5000))
+        late.client.wait(lambda: len(late.client.on(stream).body) == 1000)
+        late.move(SECONDS["timeout_write"] + 2 * TICK)
+        late.client.alive()
+        gate.open(late.running)
+        assert late.client.finished(stream).body.endswith(b"end")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 from apps import echo
+from driven import DrivenLoop
 from frames import Code, Setting, data, headers, rst_stream
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
 from ws_apps import Sessions, ws_only
 from ws_apps import echo as ws_echo
-from ws_client import CLOSE, TEXT, close_frame, frame
+from ws_client import CLOSE, PING, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
+from thestral.protocol.clock import SLOWEST_TICK
 
 
 def open_websocket(client, *extra, accepted=200):
@@ -162,3 +164,18 @@ def test_denial_that_would_accept_is_refused(serve, open_client, errors, status)
     assert client.finished(open_websocket(client, accepted=500)).status == 500
     assert "RFC 8441" in raised[0]
     wait_until(errors)
+
+
+def test_messages_do_not_put_off_the_ping(serve, open_client):
+    """timeout_body is not for a tunnel."""
+    running = serve(Sessions(ws_echo), ws_ping_interval=20, timeout_body=60, timeout_keep_alive=60)
+    clock = DrivenLoop.drive(running)
+    client = open_client(running)
+    stream = open_websocket(client)
+    answer = client.on(stream)
+    client.send(data(stream, frame(TEXT, "hello")))
+    client.wait(lambda: answer.body.endswith(b"hello"))
+    said = len(answer.body)
+    running.call(lambda: clock.move(20 + 2 * SLOWEST_TICK))
+    client.wait(lambda: len(answer.body) > said)
+    assert answer.body[said] == 0x80 | PING

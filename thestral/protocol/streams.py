@@ -218,7 +218,6 @@ class Multiplexer(HTTPConnection):
         stream.forget_output()
         if stream.unconsumed > 0:
             self.codec.consumed(stream.id, stream.unconsumed, False)
-            stream.unconsumed = 0
             self.write_control()
         stream.attach(None)
         stream.end(True)
@@ -558,8 +557,8 @@ class HTTP2Stream(Stream):
             if ends:
                 return size
         else:
+            # Later than the one that wait() has noted.
             self.write_deadline = connection.context.clock.after(connection.context.timeouts.write)
-            connection.note_deadline(self.write_deadline)
             connection.rotate(self)
         if self.queued <= QUEUE_MAX // 4:
             cycle = self.cycle()
