@@ -1,4 +1,4 @@
-"""The HTTP/2 codec: FrameCodec for both directions of a connection, whose windows belong together."""
+"""The HTTP/2 codec: FrameCodec, for both directions of a connection, because their windows are linked."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -63,7 +63,7 @@ from thestral.errors import LocalProtocolError, RemoteProtocolError
 cdef tuple BYTES = (bytes, bytearray, memoryview)
 # Fields of a connection, which HTTP/2 does not have (RFC 9113 section 8.2.2). The others have ids.
 cdef frozenset HOP_BY_HOP = frozenset((b"keep-alive", b"proxy-connection"))
-# Of all connections of the thread; a head is read at once.
+# Shared by all connections of the thread, because a head is read in one go.
 cdef th_http2_scratch SCRATCH
 th_http2_scratch_init(&SCRATCH)
 
@@ -250,7 +250,7 @@ cdef class FrameCodec:
         return line
 
     cdef tuple _line(self, const th_http2_hint *hint, uint32_t index):
-        """Return a field as (name, value): that of an earlier request, if it is the same entry of the table."""
+        """Return a field as (name, value), reusing an earlier request's pair if the table's entry is the same."""
         cdef uint32_t serial = hint.serial
         cdef tuple line
         if serial and self._lines is not None and self._serials[serial % LINES_KEPT] == serial:

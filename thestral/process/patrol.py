@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from thestral.config import Config
 
-# How long a worker is young: if it dies or grows too large by then, the next one may do so, too.
+# A worker is young for this long: if it dies or grows too large by then, a successor may do so too.
 SETTLED = 30.0  # seconds
 # How often a line about a worker that is not ready yet is logged.
 REMINDER = 60.0  # seconds
