@@ -39,7 +39,7 @@ SAMPLE = 5.0  # seconds between two samples of the server
 WARM = 0.4  # share of the time at the start in which memory may grow
 SLOPE_MAX = 256.0  # KiB of resident memory per minute
 RECYCLED_AFTER = 5000  # requests
-PATIENCE = 60.0  # seconds for one connection, which gets at most 800 responses
+PATIENCE = 180.0  # seconds for one connection, which gets at most 800 responses
 
 
 class Target:

@@ -62,7 +62,7 @@ typedef struct {
  * refused. */
 void th_hpack_decoder_init(th_hpack_decoder *decoder, uint32_t max_size, uint32_t string_max);
 void th_hpack_decoder_free(th_hpack_decoder *decoder);
-/* Frees what is needed only while a block is read. */
+/* Frees what is needed only while a block is read. The field that was read last is not valid any more. */
 void th_hpack_decoder_rest(th_hpack_decoder *decoder);
 /* Begins a block: data[0..n) is all of it, its fragments joined, and must stay valid while it is read. The block before
  * must have been read to its end. */
