@@ -39,7 +39,7 @@ SAMPLE = 5.0  # seconds between two samples of the server
 WARM = 0.4  # share of the time at the start in which memory may grow
 SLOPE_MAX = 256.0  # KiB of resident memory per minute
 RECYCLED_AFTER = 5000  # requests
-PATIENCE = 60.0  # seconds for one connection, which gets at most 800 responses
+PATIENCE = 180.0  # seconds for one connection, which gets at most 800 responses
 
 
 class Target:
@@ -211,6 +211,7 @@ async def websocket(target: Target) -> None:
 
 
 KINDS = [plain, pipelined, upload, stream, abort, websocket, *soak_h2.KINDS]
+CLOSED = ("ConnectionClosedError", "ConnectionClosedOK")  # of websockets
 LEAVING = (abort, soak_h2.h2_vanish)
 
 
@@ -227,7 +228,8 @@ async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end:
             else:
                 target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
         except Exception as exc:  # whatever it is, it is a fault to report
-            if recycled and type(exc).__name__ in ("ConnectionClosedError", "ConnectionClosedOK"):
+            ended = isinstance(exc.__cause__, EOFError) or type(exc).__name__ in CLOSED
+            if recycled and ended:
                 target.cut += 1
             else:
                 target.wrong.append(f"{kind.__name__}: {exc!r:.200}")

@@ -86,6 +86,29 @@ static void table_resize(th_hpack_table *table, uint32_t limit) {
   table_evict(table, limit);
 }
 
+/* Moves the entries' bytes to the front: of new memory with this capacity, or of the same memory if it is 0. */
+static int table_move(th_hpack_table *table, size_t capacity) {
+  th_buffer *bytes = &table->bytes;
+  size_t start = table_start(table);
+  size_t used = bytes->length - start;
+  if (capacity == 0) {
+    memmove(bytes->data, bytes->data + start, used);
+  } else {
+    th_buffer other;
+    th_buffer_init(&other);
+    if (th_buffer_reserve(&other, capacity) < 0) return TH_ENOMEM;
+    if (used > 0) memcpy(other.data, bytes->data + start, used);
+    th_buffer_free(bytes);
+    *bytes = other;
+  }
+  bytes->length = used;
+  for (uint32_t i = 0; i < table->count; i++) {
+    entry *moved = table_entry(table, table->inserted - i);
+    moved->offset = (uint32_t)(moved->offset - start);
+  }
+  return TH_OK;
+}
+
 /* Makes room for n more bytes, by moving the entries' bytes to the front, or to new memory if less than half is free.
  * *name is adjusted if it points into them. */
 static int table_make_room(th_hpack_table *table, size_t n, const char **name, int name_inside) {
@@ -96,25 +119,22 @@ static int table_make_room(th_hpack_table *table, size_t n, const char **name, i
   size_t start = table_start(table);
   size_t used = bytes->length - start;
   size_t name_at = name_inside ? (size_t)(*name - bytes->data) : start;
-  if (is_held && used + n <= bytes->capacity && (start >= used || bytes->capacity >= most)) {
-    memmove(bytes->data, bytes->data + start, used);
-  } else {
-    size_t capacity = bytes->capacity * 2 < most ? bytes->capacity * 2 : most;
+  size_t capacity = 0;
+  if (!is_held || used + n > bytes->capacity || (start < used && bytes->capacity < most)) {
+    capacity = bytes->capacity * 2 < most ? bytes->capacity * 2 : most;
     if (capacity < used + n) capacity = used + n;
-    th_buffer larger;
-    th_buffer_init(&larger);
-    if (th_buffer_reserve(&larger, capacity < FIRST_BYTES ? FIRST_BYTES : capacity) < 0) return TH_ENOMEM;
-    if (used > 0) memcpy(larger.data, bytes->data + start, used);
-    th_buffer_free(bytes);
-    *bytes = larger;
+    if (capacity < FIRST_BYTES) capacity = FIRST_BYTES;
   }
-  bytes->length = used;
-  for (uint32_t i = 0; i < table->count; i++) {
-    entry *moved = table_entry(table, table->inserted - i);
-    moved->offset = (uint32_t)(moved->offset - start);
-  }
+  int status = table_move(table, capacity);
+  if (status < 0) return status;
   if (name_inside) *name = bytes->data + (name_at - start);
   return TH_OK;
+}
+
+/* Gives back the memory that the entries do not fill, if it is much; without memory for the move it stays. */
+static void table_rest(th_hpack_table *table) {
+  size_t used = table->bytes.length - table_start(table);
+  if (table->bytes.capacity - used > FIRST_BYTES) table_move(table, used > FIRST_BYTES ? used : FIRST_BYTES);
 }
 
 /* Makes room for one more entry. */
@@ -245,7 +265,10 @@ void th_hpack_decoder_free(th_hpack_decoder *decoder) {
   th_buffer_free(&decoder->scratch);
 }
 
-void th_hpack_decoder_rest(th_hpack_decoder *decoder) { th_buffer_free(&decoder->scratch); }
+void th_hpack_decoder_rest(th_hpack_decoder *decoder) {
+  th_buffer_free(&decoder->scratch);
+  table_rest(&decoder->table);
+}
 
 void th_hpack_begin(th_hpack_decoder *decoder, const char *data, size_t n) {
   if (decoder->failed < 0) return;

@@ -61,7 +61,7 @@ typedef struct {
  * that peers send before they have read it would be refused. Strings that decode to more than string_max are refused. */
 void th_hpack_decoder_init(th_hpack_decoder *decoder, uint32_t max_size, uint32_t string_max);
 void th_hpack_decoder_free(th_hpack_decoder *decoder);
-/* Frees memory that is needed only while a block is read. */
+/* Frees memory that is needed only while a block is read. The last field that was read becomes invalid. */
 void th_hpack_decoder_rest(th_hpack_decoder *decoder);
 /* Begins a block: data[0..n) is the whole block, its fragments joined, and must stay valid while it is read. The
  * previous block must have been read to its end. */

@@ -199,6 +199,20 @@ def test_fields_of_the_dynamic_table_are_the_same_objects():
     ] * 2
 
 
+def test_fields_of_the_dynamic_table_come_again_after_a_rest():
+    block = literals(GET[:3]) + literal(b":authority", b"a", INCREMENTAL)
+    block += literal(b"x-a", b"v" * 900, INCREMENTAL) + literal(b"x-b", b"", INCREMENTAL)
+    expected = [(b"host", b"a"), (b"x-a", b"v" * 900), (b"x-b", b"")]
+    codec = opened(headers(1, block, end=True))
+    written(lambda writer: codec.write_reset(writer, 1, Code.NO_ERROR))
+    codec.rest()
+    # Only some of the entries are read at first: none of the others may be taken for known.
+    some = literals(GET[:3]) + bytes([0x80 | 64])
+    assert feed(codec, headers(3, some, end=True)).events == [head(3, fields=expected[:1])]
+    again = literals(GET[:3]) + bytes([0x80 | 64, 0x80 | 63, 0x80 | 62])
+    assert feed(codec, headers(5, again, end=True)).events == [head(5, fields=expected)]
+
+
 def test_facts_about_a_field_are_kept_with_its_entry():
     """An entry is checked when it is added, however many entries have been evicted before."""
     codec = opened(limits=Limits(head=1 << 16))

@@ -1,9 +1,11 @@
-"""Parts of a response that wait for the client's window."""
+"""When responses leave: parts that wait for the client's window, responses beside others."""
 
 import asyncio
 import itertools
+import threading
+import time
 
-from apps import fixed, http_only
+from apps import fixed, http_only, respond
 from frames import (
     PREFACE,
     Setting,
@@ -14,7 +16,7 @@ from frames import (
     settings_ack,
     window_update,
 )
-from support import wait_until
+from support import PATIENCE, wait_until
 
 from thestral.protocol.http2 import HTTP2Connection
 
@@ -131,3 +133,25 @@ def test_large_response_leaves_other_connections_their_turn(serve):
     wait_until(lambda: taken[-1] > size)
     assert max(after - before for before, after in itertools.pairwise([0, *taken])) < size / 4
     running.call(lambda: connection.connection_lost(None))
+
+
+def test_answer_does_not_wait_for_applications_that_block_in_their_first_steps(serve, open_client):
+    """Both requests come in one read, so both applications start in one turn of the loop."""
+    answered = threading.Event()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/computes":
+            time.sleep(0.02)  # http2.STARTS_TIME is 0.005
+        else:
+            assert answered.wait(PATIENCE)
+        await respond(send, b"ok")
+
+    client = open_client(serve(app))
+    blob = b""
+    for stream, path in ((1, "/computes"), (3, "/blocks")):
+        blob += headers(stream, client.encoder.encode(client.fields(path=path)), end=True)
+    client.send(blob)
+    assert client.finished(1).body == b"ok"
+    answered.set()
+    assert client.finished(3).body == b"ok"

@@ -6,6 +6,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
 from thestral._core.csrc cimport (
     TH_FIELD_CONNECTION,
@@ -328,6 +329,9 @@ cdef class FrameCodec:
 
     cpdef object rest(self):
         th_http2_rest(&self._http2)
+        if self._lines is not None:
+            self._lines = None
+            memset(self._serials, 0, sizeof(self._serials))
 
     cpdef object completed(self):
         th_http2_completed(&self._http2)

@@ -3,6 +3,7 @@ cimport cython
 from thestral._core.head cimport RequestHead
 from thestral._core.http1 cimport reason_phrase
 from thestral._core.http2 cimport FrameCodec
+from thestral._core.log cimport monotonic
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.connection cimport Connection, Cycle
@@ -25,6 +26,7 @@ cdef int CANCEL
 cdef int ENHANCE_YOUR_CALM
 cdef int INADEQUATE_SECURITY
 cdef Py_ssize_t STARTS_PER_TURN
+cdef double STARTS_TIME
 cdef double SETTINGS_TIME
 cdef int SERVING
 cdef int RETIRING

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.http2 import ErrorCode, Event
+from thestral._core.log import monotonic
 from thestral.errors import RemoteProtocolError
 from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection, Cycle
@@ -46,6 +47,9 @@ INADEQUATE_SECURITY = int(ErrorCode.INADEQUATE_SECURITY)
 
 # Applications started after one read before other connections get their turn.
 STARTS_PER_TURN = 64
+# Responses that are complete by then leave before more applications are started. Otherwise they would
+# wait for all applications that the read has started, if these compute or block in their first step.
+STARTS_TIME = 0.005  # seconds
 # Time for a client to acknowledge the server's settings while it has streams open.
 SETTINGS_TIME = 10.0  # seconds
 # Steps to the end of a connection, by the GOAWAY that has been sent.
@@ -370,6 +374,7 @@ class HTTP2Connection(Multiplexer):
             self.schedule()
         context = self.context
         limit = context.settings.limit_concurrency
+        flushed = monotonic()
         for stream in ready[:room]:
             cycle = stream.cycle()
             if cycle is None:  # reset in the meantime
@@ -379,6 +384,10 @@ class HTTP2Connection(Multiplexer):
                 self._refuse(stream, overloaded())
             else:
                 start(cycle)
+                now = monotonic()
+                if now - flushed >= STARTS_TIME:
+                    flushed = now
+                    self.flush()
 
     # --- Refusing -----------------------------------------------------------------------------
 
