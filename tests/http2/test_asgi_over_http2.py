@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 
 import pytest
@@ -13,7 +14,7 @@ from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
 from ws_apps import Sessions, ws_only
 from ws_apps import echo as ws_echo
-from ws_client import CLOSE, TEXT, close_frame, frame
+from ws_client import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
 
@@ -580,20 +581,23 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
 # --- WebSocket: RFC 8441 --------------------------------------------------------------------------
 
 
-def open_websocket(client, *extra, accepted=200):
-    """Send an extended CONNECT, which is answered with this status, and return its stream."""
+def open_websocket(client, *extra, version="13", accepted=200):
+    """Send an extended CONNECT, and return its stream once it is answered with this status; None
+    for no answer yet.
+    """
     stream = client._next_stream
     client._next_stream += 2
     fields = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         *[pair for pair in client.fields() if pair[0] != ":method"],
-        ("sec-websocket-version", "13"),
+        ("sec-websocket-version", version),
         *extra,
     ]
     client.send(headers(stream, client.encoder.encode(fields)))
-    client.wait(lambda: client.on(stream).status)
-    assert client.on(stream).status == accepted
+    if accepted is not None:
+        client.wait(lambda: client.on(stream).status)
+        assert client.on(stream).status == accepted
     return stream
 
 
@@ -708,6 +712,133 @@ def test_websocket_that_is_not_read_stops_its_application_alone(serve, open_clie
     assert len(sent) == taken
     client.close()
     nothing_stays(running)
+
+
+def test_other_versions_are_426_without_upgrade(serve, open_client):
+    """The field that names the version is RFC 6455's; Upgrade is HTTP/1.1's."""
+    client = open_client(serve(Sessions(ws_echo)))
+    stream = open_websocket(client, version="8", accepted=426)
+    answer = client.finished(stream)
+    assert answer.value(b"sec-websocket-version") == b"13"
+    assert answer.value(b"upgrade") is None
+    client.alive()
+
+
+EARLY = {
+    "text": (frame(TEXT, "x"), bytes([0x80 | TEXT, 1]) + b"x"),
+    "ping": (frame(PING, "x"), bytes([0x80 | PONG, 1]) + b"x"),
+    "close": (close_frame(1000), CLOSED),
+    "fault": (frame(3), bytes([0x80 | CLOSE])),
+}
+
+
+@pytest.mark.parametrize("early", EARLY)
+@pytest.mark.parametrize("accepts", [True, False])
+def test_frames_before_the_answer_are_read_behind_it(serve, open_client, early, accepts):
+    gate = Gate()
+
+    @ws_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        if accepts:
+            await ws_echo(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
+
+    running = serve(app)
+    client = open_client(running)
+    sent, got = EARLY[early]
+    stream = open_websocket(client, accepted=None)
+    client.send(data(stream, sent))
+    client.alive()
+    assert client.on(stream).status is None
+    gate.open(running)
+    if accepts:
+        client.wait(lambda: client.on(stream).body.startswith(got))
+        assert client.on(stream).status == 200
+    else:
+        assert client.finished(stream).status == 403
+    client.close()
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_client_that_leaves_behind_frames_before_the_answer(serve, open_client, how):
+    sessions = Sessions(waits_for_the_end)
+    running = serve(sessions)
+    client = open_client(running)
+    stream = open_websocket(client, accepted=None)
+    client.send(data(stream, frame(TEXT, "x") + b"\x81"))
+    client.alive()
+    if how == "reset":
+        client.send(rst_stream(stream))
+    else:
+        client.close()
+    assert sessions.disconnect() == (1006, "")
+    client.close()
+    sessions.all.clear()
+    nothing_stays(running)
+
+
+async def waits_for_the_end(scope, receive, send):
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def test_compression_windows_of_many_websockets_on_one_connection(serve, open_client):
+    """They are given back after each message: a connection may have any number."""
+    many = 1000  # MANY of protocol/websocket.py
+    running = serve(Sessions(ws_echo), http2_max_streams=many + 1, ws_deflate_min_size=0)
+    client = open_client(running)
+    noise = bytes(random.Random(1).choices(range(256), k=1000))
+    offer = ("sec-websocket-extensions", "permessage-deflate")
+    stream = open_websocket(client, offer)
+    answer = client.on(stream)
+
+    def round_trip() -> int:
+        before = len(answer.body)
+        client.send(data(stream, frame(BINARY, noise)))
+        client.wait(lambda: len(answer.body) > before)
+        client.alive()
+        return len(answer.body) - before
+
+    assert round_trip() > 1000
+    assert round_trip() < 100  # refers to the first
+    for _ in range(many):
+        open_websocket(client)
+    assert round_trip() < 100
+    assert round_trip() > 1000
+    assert round_trip() > 1000
+
+
+def test_upload_that_the_application_does_not_receive_waits(serve, open_client):
+    """Flow control holds the client back, which is no fault of its own, and no other stream."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/held":
+            await gate.wait()
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    running = serve(app)
+    client = open_client(running)
+    stream = client.request("POST", "/held", end=False)
+    answer = client.on(stream)
+    while size := min(client.room(stream), 16_384):
+        client.send(data(stream, bytes(size)))
+        answer.uploaded += size
+    wait_until(lambda: gate.reached)
+    other = client.request("POST", "/", end=False)
+    client.upload(other, bytes(200_000))
+    assert client.finished(other).body == b"200000"
+    client.alive()
+    assert (answer.credit, answer.uploaded, answer.status) == (0, 65_535, None)
+    assert answer.reset is None
+    gate.open(running)
+    client.upload(stream, bytes(200_000))
+    assert client.finished(stream).body == b"265535"
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])

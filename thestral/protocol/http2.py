@@ -12,7 +12,7 @@ from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection, Cycle
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
-from thestral.protocol.handshake import agree_on_deflate, check_version
+from thestral.protocol.handshake import check_version
 from thestral.protocol.phases import (
     DRAIN_GRACE,
     FIRST_HEAD,
@@ -23,12 +23,11 @@ from thestral.protocol.phases import (
     RESPONDING,
 )
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template, websocket_scope
+from thestral.protocol.scope import http_scope, scope_template
 from thestral.protocol.streams import HTTP2Stream, Multiplexer
-from thestral.protocol.websocket import WebSocketCycle
+from thestral.protocol.websocket import begin_websocket
 
 if TYPE_CHECKING:
-    from thestral._core.head import RequestHead
     from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
@@ -136,7 +135,6 @@ class HTTP2Connection(Multiplexer):
         for stream in list(self.waiting):
             if not stream.can_send():
                 self._drop(stream)
-        self.look_ahead()
 
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
@@ -253,8 +251,9 @@ class HTTP2Connection(Multiplexer):
             access_log = context.access_log
             if access_log.enabled:
                 stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
-            if head.websocket:
-                self._begin_websocket(stream, head, scope)
+            if head.websocket:  # RFC 8441
+                check_version(head)
+                begin_websocket(stream, head, scope)
             else:
                 cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
                 cycle.begin(scope, stream, context)
@@ -272,16 +271,6 @@ class HTTP2Connection(Multiplexer):
         self.streams[stream.id] = stream
         if self._phase != RESPONDING:  # also if the response is over before the end of the read
             self.enter(RESPONDING)
-
-    def _begin_websocket(
-        self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
-    ) -> None:
-        """The head asks for a WebSocket by extended CONNECT (RFC 8441)."""
-        settings = self.context.settings.websocket
-        assert settings is not None
-        check_version(head)
-        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         codec = self.codec
