@@ -86,6 +86,27 @@ def test_scope_over_tls(serve, certificate, open_client):
     assert scope["extensions"]["tls"]["tls_version"] == 0x0304
 
 
+@pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("10.0.0.1", 421)])
+def test_https_target_without_tls_is_a_trusted_proxys(serve, open_client, trusted, status):
+    """RFC 9110 section 7.4."""
+    app = Recorder(hello)
+    client = open_client(serve(app, forwarded_allow_ips=trusted))
+    client.scheme = "https"
+    assert client.finished(client.request()).status == status
+    assert [scope["scheme"] for scope in app.scopes] == ["https"] * (status == 200)
+    client.scheme = "http"
+    assert client.finished(client.request()).status == 200
+    assert app.scopes[-1]["scheme"] == "http"
+
+
+def test_forwarded_scheme_goes_before_that_of_the_target(serve, open_client):
+    app = Recorder(hello)
+    client = open_client(serve(app))
+    client.scheme = "https"
+    client.finished(client.request("GET", "/", ("x-forwarded-proto", "http")))
+    assert app.scopes[0]["scheme"] == "http"
+
+
 @pytest.mark.parametrize("name", ["pathsend", "zerocopysend"])
 def test_files_are_offered_where_they_are_for_http_1_1(serve, open_client, name):
     app = Recorder(hello)
@@ -181,6 +202,30 @@ def test_head_without_content_ends_the_stream_at_once(serve, open_client, how):
     client.alive()
     client.close()
     nothing_stays(running)
+
+
+def test_head_without_content_holds_a_place_until_its_application_ends(serve, open_client):
+    """As over HTTP/1.1, where the connection is busy until then."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        if scope["path"] == "/held":
+            await send(body(b"x", True))
+            await gate.wait()
+        await send(body(b"done"))
+
+    running = serve(app, http2_max_streams=1)
+    client = open_client(running)
+    client.finished(client.request("HEAD", "/held"))
+    second = client.request()
+    client.alive()
+    wait_until(lambda: gate.reached)
+    assert client.on(second).status is None
+    assert len(running.context.cycles) == 1
+    gate.open(running)
+    assert client.finished(second).body == b"done"
 
 
 def test_head_without_content_and_a_client_that_leaves(serve, open_client):
@@ -763,7 +808,7 @@ def test_frames_before_the_answer_are_read_behind_it(serve, open_client, early, 
     nothing_stays(running)
 
 
-@pytest.mark.parametrize("how", ["reset", "close"])
+@pytest.mark.parametrize("how", ["reset", "end", "close"])
 def test_client_that_leaves_behind_frames_before_the_answer(serve, open_client, how):
     sessions = Sessions(waits_for_the_end)
     running = serve(sessions)
@@ -771,8 +816,13 @@ def test_client_that_leaves_behind_frames_before_the_answer(serve, open_client, 
     stream = open_websocket(client, accepted=None)
     client.send(data(stream, frame(TEXT, "x") + b"\x81"))
     client.alive()
+    wait_until(lambda: sessions.calls)
     if how == "reset":
         client.send(rst_stream(stream))
+    elif how == "end":
+        client.send(data(stream, end=True))
+        client.wait(lambda: client.on(stream).reset is not None)
+        assert client.on(stream).reset == Code.CANCEL
     else:
         client.close()
     assert sessions.disconnect() == (1006, "")

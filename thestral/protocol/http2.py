@@ -291,7 +291,7 @@ class HTTP2Connection(Multiplexer):
         stream.request_complete = True
         if stream.closing:
             self.release(stream)
-        elif stream.tunnel:
+        elif stream.tunnel or stream.request.websocket:  # also before the answer
             self._drop(stream)
         else:
             stream.deadline = 0.0
