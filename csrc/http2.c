@@ -3,6 +3,7 @@
 #include <string.h>
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+static const char PING_PAYLOAD[] = "thestral"; /* of our PING frames: 8 bytes */
 
 /* RFC 9113 section 6; PRIORITY_UPDATE: RFC 9218 section 7.1. */
 enum frame_type {
@@ -569,7 +570,6 @@ static int change_windows(th_http2 *http2, uint32_t size) {
   if (size > TH_HTTP2_ID_MAX) return TH_ESETTING_WINDOW;
   int64_t difference = (int64_t)size - http2->peer_window;
   http2->peer_window = size;
-  if (difference > 0) http2->opened = 1;
   th_http2_stream *table = slots(http2);
   for (size_t i = 0; http2->open > 0 && i < slot_count(http2); i++) {
     if (table[i].id == 0) continue;
@@ -630,7 +630,7 @@ static int on_ping(th_http2 *http2, const char *payload, size_t n) {
   if (http2->frame_id != 0) return TH_EFRAME_STREAM;
   if (n != 8) return TH_EFRAME_SIZE;
   if (http2->flags & ACK) {
-    if (!http2->ping_sent) return glitch(http2);
+    if (!http2->ping_sent || memcmp(payload, PING_PAYLOAD, 8) != 0) return glitch(http2);
     http2->ping_sent = 0;
     return TH_HTTP2_PONG;
   }
@@ -661,7 +661,6 @@ static int on_window_update(th_http2 *http2, const char *payload, size_t n) {
   }
   int status = increment == 0 ? TH_EINCREMENT : *window + increment > TH_HTTP2_ID_MAX ? TH_EWINDOW : TH_OK;
   if (status < 0) return id != 0 ? stream_error(http2, id, status) : status;
-  if (*window <= 0 && *window + increment > 0) http2->opened = 1;
   *window += increment;
   return use_allowance(http2, &http2->updates);
 }
@@ -688,10 +687,6 @@ void th_http2_feed(th_http2 *http2, const char *data, size_t n) {
 }
 
 size_t th_http2_left(const th_http2 *http2) { return (size_t)(http2->end - http2->next); }
-
-int th_http2_is_reading(const th_http2 *http2) {
-  return http2->state != READ_FRAME_HEAD || http2->frame_read > 0 || http2->block_id != 0;
-}
 
 int th_http2_is_reading_head(const th_http2 *http2) {
   return http2->block_id != 0 || http2->awaits_settings || (http2->state == READ_PAYLOAD && http2->type == HEADERS);
@@ -994,7 +989,7 @@ int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32
 int th_http2_ping(th_http2 *http2, th_buffer *out) {
   char *payload = add_frame(out, 8, PING, 0, 0);
   if (payload == NULL) return TH_ENOMEM;
-  memcpy(payload, "thestral", 8);
+  memcpy(payload, PING_PAYLOAD, 8);
   http2->ping_sent = 1;
   return TH_OK;
 }

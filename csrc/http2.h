@@ -91,7 +91,6 @@ typedef struct {
   uint8_t draining;        /* ignore new streams: the peer has been sent the last GOAWAY */
   /* For the caller to read. */
   th_buffer out;           /* frames to send */
-  uint8_t opened;          /* set when a send window has grown; the caller clears it */
   uint8_t settings_acked;
   uint32_t last_id;        /* highest id of a stream that was processed */
   uint32_t open;           /* number of open streams */
@@ -154,9 +153,7 @@ size_t th_http2_left(const th_http2 *http2);
 /* Returns an enum th_http2_event, or the th_status of a connection error, which later calls return again. The caller
  * then sends GOAWAY with th_status_code() and th_status_text(), and closes. */
 int th_http2_next(th_http2 *http2);
-/* 1 while the preface, a frame or a field block is incomplete. */
-int th_http2_is_reading(const th_http2 *http2);
-/* 1 while a field block is incomplete. */
+/* 1 while a field block, or the first SETTINGS frame, is incomplete. */
 int th_http2_is_reading_head(const th_http2 *http2);
 
 /* Returns an open stream, or NULL. The pointer is valid until the next th_http2_next(). */

@@ -83,6 +83,27 @@ def test_scope_over_tls(serve, certificate, open_client):
     assert scope["extensions"]["tls"]["tls_version"] == 0x0304
 
 
+@pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("10.0.0.1", 421)])
+def test_https_target_without_tls_is_a_trusted_proxys(serve, open_client, trusted, status):
+    """RFC 9110 section 7.4."""
+    app = Recorder(hello)
+    client = open_client(serve(app, forwarded_allow_ips=trusted))
+    client.scheme = "https"
+    assert client.finished(client.request()).status == status
+    assert [scope["scheme"] for scope in app.scopes] == ["https"] * (status == 200)
+    client.scheme = "http"
+    assert client.finished(client.request()).status == 200
+    assert app.scopes[-1]["scheme"] == "http"
+
+
+def test_forwarded_scheme_goes_before_that_of_the_target(serve, open_client):
+    app = Recorder(hello)
+    client = open_client(serve(app))
+    client.scheme = "https"
+    client.finished(client.request("GET", "/", ("x-forwarded-proto", "http")))
+    assert app.scopes[0]["scheme"] == "http"
+
+
 @pytest.mark.parametrize("name", ["pathsend", "zerocopysend"])
 def test_file_extensions_are_offered_as_over_http_1_1(serve, open_client, name):
     app = Recorder(hello)
@@ -573,6 +594,59 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
     client.send(rst_stream(stream))
     wait_until(lines)
     assert lines()[0].endswith('"GET / HTTP/2" 499')
+
+
+def test_head_without_content_holds_a_place_until_its_application_ends(serve, open_client):
+    """As over HTTP/1.1, where the connection is busy until then."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        if scope["path"] == "/held":
+            await send(body(b"x", True))
+            await gate.wait()
+        await send(body(b"done"))
+
+    running = serve(app, http2_max_streams=1)
+    client = open_client(running)
+    client.finished(client.request("HEAD", "/held"))
+    second = client.request()
+    client.alive()
+    wait_until(lambda: gate.reached)
+    assert client.on(second).status is None
+    assert len(running.context.cycles) == 1
+    gate.open(running)
+    assert client.finished(second).body == b"done"
+
+
+def test_upload_that_the_application_does_not_receive_waits(serve, open_client):
+    """Flow control holds the client back, which is no fault of its own, and no other stream."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/held":
+            await gate.wait()
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    running = serve(app)
+    client = open_client(running)
+    stream = client.request("POST", "/held", end=False)
+    answer = client.on(stream)
+    while size := min(client.room(stream), 16_384):
+        client.send(data(stream, bytes(size)))
+        answer.uploaded += size
+    wait_until(lambda: gate.reached)
+    other = client.request("POST", "/", end=False)
+    client.upload(other, bytes(200_000))
+    assert client.finished(other).body == b"200000"
+    client.alive()
+    assert (answer.credit, answer.uploaded, answer.status) == (0, 65_535, None)
+    assert answer.reset is None
+    gate.open(running)
+    client.upload(stream, bytes(200_000))
+    assert client.finished(stream).body == b"265535"
 
 
 # --- What a stream that is over gives back --------------------------------------------------------

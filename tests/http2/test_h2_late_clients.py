@@ -24,9 +24,13 @@ from frames import (
     window_update,
 )
 from support import wait_until
+from test_websocket_over_http2 import open_websocket
+from ws_apps import accept as ws_accept
+from ws_apps import ws_only
 
 from thestral.protocol import phases
 from thestral.protocol.clock import SLOWEST_TICK as TICK
+from thestral.protocol.websocket import DRAIN_CLOSE_TIMEOUT
 
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
 
@@ -278,6 +282,62 @@ def test_late_client(serve, name):
             wait_until(lambda: not running.context.connections)
         app.gate.open(running)
     assert time.faults == []
+
+
+def test_connection_whose_last_stream_was_reset_is_idle(serve):
+    """Although its client sends nothing behind the reset."""
+    running = serve(App(), **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    time = DrivenLoop.drive(running)
+    with running.client() as client:
+        wait_until(lambda: running.context.connections)
+        late = Late(running, client, time)
+        reads_nothing_of_a_stream(late)
+        late.move(SECONDS["timeout_write"] + 2 * TICK)
+        client.wait(lambda: client.on(1).reset is not None)
+        late.move(SECONDS["timeout_keep_alive"] + 3 * TICK)
+        assert client.end() == Code.NO_ERROR
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_websocket_has_two_seconds_at_a_shutdown(serve, closes):
+    """Whether its Close leaves at the shutdown, or has left before with more time for an answer;
+    its client sends nothing, not even the acknowledgement of a PING.
+    """
+
+    @ws_only
+    async def app(scope, receive, send):
+        await ws_accept(receive, send)
+        if closes:
+            await send({"type": "websocket.close", "code": 4000})
+        await receive()
+
+    running = serve(app, ws_close_timeout=1000.0, timeout_graceful_shutdown=600)
+    time = DrivenLoop.drive(running)
+    with running.started() as client:
+        late = Late(running, client, time)
+        stream = open_websocket(client)
+        answer = client.on(stream)
+        if closes:
+            client.wait(lambda: answer.body)
+        client.answers = False
+        late.settle()
+        running.call(lambda: start_draining(running.context))
+        client.wait(lambda: answer.body)
+        assert answer.body[2:4] == (4000 if closes else 1012).to_bytes(2)
+        late.move(DRAIN_CLOSE_TIMEOUT - EARLY)
+        with contextlib.suppress(TimeoutError):
+            while client.read(0.05) is not None:
+                assert answer.reset is None
+        late.move(2 * TICK + EARLY)
+        client.wait(lambda: answer.reset is not None)
+        assert answer.reset == Code.CANCEL
+        assert client.end() == Code.NO_ERROR
+
+
+def start_draining(context: Any) -> None:
+    context.draining = True
+    for connection in list(context.connections):
+        connection.drain()
 
 
 def test_keep_alive_of_0_closes_after_the_last_response(serve):

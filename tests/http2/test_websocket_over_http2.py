@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from apps import echo
+from apps import Gate, echo
 from driven import DrivenLoop
 from frames import Code, Setting, data, headers, rst_stream
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
 from ws_apps import Sessions, ws_only
 from ws_apps import echo as ws_echo
-from ws_client import CLOSE, PING, TEXT, close_frame, frame
+from ws_client import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
 from thestral.protocol.clock import SLOWEST_TICK
 
 
-def open_websocket(client, *extra, accepted=200):
-    """Send an extended CONNECT, check the status of its response, and return its stream."""
+def open_websocket(client, *extra, version="13", accepted=200):
+    """Send an extended CONNECT, and return its stream once it is answered with this status; None
+    for no answer yet.
+    """
     stream = client._next_stream
     client._next_stream += 2
     fields = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         *[pair for pair in client.fields() if pair[0] != ":method"],
-        ("sec-websocket-version", "13"),
+        ("sec-websocket-version", version),
         *extra,
     ]
     client.send(headers(stream, client.encoder.encode(fields)))
-    client.wait(lambda: client.on(stream).status)
-    assert client.on(stream).status == accepted
+    if accepted is not None:
+        client.wait(lambda: client.on(stream).status)
+        assert client.on(stream).status == accepted
     return stream
 
 
@@ -179,3 +184,106 @@ def test_messages_do_not_put_off_the_ping(serve, open_client):
     running.call(lambda: clock.move(20 + 2 * SLOWEST_TICK))
     client.wait(lambda: len(answer.body) > said)
     assert answer.body[said] == 0x80 | PING
+
+
+def test_other_versions_are_426_without_upgrade(serve, open_client):
+    """The field that names the version is RFC 6455's; Upgrade is HTTP/1.1's."""
+    client = open_client(serve(Sessions(ws_echo)))
+    stream = open_websocket(client, version="8", accepted=426)
+    answer = client.finished(stream)
+    assert answer.value(b"sec-websocket-version") == b"13"
+    assert answer.value(b"upgrade") is None
+    client.alive()
+
+
+EARLY = {
+    "text": (frame(TEXT, "x"), bytes([0x80 | TEXT, 1]) + b"x"),
+    "ping": (frame(PING, "x"), bytes([0x80 | PONG, 1]) + b"x"),
+    "close": (close_frame(1000), CLOSED),
+    "fault": (frame(3), bytes([0x80 | CLOSE])),
+}
+
+
+@pytest.mark.parametrize("early", EARLY)
+@pytest.mark.parametrize("accepts", [True, False])
+def test_frames_before_the_answer_are_read_behind_it(serve, open_client, early, accepts):
+    gate = Gate()
+
+    @ws_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        if accepts:
+            await ws_echo(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
+
+    running = serve(app)
+    client = open_client(running)
+    sent, got = EARLY[early]
+    stream = open_websocket(client, accepted=None)
+    client.send(data(stream, sent))
+    client.alive()
+    assert client.on(stream).status is None
+    gate.open(running)
+    if accepts:
+        client.wait(lambda: client.on(stream).body.startswith(got))
+        assert client.on(stream).status == 200
+    else:
+        assert client.finished(stream).status == 403
+    client.close()
+    nothing_stays(running)
+
+
+@pytest.mark.parametrize("how", ["reset", "end", "close"])
+def test_client_that_leaves_behind_frames_before_the_answer(serve, open_client, how):
+    sessions = Sessions(waits_for_the_end)
+    running = serve(sessions)
+    client = open_client(running)
+    stream = open_websocket(client, accepted=None)
+    client.send(data(stream, frame(TEXT, "x") + b"\x81"))
+    client.alive()
+    wait_until(lambda: sessions.calls)
+    if how == "reset":
+        client.send(rst_stream(stream))
+    elif how == "end":
+        client.send(data(stream, end=True))
+        client.wait(lambda: client.on(stream).reset is not None)
+        assert client.on(stream).reset == Code.CANCEL
+    else:
+        client.close()
+    assert sessions.disconnect() == (1006, "")
+    client.close()
+    sessions.all.clear()
+    nothing_stays(running)
+
+
+async def waits_for_the_end(scope, receive, send):
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def test_compression_windows_of_many_websockets_on_one_connection(serve, open_client):
+    """They are given back after each message: a connection may have any number."""
+    many = 1000  # MANY of protocol/websocket.py
+    running = serve(Sessions(ws_echo), http2_max_streams=many + 1, ws_deflate_min_size=0)
+    client = open_client(running)
+    noise = bytes(random.Random(1).choices(range(256), k=1000))
+    offer = ("sec-websocket-extensions", "permessage-deflate")
+    stream = open_websocket(client, offer)
+    answer = client.on(stream)
+
+    def round_trip() -> int:
+        before = len(answer.body)
+        client.send(data(stream, frame(BINARY, noise)))
+        client.wait(lambda: len(answer.body) > before)
+        client.alive()
+        return len(answer.body) - before
+
+    assert round_trip() > 1000
+    assert round_trip() < 100  # refers to the first
+    for _ in range(many):
+        open_websocket(client)
+    assert round_trip() < 100
+    assert round_trip() > 1000
+    assert round_trip() > 1000

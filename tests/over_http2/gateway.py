@@ -7,12 +7,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import select
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import frames
 from frames import Code, Setting, Type
@@ -128,6 +130,7 @@ class Gateway:
         self._ended = False  # whether the server has ended the connection
         self._reset = False  # whether it did so by a reset
         self._lingers = True
+        self._pings = itertools.count()
         wire.on_frame = self._on_frame
         wire._decoder.max_header_list_size = 2**20
 
@@ -138,6 +141,8 @@ class Gateway:
             self._unsent += data
             self._forward()
         self._wait(lambda: len(self._unsent) <= UNSENT_MAX or self._ended)
+        if len(self._unsent) > UNSENT_MAX:
+            raise BrokenPipeError
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
@@ -147,10 +152,10 @@ class Gateway:
         """Send on as much of the test's bytes as the server allows."""
         while self._unsent and not self._ended:
             before = len(self._unsent)
-            if self._tunnel:
-                self._send_content(len(self._unsent), False)
-            elif self._request is not None:
-                if self._request.websocket is None:
+            if self._request is not None:
+                if self._request.websocket is not None:  # also before the answer
+                    self._send_content(len(self._unsent), False)
+                else:
                     self._forward_content(self._request)
             elif self._owes is not None:
                 self._forward_content(self._owes)
@@ -241,7 +246,7 @@ class Gateway:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             with self._lock:
-                if fact() and not self._wire.has_frame():
+                if fact() and (self._ended or not self._wire.has_frame()):
                     return
                 try:
                     if self._wire.read(0.0) is None:
@@ -346,6 +351,19 @@ class Gateway:
         self._ended = True
         self._wire.close()
 
+    def is_held_back(self) -> bool:
+        """Whether the server has read all that it has been sent, and allows no more, if there is
+        more.
+        """
+        with self._lock:
+            if self._ended:
+                return True
+            opaque = next(self._pings).to_bytes(8)
+            self._wire.send(frames.ping(opaque))
+        self._wait(lambda: opaque in self._wire.pongs or self._ended)
+        with self._lock:
+            return not self._unsent or self._wire.room(self._stream) <= 0
+
     # --- The socket ---------------------------------------------------------------------------
 
     def settimeout(self, seconds: float | None) -> None:
@@ -381,6 +399,13 @@ class Gateway:
 class Gated(Running):
     """A server; connect() and raw() give sockets that translate HTTP/1.1 to HTTP/2."""
 
+    def __init__(self, app: Any, loop: str = "auto", **options: Any) -> None:
+        super().__init__(app, loop, **options)
+        self._gateways: list[Gateway] = []
+
+    def holds_back(self) -> bool:
+        return all(gateway.is_held_back() for gateway in self._gateways)
+
     def connect(self, receive_buffer: int | None = None) -> Gateway:
         sock = super().connect(receive_buffer)
         try:
@@ -393,4 +418,5 @@ class Gated(Running):
         except BaseException:
             sock.close()
             raise
+        self._gateways.append(gateway)
         return gateway

@@ -7,19 +7,16 @@ not the connection; tests/http2/test_h2_late_clients.py has that.
 # ruff: noqa: F401
 
 # Left out:
-# - The opening handshake, which RFC 8441 replaces: test_handshake.py.
+# - The opening handshake: test_handshake_rules.py. The end of a WebSocket:
+#   test_websocket_end_rules.py.
 # - Statuses that accept over HTTP/2, in test_websocket_over_http2.py: test_denial_response,
 #   test_denial_without_content_9110_6_4_1, test_application_that_does_not_answer_is_500.
 # - Values that name the version: test_scope, test_access_line_of_a_websocket,
 #   test_access_line_of_a_refusal.
 # - `--ws none`, without which extended CONNECT is refused: test_ws_none_leaves_handshakes_to_http.
-# - When bytes stop coming, which windows and not TCP decide:
-#   test_client_of_an_application_that_does_not_receive_waits.
 # - The memory of this process, part of which belongs to the gateway:
 #   test_pings_of_a_client_that_does_not_read_5_5_3.
 # - Bytes given to the connection past its socket: test_receive_cancelled_as_the_message_comes.
-# - Not examined yet: test_ws_ends.py, test_ws_gone.py, test_ws_deadlines.py,
-#   test_ws_windows.py.
 
 from leaks import (
     only_ours,
@@ -65,6 +62,7 @@ from test_limits import (
     test_a_full_queue_keeps_the_close_waiting_not_lost,
     test_a_long_queue_is_taken_in_linear_time,
     test_bomb_is_refused_early,
+    test_client_of_an_application_that_does_not_receive_waits,
     test_client_that_reads_slowly_is_not_dropped,
     test_compressed_bytes_are_counted_over_fragments,
     test_compressed_bytes_may_exceed_max_size_a_little,
@@ -166,4 +164,7 @@ from test_ws_faults import (
     test_shutdown_after_the_answer,
     test_shutdown_does_not_wait_for_the_answer,
     test_the_faults_close_follows_the_answer_whatever_the_application_does_next_7_1_7,
+)
+from test_ws_gone import (
+    test_client_gone_while_send_waits,
 )

@@ -379,9 +379,7 @@ def test_frames_before_the_application_accepts(serve, count):
     with Client(running, handshake()) as client:
         wait_until(lambda: gate.reached)
         sender = Sender(client, b"".join(frame(BINARY, payload) for payload in payloads))
-        wait_until(
-            lambda: sender.done or any(c.reading_paused for c in running.context.connections)
-        )
+        wait_until(lambda: sender.done or running.holds_back())
         gate.open(running)
         client.accepted()
         for payload in payloads:

@@ -242,7 +242,7 @@ def test_client_of_an_application_that_does_not_receive_waits(serve, options, si
         gc.collect()
         before = resident()
         sender = Sender(client, data)
-        wait_until(lambda: only_connection(running).reading_paused)
+        wait_until(running.holds_back)
         assert not sender.done  # the data exceeds what both kernels' buffers hold
         assert resident() - before < SLACK
         gate.open(running)

@@ -180,8 +180,7 @@ def test_client_is_not_blamed_for_what_the_server_does_not_read(serve):
     running = serve(app, ws_max_queue=1, ws_ping_interval=0.1, ws_ping_timeout=0.2)
     with connected(running) as client:
         client.send(*[frame(TEXT, "x")] * 10)
-        (connection,) = running.context.connections
-        wait_until(lambda: connection.reading_paused)
+        wait_until(running.holds_back)
         began = time.monotonic()
         wait_until(lambda: not running.context.connections or time.monotonic() - began > 0.6)
         assert running.context.connections

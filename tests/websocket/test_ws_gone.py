@@ -232,7 +232,7 @@ def test_client_gone_with_a_full_queue(serve, leave, behind):
     running = serve(sessions, ws_max_queue=2)
     with connected(running) as client:
         client.send(*[frame(TEXT, str(number)) for number in range(6)], behind)
-        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        wait_until(running.holds_back)
         LEAVING[leave][0](client)
         gate.open(running)
         code, _ = sessions.disconnect()
@@ -281,7 +281,7 @@ def test_send_while_messages_of_a_gone_client_wait_is_not_an_error(serve, errors
     running = serve(sessions, ws_max_queue=2)
     with connected(running) as client:
         client.send(*[frame(TEXT, str(number)) for number in range(6)])
-        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        wait_until(running.holds_back)
         client.reset()
         wait_until(lambda: not running.context.connections)
         gate.open(running)

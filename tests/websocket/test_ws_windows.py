@@ -4,12 +4,12 @@ import contextlib
 import random
 
 import pytest
-from support import room_for_descriptors, wait_until
+from support import room_for_descriptors
 from ws_apps import Sessions, echo
-from ws_client import BINARY, PING
+from ws_client import BINARY, PING, connected
 from ws_deflating import Deflating
 
-MANY = 1000  # MANY_CONNECTIONS of protocol/websocket.py
+MANY = 1000  # of protocol/websocket.py
 NOISE = random.Random(1).randbytes(1000)
 
 
@@ -28,8 +28,7 @@ def test_window_is_kept_only_with_few_connections(serve, descriptors):
         assert client.round_trip(BINARY, NOISE) < 100
         with contextlib.ExitStack() as stack:
             for _ in range(MANY):
-                stack.enter_context(running.connect())
-            wait_until(lambda: len(running.context.connections) > MANY)
+                stack.enter_context(connected(running))
             assert client.round_trip(BINARY, NOISE) < 100
             assert client.round_trip(BINARY, NOISE) > 1000
             assert client.round_trip(BINARY, NOISE) > 1000

@@ -67,7 +67,6 @@ cdef class FrameCodec:
     cpdef bint settings_acked(self) noexcept
     cpdef uint32_t last_id(self) noexcept
     cpdef Py_ssize_t sendable(self, uint32_t id) noexcept
-    cpdef bint has_opened(self) noexcept
     cpdef bint may_receive(self, uint32_t id) noexcept
     cpdef int urgency(self, uint32_t id) noexcept
     cpdef bint is_incremental(self, uint32_t id) noexcept

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
@@ -14,7 +14,7 @@ from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
-from thestral.protocol.handshake import accept_token, agree_on_deflate
+from thestral.protocol.handshake import accept_token
 from thestral.protocol.http import HTTPConnection
 from thestral.protocol.phases import (
     BODY,
@@ -31,8 +31,8 @@ from thestral.protocol.phases import (
 )
 from thestral.protocol.response import DISCARD_MAX, HTTP1Response
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template, websocket_scope
-from thestral.protocol.websocket import WebSocketCycle
+from thestral.protocol.scope import http_scope, scope_template
+from thestral.protocol.websocket import begin_websocket
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
@@ -263,7 +263,11 @@ class HTTP1Connection(HTTPConnection):
             stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
         self._stream = stream
         if head.websocket and context.settings.websocket is not None:
-            self._begin_websocket(stream, head, scope)
+            stream.accept = accept_token(head)
+            # The bytes that follow are frames. If the connection were kept after a refusal, they
+            # would be read as a request.
+            stream.persistent = False
+            begin_websocket(stream, head, scope)
         else:
             if 0 < context.settings.limit_concurrency <= context.running:
                 raise overloaded()
@@ -276,19 +280,6 @@ class HTTP1Connection(HTTPConnection):
             self.enter(BODY)
             if stream.owes_continue:
                 self.deadline = 0.0  # a client that waits for 100 may wait for as long as it takes
-
-    def _begin_websocket(
-        self, stream: HTTP1Stream, head: RequestHead, scope: dict[str, Any]
-    ) -> None:
-        """Check the handshake of a head that asks for a WebSocket, and create its cycle."""
-        settings = self.context.settings.websocket
-        assert settings is not None
-        stream.accept = accept_token(head)
-        # The bytes that follow are frames. If the connection were kept after a refusal, they would
-        # be read as a request.
-        stream.persistent = False
-        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         stream = self._stream

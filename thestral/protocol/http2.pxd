@@ -10,9 +10,9 @@ from thestral.protocol.connection cimport Connection, Cycle
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
-from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
+from thestral.protocol.scope cimport http_scope, scope_template
 from thestral.protocol.streams cimport HTTP2Stream, Multiplexer
-from thestral.protocol.websocket cimport WebSocketCycle
+from thestral.protocol.websocket cimport begin_websocket
 
 # Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int HEAD_READ
@@ -67,7 +67,6 @@ cdef class HTTP2Connection(Multiplexer):
     @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog)
     cdef object _begin(self)
     cdef object _add(self, HTTP2Stream stream)
-    cdef object _begin_websocket(self, HTTP2Stream stream, RequestHead head, dict scope)
     @cython.locals(stream=HTTP2Stream)
     cdef object _take_body(self)
     cdef object _end_request(self, HTTP2Stream stream)

@@ -13,7 +13,7 @@ from thestral.logging.names import client_address
 from thestral.protocol.connection import Connection, Cycle
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
-from thestral.protocol.handshake import agree_on_deflate, check_version
+from thestral.protocol.handshake import check_version
 from thestral.protocol.phases import (
     DRAIN_GRACE,
     FIRST_HEAD,
@@ -24,12 +24,11 @@ from thestral.protocol.phases import (
     RESPONDING,
 )
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template, websocket_scope
+from thestral.protocol.scope import http_scope, scope_template
 from thestral.protocol.streams import HTTP2Stream, Multiplexer
-from thestral.protocol.websocket import WebSocketCycle
+from thestral.protocol.websocket import begin_websocket
 
 if TYPE_CHECKING:
-    from thestral._core.head import RequestHead
     from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
@@ -47,8 +46,8 @@ INADEQUATE_SECURITY = int(ErrorCode.INADEQUATE_SECURITY)
 
 # Applications started after one read before other connections get their turn.
 STARTS_PER_TURN = 64
-# Responses that are complete by then leave before more applications are started. Otherwise they would
-# wait for all applications that the read has started, if these compute or block in their first step.
+# Responses that are complete by then leave before more applications are started. Otherwise they
+# would wait for all that the read has started, if these compute or block in their first step.
 STARTS_TIME = 0.005  # seconds
 # Time for a client to acknowledge the server's settings while it has streams open.
 SETTINGS_TIME = 10.0  # seconds
@@ -144,7 +143,6 @@ class HTTP2Connection(Multiplexer):
         for stream in list(self.waiting):
             if not stream.can_send():
                 self._drop(stream)
-        self.look_ahead()
 
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
@@ -261,8 +259,9 @@ class HTTP2Connection(Multiplexer):
             access_log = context.access_log
             if access_log.enabled:
                 stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
-            if head.websocket:
-                self._begin_websocket(stream, head, scope)
+            if head.websocket:  # RFC 8441
+                check_version(head)
+                begin_websocket(stream, head, scope)
             else:
                 cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
                 cycle.begin(scope, stream, context)
@@ -280,16 +279,6 @@ class HTTP2Connection(Multiplexer):
         self.streams[stream.id] = stream
         if self._phase != RESPONDING:  # even if the response ends within the same read
             self.enter(RESPONDING)
-
-    def _begin_websocket(
-        self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
-    ) -> None:
-        """Attach a WebSocket cycle: the head is an extended CONNECT (RFC 8441)."""
-        settings = self.context.settings.websocket
-        assert settings is not None
-        check_version(head)
-        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         codec = self.codec
@@ -310,7 +299,7 @@ class HTTP2Connection(Multiplexer):
         stream.request_complete = True
         if stream.closing:
             self.release(stream)
-        elif stream.tunnel:
+        elif stream.tunnel or stream.request.websocket:  # also before the answer
             self._drop(stream)
         else:
             stream.deadline = 0.0

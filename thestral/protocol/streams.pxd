@@ -19,6 +19,7 @@ cdef Py_ssize_t STREAM_WINDOW_MAX
 cdef Py_ssize_t SENT_PER_TURN
 cdef int FRAMES_OF_BETTER
 cdef double LINGER_TIMEOUT
+cdef int RESPONDING
 
 
 cdef class HTTP2Stream

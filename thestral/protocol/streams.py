@@ -10,7 +10,7 @@ from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http import HTTPConnection
-from thestral.protocol.phases import LINGER_TIMEOUT
+from thestral.protocol.phases import LINGER_TIMEOUT, RESPONDING
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
@@ -109,6 +109,8 @@ class Multiplexer(HTTPConnection):
                 cycle = stream.cycle()
                 if cycle is not None:
                     cycle.on_turn_end()
+        if self._phase == RESPONDING and not self.streams:  # the last stream was reset
+            self.look_ahead()
         HTTPConnection.end_turn(self)
 
     def _flush_soon(self) -> None:

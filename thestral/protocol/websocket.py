@@ -13,9 +13,12 @@ from thestral.logging.loggers import error_logger
 from thestral.logging.names import client_address
 from thestral.protocol.connection import Cycle
 from thestral.protocol.exchange import PLAIN_TEXT
+from thestral.protocol.handshake import agree_on_deflate
 from thestral.protocol.messages import as_dict, body_of, headers_of, status_of
+from thestral.protocol.scope import websocket_scope
 
 if TYPE_CHECKING:
+    from thestral._core.head import RequestHead
     from thestral.protocol.connection import Stream
     from thestral.protocol.context import WorkerContext
     from thestral.protocol.handshake import Deflate
@@ -43,9 +46,10 @@ LONGEST_REASON = 123  # bytes
 ANSWER_GRACE = 1.0  # seconds
 # In a shutdown, how long the server waits for a client to answer its Close.
 DRAIN_CLOSE_TIMEOUT = 2.0  # seconds
-# With more connections than this in a worker, each message is compressed independently: a window of
-# the server is 32 KiB with the default options, and a compressor may start a new one at any time.
-MANY_CONNECTIONS = 1000
+# With more applications than this running in a worker, each message is compressed independently: a
+# window of the server is 32 KiB with the default options, and a compressor may start a new one at
+# any time. Connections are not counted, because one of HTTP/2 carries many WebSockets.
+MANY = 1000
 
 # Fields of the response to a handshake that only the server may send.
 RESERVED_FIELDS = (b"upgrade", b"connection", b"content-length", b"transfer-encoding")
@@ -177,7 +181,7 @@ class WebSocketCycle(Cycle):
         self._sent = True
         self.stream.write(self._writer.message(data), False)
         self.count(len(data))
-        if len(self.context.connections) > MANY_CONNECTIONS:
+        if len(self.context.cycles) > MANY:
             self._writer.forget()
 
     def _accept(self, message: dict[str, Any]) -> None:
@@ -219,6 +223,8 @@ class WebSocketCycle(Cycle):
         if self.context.timeouts.ws_ping_interval:
             self._ping_at = self.context.clock.after(self.context.timeouts.ws_ping_interval)
             self._set_deadline()
+        if self._held:  # frames that the client has sent without waiting for the answer
+            self._read(False)
         if self.context.draining:
             self.on_drain()
 
@@ -268,7 +274,8 @@ class WebSocketCycle(Cycle):
             return
         self._held += len(data)
         self._parser.feed(data)
-        self._read(False)
+        if self._state >= OPEN:
+            self._read(False)
 
     def on_end(self) -> None:
         """Do nothing: the handshake has no body."""
@@ -279,11 +286,12 @@ class WebSocketCycle(Cycle):
         self.stream.reset()
 
     def on_closed(self) -> None:
+        opened = self._state >= OPEN
         self._state = CLOSED
         self._gone = True
         if self._fault is not None:
             self._fail_late()
-        elif not self._held:
+        elif not (self._held and opened):
             self._disconnect(ABNORMAL, "")
         Cycle.on_writable(self)
 
@@ -499,6 +507,19 @@ class WebSocketCycle(Cycle):
             self.stream.wake_at(self._dead_at)
         else:
             self.stream.wake_at(self._ping_at)
+
+
+def begin_websocket(stream: Stream, head: RequestHead, scope: dict[str, Any]) -> None:
+    """Create the cycle of a handshake that its protocol has checked, and attach it to the stream.
+
+    Raises:
+        RemoteProtocolError: a field that offers subprotocols or extensions is malformed.
+    """
+    context = stream.connection.context
+    settings = context.settings.websocket
+    assert settings is not None
+    deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
+    stream.attach(WebSocketCycle(websocket_scope(scope), stream, context, deflate))
 
 
 def allowed_field(pair: Any) -> Any:
