@@ -39,6 +39,7 @@ MAY_BE_ZERO = [
     "ws_ping_timeout",
     "tcp_keepalive",
     "shutdown_delay",
+    "watchdog",
     "reload_delay",
 ]
 UNSET = [
@@ -261,7 +262,7 @@ def test_defaults_are_finite_and_as_the_design_says():
         10.0, 30.0, 60.0, 10.0, 5.0, 10.0,
     ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
-        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 1.0, 0.25,
     ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]

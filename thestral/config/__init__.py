@@ -223,6 +223,9 @@ class Config:
     timeout_worker_blocked: float | None = seconds(None, "Workers", lowest=1,
         help="Kill a worker whose event loop has been blocked for this long, even by computation"
              " [default: never].")
+    watchdog: float = seconds(1.0, "Workers", lowest=0,
+        help="Log where the event loop is blocked, and in which request, when it has been for this"
+             " long; 0 never does.")
     timeout_worker_startup: float | None = seconds(None, "Workers",
         help="Kill a worker that is not ready after this time [default: log a reminder each"
              " minute].")

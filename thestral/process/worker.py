@@ -142,6 +142,8 @@ class WorkerServer(Server):
     def announce(self) -> None:
         assert self._loop is not None
         self._loop.add_reader(self._pipe.fileno(), self._on_message)
+        if self.watchdog is not None:
+            self._heartbeat.note_watcher(self.watchdog.native_id)
         self._beat()
         self.tell(READY)
 
@@ -150,6 +152,10 @@ class WorkerServer(Server):
         assert self._loop is not None
         self._heartbeat.beat()
         self._loop.call_later(beat_interval(self.config.timeout_worker_blocked), self._beat)
+
+    def on_blocked(self, title: str | None) -> None:
+        """Have the supervisor name the request if it kills this process."""
+        self._heartbeat.note_request(title or "")
 
     def retire(self) -> None:
         self.tell(RETIRE)
