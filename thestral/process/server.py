@@ -251,12 +251,16 @@ class Server:
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
+                self.prepare()
                 app = self._loaded or load_application(self.config)
                 with self.capture_signals():
                     await self._serve_until_stopped(Lifespan(app, self.config.lifespan), app)
         finally:
             listening.close_all(self.sockets)
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def prepare(self) -> None:
+        """Called before the application is imported."""
 
     def load_certificates(self) -> tls.Certificates | None:
         return tls.load(self.config)
