@@ -23,6 +23,14 @@ void th_watch_turn(th_watch *watch) { __atomic_store_n(&watch->turned, th_watch_
 
 static int64_t last_turn(const th_watch *watch) { return __atomic_load_n(&watch->turned, __ATOMIC_RELAXED); }
 
+static void arm(th_watch *watch, int64_t after);
+
+/* Arms the dump for a loop that last turned then. */
+static void arm_dump(th_watch *watch, int64_t turned, int64_t time) {
+  int64_t left = turned + watch->interval + watch->limit - time;
+  arm(watch, (left > 0 ? left : 0) + watch->grace);
+}
+
 #ifdef __linux__
 
 _Static_assert(sizeof(timer_t) <= sizeof(uintptr_t), "a timer must fit");
@@ -56,10 +64,14 @@ static void on_timer(int number, siginfo_t *info, void *context) {
   if (info->si_code != SI_TIMER) return; /* from another process */
   int error = errno;
   th_watch *watch = info->si_value.sival_ptr;
-  if (last_turn(watch) == watch->seen && ftruncate(watch->memory, 0) == 0) {
+  int64_t turned = last_turn(watch);
+  int64_t time = th_watch_now();
+  if (time < turned + watch->interval + watch->limit) { /* it has turned since */
+    arm_dump(watch, turned, time);
+  } else if (ftruncate(watch->memory, 0) == 0) {
     lseek(watch->memory, 0, SEEK_SET);
     ((void (*)(int))watch->dump)(number);
-    int64_t time = th_watch_now();
+    watch->dumped_at = turned;
     if (watch->output >= 0 && (watch->copied == 0 || time - watch->copied >= watch->pause)) {
       watch->copied = time;
       copy_out(watch);
@@ -120,7 +132,7 @@ static void delete_timer(th_watch *watch) { (void)watch; }
 
 int th_watch_begin(th_watch *watch) {
   th_watch_turn(watch);
-  watch->seen = watch->left = watch->turned;
+  watch->seen = watch->turned;
   if (watch->thread == 0 || make_timer(watch) == TH_OK) return TH_OK;
   watch->thread = 0;
   return TH_ESYSTEM;
@@ -129,11 +141,6 @@ int th_watch_begin(th_watch *watch) {
 void th_watch_end(th_watch *watch) {
   if (watch->thread != 0) delete_timer(watch);
   watch->thread = 0;
-}
-
-int th_watch_settle(th_watch *watch) {
-  if (watch->thread != 0) arm(watch, 0);
-  return __atomic_load_n(&watch->dumped, __ATOMIC_ACQUIRE);
 }
 
 /* Takes note of a turn. Returns whether it ends a block.
@@ -148,38 +155,46 @@ static int note_turn(th_watch *watch, int64_t turned, int64_t due, int64_t woke)
   return was_late;
 }
 
-int th_watch_wait(th_watch *watch) {
-  int event = 0;
+/* Waits until something is to be told. */
+static int wait_for_event(th_watch *watch) {
   int64_t woke = th_watch_now();
-  if (!watch->late) watch->lost += woke - watch->left;
-  while (event == 0) {
-    int64_t begun = woke;
+  for (;;) {
     int64_t wait = watch->interval;
-    int64_t limit = watch->seen + watch->lost + watch->interval + watch->limit;
-    if (!watch->late && limit - begun < wait) wait = limit - begun;
+    int64_t left = watch->seen + watch->lost + watch->interval + watch->limit - woke;
+    if (!watch->late && left < wait) wait = left;
     if (wait < MILLISECOND) wait = MILLISECOND;
     int milliseconds = (int)((wait + MILLISECOND - 1) / MILLISECOND);
-    int64_t due = begun + (int64_t)milliseconds * MILLISECOND;
+    int64_t due = woke + (int64_t)milliseconds * MILLISECOND;
     struct pollfd wake = {watch->wake, POLLIN, 0};
     if (poll(&wake, 1, milliseconds) > 0) return TH_WATCH_STOPPED;
     woke = th_watch_now();
     int64_t turned = last_turn(watch);
     if (turned != watch->seen) {
-      if (note_turn(watch, turned, due, woke)) event = TH_WATCH_TURNED;
+      if (note_turn(watch, turned, due, woke)) return TH_WATCH_TURNED;
     } else {
       if (woke > due) watch->lost += woke - due;
       if (!watch->late && woke - watch->seen - watch->lost >= watch->interval + watch->limit) {
         watch->late = 1;
-        watch->dumped = 0;
-        if (watch->thread != 0) arm(watch, watch->grace);
-        event = TH_WATCH_LATE;
+        return TH_WATCH_LATE;
       }
     }
-    if (event == 0 && watch->alarm != 0 && woke >= watch->alarm) {
+    if (watch->alarm != 0 && woke >= watch->alarm) {
       watch->alarm = 0;
-      event = TH_WATCH_TIME;
+      return TH_WATCH_TIME;
     }
   }
-  watch->left = th_watch_now();
+}
+
+int th_watch_wait(th_watch *watch) {
+  if (watch->thread != 0) arm(watch, 0);
+  if (__atomic_load_n(&watch->dumped, __ATOMIC_ACQUIRE) && !watch->late) { /* while the caller did not watch */
+    watch->late = 1;
+    watch->seen = watch->dumped_at;
+    watch->lost = 0;
+    return TH_WATCH_LATE;
+  }
+  watch->dumped = 0;
+  int event = wait_for_event(watch);
+  if (watch->thread != 0 && event != TH_WATCH_STOPPED) arm_dump(watch, last_turn(watch), th_watch_now());
   return event;
 }

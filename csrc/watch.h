@@ -9,7 +9,7 @@
 /* What th_watch_wait() has seen. */
 enum th_watch_event {
   TH_WATCH_STOPPED = 1, /* `wake` is readable or closed */
-  TH_WATCH_LATE = 2,    /* the loop has not turned for `limit`; the dump is armed */
+  TH_WATCH_LATE = 2,    /* the loop has not turned for `limit` */
   TH_WATCH_TURNED = 3,  /* it has turned again, after TH_WATCH_LATE; `blocked` says for how long it had not */
   TH_WATCH_TIME = 4,    /* `alarm` has come */
 };
@@ -28,7 +28,6 @@ typedef struct th_watch {
   /* Written by th_watch_wait(). */
   int64_t seen;    /* the last turn that it knows of */
   int64_t lost;    /* time since then in which the watching thread itself did not run: it does not count */
-  int64_t left;    /* when it returned */
   int64_t blocked; /* how long the loop was late, at least */
   int late;
 
@@ -39,10 +38,11 @@ typedef struct th_watch {
   uintptr_t dump;   /* address of a handler of signals that writes the stack of the interrupted thread to `memory` */
   int memory;       /* descriptor of a file of its own */
   int output;       /* descriptor to which a copy goes at once, if it can take it; -1 for none */
-  int64_t grace;    /* time from TH_WATCH_LATE to the dump, unless th_watch_settle() comes first */
+  int64_t grace;    /* how long the loop must be late for a dump, if its watching thread does not wait meanwhile */
   int64_t pause;    /* shortest time between two copies */
   int64_t copied;   /* time of the last copy; 0 before the first */
-  int dumped;       /* whether `memory` has a stack since the last TH_WATCH_LATE */
+  int64_t dumped_at; /* the last turn before the dump */
+  int dumped;       /* at TH_WATCH_LATE, and later: whether `memory` has a stack of this block */
   char heading[160]; /* goes in front of a copy */
   int heading_length;
 } th_watch;
@@ -60,11 +60,9 @@ void th_watch_end(th_watch *watch);
 /* Notes that the loop turns. */
 void th_watch_turn(th_watch *watch);
 
-/* Waits for the next event, and returns it. */
+/* Waits for the next event, and returns it. Until the next call the dump is armed: the caller may have to wait for the
+ * GIL, or for anything else, and cannot watch meanwhile. */
 int th_watch_wait(th_watch *watch);
-
-/* Disarms the dump. Returns 1 if `memory` has a stack since the last TH_WATCH_LATE, else 0. */
-int th_watch_settle(th_watch *watch);
 
 /* Makes a signal's handler the one that dumps. System calls that it interrupts are restarted where the kernel can do
  * that. Returns TH_OK or TH_ESYSTEM. */

@@ -77,14 +77,6 @@ def test_pipe_ends_the_wait(watch, late):
     os.close(reader)
 
 
-def test_time_between_two_waits_is_not_the_loops(watch):
-    """The watching thread may have waited for the GIL: the loop need not be blocked."""
-    begun = lib.th_watch_now()
-    watch.seen = watch.turned = watch.left = begun - 3_600_000 * MILLISECOND
-    assert lib.th_watch_wait(watch) == lib.TH_WATCH_LATE
-    assert lib.th_watch_now() - begun >= watch.limit
-
-
 def test_signal_that_is_not_the_timers_is_ignored():
     dump = make_dump()
     if dump is None:

@@ -93,7 +93,7 @@ class Server:
         certificates: those of the TLS port, once it serves; reload() reads their files again.
         listeners: the listeners on the sockets, once it serves.
         lifespan: the application's lifespan, once it serves.
-        watchdog: that of the loop, once it serves; None with --watchdog 0.
+        watchdog: that of the loop, once it serves; None without one.
         left_behind: after run(), whether a task has not ended although it was cancelled.
     """
 
@@ -357,8 +357,13 @@ class Server:
         """
         if self.config.watchdog:
             assert self._loop is not None
-            self.watchdog = Watchdog(self._loop, self.config.watchdog, self.on_blocked)
-            self.watchdog.start()
+            watchdog = Watchdog(self._loop, self.config.watchdog, self.on_blocked)
+            try:
+                watchdog.start()
+            except RuntimeError as exc:  # no threads are left, or the interpreter shuts down
+                error_logger.warning("The event loop has no watchdog: %s", exc)
+            else:
+                self.watchdog = watchdog
 
     def on_blocked(self, title: str | None) -> None:
         """Called by the watchdog, as that says."""

@@ -56,9 +56,9 @@ class Watchdog:
     """Watches an event loop from a thread of its own.
 
     The thread waits in C, without the GIL (csrc/watch.c). When the loop has not turned for the
-    limit, the thread takes the GIL and logs the stack of the loop's thread. If it does not get the
-    GIL, or the log is blocked, a timer of the kernel interrupts the loop's thread, and the
-    handler of that signal writes the stack to stderr.
+    limit, the thread takes the GIL and logs the stack of the loop's thread. If it does not come
+    back to wait, because it does not get the GIL or the log is blocked, a timer of the kernel
+    interrupts the loop's thread, and the handler of that signal writes the stack to stderr.
 
     Args:
         loop: the loop that is running in this thread.
@@ -111,18 +111,32 @@ class Watchdog:
         return self._thread.native_id or 0
 
     def start(self) -> None:
-        """Begin to watch; called in the loop."""
+        """Begin to watch; called in the loop.
+
+        Raises:
+            RuntimeError: the thread cannot be started.
+        """
         lib.th_watch_begin(self._watch)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._close()
+            raise
         self._timer = self._loop.call_soon(self._turn)
-        self._thread.start()
 
     def stop(self) -> None:
         """End the watching thread; called in the loop."""
         if self._timer is not None:
             self._timer.cancel()
         os.close(self._writer)
+        self._writer = -1
         self._thread.join()
-        os.close(self._reader)
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in (self._reader, self._writer):
+            if descriptor >= 0:
+                os.close(descriptor)
         lib.th_watch_end(self._watch)
 
     def _turn(self) -> None:
@@ -144,7 +158,6 @@ class Watchdog:
                 self._told.sum_up(time.monotonic())
             except Exception:
                 error_logger.exception("The watchdog of the event loop failed")
-            lib.th_watch_settle(self._watch)  # not earlier: the log itself may be blocked
             due = self._told.due
             self._watch.alarm = round(due * NANO) if due < math.inf else 0
         if self._watch.late:
