@@ -39,11 +39,21 @@ MAY_BE_ZERO = [
     "ws_ping_timeout",
     "tcp_keepalive",
     "shutdown_delay",
+    "watchdog",
     "reload_delay",
 ]
 UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
-    *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
+    *(
+        "uds",
+        "fd",
+        "workers",
+        "pid_file",
+        "on_worker_start",
+        "on_worker_exit",
+        "limit_max_requests",
+        "limit_max_requests_jitter",
+    ),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
     *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
     "h11_max_incomplete_event_size",
@@ -261,7 +271,7 @@ def test_defaults_are_finite_and_as_the_design_says():
         10.0, 30.0, 60.0, 10.0, 5.0, 10.0,
     ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
-        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 1.0, 0.25,
     ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]
@@ -435,6 +445,34 @@ def test_web_concurrency_is_the_default_of_workers(monkeypatch, given, workers):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
     assert Config("a:b").workers == workers
     assert Config("a:b", workers=2).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"workers": 1}, True),
+        ({"workers": "auto"}, True),
+        ({"workers": 1, "app": print}, False),  # it cannot be sent to a worker
+        ({"on_worker_start": "hooks:start"}, True),
+        ({"on_worker_exit": "hooks:end"}, True),
+        ({"watchdog": 5.0}, False),
+    ],
+)
+def test_what_needs_a_supervisor(options, needed):
+    assert Config(**{"app": "a:b", **options}).needs_supervisor is needed
+
+
+@pytest.mark.parametrize(("given", "needed"), [("1", False), ("2", True)])
+def test_web_concurrency_of_one_needs_no_supervisor(monkeypatch, given, needed):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+    assert Config("a:b").needs_supervisor is needed
+
+
+@pytest.mark.parametrize("option", ["on_worker_start", "on_worker_exit"])
+@pytest.mark.parametrize("given", ["hooks", "hooks:", ":start", ".hooks:start", ""])
+def test_hook_that_is_no_function_of_a_module(option, given):
+    assert refused(option, given) == f"{given!r} given, expected MODULE:FUNCTION"
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "-1", "1.5", " "])

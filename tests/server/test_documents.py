@@ -72,8 +72,14 @@ def test_every_option_of_uvicorns_that_we_have_is_compared():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A directory with the files that the commands expect: application, certificates, examples."""
+    """A directory with the files that the commands expect: application, hooks, certificates,
+    examples.
+    """
     path = tmp_path_factory.mktemp("documents")
+    hooks = [
+        text for text in fences(ROOT / "docs/deployment.md", "python") if "worker_exit" in text
+    ]
+    (path / "hooks.py").write_text("".join(hooks))
     (path / "main.py").write_text(PLAIN)
     certificate = trustme.CA().issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(str(path / "fullchain.pem"))
@@ -95,10 +101,9 @@ def test_command_serves(folder, tmp_path, command):
     else:
         arguments += ["--port", "0"]  # the last --port counts
     if "auto" in arguments:
-        arguments[arguments.index("auto")] = (
-            "2"  # auto depends on the machine; other tests cover it
-        )
-    with Command(*arguments, cwd=folder) as process:
+        arguments[arguments.index("auto")] = "2"  # auto depends on the machine
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Command(*arguments, cwd=folder, env=env) as process:
         process.saw("Thestral running on ")
         process.process.terminate()
         assert process.wait() == 0, process.stderr

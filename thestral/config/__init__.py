@@ -62,6 +62,7 @@ POSIX = os.name == "posix"
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
+    *("on_worker_start", "on_worker_exit"),
 )
 NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # for uvicorn's timeout_notify
 
@@ -70,6 +71,13 @@ def checked_loop(name: str) -> str:
     if name not in LOOPS and ":" not in name:
         raise ValueError(f"{name!r} given, expected one of {', '.join(LOOPS)}, module:function")
     return name
+
+
+def checked_function(given: str) -> str:
+    module, _, function = given.partition(":")
+    if not module or module.startswith(".") or not function:
+        raise ValueError(f"{given!r} given, expected MODULE:FUNCTION")
+    return given
 
 
 def checked_format(given: str) -> str:
@@ -205,8 +213,8 @@ class Config:
         help="Size of the smallest message to compress.")
 
     workers: int | str | None = count(None, "Workers", words=("auto",), highest=LARGEST_WORKERS,
-        help="Number of worker processes; auto is one for each available processor [default:"
-             " WEB_CONCURRENCY, else 1].")
+        help="Number of worker processes, beside a supervisor; auto is one for each available"
+             " processor [default: WEB_CONCURRENCY, else none: one process].")
     preload: bool = flag(False, "Workers",
         help="Import the application before the workers fork, so that they share its memory.")
     limit_max_requests: int | None = count(None, "Workers", unit="requests",
@@ -223,6 +231,9 @@ class Config:
     timeout_worker_blocked: float | None = seconds(None, "Workers", lowest=1,
         help="Kill a worker whose event loop has been blocked for this long, even by computation"
              " [default: never].")
+    watchdog: float = seconds(1.0, "Workers", lowest=0,
+        help="Log where the event loop is blocked, and in which request, when it has been for this"
+             " long; 0 never does.")
     timeout_worker_startup: float | None = seconds(None, "Workers",
         help="Kill a worker that is not ready after this time [default: log a reminder each"
              " minute].")
@@ -230,6 +241,13 @@ class Config:
         help="Keep accepting for this long after a signal to stop, closing each connection after"
              " its response.")
     pid_file: str | None = path(None, "Workers", help="Write the process ID to this file.")
+    on_worker_start: str | None = text(None, "Workers", item="MODULE:FUNCTION",
+        convert=checked_function,
+        help="Function to call in each worker, before it imports the application:"
+             " f(number, pid).")
+    on_worker_exit: str | None = text(None, "Workers", item="MODULE:FUNCTION",
+        convert=checked_function,
+        help="Function to call in the supervisor when a worker has ended: f(number, pid, status).")
 
     reload: bool = flag(False, "Development", help="Restart when a file changes.")
     reload_dirs: str | list[str] | None = several([], "Development", flag="reload_dir", item="PATH",
@@ -313,6 +331,8 @@ class Config:
         self.timeout_notify = checked("timeout_notify", NOTIFY_SPEC, self.timeout_notify)
         if self.log_config == "":
             self.log_config = changed_default() or ""
+        # An application that is an object cannot be sent to a worker: it stays in this process.
+        self._asks_for_worker = self.workers is not None and isinstance(self.app, str)
         if self.workers is None:
             self.workers = workers_of_environment()
         for name, spec in options():
@@ -372,6 +392,9 @@ class Config:
         """Whether the options need worker processes, and a supervisor for them."""
         return bool(
             self.worker_count > 1
+            or self._asks_for_worker
+            or self.on_worker_start
+            or self.on_worker_exit
             or self.limit_max_requests
             or self.limit_max_rss
             or self.limit_worker_lifetime

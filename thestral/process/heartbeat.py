@@ -1,4 +1,6 @@
-"""When a worker's event loop last turned, in memory that the worker shares with its supervisor."""
+"""When a worker's event loop last turned, and what blocks it, in memory that the worker shares with
+its supervisor.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,19 @@ from typing import Any
 
 SLOWEST_BEAT = 1.0  # longest time between two beats, in seconds
 BEATS_PER_BLOCK = 4  # fewest beats within --timeout-worker-blocked
-TURNED = struct.Struct("@q")  # nanoseconds of CLOCK_MONOTONIC
+# Nanoseconds of CLOCK_MONOTONIC; number of the watchdog's thread; length of the request's name.
+TURNED = struct.Struct("@q")
+WATCHER = struct.Struct("@q")
+LENGTH = struct.Struct("@q")
+AT_WATCHER = TURNED.size
+AT_LENGTH = AT_WATCHER + WATCHER.size
+AT_TITLE = AT_LENGTH + LENGTH.size
+SIZE = 1024  # bytes of the memory
 
 
 class Heartbeat:
-    """Eight bytes of shared memory that one process writes and another reads: without a lock or a
-    system call, so that neither waits if the other is stuck.
+    """Shared memory that one process writes and another reads: without a lock or a system call, so
+    that neither waits if the other is stuck.
 
     A heartbeat can be sent to a new process by fork or by spawn. Both processes then call
     close_descriptor().
@@ -29,9 +38,9 @@ class Heartbeat:
     """
 
     def __init__(self, descriptor: int = -1) -> None:
-        self._descriptor = descriptor if descriptor >= 0 else new_memory(TURNED.size)
+        self._descriptor = descriptor if descriptor >= 0 else new_memory(SIZE)
         try:
-            self._memory = mmap.mmap(self._descriptor, TURNED.size)
+            self._memory = mmap.mmap(self._descriptor, SIZE)
         except BaseException:
             self.close_descriptor()
             raise
@@ -43,6 +52,27 @@ class Heartbeat:
         """time.monotonic_ns() of the last beat; 0 before the first."""
         turned: int = TURNED.unpack_from(self._memory)[0]
         return turned
+
+    def note_watcher(self, thread: int) -> None:
+        """Note the kernel's number of the watchdog's thread."""
+        WATCHER.pack_into(self._memory, AT_WATCHER, thread)
+
+    def watcher(self) -> int:
+        """The watchdog's thread; 0 if there is none."""
+        thread: int = WATCHER.unpack_from(self._memory, AT_WATCHER)[0]
+        return thread
+
+    def note_request(self, title: str) -> None:
+        """Note the request in which the loop is blocked; "" once it turns."""
+        data = title.encode("utf-8", "replace")[: SIZE - AT_TITLE]
+        LENGTH.pack_into(self._memory, AT_LENGTH, 0)
+        self._memory[AT_TITLE : AT_TITLE + len(data)] = data
+        LENGTH.pack_into(self._memory, AT_LENGTH, len(data))
+
+    def request(self) -> str:
+        """The request in which the loop is blocked; "" if it is not, or that is not known."""
+        length: int = LENGTH.unpack_from(self._memory, AT_LENGTH)[0]
+        return self._memory[AT_TITLE : AT_TITLE + length].decode("utf-8", "replace")
 
     def close_descriptor(self) -> None:
         """Close the descriptor, which is only needed to start a process."""

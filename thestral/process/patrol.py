@@ -147,7 +147,9 @@ class Patrol:
             text = "%s has been stuck for %.0f s: killing it (%s)"
             error_logger.error(text, name, stuck.seconds, stuck.text)
         elif silent >= (self.config.timeout_worker_blocked or math.inf):
-            error_logger.error("%s has blocked its event loop for %.0f s: killing it", name, silent)
+            title = worker.watch.heartbeat.request()
+            text = "%s has blocked its event loop for %.0f s%s: killing it"
+            error_logger.error(text, name, silent, f" in {title}" if title else "")
         elif starting >= (self.config.timeout_worker_startup or math.inf):
             error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
         else:

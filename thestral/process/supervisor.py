@@ -32,7 +32,7 @@ from thestral.process import systemd
 from thestral.process.directory import directory_with_links, reenter
 from thestral.process.health import Watch
 from thestral.process.heartbeat import Heartbeat, beat_interval
-from thestral.process.importer import load_application
+from thestral.process.importer import load_application, load_function
 from thestral.process.patrol import SETTLED, Patrol, Worker
 from thestral.process.reloader import Reloader
 from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
@@ -103,6 +103,7 @@ class Supervisor:
         self.config = config
         self._context: Any = multiprocessing.get_context("fork" if config.preload else "spawn")
         self._app: Any = None
+        self._on_worker_exit: Callable[..., Any] | None = None
         self._workers: list[Worker] = []
         self._sockets: list[socket.socket] = []
         # With SO_REUSEPORT each worker number has its own listening sockets. They stay open for the
@@ -136,6 +137,7 @@ class Supervisor:
         configure(self.config)
         # Loaded here too, so that warnings about them are logged once and not by each worker.
         self._certificates = tls.load(self.config)
+        self._on_worker_exit = load_function(self.config.on_worker_exit, self.config.app_dir)
         self._sockets = listening.open_all(self.config)
         try:
             with pid_file(self.config.pid_file):
@@ -482,9 +484,19 @@ class Supervisor:
             worker.pipe.close()
             worker.watch.heartbeat.close()
             status = worker.process.exitcode
+            self._call_exit_hook(worker, status)
             if not worker.stopping:
                 self._on_death(worker, status)
             worker.process.close()
+
+    def _call_exit_hook(self, worker: Worker, status: int) -> None:
+        """Call on_worker_exit for a worker that has ended."""
+        if self._on_worker_exit is None:
+            return
+        try:
+            self._on_worker_exit(worker.number, worker.watch.pid, status)
+        except (Exception, SystemExit):
+            error_logger.exception("Exception in on_worker_exit")
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """Handle the end of a worker that was not told to stop."""
@@ -567,6 +579,7 @@ class Supervisor:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
             worker.process.join()
+            self._call_exit_hook(worker, worker.process.exitcode)
         self._workers.clear()
 
     def _unregister(self, thing: Any) -> None:

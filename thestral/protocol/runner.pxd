@@ -18,4 +18,6 @@ cdef class Run:
 
 cdef object throw_into(object steps, tuple error)
 @cython.locals(run=Run)
+cpdef object scope_of(object task)
+@cython.locals(run=Run)
 cpdef object start(Cycle cycle)

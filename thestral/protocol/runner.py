@@ -11,6 +11,8 @@ from thestral._core.coroutine import Finished, advance, is_native, task_of
 from thestral.protocol.connection import MARKS_SEND
 
 if TYPE_CHECKING:
+    import asyncio
+
     from thestral.protocol.connection import Cycle
 
 # MARKS_SEND as a C variable.
@@ -125,6 +127,15 @@ def throw_into(steps: Any, error: tuple[Any, ...]) -> Any:
 async def awaiting(awaitable: Awaitable[None]) -> None:
     """Turn the awaitable that an application returned into a coroutine."""
     await awaitable
+
+
+def scope_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
+    """Return the scope of the request whose application a task runs; None for another task."""
+    steps = task.get_coro()
+    if not isinstance(steps, Run):
+        return None
+    run: Run = steps
+    return None if run.cycle is None else run.cycle.scope
 
 
 def start(cycle: Cycle) -> None:
