@@ -28,6 +28,11 @@ cdef int STATUS_LINE
 cdef int ISO_TIME
 cdef int ABORTED
 cdef int REQUEST_ID
+cdef int UTC_TIME
+cdef int VERSION
+cdef int TRACE_ID
+cdef int SPAN_ID
+cdef int IDS
 cdef Py_ssize_t BATCH
 cdef Py_ssize_t WAITING_MAX
 cdef int READER_PATIENCE
@@ -47,6 +52,8 @@ cdef class AccessLog:
     cdef public bint timed
     cdef public bint keeps_head
     cdef bint _default
+    cdef bint _is_json
+    cdef str _line_format
     cdef bint _dated
     cdef list _parts
     cdef LineBuffer _lines
@@ -57,6 +64,7 @@ cdef class AccessLog:
     cdef int64_t _second
     cdef bytes _clf_time
     cdef bytes _iso_time
+    cdef bytes _utc_time
     cdef bytes _zone
     cdef bint _failed
     cdef object _stream
@@ -69,6 +77,8 @@ cdef class AccessLog:
     cdef object _format(self, Exchange exchange, bint aborted)
     @cython.locals(request=RequestHead)
     cdef object _log(self, Exchange exchange, bint aborted)
+    @cython.locals(lines=LineBuffer)
+    cdef object _ids(self, Exchange exchange)
     cdef object _value(self, bytes value)
     cdef object _absent(self)
     @cython.locals(request=RequestHead)

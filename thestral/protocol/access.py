@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
-from thestral.logging.format import DEFAULT, Atom, is_json, read_format
+from thestral.logging.format import DEFAULT, Atom, is_json, read_format, whole_format
 from thestral.logging.formatters import AccessFormatter
+from thestral.logging.jsonlines import LINE, JsonFormatter, ThisProcess, utc
 from thestral.logging.loggers import access_logger, error_logger
 from thestral.logging.names import request_id
 from thestral.logging.output import (
     BATCH,
     READER_PATIENCE,
     BoundedStreamHandler,
+    LogFileHandler,
     is_stderr,
     poll_of,
 )
-from thestral.logging.setup import LINE_FORMATS
+from thestral.logging.setup import LINE_FORMATS, TIMESTAMP
 from thestral.protocol.clock import MONTHS
 
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ STATUS_LINE = 19
 ISO_TIME = 20
 ABORTED = 21
 REQUEST_ID = 22
+UTC_TIME = 23
+VERSION = 24
+TRACE_ID = 25
+SPAN_ID = 26
+IDS = 27
 
 KINDS = {
     "h": CLIENT_HOST,
@@ -85,10 +92,15 @@ EXTENSION_KINDS = {
     "status": STATUS_LINE,
     "time": ISO_TIME,
     "aborted": ABORTED,
+    "utc": UTC_TIME,
+    "version": VERSION,
     "request_id": REQUEST_ID,
+    "trace_id": TRACE_ID,
+    "span_id": SPAN_ID,
+    "ids": IDS,
 }
 # Kinds that need the fields of the request.
-FIELDS = (REQUEST_FIELD, REQUEST_ID, USER)
+FIELDS = (REQUEST_FIELD, REQUEST_ID, TRACE_ID, SPAN_ID, IDS, USER)
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
 INFO = logging.INFO
 # nginx's status for a request whose client was gone before there was a response.
@@ -117,6 +129,7 @@ class AccessLog:
     Args:
         text: the format, as read_format() takes it.
         enabled: whether to log at all.
+        log_format, timestamps: as whole_format() takes them.
 
     Attributes:
         enabled: whether record() is to be called. It checks the access logger's level each time.
@@ -125,14 +138,18 @@ class AccessLog:
         keeps_head: whether record() needs the response's head.
     """
 
-    def __init__(self, text: str, enabled: bool) -> None:
+    def __init__(
+        self, text: str, enabled: bool, log_format: str = "text", timestamps: bool = False
+    ) -> None:
         self.enabled = enabled
+        self._default = text == DEFAULT
+        self._is_json = log_format == "json"
+        text = whole_format(text, log_format, timestamps)
         json = is_json(text)
         parts = [make_part(atom, json) for atom in read_format(text)]
         kinds = {part.kind for part in parts}
         self._parts = parts
-        self._default = text == DEFAULT
-        self._dated = not kinds.isdisjoint((TIME, ISO_TIME))
+        self._dated = not kinds.isdisjoint((TIME, ISO_TIME, UTC_TIME))
         self.timed = self.enabled and not kinds.isdisjoint(DURATIONS)
         self.keeps_fields = self.enabled and not kinds.isdisjoint(FIELDS)
         self.keeps_head = self.enabled and RESPONSE_FIELD in kinds
@@ -144,16 +161,20 @@ class AccessLog:
         self._second = -1
         self._clf_time = b""
         self._iso_time = b""
+        self._utc_time = b""
         self._zone = b""
         self._failed = False
         self._stream: Any = None
         self._poll: select.poll | None = None  # polls the stream if it is a pipe or a socket
         self._lost = 0  # lines lost since the reader of the pipe fell behind
+        self._line_format = LINE_FORMATS[self._default]
+        if timestamps and self._default:
+            self._line_format = TIMESTAMP + self._line_format
         if self.enabled:
-            self._find_handler(LINE_FORMATS[self._default])
+            self._find_handler()
             LOGS.add(self)
 
-    def _find_handler(self, line_format: str) -> None:
+    def _find_handler(self) -> None:
         """Find the handler whose stream may get lines without a LogRecord. It must format lines as
         this class does, without colours, and not write to a terminal, where each line should
         appear at once.
@@ -164,15 +185,23 @@ class AccessLog:
         formatter = handler.formatter
         if (
             isinstance(handler, logging.StreamHandler)
-            and type(handler) in (logging.StreamHandler, BoundedStreamHandler)
-            and type(formatter) is AccessFormatter
-            and formatter._fmt == line_format
-            and not formatter.use_colors
+            and type(handler) in (logging.StreamHandler, BoundedStreamHandler, LogFileHandler)
+            and self._formats_alike(formatter)
             and handler.terminator == "\n"
             and not getattr(handler.stream, "isatty", bool)()
         ):
             self._handler = handler
             self._formatter = formatter
+
+    def _formats_alike(self, formatter: Any) -> bool:
+        """Whether a formatter makes the lines that this class makes, or passes them on."""
+        if self._is_json:
+            return type(formatter) is JsonFormatter
+        return (
+            type(formatter) is AccessFormatter
+            and formatter._fmt == self._line_format
+            and not formatter.use_colors
+        )
 
     def record(self, exchange: Exchange, aborted: bool) -> None:
         """Log an exchange that has ended.
@@ -230,10 +259,15 @@ class AccessLog:
             query = request.query
             target = escaped(exchange.raw_path + b"?" + query if query else exchange.raw_path)
         text = '%s - "%s %s HTTP/%s" %d'
-        if not self._default:
+        extra = None
+        if self._is_json or not self._default:
             lines = self._lines
             self._format(exchange, aborted)
-            text = NO_ARGUMENTS + lines.take_line().replace("%", "%%")
+            line = lines.take_line()
+            if self._is_json:
+                extra = {LINE: line}
+            if not self._default:
+                text = NO_ARGUMENTS + line.replace("%", "%%")
         self._logger.info(
             text,
             address,
@@ -241,6 +275,7 @@ class AccessLog:
             target,
             "1.1" if request is None else request.http_version,
             status_of(exchange),
+            extra=extra,
         )
 
     def _format(self, exchange: Exchange, aborted: bool) -> None:
@@ -318,10 +353,18 @@ class AccessLog:
                 lines.append(self._iso_time)
                 lines.append_fraction(int((now - self._second) * 1000), 1000)
                 lines.append(self._zone)
+            elif kind == UTC_TIME:
+                lines.append(self._utc_time)
+                lines.append_fraction(int((now - self._second) * 1000), 1000)
+                lines.append(b"Z")
+            elif kind == VERSION:
+                lines.append_text("1.1" if request is None else request.http_version)
             elif kind == ABORTED:
                 lines.append(b"true" if aborted else b"false")
             elif kind == REQUEST_ID:
                 self._value(request_id(exchange.fields))
+            elif kind == IDS:
+                self._ids(exchange)
             elif kind == USER:
                 self._value(user_of(exchange.fields))
             elif kind == RESPONSE_FIELD:
@@ -339,6 +382,15 @@ class AccessLog:
         if request.query:
             lines.append(b"?")
             lines.append_value(request.query)
+
+    def _ids(self, exchange: Exchange) -> None:
+        """Append the request's ids as members of a JSON object, each with a comma behind it."""
+        value = request_id(exchange.fields)
+        if value:
+            lines = self._lines
+            lines.append(b'"request_id":"')
+            lines.append_value(value)
+            lines.append(b'",')
 
     def _value(self, value: bytes | None) -> None:
         if value:
@@ -363,6 +415,7 @@ class AccessLog:
         self._clf_time = f"[{date}:{clock} {sign}{hours:02}{minutes:02}]".encode()
         day = f"{local.tm_year:04}-{local.tm_mon:02}-{local.tm_mday:02}"
         self._iso_time = f"{day}T{clock}".encode()
+        self._utc_time = utc(second).partition(".")[0].encode()
         self._zone = f"{sign}{hours:02}:{minutes:02}".encode()
 
     # --- Writing ------------------------------------------------------------------------------
@@ -466,6 +519,9 @@ def make_part(atom: Atom, json: bool) -> Part:
         constant = LineBuffer(json)
         constant.append_value(os.environ.get(name, "" if json else "-").encode(errors="replace"))
         return Part(LITERAL, constant.take_line().encode())
+    if letter == "x" and name == "worker":
+        worker = ThisProcess.worker
+        return Part(LITERAL, b"null" if worker is None else str(worker).encode())
     if letter == "x":
         return Part(EXTENSION_KINDS[name], b"")
     if letter == "f":

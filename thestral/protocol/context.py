@@ -87,7 +87,9 @@ class WorkerContext:
         self.timeouts = Timeouts(config)
         self.waits = waits_of(self.timeouts)
         self.turn = Turn(loop, base_context)
-        self.access_log = AccessLog(config.access_log_format, config.access_log)
+        self.access_log = AccessLog(
+            config.access_log_format, config.access_log, config.log_format, config.log_timestamps
+        )
         self.refusals = Refusals()
         self._make_templates()
         self._detect_features()
