@@ -53,7 +53,7 @@ def ask(port, request):
         return read_all(sock)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2", "--request-id"]])
 def test_every_line_of_both_streams(start, arguments):
     command = start("--log-format", "json", *arguments)
     wait_until(
@@ -80,6 +80,9 @@ def test_every_line_of_both_streams(start, arguments):
         assert {"time", "level", "logger", "message", "worker", "pid"} <= line.keys()
     for line in access:
         assert {"client", "method", "path", "version", "status", "bytes", "duration"} <= line.keys()
+        assert ("request_id" in line) == bool(arguments)
+    (refusal,) = [line for line in errors if line["message"].startswith("Refused")]
+    assert ("request_id" in crash) == ("request_id" in refusal) == bool(arguments)
     workers = {line["worker"] for line in access}
     assert workers <= ({1, 2} if arguments else {None})
 

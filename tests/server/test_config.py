@@ -45,7 +45,7 @@ UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
     *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
+    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked", "access_log_slow"),
     "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
     *("log_config", "log_file", "access_log_file", "use_colors", "forwarded_allow_ips"),
@@ -74,6 +74,7 @@ NUMBERS = {
 LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
+    "access_log_slow",
 ]
 # What None means under uvicorn, where it is no default.
 MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
@@ -204,6 +205,8 @@ SWITCHES = [
     "date_header",
     "access_log",
     "log_timestamps",
+    "request_id",
+    "server_timing",
     "ws_per_message_deflate",
     "ws_deflate_context_takeover",
 ]

@@ -206,7 +206,7 @@ def test_filter_for_formatters_of_others():
 
 @pytest.mark.parametrize("given", ["uvicorn", "combined", '%h "\\\t" é', "%({X-A}i)s 100%%"])
 def test_text_becomes_the_message_of_an_object(given):
-    whole = whole_format(given, "json", True)
+    whole = whole_format(given, "json", True, False)
     assert is_json(whole)
     read_format(whole)
     literal = "".join(
@@ -217,13 +217,13 @@ def test_text_becomes_the_message_of_an_object(given):
 
 @pytest.mark.parametrize("given", ["json", '{"a":"%h"}'])
 def test_an_object_stays_as_it_is(given):
-    assert whole_format(given, "json", True) == given
-    assert whole_format(given, "text", True) == given
+    assert whole_format(given, "json", True, False) == given
+    assert whole_format(given, "text", True, False) == given
 
 
 def test_timestamp_stands_only_before_the_default_format():
-    assert whole_format("uvicorn", "text", True).startswith("%{utc}x INFO: ")
-    assert whole_format("combined", "text", True) == "combined"
+    assert whole_format("uvicorn", "text", True, False).startswith("%{utc}x INFO: ")
+    assert whole_format("combined", "text", True, False) == "combined"
 
 
 # --- Setting it up ------------------------------------------------------------------------------

@@ -303,6 +303,16 @@ class Config:
     access_log_format: str = text(DEFAULT, "Logging", convert=checked_format,
         help="Format of the access log: uvicorn, combined, json, or a string with Apache's and"
              " gunicorn's atoms.")
+    access_log_exclude: list[str] = several([], "Logging", item="GLOB",
+        help="Leave requests for these paths out of the access log, such as /healthz or"
+             " '/static/*'; repeatable.")
+    access_log_slow: float | None = seconds(None, "Logging",
+        help="Log a warning for each request that takes longer, also without access log.")
+    request_id: bool = flag(False, "Logging",
+        help="Give each request an id: X-Request-ID of a trusted proxy, else a new UUID. The"
+             " application, the response and the log get it.")
+    server_timing: bool = flag(False, "Logging",
+        help="Send Server-Timing: how long the request waited, and how long the application took.")
     log_config: str | dict[str, Any] | None = path("", "Logging", also=(dict,), optional=True,
         help="Logging configuration file: .json, .yaml, .toml, otherwise INI. In Python also a"
              " dict for logging.config.dictConfig, or None to leave logging alone.")

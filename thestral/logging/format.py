@@ -60,20 +60,22 @@ class Atom(NamedTuple):
     name: str
 
 
-def whole_format(text: str, log_format: str, timestamps: bool) -> str:
+def whole_format(text: str, log_format: str, timestamps: bool, request_ids: bool) -> str:
     """Return the format of a whole line.
 
     Args:
         text: value of --access-log-format. In a log of JSON, text becomes the message of an object;
             a format that is an object itself stays as it is.
         log_format: value of --log-format.
-        timestamps: value of --log-timestamps, which formats with a time of their own do not need.
+        timestamps, request_ids: values of --log-timestamps and --request-id. They change only the
+            default format: others have atoms for both.
     """
     if log_format == "json" and not is_json(text):
         return json_format(MESSAGE if text == DEFAULT else PRESETS.get(text, text))
-    if timestamps and text == DEFAULT:
-        return f"%{{utc}}x {PRESETS[DEFAULT]}"
-    return text
+    if text != DEFAULT:
+        return text
+    time, identity = "%{utc}x " if timestamps else "", " %{request_id}x" if request_ids else ""
+    return time + PRESETS[DEFAULT] + identity
 
 
 def read_format(text: str) -> list[Atom]:
@@ -135,6 +137,11 @@ def unknown(shown: str) -> ConfigError:
         f" {', '.join('%' + letter for letter in PLAIN)}, %{{Field}}i, %{{Field}}o, %{{VARIABLE}}e,"
         f" {names}; %% is a percent sign",
     )
+
+
+def needs_ids(text: str) -> bool:
+    """Whether lines show ids that a request's fields do not simply have."""
+    return any(atom.name in ("ids", "trace_id", "span_id") for atom in read_format(text))
 
 
 def is_json(text: str) -> bool:

@@ -66,7 +66,7 @@ class DefaultFormatter(ColourizedFormatter):
 
 class AccessFormatter(ColourizedFormatter):
     """Formats access records: adds client_addr, request_line, status_code, method, full_path,
-    http_version.
+    http_version, and request_id, which is "-" without --request-id.
     """
 
     def is_terminal(self) -> bool:
@@ -77,6 +77,7 @@ class AccessFormatter(ColourizedFormatter):
         client_addr, method, full_path, http_version, status_code = record.args  # type: ignore[misc]
         assert isinstance(status_code, int)
         line = f"{method} {full_path} HTTP/{http_version}"
+        painted.__dict__.setdefault("request_id", "-")
         painted.__dict__.update(
             client_addr=client_addr,
             method=method,

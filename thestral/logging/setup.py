@@ -31,7 +31,9 @@ LINE_FORMATS = {
     True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
     False: "%(message)s",
 }
-TIMESTAMP = "%(timestamp)s "  # in front of a format, with --log-timestamps
+# In front of a format with --log-timestamps, and behind that of the access log with --request-id.
+TIMESTAMP = "%(timestamp)s "
+REQUEST_ID = " %(request_id)s"
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -202,6 +204,7 @@ class LoggingOptions(Protocol):
     access_log: bool
     access_log_format: str
     access_log_file: str | None
+    request_id: bool
 
     @property
     def log_level_number(self) -> int | None: ...
@@ -272,14 +275,26 @@ def own_handler(option: str, path: str | None, stream: Any) -> logging.Handler:
     return BoundedStreamHandler(stream)
 
 
+def line_format_of(default: bool, timestamps: bool, request_ids: bool) -> str:
+    """Return the format string of the access handler; arguments as for whole_format(), `default`
+    for its default.
+    """
+    if not default:
+        return LINE_FORMATS[False]
+    before, behind = TIMESTAMP if timestamps else "", REQUEST_ID if request_ids else ""
+    return before + LINE_FORMATS[True] + behind
+
+
 def own_formatter(options: LoggingOptions, name: str) -> logging.Formatter:
     """Return the formatter of one of LOGGING_CONFIG's handlers."""
     if options.log_format == "json":
         return JsonFormatter()
-    default = name == "default" or options.access_log_format == DEFAULT
-    line_format: str = UNCHANGED["formatters"][name]["fmt"] if default else LINE_FORMATS[False]
-    if options.log_timestamps and default:
-        line_format = TIMESTAMP + line_format
+    if name == "default":
+        line_format = UNCHANGED["formatters"][name]["fmt"]
+        line_format = TIMESTAMP + line_format if options.log_timestamps else line_format
+    else:
+        default = options.access_log_format == DEFAULT
+        line_format = line_format_of(default, options.log_timestamps, options.request_id)
     use_colors = options.use_colors
     if use_colors is None and (options.log_file, options.access_log_file)[name == "access"]:
         use_colors = False  # a terminal that is elsewhere does not count
