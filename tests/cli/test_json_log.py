@@ -106,10 +106,12 @@ def test_start_that_fails_is_json_too(start, arguments, shown):
     assert any(shown in line["message"] + line.get("exception", "") for line in lines)
 
 
-def test_exception_at_import_is_one_line(start, folder):
-    (folder / "main.py").write_text("raise ValueError('at\\nimport')")
-    command = start("--log-format", "json")
-    assert command.wait() == 3
+@pytest.mark.parametrize("statement", ["raise ValueError", "raise SystemExit", "exit"])
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_end_at_import_is_one_line(start, folder, statement, arguments):
+    (folder / "main.py").write_text(f"{statement}('at\\nimport')")
+    command = start("--log-format", "json", *arguments)
+    assert command.wait() != 0
     assert any("at\nimport" in "".join(map(str, line.values())) for line in read(command.err))
 
 

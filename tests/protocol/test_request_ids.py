@@ -14,6 +14,7 @@ import pytest
 from support import read_all, read_head, read_response, wait_until
 
 from thestral import Config
+from thestral._core.log import uuid7_of
 from thestral.logging import JsonFormatter
 from thestral.logging.format import whole_format
 from thestral.logging.ids import read_traceparent, uuid7
@@ -141,6 +142,10 @@ def test_uuid_is_of_version_7_and_sorts_by_time(monkeypatch):
     assert uuid7() == "01234567-89ab-7fff-bfff-ffffffffffff"
     monkeypatch.setattr("os.urandom", lambda size: bytes(size))
     assert uuid7() == "01234567-89ab-7000-8000-000000000000"
+    for size in (0, 9, 11):
+        with pytest.raises(ValueError, match=f"{size} random bytes given, expected 10"):
+            uuid7_of(0, bytes(size))
+    assert uuid7_of(2**64 - 1, bytes(10)).startswith("ffffffff-ffff-7000-8000-0000")
 
 
 @pytest.mark.parametrize(
@@ -429,10 +434,10 @@ def test_exclusion():
     assert [names.matches(path) for path in (b"/a", b"/b", b"/ab", b"/", None)] == [
         *(True, True, False, False, False),
     ]
-    globs = Exclusion(["/a*", "/[!x]"])
-    assert [globs.matches(path) for path in (b"/a/b\n", b"/y", b"/x", b"x/a")] == [
-        *(True, True, False, False),
-    ]
+    globs = Exclusion(["/a*", "/[!x]", "/?/*/z*"])
+    paths = (b"/a/b\n", b"/y", b"/x", b"x/a", b"/x/y/y/z1", b"/xx/y/z")
+    assert [globs.matches(path) for path in paths] == [*(True, True, False, False), True, False]
+    assert Exclusion(["*"]).matches(b"/")
 
 
 def test_excluded_refusal_without_a_path_is_logged(serve, access, errors):

@@ -8,7 +8,9 @@ import os
 import re
 import time
 
-RANDOM_SIZE = 10  # bytes; 74 of their bits are used
+from thestral._core.log import uuid7_of
+
+RANDOM_SIZE = 10  # bytes
 # Version, trace-id, parent-id and trace-flags. Only lower-case digits are valid; version ff and ids
 # of zeros are not. What follows the flags is a later version's.
 TRACEPARENT = re.compile(
@@ -18,11 +20,7 @@ TRACEPARENT = re.compile(
 
 def uuid7() -> str:
     """Return a new UUID that begins with the time, so that ids sort by it."""
-    noise = int.from_bytes(os.urandom(RANDOM_SIZE), "big")
-    high = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (noise >> 62 & 0xFFF)
-    low = 1 << 63 | noise & (1 << 62) - 1
-    text = f"{high:016x}{low:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return uuid7_of(time.time_ns() // 1_000_000, os.urandom(RANDOM_SIZE))
 
 
 def read_traceparent(value: bytes) -> tuple[str, str] | None:

@@ -33,6 +33,16 @@ def log_uncaught(handler: logging.Handler) -> None:
     logging.captureWarnings(True)
 
 
+def report(text: str) -> None:
+    """Say on stderr why the process ends, as Python would: as a line of the log where that has what
+    Python would print.
+    """
+    if sys.excepthook is log_exception:
+        error_logger.critical("%s", text)
+    else:
+        print(text, file=sys.stderr)
+
+
 def log_exception(
     kind: type[BaseException], exc: BaseException, traceback: TracebackType | None
 ) -> None:

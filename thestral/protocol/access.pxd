@@ -48,6 +48,7 @@ cdef class Part:
 
 cdef class Exclusion:
     cdef frozenset _names
+    cdef tuple _begins
     cdef object _pattern
 
     cpdef bint matches(self, bytes path)

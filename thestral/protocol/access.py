@@ -606,9 +606,17 @@ class Exclusion:
     """Patterns of paths that are not logged, compared with the path as a line shows it."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        globs = [pattern for pattern in patterns if not GLOB.isdisjoint(pattern)]
-        # Most are names, such as /healthz, which need no search.
-        self._names = frozenset(os.fsencode(each) for each in patterns if each not in globs)
+        # Most are names, such as /healthz, or the beginnings of names, such as /static/*: a search
+        # would cost ten times as much.
+        names = [each for each in patterns if GLOB.isdisjoint(each)]
+        begins = [
+            each
+            for each in patterns
+            if each.endswith("*") and GLOB.isdisjoint(each.removesuffix("*"))
+        ]
+        globs = [each for each in patterns if each not in names and each not in begins]
+        self._names = frozenset(map(os.fsencode, names))
+        self._begins = tuple([os.fsencode(each.removesuffix("*")) for each in begins])
         self._pattern: re.Pattern[bytes] | None = None
         if globs:
             self._pattern = re.compile(os.fsencode("|".join(map(fnmatch.translate, globs))))
@@ -616,7 +624,7 @@ class Exclusion:
     def matches(self, path: bytes | None) -> bool:
         if path is None:  # the head was refused
             return False
-        if path in self._names:
+        if path in self._names or path.startswith(self._begins):
             return True
         return self._pattern is not None and self._pattern.match(path) is not None
 

@@ -225,7 +225,10 @@ class HTTP1Response(Stream):
         assert tracer is not None
         assert self.trace is not None
         for name, value in tracer.fields(self.trace):
-            writer.write(b"%b: %b\r\n" % (name, value))
+            writer.write(name)
+            writer.write(b": ")
+            writer.write(value)
+            writer.write(b"\r\n")
 
     def _write_defaults(self, writer: ResponseWriter) -> None:
         context = self.connection.context

@@ -11,7 +11,7 @@ cdef class Trace:
     cdef readonly double started
     cdef readonly double answered
     cdef readonly double first_byte
-    cdef readonly bint has_own
+    cdef readonly bint sends_id
 
     cpdef object answer(self, object headers)
 
@@ -22,7 +22,7 @@ cdef class Tracer:
     cdef bint _sends_ids
     cdef bint _timing
 
-    @cython.locals(trace=Trace)
+    @cython.locals(trace=Trace, headers=list, name=bytes, value=bytes, given=bytes, parent=bytes)
     cpdef Trace begin(self, dict scope, object connection)
     cpdef list fields(self, Trace trace)
 

@@ -29,7 +29,7 @@ class Trace:
         started: when the application took its first step; 0.0 before.
         answered: when it, or the server for it, began the response; 0.0 before.
         first_byte: when the response's head was written; 0.0 before.
-        has_own: whether the application has set X-Request-ID in its response.
+        sends_id: whether the response is to say the id, which the application has not set itself.
     """
 
     if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class Trace:
         started: float
         answered: float
         first_byte: float
-        has_own: bool
+        sends_id: bool
 
     def answer(self, headers: Headers) -> None:
         """Note that a response begins, with these fields."""
         self.answered = monotonic()
-        self.has_own = False
-        for name, _ in headers:
-            if bytes(name).lower() == b"x-request-id":
-                self.has_own = True
+        if self.sends_id:
+            for name, _ in headers:
+                if bytes(name).lower() == b"x-request-id":
+                    self.sends_id = False
 
 
 class Tracer:
@@ -76,9 +76,11 @@ class Tracer:
         trace: Trace = Trace.__new__(Trace)
         trace.began = monotonic()
         trace.request_id = trace.trace_id = trace.span_id = ""
+        trace.sends_id = self._sends_ids
         given: bytes | None = None
         parent: bytes | None = None
-        for name, value in scope["headers"] if scope is not None else ():
+        headers: list[tuple[bytes, bytes]] = scope["headers"] if scope is not None else []
+        for name, value in headers:
             # A field that comes twice is invalid: nobody knows which of the two is meant.
             if name == b"x-request-id":
                 given = value if given is None else b""
@@ -101,7 +103,7 @@ class Tracer:
         """Return the fields for the response's head, which is written now."""
         now = trace.first_byte = monotonic()
         fields = []
-        if self._sends_ids and not trace.has_own:
+        if trace.sends_id:
             fields.append((b"x-request-id", trace.request_id.encode()))
         if self._timing:
             fields.append((b"server-timing", server_timing(trace, now)))
