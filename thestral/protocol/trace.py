@@ -47,7 +47,7 @@ class Trace:
         self.answered = monotonic()
         if self.sends_id:
             for name, _ in headers:
-                if bytes(name).lower() == b"x-request-id":
+                if len(name) == len(b"x-request-id") and bytes(name).lower() == b"x-request-id":
                     self.sends_id = False
 
 
