@@ -55,10 +55,10 @@ UNSET = [
         "limit_max_requests_jitter",
     ),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
+    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked", "access_log_slow"),
     "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
-    *("log_config", "use_colors", "forwarded_allow_ips"),
+    *("log_config", "log_file", "access_log_file", "use_colors", "forwarded_allow_ips"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
@@ -84,6 +84,7 @@ NUMBERS = {
 LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
+    "access_log_slow",
 ]
 # What uvicorn takes None for, where None is not our default.
 MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
@@ -198,6 +199,7 @@ def test_text_means_what_it_means_on_the_command_line(name, text, value):
         ("loop", ["auto", "uvloop", "asyncio", "none", "module:function"]),
         ("ws", ["auto", "none", "websockets", "websockets-sansio", "wsproto"]),
         ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
+        ("log_format", ["text", "json"]),
     ],
 )
 def test_choice_is_one_of_those_named(name, choices):
@@ -212,6 +214,9 @@ SWITCHES = [
     "server_header",
     "date_header",
     "access_log",
+    "log_timestamps",
+    "request_id",
+    "server_timing",
     "ws_per_message_deflate",
     "ws_deflate_context_takeover",
 ]

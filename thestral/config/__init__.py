@@ -64,6 +64,8 @@ NEED_POSIX = (
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
     *("on_worker_start", "on_worker_exit"),
 )
+# Options that say how the default configuration of logging writes; log_config replaces that.
+NEED_OWN_LOGGING = ("log_format", "log_timestamps", "log_file", "access_log_file")
 NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # for uvicorn's timeout_notify
 
 
@@ -83,6 +85,13 @@ def checked_function(given: str) -> str:
 def checked_format(given: str) -> str:
     read_format(given)  # only a check: the access log of each process reads it again
     return given
+
+
+def checked_log_file(given: str) -> str:
+    """Return the absolute path: the application may change the working directory."""
+    if not given:
+        raise ValueError("'' given, expected a path")
+    return os.path.abspath(given)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -301,9 +310,27 @@ class Config:
     proxy_protocol: bool = flag(False, "Proxies",
         help="Trusted proxies start each connection with the PROXY protocol, version 1 or 2.")
 
+    log_format: str = text("text", "Logging", choices=("text", "json"),
+        help="Format of every line of the log: text, or an object of JSON.")
+    log_timestamps: bool = flag(False, "Logging",
+        help="Begin each line of text with the time, in UTC.")
+    log_file: str | None = path(None, "Logging", convert=checked_log_file,
+        help="Write the log to this file instead of stderr; SIGUSR1 reopens it.")
+    access_log_file: str | None = path(None, "Logging", convert=checked_log_file,
+        help="Write the access log to this file instead of stdout; SIGUSR1 reopens it.")
     access_log_format: str = text(DEFAULT, "Logging", convert=checked_format,
         help="Format of the access log: uvicorn, combined, json, or a string with Apache's and"
              " gunicorn's atoms.")
+    access_log_exclude: list[str] = several([], "Logging", item="GLOB",
+        help="Leave requests for these paths out of the access log, such as /healthz or"
+             " '/static/*'; repeatable.")
+    access_log_slow: float | None = seconds(None, "Logging",
+        help="Log a warning for each request that takes longer, also without access log.")
+    request_id: bool = flag(False, "Logging",
+        help="Give each request an id: X-Request-ID of a trusted proxy, else a new UUID. The"
+             " application, the response and the log get it.")
+    server_timing: bool = flag(False, "Logging",
+        help="Send Server-Timing: how long the request waited, and how long the application took.")
     log_config: str | dict[str, Any] | None = path("", "Logging", also=(dict,), optional=True,
         help="Logging configuration file: .json, .yaml, .toml, otherwise INI. In Python also a"
              " dict for logging.config.dictConfig, or None to leave logging alone.")
@@ -343,6 +370,13 @@ class Config:
         for name in () if POSIX else NEED_POSIX:
             if getattr(self, name):
                 raise ConfigError(name, "needs a POSIX system")
+        for name in NEED_OWN_LOGGING if self.log_config != "" else ():
+            if getattr(self, name) != default_of(name):
+                raise ConfigError(
+                    name,
+                    "not possible with a logging configuration of your own (log_config, or a"
+                    " changed LOGGING_CONFIG), which names its formatters and files itself",
+                )
         if self.h11_max_incomplete_event_size is not None:
             self.limit_header_size = self.h11_max_incomplete_event_size
         peers = self.forwarded_allow_ips

@@ -425,7 +425,7 @@ class Server:
                 await self._unless(self._forced, context.wait_until_empty())
         tasks = []
         for cycle in list(context.cycles):
-            error_logger.error("Cancelled at shutdown: %s", cycle.title())
+            error_logger.error("Cancelled at shutdown: %s", cycle.title(), extra=cycle.extra())
             if cycle.task is not None:
                 tasks.append(cycle.task)
             cycle.cancel()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from thestral.errors import ImportFailedError, Terminated, ThestralError
 from thestral.logging.files import reopen_files
+from thestral.logging.jsonlines import ThisProcess
 from thestral.logging.loggers import error_logger
 from thestral.net import tls
 from thestral.process.heartbeat import beat_interval
@@ -63,6 +64,7 @@ def run_worker(
             a forked worker has copies.
         app: the application if the supervisor has imported it before the fork.
     """
+    ThisProcess.worker = number
     for close in inherited:
         close()
     heartbeat.close_descriptor()
@@ -85,6 +87,9 @@ def run_worker(
                 sys.exit(1)
             server.tell(str(error))
             sys.exit(error.exit_status)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # multiprocessing would print more
+            sys.exit(1)
         finally:
             flush_output()
 

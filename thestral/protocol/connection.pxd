@@ -113,6 +113,7 @@ cdef class Cycle:
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)
     cpdef object title(self)
+    cpdef object extra(self)
     cdef object until_readable(self)
     cdef object until_writable(self)
     cdef object add_waiter(self, list waiters)

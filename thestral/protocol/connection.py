@@ -20,6 +20,7 @@ from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
+from thestral.logging.running import about
 from thestral.net.transport import SocketTransport
 from thestral.protocol.exchange import Exchange
 from thestral.protocol.output import Output
@@ -425,7 +426,8 @@ class Cycle:
         """Cancel an application that has run longer than timeout_request."""
         self.deadline = 0.0
         self._timed_out = True
-        error_logger.error("Cancelled after timeout_request: %s", self.title())
+        title = self.title()
+        error_logger.error("Cancelled after timeout_request: %s", title, extra=self.extra())
         self.cancel()
 
     def cancel(self) -> None:
@@ -511,7 +513,11 @@ class Cycle:
 
     def title(self) -> str:
         """Return the name of the request for the log."""
-        return title_of(self.scope)
+        return title_of(self.scope, self.stream.trace)
+
+    def extra(self) -> dict[str, Any] | None:
+        """Return `extra` for a record about the request that is made outside its task."""
+        return about(self.stream.trace)
 
     def until_readable(self) -> asyncio.Future[None]:
         """Return a future that ends when receive() may have a message."""

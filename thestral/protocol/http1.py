@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
@@ -258,6 +259,9 @@ class HTTP1Connection(HTTPConnection):
         stream.owes_continue = head.expect_continue
         stream.head_only = head.head_only
         stream.scope = scope
+        tracer = context.tracer
+        if tracer is not None:
+            stream.trace = tracer.begin(scope, self)
         access_log = context.access_log
         if access_log.enabled:
             stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
@@ -336,16 +340,24 @@ class HTTP1Connection(HTTPConnection):
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer bad input if no response has begun, and end the connection."""
         stream = self._stream
-        shown = f", in {error.excerpt!r}" if error.excerpt else ""
-        client = client_address(self) or "a client"
         context = self.context
-        context.refusals.info(
-            context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
-        )
         if stream is None:
             stream = HTTP1Stream.__new__(HTTP1Stream)
             stream.begin(self, None)
             stream.head_only = self._parser.is_head()
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(None, self)
+        shown = f", in {error.excerpt!r}" if error.excerpt else ""
+        context.refusals.info(
+            context.clock.now,
+            "Refused %s with %d: %s%s",
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            shown + with_id(stream.trace),
+            extra=about(stream.trace),
+        )
         cycle = stream.cycle()
         if stream.response_complete:
             self.release(stream)
@@ -535,6 +547,8 @@ class HTTP1Stream(HTTP1Response):
         except BaseException:
             writer.truncate(mark)
             raise
+        if self.trace is not None:
+            self.trace.answer(headers)
         self._write_defaults(writer)
         writer.write(b"\r\n")
         if connection.context.access_log.keeps_head:

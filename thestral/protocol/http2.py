@@ -9,7 +9,8 @@ from thestral._core.http1 import reason_phrase
 from thestral._core.http2 import ErrorCode, Event
 from thestral._core.log import monotonic
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection, Cycle
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
@@ -254,6 +255,9 @@ class HTTP2Connection(Multiplexer):
         try:
             scope = http_scope(head, self)
             stream.scope = scope
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(scope, self)
             stream.owes_continue = head.expect_continue
             stream.head_only = head.head_only
             access_log = context.access_log
@@ -309,9 +313,9 @@ class HTTP2Connection(Multiplexer):
     def _on_reset(self) -> None:
         """End the exchange of a stream that the client has reset, or the codec for its fault."""
         error = self.codec.error()
-        if error is not None:
-            self._log_refusal("Reset a stream of", error)
         stream = self.streams.get(self.codec.stream())
+        if error is not None:
+            self._log_refusal("Reset a stream of", error, stream)
         if stream is not None:
             self._forsake(stream)
 
@@ -384,16 +388,28 @@ class HTTP2Connection(Multiplexer):
         if not self.has_ended():
             self._fail(error)
 
-    def _log_refusal(self, what: str, error: RemoteProtocolError) -> None:
-        client = client_address(self) or "a client"
+    def _log_refusal(
+        self, what: str, error: RemoteProtocolError, stream: HTTP2Stream | None = None
+    ) -> None:
+        trace = None if stream is None else stream.trace
         context = self.context
         context.refusals.info(
-            context.clock.now, "%s %s with %d: %s", what, client, error.status, error.reason
+            context.clock.now,
+            "%s %s with %d: %s%s",
+            what,
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            with_id(trace),
+            extra=about(trace),
         )
 
     def _refuse(self, stream: HTTP2Stream, error: RemoteProtocolError) -> None:
         """Answer a request in place of the application. Other streams go on."""
-        self._log_refusal("Refused", error)
+        tracer = self.context.tracer
+        if tracer is not None and stream.trace is None:  # its head was refused
+            stream.trace = tracer.begin(None, self)
+        self._log_refusal("Refused", error, stream)
         cycle = stream.cycle()
         stream.started = True  # so that it is not started later
         if stream.status == 0:
@@ -450,7 +466,7 @@ class HTTP2Connection(Multiplexer):
     def _check_stream(self, stream: HTTP2Stream, now: float) -> None:
         if 0.0 < stream.write_deadline <= now:
             error = RemoteProtocolError(CANCEL, "nothing read in time")
-            self._log_refusal("Reset a stream of", error)
+            self._log_refusal("Reset a stream of", error, stream)
             self._drop(stream)
             self.expect_turn_end()
         elif 0.0 < stream.deadline <= now:

@@ -297,6 +297,8 @@ class HTTP2Stream(Stream):
             raise LocalProtocolError(f"status {status} would accept the WebSocket (RFC 8441)")
         self.held = check_fields(headers, omits_length(status))
         self.head_status = status
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.wire.touch(self)
 
     def write(self, data: bytes, end: bool) -> None:
@@ -362,6 +364,8 @@ class HTTP2Stream(Stream):
         connection = self.wire
         self.held = check_fields(headers, False)
         self.head_status = 200
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.promise(200, False, -1)
         self._write_head(False)
         self.tunnel = True
@@ -450,6 +454,9 @@ class HTTP2Stream(Stream):
         if fields.has_date or fields.has_server:
             given = [name for name, _ in fields.pairs()]
             more = [pair for pair in more if pair[0] not in given]
+        if self.trace is not None:
+            assert context.tracer is not None
+            more = [*more, *context.tracer.fields(self.trace)]
         connection.codec.write_head(
             connection.output(), self.id, self.head_status, fields, more, end
         )

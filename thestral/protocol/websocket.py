@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.websocket import Event, FrameParser, FrameWriter, is_close_code
 from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
 from thestral.logging.loggers import error_logger
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Cycle
 from thestral.protocol.exchange import PLAIN_TEXT
 from thestral.protocol.handshake import agree_on_deflate
@@ -415,13 +416,15 @@ class WebSocketCycle(Cycle):
         """
         context = self.context
         if self._state == OPEN:
-            client = client_address(self.stream.connection) or "a client"
+            trace = self.stream.trace
             context.refusals.info(
                 context.clock.now,
-                "Closed the WebSocket of %s with %d: %s",
-                client,
+                "Closed the WebSocket of %s with %d: %s%s",
+                client_address(self.stream.connection) or "a client",
                 error.status,
                 error.reason,
+                with_id(trace),
+                extra=about(trace),
             )
             if answering:
                 self._fault = error
