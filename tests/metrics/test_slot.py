@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -63,7 +64,7 @@ def test_layout_of_this_version():
     assert fields == LAYOUT
     assert {name: ffi.sizeof(name) for name in SIZES} == SIZES
     assert lib.TH_METRICS_VERSION == 1
-    assert SLOT_SIZE == SIZES["th_slot"]
+    assert SIZES["th_slot"] == SLOT_SIZE
     assert all(offset % 8 == 0 for offset in fields.values())
 
 
@@ -84,7 +85,7 @@ def test_bounds_grow_by_an_eighth_at_most():
     assert bounds[0] == 1024
     assert bounds[-2] == 2**39
     assert bounds[-1] == 2**64 - 1
-    assert all(1 < high / low <= 1.125 for low, high in zip(bounds[:-2], bounds[1:-1], strict=True))
+    assert all(1 < high / low <= 1.125 for low, high in itertools.pairwise(bounds[:-1]))
 
 
 def test_bucket_of_each_bound():
