@@ -62,6 +62,11 @@ def blocked(command, folder):
         asked.join()
 
 
+def serving(command, load):
+    """Processes that have answered; others may not be ready yet."""
+    return [worker[1] for worker in command.told()["workers"] if worker[1] in load.pids]
+
+
 def answered(load):
     return sum(load.seen.values())
 
@@ -75,7 +80,7 @@ def test_counts_of_a_killed_worker_are_kept(supervise, preload):
         for _ in range(3):
             before = answered(load)
             wait_until(lambda before=before: answered(load) > before + 50)
-            victim = command.told()["workers"][0][1]
+            (victim, *_) = wait_until(lambda: serving(command, load))
             os.kill(victim, signal.SIGKILL)
             wait_until(
                 lambda victim=victim: victim not in [w[1] for w in command.told()["workers"]]
