@@ -23,7 +23,7 @@ class WorkerMetrics:
         ValueError: the memory is too small, or has another layout.
     """
 
-    def __init__(self, memory: Any, pid: int, number: int, template: Any = None) -> None: ...
+    def __new__(cls, memory: Any, pid: int, number: int, template: Any = None) -> WorkerMetrics: ...
     def leave(self) -> None:
         """Note that the process counts no more."""
 

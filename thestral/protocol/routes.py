@@ -19,7 +19,7 @@ def template_of(scope: dict[str, Any]) -> str:
 
 
 def read(scope: dict[str, Any]) -> str:
-    route = scope.get("route")
+    route: Any = scope.get("route")
     details = scope.get("fastapi")
     context = details.get("effective_route_context") if isinstance(details, dict) else None
     if context is not None and (
