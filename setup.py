@@ -61,7 +61,7 @@ SMALL |= {
     f"thestral.protocol.{name}"
     for name in ("proxy", "settings", "tls", "trace", "turn", "websocket")
 }
-CORE = ["coroutine", "errors", "head", "http1", "http2", "log", "socket", "websocket"]
+CORE = ["coroutine", "errors", "head", "http1", "http2", "log", "metrics", "socket", "websocket"]
 
 # Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.
 LIBRARIES = [

@@ -16,7 +16,7 @@ from cffi import FFI
 CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket", "handler", "watch"]
-OURS += ["hpack", "http2_head", "http2"]
+OURS += ["hpack", "http2_head", "http2", "metrics"]
 
 TIMERS = ["rt"] if sys.platform == "linux" else []  # before glibc 2.34 they are in librt
 

@@ -62,7 +62,7 @@ POSIX = os.name == "posix"
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
-    *("on_worker_start", "on_worker_exit"),
+    *("on_worker_start", "on_worker_exit", "admin"),
 )
 # Options that say how the default configuration of logging writes; log_config replaces that.
 NEED_OWN_LOGGING = ("log_format", "log_timestamps", "log_file", "access_log_file")
@@ -346,6 +346,11 @@ class Config:
         help="Lowest level to log [default: info].")
     access_log: bool = flag(True, "Logging", words=tuple(LOG_LEVELS), convert=bool,
         help="Log each request.")
+
+    admin: str | None = text(None, "Observability", item="ADDRESS",
+        help="Address of the admin port: 127.0.0.1:9100, or unix:PATH.")
+    metrics_routes: bool = flag(True, "Observability",
+        help="Count requests by route, too (Starlette, FastAPI).")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -435,6 +440,7 @@ class Config:
             or self.timeout_worker_blocked
             or self.preload
             or self.reload
+            or self.admin is not None
         )
 
     @property

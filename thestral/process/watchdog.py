@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from thestral._csrc import ffi, lib
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
-from thestral.process.heartbeat import new_memory
+from thestral.process.memory import new_memory
 from thestral.process.signals import is_free
 from thestral.protocol.runner import scope_of
 

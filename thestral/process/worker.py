@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from thestral.config import Config
     from thestral.process.heartbeat import Heartbeat
+    from thestral.process.metrics import Slot
     from thestral.types import ASGIApplication
 
 # Messages from a worker to its supervisor.
@@ -49,6 +50,7 @@ def run_worker(
     sockets: Sequence[socket.socket],
     pipe: Connection,
     heartbeat: Heartbeat,
+    slot: Slot | None,
     inherited: Sequence[Callable[[], None]],
     app: ASGIApplication | None,
 ) -> None:
@@ -60,6 +62,7 @@ def run_worker(
         sockets: bound sockets to listen on.
         pipe: to the supervisor; end of file means that the supervisor is gone.
         heartbeat: shows the supervisor that the event loop is running.
+        slot: where to count what the supervisor's admin port tells.
         inherited: functions that close the supervisor's pipes, sockets and shared memory, of which
             a forked worker has copies.
         app: the application if the supervisor has imported it before the fork.
@@ -68,6 +71,8 @@ def run_worker(
     for close in inherited:
         close()
     heartbeat.close_descriptor()
+    if slot is not None:
+        slot.close_descriptor()
     set_title(f"worker {number}")
     # Ctrl-C reaches the whole process group, but the supervisor decides when a worker stops.
     for taken in [*SUPERVISOR_SIGNALS, *filter(is_free, REQUEST_SIGNALS)]:
@@ -75,7 +80,7 @@ def run_worker(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS])
     faulthandler.enable(all_threads=True)
-    server = WorkerServer(config, number, pipe, heartbeat, app)
+    server = WorkerServer(config, number, pipe, heartbeat, slot, app)
     with ending_pools(), exit_in_time(server):
         try:
             server.run(sockets)
@@ -145,9 +150,10 @@ class WorkerServer(Server):
         number: int,
         pipe: Connection,
         heartbeat: Heartbeat,
+        slot: Slot | None,
         app: ASGIApplication | None,
     ) -> None:
-        super().__init__(config, loaded=app)
+        super().__init__(config, loaded=app, slot=slot)
         self._number = number
         self._pipe = pipe
         self._heartbeat = heartbeat

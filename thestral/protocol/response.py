@@ -92,8 +92,9 @@ class HTTP1Response(Stream):
             return -1  # sendfile(2) cannot read from this file system
         if sent == 0 and connection.is_broken():
             return 0  # not the file's end: the client is gone, and the cycle has been told
-        connection.written += sent
+        connection.count_written(sent)
         self.take(sent)
+        self.note_progress()
         return sent
 
     def write_trailers(self, headers: Headers) -> None:
@@ -195,6 +196,8 @@ class HTTP1Response(Stream):
         self._write_defaults(writer)
         writer.write(b"\r\n")
         self.status = status
+        if not end:
+            self.note_head()
         self.owes_continue = False
         if context.access_log.keeps_head:
             self.head = writer.peek(mark)
@@ -266,6 +269,7 @@ class HTTP1Response(Stream):
             if self.chunked:
                 writer.write(b"\r\n")
         if not end:
+            self.note_progress()
             connection.emit()
         elif self.chunked:
             writer.write(b"0\r\n\r\n")
