@@ -254,11 +254,14 @@ class Stream(Exchange):
         self.ended = True
         metrics = self.metrics
         if metrics is not None:
-            scope = self.scope
-            if scope is not None and len(scope) == len(self.connection.scope_template):
-                scope = None  # nothing has been added, so there is no route
             metrics.end(
-                self.place, self.request, scope, self.status, self.head_at_ns, self.first_byte_ns
+                self.place,
+                self.request,
+                self.scope,
+                self.connection.scope_template,
+                self.status,
+                self.head_at_ns,
+                self.first_byte_ns,
             )
         access_log = self.connection.context.access_log
         if access_log.enabled:
