@@ -5,6 +5,7 @@
 # Not here: test_refusal_of_a_head_has_an_id and test_excluded_refusal_without_a_path_is_logged,
 # which send a malformed head of HTTP/1.1; what needs no server.
 
+import pytest
 from test_request_ids import (
     access,
     errors,
@@ -32,3 +33,6 @@ from test_request_ids import (
     test_what_the_application_or_header_sets_is_sent_once,
     test_without_options_nothing_is_added,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
