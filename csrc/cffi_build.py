@@ -15,7 +15,7 @@ from cffi import FFI
 CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket", "handler"]
-OURS += ["hpack", "http2_head", "http2"]
+OURS += ["hpack", "http2_head", "http2", "metrics"]
 
 
 def declarations(header: Path) -> str:

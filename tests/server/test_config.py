@@ -48,7 +48,7 @@ UNSET = [
     *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
     "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
-    *("log_config", "use_colors", "forwarded_allow_ips"),
+    *("log_config", "use_colors", "forwarded_allow_ips", "admin"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]

@@ -62,6 +62,7 @@ POSIX = os.name == "posix"
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
+    "admin",
 )
 NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # for uvicorn's timeout_notify
 
@@ -301,6 +302,11 @@ class Config:
         help="Lowest level to log [default: info].")
     access_log: bool = flag(True, "Logging", words=tuple(LOG_LEVELS), convert=bool,
         help="Log each request.")
+
+    admin: str | None = text(None, "Observability", item="ADDRESS",
+        help="Address of the admin port: 127.0.0.1:9100, or unix:PATH.")
+    metrics_routes: bool = flag(True, "Observability",
+        help="Count requests by route, too (Starlette, FastAPI).")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -378,6 +384,7 @@ class Config:
             or self.timeout_worker_blocked
             or self.preload
             or self.reload
+            or self.admin is not None
         )
 
     @property

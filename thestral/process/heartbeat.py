@@ -2,78 +2,46 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
-import tempfile
 import time
 from typing import Any
+
+from thestral.process.memory import SharedMemory
 
 SLOWEST_BEAT = 1.0  # longest time between two beats, in seconds
 BEATS_PER_BLOCK = 4  # fewest beats within --timeout-worker-blocked
 TURNED = struct.Struct("@q")  # nanoseconds of CLOCK_MONOTONIC
 
 
-class Heartbeat:
-    """Eight bytes of shared memory that one process writes and another reads: without a lock or a
-    system call, so that neither waits if the other is stuck.
-
-    A heartbeat can be sent to a new process by fork or by spawn. Both processes then call
-    close_descriptor().
+class Heartbeat(SharedMemory):
+    """Eight bytes of shared memory. Both processes call close_descriptor() once the new one has
+    been started.
 
     Args:
-        descriptor: descriptor of the memory; -1 for new memory.
+        descriptor: as in SharedMemory.
 
     Raises:
-        OSError: no descriptor or no memory is left.
+        OSError: as in SharedMemory.
     """
 
     def __init__(self, descriptor: int = -1) -> None:
-        self._descriptor = descriptor if descriptor >= 0 else new_memory(TURNED.size)
-        try:
-            self._memory = mmap.mmap(self._descriptor, TURNED.size)
-        except BaseException:
-            self.close_descriptor()
-            raise
+        super().__init__(TURNED.size, descriptor)
 
     def beat(self) -> None:
-        TURNED.pack_into(self._memory, 0, time.monotonic_ns())
+        TURNED.pack_into(self.memory, 0, time.monotonic_ns())
 
     def last(self) -> int:
         """time.monotonic_ns() of the last beat; 0 before the first."""
-        turned: int = TURNED.unpack_from(self._memory)[0]
+        turned: int = TURNED.unpack_from(self.memory)[0]
         return turned
 
-    def close_descriptor(self) -> None:
-        """Close the descriptor, which is only needed to start a process."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def close(self) -> None:
-        self.close_descriptor()
-        self._memory.close()
-
     def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd  # only a supervisor needs it
-
-        return receive, (DupFd(self._descriptor),)
+        return receive, (self.duplicate(),)
 
 
 def receive(sent: Any) -> Heartbeat:
     """Rebuild, in a new process, the heartbeat that __reduce__ has sent."""
     return Heartbeat(sent.detach())
-
-
-def new_memory(size: int) -> int:
-    """Descriptor of anonymous memory, filled with zeros."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("thestral")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor
 
 
 def beat_interval(blocked: float | None) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from thestral.config import Config
+    from thestral.process.metrics import Slot
 
 # How long a worker is young: if it dies or grows too large by then, the next one may do so, too.
 SETTLED = 30.0  # seconds
@@ -42,6 +43,8 @@ class Worker:
         ends_first: no other worker starts until this one has ended, because a new one may need what
             this one holds.
         waits: whether it is stopping and still has requests that run.
+        killed: whether the patrol has killed it.
+        slot: where it counts.
         stop_by: when to kill it; 0.0 unless it is stopping.
         expires: when --limit-worker-lifetime has it replaced.
         remind: when to log again that it is not ready yet.
@@ -60,6 +63,8 @@ class Worker:
     stopping: bool = False
     ends_first: bool = False
     waits: bool = False
+    killed: bool = False
+    slot: Slot | None = None
     stop_by: float = 0.0
     expires: float = math.inf
     remind: float = 0.0
@@ -91,6 +96,7 @@ class Patrol:
         if worker.stop_by and now >= worker.stop_by:
             error_logger.error("Killing worker %d, which did not stop in time", worker.number)
             worker.process.kill()
+            worker.killed = True
             worker.stop_by = 0.0
         elif not worker.stopping:
             if worker.ready:
@@ -159,5 +165,6 @@ class Patrol:
             with contextlib.suppress(ProcessLookupError):
                 # faulthandler writes the stacks, then the signal ends the worker.
                 os.kill(worker.watch.pid, STACKS_SIGNAL)
+        worker.killed = True
         worker.process.join(STACKS_GRACE)
         worker.process.kill()

@@ -33,6 +33,7 @@ from thestral.process.directory import directory_with_links, reenter
 from thestral.process.health import Watch
 from thestral.process.heartbeat import Heartbeat, beat_interval
 from thestral.process.importer import load_application
+from thestral.process.metrics import DIED, FAILED, KILLED, RECYCLED, STOPPED, Metrics
 from thestral.process.patrol import SETTLED, Patrol, Worker
 from thestral.process.reloader import Reloader
 from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
@@ -82,6 +83,7 @@ class Supervisor:
 
     Attributes:
         started: whether a worker has been ready.
+        metrics: what the workers count, if `admin` is set.
         left_behind: as in Server; always false, because the workers run the application.
 
     Raises:
@@ -124,6 +126,7 @@ class Supervisor:
         self._last_reason = ""  # logged last for a worker that could not start, under --reload
         self._next_start = 0.0  # time.monotonic() before which no worker starts
         self._patrol = Patrol(config)
+        self.metrics = None if config.admin is None else Metrics(self._all_sockets)
         self._on_terminal = is_terminal()
         self._directory = directory_with_links()
 
@@ -314,18 +317,23 @@ class Supervisor:
             heartbeat = Heartbeat()
             undo.callback(heartbeat.close)
             sent.callback(heartbeat.close_descriptor)
+            slot = None
+            if self.metrics is not None:
+                slot = self.metrics.take(number)
+                undo.callback(self.metrics.give_back, slot, FAILED)
             inherited: list[Callable[[], None]] = []
             if self.config.preload:
                 # A forked worker must close its copies of the supervisor's descriptors. Else no
                 # worker would notice the end of the supervisor, and the port would stay open.
                 pipes = [ours, *(one.pipe for one in self._workers)]
-                held = [*self._sockets, *itertools.chain(*self._queues.values())]
                 inherited += [pipe.close for pipe in pipes]
-                inherited += [partial(listening.let_go, sock) for sock in held]
+                inherited += [partial(listening.let_go, sock) for sock in self._all_sockets()]
                 inherited += [one.watch.heartbeat.close for one in self._workers]
+                if self.metrics is not None:
+                    inherited.append(partial(self.metrics.close, slot))
             process = self._context.Process(
                 target=run_worker,
-                args=(self.config, number, shared, theirs, heartbeat, inherited, self._app),
+                args=(self.config, number, shared, theirs, heartbeat, slot, inherited, self._app),
                 name=f"thestral worker {number}",
             )
             holding = {*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS}
@@ -339,10 +347,13 @@ class Supervisor:
             undo.pop_all()
         now = time.monotonic()
         watch = Watch(process.pid, heartbeat)
-        worker = Worker(number, process, ours, now, watch, replaces)
+        worker = Worker(number, process, ours, now, watch, replaces, slot=slot)
         self._workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._on_message(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
+
+    def _all_sockets(self) -> list[socket.socket]:
+        return [*self._sockets, *itertools.chain(*self._queues.values())]
 
     def _queues_of(self, number: int) -> list[socket.socket]:
         """A worker's listening sockets: the shared ones, or with SO_REUSEPORT its number's own."""
@@ -439,7 +450,7 @@ class Supervisor:
         self._stopping = True
         # The port closes with the last worker's descriptor. Later clients are then refused at once,
         # and do not wait in a queue from which nobody accepts.
-        for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
+        for sock in self._all_sockets():
             if not again and not self.config.shutdown_delay:  # workers accept during the delay
                 listening.refuse_new(sock)
             listening.let_go(sock)
@@ -481,10 +492,19 @@ class Supervisor:
             self._unregister(worker.process.sentinel)
             worker.pipe.close()
             worker.watch.heartbeat.close()
+            if self.metrics is not None and worker.slot is not None:
+                self.metrics.give_back(worker.slot, self._cause_of_end(worker))
             status = worker.process.exitcode
             if not worker.stopping:
                 self._on_death(worker, status)
             worker.process.close()
+
+    def _cause_of_end(self, worker: Worker) -> str:
+        if worker.killed:
+            return KILLED
+        if not worker.stopping:
+            return DIED if worker.ready else FAILED
+        return RECYCLED if worker.retiring and not self._stopping else STOPPED
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """Handle the end of a worker that was not told to stop."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from thestral.config import Config
     from thestral.process.heartbeat import Heartbeat
+    from thestral.process.metrics import Slot
     from thestral.types import ASGIApplication
 
 # Messages from a worker to its supervisor.
@@ -46,6 +47,7 @@ def run_worker(
     sockets: Sequence[socket.socket],
     pipe: Connection,
     heartbeat: Heartbeat,
+    slot: Slot | None,
     inherited: Sequence[Callable[[], None]],
     app: ASGIApplication | None,
 ) -> None:
@@ -57,6 +59,7 @@ def run_worker(
         sockets: bound sockets to listen on.
         pipe: to the supervisor; end of file means that the supervisor is gone.
         heartbeat: shows the supervisor that the event loop is running.
+        slot: where to count what the supervisor's admin port tells.
         inherited: functions that close the supervisor's pipes, sockets and shared memory, of which
             a forked worker has copies.
         app: the application if the supervisor has imported it before the fork.
@@ -64,6 +67,8 @@ def run_worker(
     for close in inherited:
         close()
     heartbeat.close_descriptor()
+    if slot is not None:
+        slot.close_descriptor()
     set_title(f"worker {number}")
     # Ctrl-C reaches the whole process group, but the supervisor decides when a worker stops.
     for number in [*SUPERVISOR_SIGNALS, *filter(is_free, REQUEST_SIGNALS)]:
@@ -71,7 +76,7 @@ def run_worker(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS])
     faulthandler.enable(all_threads=True)
-    server = WorkerServer(config, pipe, heartbeat, app)
+    server = WorkerServer(config, pipe, heartbeat, slot, app)
     with ending_pools(), exit_in_time(server):
         try:
             server.run(sockets)
@@ -133,9 +138,14 @@ class WorkerServer(Server):
     has_manager = False  # the supervisor talks to systemd
 
     def __init__(
-        self, config: Config, pipe: Connection, heartbeat: Heartbeat, app: ASGIApplication | None
+        self,
+        config: Config,
+        pipe: Connection,
+        heartbeat: Heartbeat,
+        slot: Slot | None,
+        app: ASGIApplication | None,
     ) -> None:
-        super().__init__(config, loaded=app)
+        super().__init__(config, loaded=app, slot=slot)
         self._pipe = pipe
         self._heartbeat = heartbeat
 

@@ -19,6 +19,7 @@ from thestral.protocol.settings import Settings
 from thestral.protocol.turn import Turn
 
 if TYPE_CHECKING:
+    from thestral._core.metrics import WorkerMetrics
     from thestral.config import Config
     from thestral.net.tls import Certificates
     from thestral.types import ASGIApplication
@@ -66,6 +67,7 @@ class WorkerContext:
         default_head: the fields that every response gets, as bytes; they begin with date_head.
         draining: whether the server is shutting down.
         on_limit: called once when limit_max_requests is reached.
+        metrics: counts for the admin port; None without one.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class WorkerContext:
         self.turn = Turn(loop, base_context)
         self.access_log = AccessLog(config.access_log_format, config.access_log)
         self.refusals = Refusals()
+        self.metrics: WorkerMetrics | None = None
         self._make_templates()
         self._detect_features()
         self.connections: set[Open] = set()
@@ -138,11 +141,31 @@ class WorkerContext:
     def add(self, connection: Open) -> None:
         """Add a connection. The first one starts the clock."""
         self.connections.add(connection)
+        self._count_connections()
         self.clock.start()
 
     def discard(self, connection: Open) -> None:
         self.connections.discard(connection)
+        self._count_connections()
         self._signal_if_empty()
+
+    def _count_connections(self) -> None:
+        if self.metrics is not None:
+            self.metrics.set_connections(len(self.connections))
+
+    def count_refusal(self, status: int) -> None:
+        """Count a request that the server answers in place of the application."""
+        if self.metrics is not None:
+            self.metrics.refuse(status)
+
+    def count_timeout(self, kind: str) -> None:
+        """Count a time-out.
+
+        Args:
+            kind: a name in Timeouts, or "settings".
+        """
+        if self.metrics is not None:
+            self.metrics.time_out(kind)
 
     def discard_cycle(self, cycle: Running) -> None:
         """Remove a cycle whose application has returned."""

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t
 
 from thestral._core.head cimport RequestHead
 from thestral._core.log cimport monotonic
+from thestral._core.metrics cimport WorkerMetrics
 
 
 cpdef bint omits_length(int status) noexcept
@@ -14,6 +15,10 @@ cdef class Exchange:
     cdef public bytes raw_path
     cdef public tuple fields
     cdef public double began
+    cdef public double first_byte
+    cdef public WorkerMetrics metrics
+    cdef public int place
+    cdef public int64_t received
     cdef public int status
     cdef public bytes head
     cdef public bint bodiless
@@ -23,6 +28,8 @@ cdef class Exchange:
     cdef int64_t _left
 
     cdef object keep_request(self, dict scope, bint fields, bint timed)
+    cdef object measure(self, WorkerMetrics metrics, dict scope)
+    cdef object receive(self, Py_ssize_t size)
     cdef object promise(self, int status, bint head_only, int64_t length)
     cdef int64_t left(self) noexcept
     cdef int64_t missing(self) noexcept

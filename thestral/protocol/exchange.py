@@ -12,6 +12,7 @@ from thestral.types import Headers
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
+    from thestral._core.metrics import WorkerMetrics
 
 # The fields of responses that the server writes itself.
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -42,7 +43,12 @@ class Exchange:
         request: the request's head; None if no head could be read.
         raw_path: the request's path, with root_path in front, if the access log is enabled.
         fields: the request's fields, if the access log needs them.
-        began: monotonic() at the request's head, if the access log needs it.
+        began: monotonic() at the request's head, if the access log or metrics need it.
+        first_byte: monotonic() at the response's head, if metrics need it, and if the response did
+            not leave with it.
+        metrics: where the exchange is counted; None if it is not.
+        place: its place among the running requests; -1 if it has none.
+        received: bytes of the request's content, if metrics need them.
         status: status of the final response once it has begun, else 0.
         head: the response's head, as sent, if the access log needs it.
         bodiless: whether the response has no content, whatever its fields say (RFC 9110 section
@@ -58,6 +64,10 @@ class Exchange:
         raw_path: bytes
         fields: tuple[tuple[bytes, bytes], ...] | None
         began: float
+        first_byte: float
+        metrics: WorkerMetrics | None
+        place: int
+        received: int
         status: int
         head: bytes | None
         bodiless: bool
@@ -78,8 +88,24 @@ class Exchange:
         self.raw_path = scope["raw_path"]
         if fields:
             self.fields = tuple(scope["headers"])
-        if timed:
+        if timed and self.began == 0.0:
             self.began = monotonic()
+
+    def measure(self, metrics: WorkerMetrics, scope: dict[str, Any]) -> None:
+        """Have the exchange counted.
+
+        Args:
+            scope: as in keep_request().
+        """
+        self.metrics = metrics
+        self.began = monotonic()
+        self.place = metrics.begin(self.request, scope["client"], self.began)
+
+    def receive(self, size: int) -> None:
+        """Note that a part of the request's content has come."""
+        if self.metrics is not None:
+            self.received += size
+            self.metrics.progress(self.place, self.received, self.sent)
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
         """Note how much content the head promises.
@@ -120,6 +146,8 @@ class Exchange:
                 size = self._left
             self._left -= size
         self.sent += size
+        if self.metrics is not None:
+            self.metrics.progress(self.place, self.received, self.sent)
         return size
 
 

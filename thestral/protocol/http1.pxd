@@ -54,6 +54,7 @@ cdef class HTTP1Connection(HTTPConnection):
     cdef object _begin_websocket(self, HTTP1Stream stream, RequestHead head, dict scope)
     cdef object _tunnel_data(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
+    @cython.locals(connection=Connection)
     cdef object _hand_over(self, object successor)
     cdef object _take_body(self)
     cdef object _next(self)

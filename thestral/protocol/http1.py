@@ -82,6 +82,8 @@ class HTTP1Connection(HTTPConnection):
         self.scope_template = scope_template(self)
         context = self.context
         if 0 < context.settings.limit_connections < len(context.connections):
+            if context.metrics is not None:
+                context.metrics.refuse_connection()
             self._refuse(overloaded())
             return
         self.enter(FIRST_HEAD)
@@ -89,6 +91,7 @@ class HTTP1Connection(HTTPConnection):
     def data_received(self, data: bytes) -> None:
         if self.has_ended():
             return
+        self.count_received(len(data))
         stream = self._stream
         if stream is not None and stream.tunnel:
             self._tunnel_data(stream, data)
@@ -100,6 +103,7 @@ class HTTP1Connection(HTTPConnection):
         """As data_received(), without copying the bytes that are parsed within the call."""
         if self.has_ended():
             return
+        self.count_received(buffer.size)
         stream = self._stream
         if stream is not None and stream.tunnel:
             self._tunnel_data(stream, buffer.take())
@@ -128,6 +132,8 @@ class HTTP1Connection(HTTPConnection):
     def abandon(self) -> None:
         if self._stream is not None:
             cycle = self._stream.cycle()
+            if not self._stream.response_complete:
+                self._stream.count_abort()
             self.release(self._stream)
             cycle.on_closed()
 
@@ -256,6 +262,8 @@ class HTTP1Connection(HTTPConnection):
         stream.owes_continue = head.expect_continue
         stream.head_only = head.head_only
         stream.scope = scope
+        if context.metrics is not None:
+            stream.measure(context.metrics, scope)
         access_log = context.access_log
         if access_log.enabled:
             stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
@@ -294,6 +302,7 @@ class HTTP1Connection(HTTPConnection):
         data = self._parser.read_body()
         stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
         self.enter(BODY)
+        stream.receive(len(data))
         stream.unconsumed += len(data)
         if stream.request_left > 0:
             stream.request_left -= len(data)
@@ -327,7 +336,7 @@ class HTTP1Connection(HTTPConnection):
         connection = successor(self.context)
         data = self._parser.take_head()
         self.give_way(connection, self.transport)
-        connection.data_received(data)
+        connection.take_over(data)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -349,6 +358,7 @@ class HTTP1Connection(HTTPConnection):
         context.refusals.info(
             context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
         )
+        context.count_refusal(error.status)
         if stream is None:
             stream = HTTP1Stream.__new__(HTTP1Stream)
             stream.begin(self, None)
@@ -368,6 +378,7 @@ class HTTP1Connection(HTTPConnection):
             cycle.on_closed()
 
     def on_deadline(self) -> None:
+        self.count_late()
         late = PHASES[self._phase].refusal
         if late is not None:
             self._refuse(RemoteProtocolError(408, late))

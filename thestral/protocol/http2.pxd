@@ -81,6 +81,7 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _refuse(self, HTTP2Stream stream, object error)
     cdef object _fail(self, object error)
     cdef object _end(self, int code, str text)
+    cdef object _send_goaway(self, bint last, int code, str text)
     cdef object _check_stream(self, HTTP2Stream stream, double now)
     cpdef object wind_down(self)
     cdef object _retire(self)

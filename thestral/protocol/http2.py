@@ -79,6 +79,8 @@ class HTTP2Connection(Multiplexer):
         context = self.context
         self._settings_by = context.clock.after(SETTINGS_TIME)
         if 0 < context.settings.limit_connections < len(context.connections):
+            if context.metrics is not None:
+                context.metrics.refuse_connection()
             self._end(ENHANCE_YOUR_CALM, "too busy")
             return
         if uses_prohibited_suite(transport.get_extra_info("ssl_object")):
@@ -90,14 +92,19 @@ class HTTP2Connection(Multiplexer):
 
     def data_received(self, data: bytes) -> None:
         if not self.has_ended():
-            self.codec.feed(data, self.context.clock.now)
-            self._read()
+            self.count_received(len(data))
+            self.take_over(data)
+
+    def take_over(self, data: bytes) -> None:
+        self.codec.feed(data, self.context.clock.now)
+        self._read()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
         """As data_received(), without a copy of what is used up within the call."""
         if self.has_ended():
             return
         codec = self.codec
+        self.count_received(buffer.size)
         codec.borrow(buffer, self.context.clock.now)
         try:
             self._read()
@@ -141,6 +148,7 @@ class HTTP2Connection(Multiplexer):
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
             cycle = stream.cycle()
+            stream.count_abort()
             self.release(stream)
             if cycle is not None:
                 cycle.on_closed()
@@ -248,6 +256,8 @@ class HTTP2Connection(Multiplexer):
         try:
             scope = http_scope(head, self)
             stream.scope = scope
+            if context.metrics is not None:
+                stream.measure(context.metrics, scope)
             stream.owes_continue = head.expect_continue
             stream.head_only = head.head_only
             access_log = context.access_log
@@ -270,6 +280,9 @@ class HTTP2Connection(Multiplexer):
 
     def _add(self, stream: HTTP2Stream) -> None:
         self.streams[stream.id] = stream
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.open_stream()
         if self._phase != RESPONDING:  # also if the response is over before the end of the read
             self.enter(RESPONDING)
 
@@ -291,6 +304,7 @@ class HTTP2Connection(Multiplexer):
             codec.consumed(codec.stream(), len(data), False)
             return
         stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
+        stream.receive(len(data))
         stream.unconsumed += len(data)
         if not stream.tunnel:
             stream.expect_body()
@@ -315,7 +329,15 @@ class HTTP2Connection(Multiplexer):
         if error is not None:
             self._log_refusal("Reset a stream of", error)
         stream = self.streams.get(self.codec.stream())
+        metrics = self.context.metrics
+        if metrics is not None:
+            code = self.codec.reset_code()
+            if error is not None:
+                metrics.send_reset(code)
+            else:
+                metrics.receive_reset(code)
         if stream is not None:
+            stream.count_abort()
             self._forsake(stream)
 
     def _on_refused(self) -> None:
@@ -342,7 +364,8 @@ class HTTP2Connection(Multiplexer):
 
     def _drop(self, stream: HTTP2Stream) -> None:
         """Reset a stream whose client has ended too early."""
-        self.codec.write_reset(self.output(), stream.id, CANCEL)
+        self.send_reset(stream, CANCEL)
+        stream.count_abort()
         self._forsake(stream)
 
     def _start_ready(self) -> None:
@@ -392,6 +415,7 @@ class HTTP2Connection(Multiplexer):
     def _refuse(self, stream: HTTP2Stream, error: RemoteProtocolError) -> None:
         """Answer a request in place of the application; its stream ends, and no other."""
         self._log_refusal("Refused", error)
+        self.context.count_refusal(error.status)
         cycle = stream.cycle()
         stream.started = True  # so that it never will be
         if stream.status == 0:
@@ -416,9 +440,15 @@ class HTTP2Connection(Multiplexer):
         """Send GOAWAY, and close once the client can have read it."""
         self.write_control()
         if code != NO_ERROR or self._ending != REFUSING:
-            self.codec.write_goaway(self.output(), True, code, text)
+            self._send_goaway(True, code, text)
         self.abandon()
         self.linger()
+
+    def _send_goaway(self, last: bool, code: int, text: str) -> None:
+        self.codec.write_goaway(self.output(), last, code, text)
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.send_goaway(code)
 
     # --- Deadlines ----------------------------------------------------------------------------
 
@@ -438,6 +468,7 @@ class HTTP2Connection(Multiplexer):
             if self.codec.settings_acked():
                 self._settings_by = 0.0
             elif self.streams:
+                self.context.count_timeout("settings")
                 self._fail(RemoteProtocolError(SETTINGS_TIMEOUT, "settings not acknowledged"))
                 return
         if 0.0 < self._earliest <= now:
@@ -448,6 +479,7 @@ class HTTP2Connection(Multiplexer):
     def _check_stream(self, stream: HTTP2Stream, now: float) -> None:
         if 0.0 < stream.write_deadline <= now:
             error = RemoteProtocolError(CANCEL, "nothing read in time")
+            self.context.count_timeout("write")
             self._log_refusal("Reset a stream of", error)
             self._drop(stream)
             self.expect_turn_end()
@@ -460,11 +492,13 @@ class HTTP2Connection(Multiplexer):
     def late(self, stream: HTTP2Stream) -> None:
         """The client has not sent the request's body in time, unless it must not."""
         if self.codec.may_receive(stream.id):
+            self.context.count_timeout("body")
             self._refuse(stream, RemoteProtocolError(408, "body not received in time"))
         else:
             stream.expect_body()
 
     def on_deadline(self) -> None:
+        self.count_late()
         if self._phase == HEAD:
             self._fail(RemoteProtocolError(NO_ERROR, "request head not received in time"))
         elif self._phase == FIRST_HEAD:
@@ -484,7 +518,7 @@ class HTTP2Connection(Multiplexer):
         """
         if self._ending == SERVING and self.codec.last_id() > 0 and not self.has_ended():
             self._ending = RETIRING
-            self.codec.write_goaway(self.output(), False, NO_ERROR, "")
+            self._send_goaway(False, NO_ERROR, "")
             self.expect_turn_end()
 
     def _retire(self) -> None:
@@ -499,7 +533,7 @@ class HTTP2Connection(Multiplexer):
         """Tell the client which requests are the last."""
         self._ending = REFUSING
         self._refuse_by = 0.0
-        self.codec.write_goaway(self.output(), True, NO_ERROR, "")
+        self._send_goaway(True, NO_ERROR, "")
         self.expect_turn_end()
         if not self.streams and not self._corked:
             self.look_ahead()

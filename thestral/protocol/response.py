@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thestral._core.http1 import reason_phrase
+from thestral._core.log import monotonic
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import (
     PLAIN_TEXT,
@@ -90,7 +91,7 @@ class HTTP1Response(Stream):
             return -1  # sendfile(2) cannot read from this file system
         if sent == 0 and connection.is_broken():
             return 0  # not the file's end: the client is gone, and the cycle has been told
-        connection.written += sent
+        connection.count_written(sent)
         self.take(sent)
         return sent
 
@@ -191,6 +192,8 @@ class HTTP1Response(Stream):
         self._write_defaults(writer)
         writer.write(b"\r\n")
         self.status = status
+        if self.metrics is not None and not end:
+            self.first_byte = monotonic()
         self.owes_continue = False
         if context.access_log.keeps_head:
             self.head = writer.peek(mark)

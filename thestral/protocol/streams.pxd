@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 from thestral._core.head cimport RequestHead
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.http2 cimport FrameCodec, ResponseFields, check_fields
+from thestral._core.log cimport monotonic
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
@@ -52,6 +53,7 @@ cdef class Multiplexer(HTTPConnection):
     cdef HTTP2Stream _choose(self)
     cdef object rotate(self, HTTP2Stream stream)
     cdef object note_deadline(self, double when)
+    cdef object send_reset(self, HTTP2Stream stream, uint32_t code)
     cdef object finish(self, HTTP2Stream stream)
     cdef object release(self, HTTP2Stream stream)
     cdef object close_tunnel(self, HTTP2Stream stream)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from thestral._core.http2 import ErrorCode, FrameCodec, ResponseFields, check_fields
+from thestral._core.log import monotonic
 from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
@@ -184,6 +185,12 @@ class Multiplexer(HTTPConnection):
         if when > 0.0 and (self._earliest == 0.0 or when < self._earliest):
             self._earliest = when
 
+    def send_reset(self, stream: HTTP2Stream, code: int) -> None:
+        self.codec.write_reset(self.output(), stream.id, code)
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.send_reset(code)
+
     # --- Ends --------------------------------------------------------------------------------
 
     def finish(self, stream: HTTP2Stream) -> None:
@@ -191,7 +198,7 @@ class Multiplexer(HTTPConnection):
         codec = self.codec
         codec.completed()
         if not stream.request_complete:
-            codec.write_reset(self.output(), stream.id, NO_ERROR)  # RFC 9113 section 8.1
+            self.send_reset(stream, NO_ERROR)  # RFC 9113 section 8.1
         self.release(stream)
         if self._corked:
             if self.streams:
@@ -209,6 +216,9 @@ class Multiplexer(HTTPConnection):
         collector.
         """
         self.streams.pop(stream.id, None)
+        metrics = self.context.metrics
+        if metrics is not None and not stream.over:
+            metrics.close_stream()
         stream.over = True
         stream.deadline = 0.0
         stream.write_deadline = 0.0
@@ -281,7 +291,7 @@ class HTTP2Stream(Stream):
     def on_deadline(self) -> None:
         connection = self.wire
         if self.closing:
-            connection.codec.write_reset(connection.output(), self.id, CANCEL)
+            connection.send_reset(self, CANCEL)
             connection.release(self)
             connection.expect_turn_end()
         elif self.tunnel:
@@ -402,7 +412,7 @@ class HTTP2Stream(Stream):
         if self.over:
             return
         connection = self.wire
-        connection.codec.write_reset(connection.output(), self.id, code)
+        connection.send_reset(self, code)
         connection.release(self)
         connection.expect_turn_end()
 
@@ -434,6 +444,8 @@ class HTTP2Stream(Stream):
             fields.announce(size)
         ends = end and (size == 0 or self.bodiless) and self.missing() == 0
         self._write_head(ends or self.bodiless)
+        if self.metrics is not None and not end:
+            self.first_byte = monotonic()
         if ends:
             self._complete()
         else:
