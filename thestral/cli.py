@@ -380,6 +380,7 @@ def serve(app: str | None, **values: Any) -> None:
     with contextlib.ExitStack() as ending:
         try:
             config = Config(app, **values)
+            config.sources = sources_of(context)
             if checking:
                 show(config)
                 Server(config).check()
@@ -408,19 +409,22 @@ def is_module(name: str, app_dir: str) -> bool:
 
 def show(config: Config) -> None:
     """Print each option with its value and where the value comes from."""
-    context = click.get_current_context()
+    click.echo(f"app = {config.app!r}")
+    for name, spec in options():
+        value = getattr(config, name)
+        if spec.secret and value is not None:
+            value = "***"
+        click.echo(f"{name} = {value!r}  ({config.sources[name]})")
+
+
+def sources_of(context: click.Context) -> dict[str, str]:
+    """Where the value of each option comes from."""
     words: dict[ParameterSource | None, str] = {
         ParameterSource.COMMANDLINE: "command line",
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT_MAP: context.meta[FILE],
     }
-    click.echo(f"app = {config.app!r}")
-    for name, spec in options():
-        source = context.get_parameter_source(name)
-        value = getattr(config, name)
-        if spec.secret and value is not None:
-            value = "***"
-        click.echo(f"{name} = {value!r}  ({words.get(source, 'default')})")
+    return {name: words.get(context.get_parameter_source(name), "default") for name, _ in options()}
 
 
 def refuse(error: ConfigError) -> NoReturn:
