@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -43,6 +44,7 @@ Examples:
   thestral main:app --reload         restart when a file changes
   thestral main:app --workers auto   use all processors
   thestral check main:app            show what would be served, and how
+  thestral top                       watch a server that has --admin
   thestral --help                    list all options"""
 # Options that can be repeated in uvicorn too; uvicorn takes one value for thestral's other lists.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
@@ -55,6 +57,23 @@ class ServeCommand(click.Command):
     """Serves an application, or with `check` before its name only checks it. --help groups the
     options as Config does.
     """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *rest: Any,
+        **settings: Any,
+    ) -> Any:
+        """Run the command, or `top` or `ctl` if the first argument is that."""
+        given = list(sys.argv[1:] if args is None else args)
+        if given[:1] not in (["top"], ["ctl"]):
+            return super().main(args, prog_name, *rest, **settings)
+        from thestral.admin import commands  # a server does not need it
+
+        name, *own = given
+        command: click.Command = getattr(commands, name)
+        return command.main(own, f"{prog_name or 'thestral'} {name}", *rest, **settings)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]

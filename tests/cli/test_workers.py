@@ -124,7 +124,7 @@ def test_option_that_cannot_reach_a_worker():
     config = Config("main:app", workers=2, app_dir=Local("src"))
     with pytest.raises(ConfigError, match=r"app_dir: 'src' cannot be sent to a worker: .*Local"):
         Supervisor(config)
-    with pytest.raises(ConfigError, match="app: --workers and --reload need an import string"):
+    with pytest.raises(ConfigError, match="app: --workers, --reload and --admin need an import"):
         Supervisor(Config(print, workers=2))
 
 
@@ -172,7 +172,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 def test_worker_drains_however_often_it_is_terminated():
     """systemd sends the signal to every process, and the supervisor sends it as well."""
-    server = WorkerServer(Config("main:app"), None, None, None)
+    server = WorkerServer(Config("main:app"), None, None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit

@@ -449,6 +449,7 @@ class Supervisor:
 
     def _on_ready(self, worker: Worker) -> None:
         worker.ready = time.monotonic()
+        worker.watch.look(worker.ready)  # what its threads do while the loop certainly turns
         if self.is_stopping:
             return
         self._failures = 0
