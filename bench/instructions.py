@@ -57,6 +57,7 @@ class Case:
         packages: packages whose versions matter, in addition to PARTS.
         arguments: options of the server.
         few, many: requests in the two runs.
+        module: runs the server; "" is the one that is asked for.
     """
 
     app: str
@@ -65,6 +66,7 @@ class Case:
     arguments: tuple[str, ...] = NO_LOG
     few: int = 500
     many: int = 1500
+    module: str = ""
 
 
 def head(line: str, *fields: str) -> bytes:
@@ -134,6 +136,7 @@ CASES = {
         "applications:plain", partial(multiplexed, streams=32), few=640, many=2240
     ),
     "access log": Case("applications:plain", get(*FOUR), arguments=()),
+    "plain GET, metrics": Case("applications:plain", get(*FOUR), arguments=(), module="counted"),
 }
 
 
@@ -144,7 +147,15 @@ def count(module: str, case: Case, requests: int) -> int:
         port = sock.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "w") as log:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
-        command += [sys.executable, "-m", module, case.app, "--port", str(port), *case.arguments]
+        command += [
+            sys.executable,
+            "-m",
+            case.module or module,
+            case.app,
+            "--port",
+            str(port),
+            *case.arguments,
+        ]
         process = subprocess.Popen(
             command,
             cwd=BENCH,

@@ -1,6 +1,9 @@
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+
 #include "metrics.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Those of RFC 9110 section 9.3, PATCH (RFC 5789) and QUERY; the last stands for all others, as in OpenTelemetry. */
 static const char *const METHODS[TH_METRICS_METHODS] = {
@@ -54,9 +57,31 @@ uint64_t th_histogram_bound(int bucket) {
   return (uint64_t)(8 + bucket % 8) << (octave - 3);
 }
 
-void th_histogram_add(th_histogram *histogram, uint64_t ns) {
+static void add_to(th_histogram *histogram, uint64_t ns, int bucket) {
   th_count(&histogram->sum, ns);
-  th_count(&histogram->buckets[th_histogram_bucket(ns)], 1);
+  th_count(&histogram->buckets[bucket], 1);
+}
+
+void th_histogram_add(th_histogram *histogram, uint64_t ns) { add_to(histogram, ns, th_histogram_bucket(ns)); }
+
+uint64_t th_now(void) {
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
+  return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte) {
+  uint64_t taken = th_now() - began;
+  int bucket = th_histogram_bucket(taken);
+  unsigned class = (unsigned)status / 100;
+  if (class >= TH_METRICS_CLASSES) class = 0;
+  add_to(&slot->rows[row].durations[class], taken, bucket);
+  if (first_byte != 0) {
+    th_histogram_add(&slot->first_byte, first_byte - began);
+  } else if (class > 0) {
+    add_to(&slot->first_byte, taken, bucket);
+  }
+  if (slot->in_flight > 0) th_set(&slot->in_flight, slot->in_flight - 1);
 }
 
 /* The lock of a single writer: readers see an odd number while it writes, or another number after it. */

@@ -149,6 +149,14 @@ int th_running_read(const th_running *running, th_running *copy);
  * that is too long is cut. */
 int th_slot_row(th_slot *slot, int method, const char *name, size_t n);
 
+/* Counts a request that has ended, in its row.
+ *   status: of the response; 0 if there was none.
+ *   began, first_byte: th_now() at the heads of request and response; 0 if the response leaves now. */
+void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte);
+
+/* Returns the time of CLOCK_MONOTONIC. */
+uint64_t th_now(void);
+
 /* Stores a value whole, so that a reader never sees half of it. */
 static inline void th_set(uint64_t *value, uint64_t to) { __atomic_store_n(value, to, __ATOMIC_RELAXED); }
 static inline void th_count(uint64_t *value, uint64_t more) { th_set(value, *value + more); }

@@ -5,6 +5,9 @@ from thestral._core.csrc cimport TH_METRICS_RUNNING, th_slot
 from thestral._core.head cimport RequestHead
 
 
+cpdef uint64_t now() noexcept
+
+
 cdef class WorkerMetrics:
     cdef th_slot *_slot
     cdef Py_buffer _memory
@@ -14,13 +17,13 @@ cdef class WorkerMetrics:
     cdef int _free_count
     cdef bint _crowded
 
-    cpdef int begin(self, RequestHead head, tuple client, double began) except -2
-    cpdef int place(self, RequestHead head, tuple client, double began) except -2
+    cpdef int begin(self, RequestHead head, tuple client, uint64_t began) except -2
+    cpdef int place(self, RequestHead head, tuple client, uint64_t began) except -2
     cpdef object displace(self, int place)
     cpdef bint is_crowded(self) noexcept
-    cpdef int row(self, dict scope, RequestHead head) except -1
+    cdef int _row(self, dict scope, int method) except -1
     cdef object _row_of_route(self, object route, dict scope, int method)
-    cpdef object end(self, int place, int row, int status, double began, double first_byte)
+    cpdef object end(self, int place, RequestHead head, dict scope, int status, uint64_t began, uint64_t first_byte)
     cpdef object progress(self, int place, uint64_t received, uint64_t sent)
     cpdef object add_received(self, uint64_t size)
     cpdef object add_sent(self, uint64_t size)

@@ -5,6 +5,9 @@ from thestral._core.head import RequestHead
 SLOT_SIZE: int
 """Bytes of memory that a WorkerMetrics needs."""
 
+def now() -> int:
+    """CLOCK_MONOTONIC in nanoseconds."""
+
 @final
 class WorkerMetrics:
     """Writes what a process counts into a th_slot (csrc/metrics.h), which others read.
@@ -20,24 +23,24 @@ class WorkerMetrics:
         ValueError: the memory is too small, or has another layout.
     """
 
-    def __init__(self, memory: Any, pid: int, number: int, template: Any = None) -> None: ...
+    def __new__(cls, memory: Any, pid: int, number: int, template: Any = None) -> WorkerMetrics: ...
     def leave(self) -> None:
         """Note that the process counts no more."""
 
     # --- Requests
 
-    def begin(self, head: RequestHead, client: tuple[str, int] | None, began: float) -> int:
+    def begin(self, head: RequestHead, client: tuple[str, int] | None, began: int) -> int:
         """Count a request whose head has come.
 
         Args:
             client: address of the client.
-            began: monotonic() at its head.
+            began: now() at its head.
 
         Returns:
             its place among the running requests; -1 if there is none left.
         """
 
-    def place(self, head: RequestHead, client: tuple[str, int] | None, began: float) -> int:
+    def place(self, head: RequestHead, client: tuple[str, int] | None, began: int) -> int:
         """Give a place to a request that begin() had none for; returns what begin() does."""
 
     def displace(self, place: int) -> None:
@@ -46,18 +49,23 @@ class WorkerMetrics:
     def is_crowded(self) -> bool:
         """Whether a request found no place since the last call."""
 
-    def row(self, scope: dict[str, Any], head: RequestHead) -> int:
-        """The row in which a request is counted, by its method and the route in its scope."""
-
-    def end(self, place: int, row: int, status: int, began: float, first_byte: float) -> None:
+    def end(
+        self,
+        place: int,
+        head: RequestHead,
+        scope: dict[str, Any] | None,
+        status: int,
+        began: int,
+        first_byte: int,
+    ) -> None:
         """Count a request that has ended.
 
         Args:
             place: from begin().
-            row: from row().
+            scope: may have a route; None if it has none.
             status: of the response; 0 if there was none.
-            began: monotonic() at the request's head.
-            first_byte: monotonic() at the response's head; 0.0 if it leaves now.
+            began: now() at the request's head.
+            first_byte: now() at the response's head; 0 if it leaves now.
         """
 
     def progress(self, place: int, received: int, sent: int) -> None:

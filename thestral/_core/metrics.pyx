@@ -3,13 +3,11 @@
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.time cimport monotonic as c_monotonic
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
 from thestral._core.csrc cimport (
-    TH_METRICS_CLASSES,
     TH_METRICS_CLOSE_CODES,
     TH_METRICS_ERROR_CODES,
     TH_METRICS_GENERATIONS,
@@ -24,10 +22,12 @@ from thestral._core.csrc cimport (
     th_method_name,
     th_metrics_method,
     th_metrics_timeout,
+    th_now,
     th_running_begin,
     th_running_end,
     th_set,
     th_slot,
+    th_slot_end_request,
     th_slot_leave,
     th_slot_row,
     th_slot_take,
@@ -60,6 +60,10 @@ cdef object fill_methods():
 fill_methods()
 
 
+cpdef uint64_t now() noexcept:
+    return th_now()
+
+
 cdef inline uint64_t nanoseconds(double seconds) noexcept:
     return <uint64_t>(seconds * 1e9) if seconds > 0.0 else 0
 
@@ -84,7 +88,7 @@ cdef class WorkerMetrics:
         for place in range(TH_METRICS_RUNNING):
             self._free[place] = TH_METRICS_RUNNING - 1 - place
         self._free_count = TH_METRICS_RUNNING
-        th_slot_take(self._slot, pid, number, nanoseconds(c_monotonic()))
+        th_slot_take(self._slot, pid, number, th_now())
 
     def __dealloc__(self):
         if self._memory.buf != NULL:
@@ -95,13 +99,12 @@ cdef class WorkerMetrics:
 
     # --- Requests -----------------------------------------------------------------------------
 
-    cpdef int begin(self, RequestHead head, tuple client, double began) except -2:
-        cdef th_slot *slot = self._slot
-        th_count(&slot.begun, 1)
-        th_set(&slot.in_flight, slot.in_flight + 1)
+    cpdef int begin(self, RequestHead head, tuple client, uint64_t began) except -2:
+        th_count(&self._slot.begun, 1)
+        th_set(&self._slot.in_flight, self._slot.in_flight + 1)
         return self.place(head, client, began)
 
-    cpdef int place(self, RequestHead head, tuple client, double began) except -2:
+    cpdef int place(self, RequestHead head, tuple client, uint64_t began) except -2:
         cdef const char *host = NULL
         cdef Py_ssize_t host_size = 0
         cdef int port = 0
@@ -116,7 +119,7 @@ cdef class WorkerMetrics:
         place = self._free[self._free_count]
         th_running_begin(
             &self._slot.running[place],
-            nanoseconds(began),
+            began,
             METHODS[head.method_number],
             head.version,
             PyBytes_AS_STRING(head.raw_path),
@@ -138,12 +141,11 @@ cdef class WorkerMetrics:
         self._crowded = False
         return crowded
 
-    cpdef int row(self, dict scope, RequestHead head) except -1:
-        cdef int method = METHODS[head.method_number]
+    cdef int _row(self, dict scope, int method) except -1:
         if self._template is None:
             return method
         route = scope.get("route")
-        if route is None:
+        if route is None and "fastapi" not in scope:
             return method
         return self._row_of_route(route, scope, method)
 
@@ -163,19 +165,15 @@ cdef class WorkerMetrics:
             self._rows[key] = found
         return (<tuple>found)[0]
 
-    cpdef object end(self, int place, int row, int status, double began, double first_byte):
-        cdef th_slot *slot = self._slot
-        cdef double now = c_monotonic()
-        cdef int of_class = status // 100
-        if not 0 < of_class < TH_METRICS_CLASSES:
-            of_class = 0
-        elif first_byte == 0.0:
-            first_byte = now  # the whole response leaves at once
-        th_histogram_add(&slot.rows[row].durations[of_class], nanoseconds(now - began))
-        if of_class > 0:
-            th_histogram_add(&slot.first_byte, nanoseconds(first_byte - began))
-        lower(&slot.in_flight)
-        self.displace(place)
+    cpdef object end(self, int place, RequestHead head, dict scope, int status, uint64_t began, uint64_t first_byte):
+        cdef int row = METHODS[head.method_number]
+        if scope is not None:
+            row = self._row(scope, row)
+        th_slot_end_request(self._slot, row, status, began, first_byte)
+        if place >= 0:
+            th_running_end(&self._slot.running[place])
+            self._free[self._free_count] = place
+            self._free_count += 1
 
     cpdef object progress(self, int place, uint64_t received, uint64_t sent):
         if place >= 0:
@@ -254,7 +252,7 @@ cdef class WorkerMetrics:
         cdef th_slot *slot = self._slot
         cdef uint64_t lag = nanoseconds(late)
         th_set(&slot.interval, nanoseconds(interval))
-        th_set(&slot.ticked, nanoseconds(c_monotonic()))
+        th_set(&slot.ticked, th_now())
         th_histogram_add(&slot.lag, lag)
         if lag > slot.longest_block[0]:
             th_set(&slot.longest_block[0], lag)

@@ -177,7 +177,7 @@ def samples(snapshot: Snapshot, version: str) -> dict[str, list[Sample]]:
 
     def by(name: str, label: str, values: Mapping[str, float], **labels: str) -> None:
         for key, value in values.items():
-            plain(name, value, **{label: key}, **labels)
+            plain(name, value, **labels, **{label: key})
 
     for key, histogram in counts.requests.items():
         labels = (("method", key.method), ("route", key.route), ("status", key.status))

@@ -355,7 +355,7 @@ def read_running(slot: Any, now: int) -> list[RunningRequest]:
     """The running requests of a th_slot, the oldest first.
 
     Args:
-        now: time.monotonic_ns().
+        now: lib.th_now().
     """
     copy = ffi.new("th_running *")
     found = []

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -114,7 +113,7 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """Read all slots. Takes some milliseconds, depending on the number of routes."""
-        now = time.monotonic_ns()
+        now = lib.th_now()
         counts = Counts()
         workers = []
         for slot in [*self._taken, *self._free]:

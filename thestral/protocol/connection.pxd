@@ -54,7 +54,7 @@ cdef class Stream(Exchange):
 
     cdef object attach(self, Cycle cycle)
     cdef Cycle cycle(self)
-    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics)
+    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics, scope=dict)
     cdef object end(self, bint aborted)
     cpdef bint is_counted(self)
     cdef object count_abort(self)

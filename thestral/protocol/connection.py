@@ -253,9 +253,12 @@ class Stream(Exchange):
         self.ended = True
         metrics = self.metrics
         if metrics is not None:
-            assert self.scope is not None
-            row = metrics.row(self.scope, self.request)
-            metrics.end(self.place, row, self.status, self.began, self.first_byte)
+            scope = self.scope
+            if scope is not None and len(scope) == len(self.connection.scope_template):
+                scope = None  # nothing has been added, so there is no route
+            metrics.end(
+                self.place, self.request, scope, self.status, self.head_at_ns, self.first_byte_ns
+            )
         access_log = self.connection.context.access_log
         if access_log.enabled:
             access_log.record(self, aborted)
@@ -608,13 +611,11 @@ def place_oldest(context: WorkerContext) -> None:
         stream.place = -1
     for stream in running[:PLACES]:
         if stream.place < 0:
-            scope = stream.scope
-            assert scope is not None
-            stream.place = metrics.place(stream.request, scope["client"], stream.began)
+            stream.place = metrics.place(stream.request, stream.client, stream.head_at_ns)
 
 
-def began_at(stream: Stream) -> float:
-    return stream.began
+def began_at(stream: Stream) -> int:
+    return stream.head_at_ns
 
 
 class Sending:

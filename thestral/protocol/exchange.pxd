@@ -1,8 +1,9 @@
-from libc.stdint cimport int64_t
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
 
 from thestral._core.head cimport RequestHead
 from thestral._core.log cimport monotonic
-from thestral._core.metrics cimport WorkerMetrics
+from thestral._core.metrics cimport WorkerMetrics, now
 
 
 cpdef bint omits_length(int status) noexcept
@@ -15,8 +16,9 @@ cdef class Exchange:
     cdef public bytes raw_path
     cdef public tuple fields
     cdef public double began
-    cdef public double first_byte
     cdef public WorkerMetrics metrics
+    cdef public uint64_t head_at_ns
+    cdef uint64_t first_byte_ns
     cdef public int place
     cdef public int64_t received
     cdef public int status
@@ -28,7 +30,10 @@ cdef class Exchange:
     cdef int64_t _left
 
     cdef object keep_request(self, dict scope, bint fields, bint timed)
+    @cython.locals(head=RequestHead)
     cdef object measure(self, WorkerMetrics metrics, dict scope)
+    cdef object note_head(self)
+    cdef object note_progress(self)
     cdef object receive(self, Py_ssize_t size)
     cdef object promise(self, int status, bint head_only, int64_t length)
     cdef int64_t left(self) noexcept

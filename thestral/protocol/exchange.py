@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
+from thestral._core.metrics import now
 from thestral.errors import LocalProtocolError, RemoteProtocolError
 from thestral.types import Headers
 
@@ -43,12 +44,12 @@ class Exchange:
         request: the request's head; None if no head could be read.
         raw_path: the request's path, with root_path in front, if the access log is enabled.
         fields: the request's fields, if the access log needs them.
-        began: monotonic() at the request's head, if the access log or metrics need it.
-        first_byte: monotonic() at the response's head, if metrics need it, and if the response did
-            not leave with it.
+        began: monotonic() at the request's head, if the access log needs it.
         metrics: where the exchange is counted; None if it is not.
+        head_at_ns: now() of _core.metrics at the request's head, if it is counted.
+        first_byte_ns: the same at the response's head, if the response did not leave with it.
         place: its place among the running requests; -1 if it has none.
-        received: bytes of the request's content, if metrics need them.
+        received: bytes of the request's content so far.
         status: status of the final response once it has begun, else 0.
         head: the response's head, as sent, if the access log needs it.
         bodiless: whether the response has no content, whatever its fields say (RFC 9110 section
@@ -64,8 +65,9 @@ class Exchange:
         raw_path: bytes
         fields: tuple[tuple[bytes, bytes], ...] | None
         began: float
-        first_byte: float
         metrics: WorkerMetrics | None
+        head_at_ns: int
+        first_byte_ns: int
         place: int
         received: int
         status: int
@@ -88,7 +90,7 @@ class Exchange:
         self.raw_path = scope["raw_path"]
         if fields:
             self.fields = tuple(scope["headers"])
-        if timed and self.began == 0.0:
+        if timed:
             self.began = monotonic()
 
     def measure(self, metrics: WorkerMetrics, scope: dict[str, Any]) -> None:
@@ -97,15 +99,27 @@ class Exchange:
         Args:
             scope: as in keep_request().
         """
+        head = self.request
         self.metrics = metrics
-        self.began = monotonic()
-        self.place = metrics.begin(self.request, scope["client"], self.began)
+        self.head_at_ns = now()
+        if head.forwarded:
+            self.client = scope["client"]
+        self.place = metrics.begin(head, self.client, self.head_at_ns)
+
+    def note_head(self) -> None:
+        """Note that the head of the response leaves before its end."""
+        if self.metrics is not None and self.first_byte_ns == 0:
+            self.first_byte_ns = now()
+
+    def note_progress(self) -> None:
+        """Note, if the exchange is counted, how much of the content has come and gone."""
+        if self.metrics is not None:
+            self.metrics.progress(self.place, self.received, self.sent)
 
     def receive(self, size: int) -> None:
         """Note that a part of the request's content has come."""
-        if self.metrics is not None:
-            self.received += size
-            self.metrics.progress(self.place, self.received, self.sent)
+        self.received += size
+        self.note_progress()
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
         """Note how much content the head promises.
@@ -146,8 +160,6 @@ class Exchange:
                 size = self._left
             self._left -= size
         self.sent += size
-        if self.metrics is not None:
-            self.metrics.progress(self.place, self.received, self.sent)
         return size
 
 

@@ -2,7 +2,6 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from thestral._core.http1 cimport ResponseWriter, reason_phrase
-from thestral._core.log cimport monotonic
 from thestral.net.transport cimport SocketTransport
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.connection cimport Connection, Cycle, Stream

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thestral._core.http1 import reason_phrase
-from thestral._core.log import monotonic
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import (
     PLAIN_TEXT,
@@ -93,6 +92,7 @@ class HTTP1Response(Stream):
             return 0  # not the file's end: the client is gone, and the cycle has been told
         connection.count_written(sent)
         self.take(sent)
+        self.note_progress()
         return sent
 
     def write_trailers(self, headers: Headers) -> None:
@@ -192,8 +192,8 @@ class HTTP1Response(Stream):
         self._write_defaults(writer)
         writer.write(b"\r\n")
         self.status = status
-        if self.metrics is not None and not end:
-            self.first_byte = monotonic()
+        if not end:
+            self.note_head()
         self.owes_continue = False
         if context.access_log.keeps_head:
             self.head = writer.peek(mark)
@@ -252,6 +252,7 @@ class HTTP1Response(Stream):
             if self.chunked:
                 writer.write(b"\r\n")
         if not end:
+            self.note_progress()
             connection.emit()
         elif self.chunked:
             writer.write(b"0\r\n\r\n")

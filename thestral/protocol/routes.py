@@ -1,7 +1,8 @@
 """The template of the route that an application has found for a request, as "/items/{item_id}".
 
 Starlette leaves the route in the scope. FastAPI does, too, but with routers that it has included
-the route is the router's own, without the prefix; then FastAPI leaves a context beside it.
+the route is the router's own, without the prefix, or there is none; then FastAPI leaves a context
+beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def template_of(scope: dict[str, Any]) -> str:
 
 
 def read(scope: dict[str, Any]) -> str:
-    route = scope["route"]
+    route: Any = scope.get("route")
     details = scope.get("fastapi")
     context = details.get("effective_route_context") if isinstance(details, dict) else None
     if context is not None and (

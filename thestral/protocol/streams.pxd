@@ -4,7 +4,6 @@ from libc.stdint cimport int64_t, uint32_t
 from thestral._core.head cimport RequestHead
 from thestral._core.http1 cimport ResponseWriter
 from thestral._core.http2 cimport FrameCodec, ResponseFields, check_fields
-from thestral._core.log cimport monotonic
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from thestral._core.http2 import ErrorCode, FrameCodec, ResponseFields, check_fields
-from thestral._core.log import monotonic
 from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
@@ -444,8 +443,8 @@ class HTTP2Stream(Stream):
             fields.announce(size)
         ends = end and (size == 0 or self.bodiless) and self.missing() == 0
         self._write_head(ends or self.bodiless)
-        if self.metrics is not None and not end:
-            self.first_byte = monotonic()
+        if not end:
+            self.note_head()
         if ends:
             self._complete()
         else:
@@ -478,6 +477,8 @@ class HTTP2Stream(Stream):
         cycle = self.cycle()
         size: int = self.take(len(body))
         missing = self.missing()
+        if not end:
+            self.note_progress()
         too_much = self.surplus > 0
         ends = too_much or (end and missing == 0)
         if size > 0 or ends:
