@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -46,6 +47,7 @@ Examples:
   thestral main:app --reload         restart when a file changes
   thestral main:app --workers auto   use all processors
   thestral check main:app            show what would be served, and how
+  thestral top                       watch a server that has --admin
   thestral --help                    list all options"""
 # Options that can be repeated in uvicorn too; uvicorn takes one value for thestral's other lists.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
@@ -58,6 +60,23 @@ class ServeCommand(click.Command):
     """Serves an application, or with `check` before its name only checks it. --help groups the
     options as Config does.
     """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *rest: Any,
+        **settings: Any,
+    ) -> Any:
+        """Run the command, or `top` or `ctl` if the first argument is that."""
+        given = list(sys.argv[1:] if args is None else args)
+        if given[:1] not in (["top"], ["ctl"]):
+            return super().main(args, prog_name, *rest, **settings)
+        from thestral.admin import commands  # a server does not need it
+
+        name, *own = given
+        command: click.Command = getattr(commands, name)
+        return command.main(own, f"{prog_name or 'thestral'} {name}", *rest, **settings)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]
@@ -383,6 +402,7 @@ def serve(app: str | None, **values: Any) -> None:
     with contextlib.ExitStack() as ending:
         try:
             config = Config(app, **values)
+            config.sources = sources_of(context)
             if checking:
                 show(config)
                 Server(config).check()
@@ -411,19 +431,22 @@ def is_module(name: str, app_dir: str) -> bool:
 
 def show(config: Config) -> None:
     """Print each option with its value and where the value comes from."""
-    context = click.get_current_context()
+    click.echo(f"app = {config.app!r}")
+    for name, spec in options():
+        value = getattr(config, name)
+        if spec.secret and value is not None:
+            value = "***"
+        click.echo(f"{name} = {value!r}  ({config.sources[name]})")
+
+
+def sources_of(context: click.Context) -> dict[str, str]:
+    """Where the value of each option comes from."""
     words: dict[ParameterSource | None, str] = {
         ParameterSource.COMMANDLINE: "command line",
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT_MAP: context.meta[FILE],
     }
-    click.echo(f"app = {config.app!r}")
-    for name, spec in options():
-        source = context.get_parameter_source(name)
-        value = getattr(config, name)
-        if spec.secret and value is not None:
-            value = "***"
-        click.echo(f"{name} = {value!r}  ({words.get(source, 'default')})")
+    return {name: words.get(context.get_parameter_source(name), "default") for name, _ in options()}
 
 
 def refuse(error: ConfigError) -> NoReturn:

@@ -124,7 +124,7 @@ def test_option_that_cannot_reach_a_worker():
     config = Config("main:app", workers=2, app_dir=Local("src"))
     with pytest.raises(ConfigError, match=r"app_dir: 'src' cannot be sent to a worker: .*Local"):
         Supervisor(config)
-    with pytest.raises(ConfigError, match="app: --workers and --reload need an import string"):
+    with pytest.raises(ConfigError, match="app: --workers, --reload and --admin need an import"):
         Supervisor(Config(print, workers=2))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from thestral.config.address import checked_address
 from thestral.config.environment import load_environment
 from thestral.config.option import (
     ABOVE_ZERO,
@@ -347,8 +348,9 @@ class Config:
     access_log: bool = flag(True, "Logging", words=tuple(LOG_LEVELS), convert=bool,
         help="Log each request.")
 
-    admin: str | None = text(None, "Observability", item="ADDRESS",
-        help="Address of the admin port: 127.0.0.1:9100, or unix:PATH.")
+    admin: str | None = text(None, "Observability", item="ADDRESS", convert=checked_address,
+        help="Serve metrics, probes and the status on this address: HOST:PORT, or unix:PATH, where"
+             " the server also takes orders.")
     metrics_routes: bool = flag(True, "Observability",
         help="Count requests by route, too (Starlette, FastAPI).")
     # fmt: on
@@ -394,6 +396,8 @@ class Config:
         # Contents, by path, of the pipes that thestral.net.tls has read. A pipe can be read only
         # once; workers get its contents with the options.
         self.read_once: dict[str, bytes] = {}
+        # Where the values come from, by name, as far as that is known.
+        self.sources: dict[str, str] = {}
 
     @property
     def hosts(self) -> list[str]:

@@ -10,11 +10,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thestral.errors import ImportFailedError, Terminated, ThestralError
 from thestral.logging.files import reopen_files
 from thestral.logging.jsonlines import ThisProcess
+from thestral.logging.levels import set_level
 from thestral.logging.loggers import error_logger
 from thestral.net import tls
 from thestral.process.heartbeat import beat_interval
@@ -22,6 +23,7 @@ from thestral.process.importer import in_user_code, load_function
 from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
 from thestral.process.signals import QUIT, REQUEST_SIGNALS, SUPERVISOR_SIGNALS, do_nothing, is_free
+from thestral.process.stacks import parts_of, stacks
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -37,8 +39,11 @@ READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace this worker
 WAITING = "waiting"  # SIGTERM has come, and requests are still running
 # Any other string is the reason why the worker cannot start: the supervisor logs it, once for all.
-# Message from a supervisor to a worker. A SIGUSR1 would not do: the application may handle it.
-REOPEN = "reopen"  # reopen log files, which may have been renamed
+# Also ("stacks", number, text) with a part of what was asked for, and None after the last.
+# Messages from a supervisor to a worker.
+REOPEN = "reopen"  # reopen log files. A SIGUSR1 would not do: the application may handle it
+LEVEL = "level"  # in a tuple with a logger's name and its new level
+STACKS = "stacks"  # in a tuple with a number, which the answer is to have: tell your stacks
 
 # Makes faulthandler write the stacks of all threads, for which it does not need the GIL.
 STACKS_SIGNAL = getattr(signal, "SIGABRT", None)
@@ -205,7 +210,7 @@ class WorkerServer(Server):
     def how_to_force(self) -> str:
         return ""
 
-    def tell(self, message: str) -> None:
+    def tell(self, message: str | tuple[Any, ...]) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone: _on_message will notice
             self._pipe.send(message)
 
@@ -227,11 +232,17 @@ class WorkerServer(Server):
 
     def _on_message(self) -> None:
         """Do what the supervisor asks for; stop if it is gone."""
-        with contextlib.suppress(EOFError, OSError):
-            if self._pipe.recv() == REOPEN:
-                reopen_files()
-            return
         assert self._loop is not None
+        with contextlib.suppress(EOFError, OSError):
+            message = self._pipe.recv()
+            if message == REOPEN:
+                reopen_files()
+            elif message[0] == LEVEL:
+                set_level(*message[1:])
+            elif message[0] == STACKS:
+                for part in [*parts_of(stacks(self._loop)), None]:
+                    self.tell((*message, part))
+            return
         self._loop.remove_reader(self._pipe.fileno())
         error_logger.warning("The supervisor is gone: stopping")
         self.should_exit = True
