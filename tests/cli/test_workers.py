@@ -193,7 +193,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 def test_worker_drains_however_often_it_is_terminated():
     """systemd signals every process, and the supervisor then signals the workers again."""
-    server = WorkerServer(Config("main:app"), 1, None, None, None, None)
+    server = WorkerServer(Config("main:app"), 1, None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit

@@ -85,7 +85,7 @@ def run_worker(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS])
     faulthandler.enable(all_threads=True)
-    server = WorkerServer(config, number, pipe, heartbeat, slot, app)
+    server = WorkerServer(config, number, pipe, heartbeat, app, slot)
     with ending_pools(), exit_in_time(server):
         try:
             server.run(sockets)
@@ -155,8 +155,8 @@ class WorkerServer(Server):
         number: int,
         pipe: Connection,
         heartbeat: Heartbeat,
-        slot: Slot | None,
         app: ASGIApplication | None,
+        slot: Slot | None = None,
     ) -> None:
         super().__init__(config, loaded=app, slot=slot)
         self._number = number
