@@ -24,6 +24,8 @@ PROGRAMS = {
     "nginx": ("nginx-light", ["nginx", "/usr/sbin/nginx"]),
     "nginx's stream module": ("libnginx-mod-stream", [STREAM_MODULE]),
     "openssl": ("openssl", ["openssl"]),
+    "Prometheus": ("prometheus", ["prometheus"]),
+    "tmux": ("tmux", ["tmux"]),
     "unshare": ("util-linux", ["unshare"]),
 }
 BUILD = {

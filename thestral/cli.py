@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -20,6 +22,8 @@ from thestral.config.environment import load_environment
 from thestral.config.files import read_settings
 from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
+from thestral.logging.jsonlines import JsonFormatter
+from thestral.logging.loggers import error_logger
 from thestral.process import init
 from thestral.process.importer import USUAL_NAMES, file_of, module_of
 from thestral.process.leaving import exit_in_time, flush_output
@@ -43,6 +47,7 @@ Examples:
   thestral main:app --reload         restart when a file changes
   thestral main:app --workers auto   use all processors
   thestral check main:app            show what would be served, and how
+  thestral top                       watch a server that has --admin
   thestral --help                    list all options"""
 # Options that can be repeated in uvicorn too; uvicorn takes one value for thestral's other lists.
 SEVERAL_UNDER_UVICORN = ("headers", "reload_dirs", "reload_includes", "reload_excludes")
@@ -55,6 +60,23 @@ class ServeCommand(click.Command):
     """Serves an application, or with `check` before its name only checks it. --help groups the
     options as Config does.
     """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *rest: Any,
+        **settings: Any,
+    ) -> Any:
+        """Run the command, or `top` or `ctl` if the first argument is that."""
+        given = list(sys.argv[1:] if args is None else args)
+        if given[:1] not in (["top"], ["ctl"]):
+            return super().main(args, prog_name, *rest, **settings)
+        from thestral.admin import commands  # a server does not need it
+
+        name, *own = given
+        command: click.Command = getattr(commands, name)
+        return command.main(own, f"{prog_name or 'thestral'} {name}", *rest, **settings)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[CHECK] = args[:1] == ["check"]
@@ -380,6 +402,7 @@ def serve(app: str | None, **values: Any) -> None:
     with contextlib.ExitStack() as ending:
         try:
             config = Config(app, **values)
+            config.sources = sources_of(context)
             if checking:
                 show(config)
                 Server(config).check()
@@ -408,19 +431,22 @@ def is_module(name: str, app_dir: str) -> bool:
 
 def show(config: Config) -> None:
     """Print each option with its value and where the value comes from."""
-    context = click.get_current_context()
+    click.echo(f"app = {config.app!r}")
+    for name, spec in options():
+        value = getattr(config, name)
+        if spec.secret and value is not None:
+            value = "***"
+        click.echo(f"{name} = {value!r}  ({config.sources[name]})")
+
+
+def sources_of(context: click.Context) -> dict[str, str]:
+    """Where the value of each option comes from."""
     words: dict[ParameterSource | None, str] = {
         ParameterSource.COMMANDLINE: "command line",
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT_MAP: context.meta[FILE],
     }
-    click.echo(f"app = {config.app!r}")
-    for name, spec in options():
-        source = context.get_parameter_source(name)
-        value = getattr(config, name)
-        if spec.secret and value is not None:
-            value = "***"
-        click.echo(f"{name} = {value!r}  ({words.get(source, 'default')})")
+    return {name: words.get(context.get_parameter_source(name), "default") for name, _ in options()}
 
 
 def refuse(error: ConfigError) -> NoReturn:
@@ -429,7 +455,13 @@ def refuse(error: ConfigError) -> NoReturn:
     """
     flags = {name: spec.flag or name for name, spec in options()}
     flag = "--" + flags.get(error.option, error.option).replace("_", "-")
-    raise click.UsageError(f"Invalid value for '{flag}': {error.reason}") from error
+    text = f"Invalid value for '{flag}': {error.reason}"
+    context = click.get_current_context()
+    if context.params.get("log_format") == "json" and not context.meta.get(CHECK):
+        made = error_logger.makeRecord(error_logger.name, logging.ERROR, "", 0, text, (), None)
+        click.echo(JsonFormatter().format(made), err=True)
+        context.exit(error.exit_status)
+    raise click.UsageError(text) from error
 
 
 main = make_command()

@@ -23,7 +23,7 @@ import sys, thestral
 
 if __name__ == "__main__":
     {handler}
-    thestral.run("main:app", port=0, workers=int(sys.argv[1]))
+    thestral.run("main:app", port=0, workers=int(sys.argv[1]) or None)
     print("behind run", flush=True)
 """
 BLOCK = """
@@ -39,7 +39,7 @@ class Program(Command):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["0", "1", "2"])
 def test_handler_of_a_program_is_called_when_the_server_has_stopped(tmp_path, number, workers):
     (tmp_path / "main.py").write_text(PLAIN)
     handler = HANDLER.format(exits=0).replace("\n", "\n    ")

@@ -124,12 +124,33 @@ def test_option_that_cannot_reach_a_worker():
     config = Config("main:app", workers=2, app_dir=Local("src"))
     with pytest.raises(ConfigError, match=r"app_dir: 'src' cannot be sent to a worker: .*Local"):
         Supervisor(config)
-    with pytest.raises(ConfigError, match="app: --workers and --reload need an import string"):
+    with pytest.raises(ConfigError, match="app: --workers, --reload and --admin need an import"):
         Supervisor(Config(print, workers=2))
 
 
+@pytest.mark.parametrize("how", ["option", "environment", "file"])
+def test_one_worker_is_supervised_if_it_is_asked_for(start, folder, how):
+    (folder / "thestral.toml").write_text("workers = 1\n" if how == "file" else "")
+    env = {"THESTRAL_WORKERS": "1"} if how == "environment" else {}
+    command = start(*(["--workers", "1"] if how == "option" else []), env=env)
+    url = command.url()
+    (first,) = workers(command, 1)
+    assert first != command.process.pid
+    os.kill(first, signal.SIGKILL)
+    assert ask(url) == workers(command, 2)[1]  # who asks meanwhile waits in the queue
+    command.stop()
+
+
+@pytest.mark.parametrize("env", [{}, {"WEB_CONCURRENCY": "1"}])
+def test_without_the_option_there_is_one_process(start, env):
+    """WEB_CONCURRENCY counts the processes that a platform has memory for."""
+    command = start(env=env)
+    assert ask(command.url()) == command.process.pid
+    command.stop()
+
+
 def test_number_of_workers_follows_signals(start):
-    command = start("--workers", "1", "--limit-max-requests", "1000000")
+    command = start("--workers", "1")
     command.url()
     (first,) = workers(command, 1)
     command.signal(signal.SIGTTIN)
@@ -172,7 +193,7 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 def test_worker_drains_however_often_it_is_terminated():
     """systemd signals every process, and the supervisor then signals the workers again."""
-    server = WorkerServer(Config("main:app"), None, None, None)
+    server = WorkerServer(Config("main:app"), 1, None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit

@@ -14,12 +14,16 @@ from abuse import (
     requests,
 )
 from apps import respond
+from driven import DrivenLoop
 from frames import (
     PREFACE,
     Code,
     settings,
     settings_ack,
 )
+
+from thestral.protocol.clock import SLOWEST_TICK
+from thestral.protocol.http2 import SETTINGS_TIME
 
 # What is counted does not depend on the loop.
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
@@ -58,10 +62,15 @@ def test_connection_with_an_open_stream_is_not_idle(serve, open_client):
 
 def test_settings_that_are_never_acknowledged_end_the_connection(serve):
     """They get 10 s, also while a stream is open."""
-    with serve(Counting(Large(MIB))).client() as client:
+    running = serve(Counting(Large(MIB)))
+    clock = DrivenLoop.drive(running)
+    with running.client() as client:
         client.answers = False
         client.send(PREFACE + settings() + request(client, 1))
-        client.patience = 40.0
+        client.wait(lambda: client.on(1).status)
+        running.call(lambda: clock.move(SETTINGS_TIME - 0.1))
+        assert client.on(1).status == 200
+        running.call(lambda: clock.move(2 * SLOWEST_TICK))
         assert client.end() == Code.SETTINGS_TIMEOUT
 
 

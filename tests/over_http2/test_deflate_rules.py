@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401
 
+import pytest
 from test_ws_deflate import (
     server,
     test_compressed_and_uncompressed_may_be_mixed_6_1,
@@ -35,3 +36,6 @@ from test_ws_negotiation import (
     test_offered_server_window_is_answered_7_1_2_1,
     test_offers_in_several_lines_9_1,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -4,6 +4,7 @@
 
 # Left out: test_they_are_announced_where_they_can_be_had, half of which is about HTTP/1.0.
 
+import pytest
 from test_extensions import (
     file,
     serve,
@@ -30,3 +31,6 @@ from test_extensions import (
     test_trailers_that_may_not_be_sent,
     test_what_cannot_be_sent_leaves_room_for_an_answer,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -8,6 +8,7 @@
 # - 426 names HTTP/1.1's Upgrade field: test_other_versions_are_426_4_2_2. Over HTTP/2:
 #   test_other_versions_are_426_without_upgrade in test_asgi_over_http2.py.
 
+import pytest
 from leaks import (
     only_ours,
 )
@@ -21,3 +22,6 @@ from test_handshake import (
     test_part_of_a_frame_behind_the_handshake,
     test_several_versions_are_refused_11_3_5,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -17,6 +17,7 @@ servers whose connections accept HTTP/1.1 from the test and speak HTTP/2.
 #   test_requests_behind_a_close_of_the_applications_do_not_cost_its_response.
 # - Values that differ: test_scope_has_every_key_with_its_type, which test_asgi_over_http2.py has.
 
+import pytest
 from test_asgi import (
     test_any_callable_is_served,
     test_body_comes_in_pieces_as_they_arrive,
@@ -131,3 +132,6 @@ from test_sending import (
     test_one_that_somebody_keeps_is_not_used_again,
     test_what_is_wrong_is_raised_where_it_is_awaited,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -18,6 +18,7 @@ not the connection; tests/http2/test_h2_late_clients.py has that.
 #   test_pings_of_a_client_that_does_not_read_5_5_3.
 # - Bytes given to the connection past its socket: test_receive_cancelled_as_the_message_comes.
 
+import pytest
 from leaks import (
     only_ours,
 )
@@ -168,3 +169,6 @@ from test_ws_faults import (
 from test_ws_gone import (
     test_client_gone_while_send_waits,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -39,16 +39,26 @@ MAY_BE_ZERO = [
     "ws_ping_timeout",
     "tcp_keepalive",
     "shutdown_delay",
+    "watchdog",
     "reload_delay",
 ]
 UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
-    *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
+    *(
+        "uds",
+        "fd",
+        "workers",
+        "pid_file",
+        "on_worker_start",
+        "on_worker_exit",
+        "limit_max_requests",
+        "limit_max_requests_jitter",
+    ),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
+    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked", "access_log_slow"),
     "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
-    *("log_config", "use_colors", "forwarded_allow_ips"),
+    *("log_config", "log_file", "access_log_file", "use_colors", "forwarded_allow_ips", "admin"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
@@ -74,6 +84,7 @@ NUMBERS = {
 LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
+    "access_log_slow",
 ]
 # What uvicorn takes None for, where None is not our default.
 MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
@@ -188,6 +199,7 @@ def test_text_means_what_it_means_on_the_command_line(name, text, value):
         ("loop", ["auto", "uvloop", "asyncio", "none", "module:function"]),
         ("ws", ["auto", "none", "websockets", "websockets-sansio", "wsproto"]),
         ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
+        ("log_format", ["text", "json"]),
     ],
 )
 def test_choice_is_one_of_those_named(name, choices):
@@ -202,6 +214,9 @@ SWITCHES = [
     "server_header",
     "date_header",
     "access_log",
+    "log_timestamps",
+    "request_id",
+    "server_timing",
     "ws_per_message_deflate",
     "ws_deflate_context_takeover",
 ]
@@ -261,7 +276,7 @@ def test_defaults_are_finite_and_as_the_design_says():
         10.0, 30.0, 60.0, 10.0, 5.0, 10.0,
     ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
-        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 1.0, 0.25,
     ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]
@@ -435,6 +450,34 @@ def test_web_concurrency_is_the_default_of_workers(monkeypatch, given, workers):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
     assert Config("a:b").workers == workers
     assert Config("a:b", workers=2).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"workers": 1}, True),
+        ({"workers": "auto"}, True),
+        ({"workers": 1, "app": print}, False),  # it cannot be sent to a worker
+        ({"on_worker_start": "hooks:start"}, True),
+        ({"on_worker_exit": "hooks:end"}, True),
+        ({"watchdog": 5.0}, False),
+    ],
+)
+def test_what_needs_a_supervisor(options, needed):
+    assert Config(**{"app": "a:b", **options}).needs_supervisor is needed
+
+
+@pytest.mark.parametrize(("given", "needed"), [("1", False), ("2", True)])
+def test_web_concurrency_of_one_needs_no_supervisor(monkeypatch, given, needed):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+    assert Config("a:b").needs_supervisor is needed
+
+
+@pytest.mark.parametrize("option", ["on_worker_start", "on_worker_exit"])
+@pytest.mark.parametrize("given", ["hooks", "hooks:", ":start", ".hooks:start", ""])
+def test_hook_that_is_no_function_of_a_module(option, given):
+    assert refused(option, given) == f"{given!r} given, expected MODULE:FUNCTION"
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "-1", "1.5", " "])

@@ -40,9 +40,10 @@ def commands(path: Path) -> list[str]:
 
 ALL = sorted({command for path in MANUALS for command in commands(path)})
 SERVING = [command for command in ALL if command.startswith("thestral ")]
-REQUESTS = [command for command in ALL if command.startswith("curl ")]
+REQUESTS = [command for command in ALL if re.match("curl .*:8000/", command)]
+ADMIN = [command for command in ALL if re.match("curl .*(:9100/|--unix-socket)", command)]
 PIP = [command for command in ALL if command.startswith("pip install ")]
-REST = [c for c in ALL if c not in {*SERVING, *REQUESTS, *PIP} and not LONG.match(c)]
+REST = [c for c in ALL if c not in {*SERVING, *REQUESTS, *ADMIN, *PIP} and not LONG.match(c)]
 
 
 def test_systemd_starts_the_unit_at_boot_and_again_when_it_fails():
@@ -72,8 +73,14 @@ def test_every_option_of_uvicorns_that_we_have_is_compared():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A directory with the files that the commands expect: application, certificates, examples."""
+    """A directory with the files that the commands expect: application, hooks, certificates,
+    examples.
+    """
     path = tmp_path_factory.mktemp("documents")
+    hooks = [
+        text for text in fences(ROOT / "docs/deployment.md", "python") if "worker_exit" in text
+    ]
+    (path / "hooks.py").write_text("".join(hooks))
     (path / "main.py").write_text(PLAIN)
     certificate = trustme.CA().issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(str(path / "fullchain.pem"))
@@ -85,6 +92,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("command", SERVING)
 def test_command_serves(folder, tmp_path, command):
     arguments = shlex.split(command)[1:]
+    if arguments[0] == "top":
+        return  # tests/admin/test_top.py runs it in a terminal
     if arguments[0] == "check":
         with Command(*arguments, cwd=folder) as process:
             assert process.wait() == 0, process.stderr
@@ -94,11 +103,12 @@ def test_command_serves(folder, tmp_path, command):
         arguments[place] = str(tmp_path / "app.sock")
     else:
         arguments += ["--port", "0"]  # the last --port counts
+    if "--admin" in arguments:
+        arguments[arguments.index("--admin") + 1] = "127.0.0.1:0"
     if "auto" in arguments:
-        arguments[arguments.index("auto")] = (
-            "2"  # auto depends on the machine; other tests cover it
-        )
-    with Command(*arguments, cwd=folder) as process:
+        arguments[arguments.index("auto")] = "2"  # auto depends on the machine
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Command(*arguments, cwd=folder, env=env) as process:
         process.saw("Thestral running on ")
         process.process.terminate()
         assert process.wait() == 0, process.stderr
@@ -118,6 +128,23 @@ def test_example_answers_as_the_readme_says(folder):
                 [program("curl"), *arguments, "--fail", "--silent"], capture_output=True, text=True
             )
             assert (result.returncode, result.stdout) == (0, answers[command])
+
+
+@pytest.mark.parametrize("command", ADMIN)
+def test_the_admin_port_answers(folder, tmp_path, command):
+    arguments = shlex.split(command)
+    if "--unix-socket" in arguments:
+        place = str(tmp_path / "admin")
+        arguments[arguments.index("--unix-socket") + 1] = place
+        options = ["--admin", f"unix:{place}"]
+    else:
+        options = ["--admin", "127.0.0.1:0"]
+    with Command("main:app", "--port", "0", *options, cwd=folder) as process:
+        process.url()
+        address = re.search(r"Admin port on (\S+)", process.stderr)[1]
+        arguments = [word.replace("http://127.0.0.1:9100", address) for word in arguments]
+        asked = [program("curl"), *arguments[1:], "--fail", "--silent"]
+        assert subprocess.run(asked, capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("command", PIP)
@@ -177,6 +204,7 @@ def test_options_and_files_that_a_document_names_exist(path):
     known = {"--" + (spec.flag or name).replace("_", "-") for name, spec in OPTIONS.items()}
     known |= {flag.replace("--", "--no-", 1) for flag in known}
     known |= {"--help", "--version", "--config", "--env-file"}
+    known |= {"--unix-socket", "--once", "--interval", "--json"}  # of curl, top and ctl
     if path.parent != ROOT / "bench" and path.name != "CONTRIBUTING.md":
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
         assert named <= known, named - known

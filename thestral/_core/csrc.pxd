@@ -246,6 +246,87 @@ cdef extern from "socket.h" nogil:
     int th_poll_take(int poll, th_ready *ready)
 
 
+cdef extern from "metrics.h" nogil:
+    enum:
+        TH_METRICS_VERSION
+        TH_METRICS_METHODS
+        TH_METRICS_CLASSES
+        TH_METRICS_STATUSES
+        TH_METRICS_TIMEOUTS
+        TH_METRICS_CLOSE_CODES
+        TH_METRICS_ERROR_CODES
+        TH_METRICS_GENERATIONS
+        TH_METRICS_RUNNING
+
+    ctypedef struct th_histogram:
+        pass
+
+    ctypedef struct th_running:
+        uint64_t received
+        uint64_t sent
+
+    ctypedef struct th_row:
+        th_histogram *durations
+
+    ctypedef struct th_slot:
+        uint64_t version
+        uint64_t ticked
+        uint64_t interval
+        uint64_t in_flight
+        uint64_t connections_open
+        uint64_t websockets_open
+        uint64_t streams_open
+        uint64_t tasks
+        uint64_t *longest_block
+        uint64_t begun
+        uint64_t aborted
+        uint64_t received
+        uint64_t sent
+        uint64_t connections_accepted
+        uint64_t connections_refused
+        uint64_t handshakes_failed
+        uint64_t *refused
+        uint64_t *timeouts
+        uint64_t messages_received
+        uint64_t messages_sent
+        uint64_t message_bytes_received
+        uint64_t message_bytes_sent
+        uint64_t *websockets_closed
+        uint64_t streams
+        uint64_t *resets_received
+        uint64_t *resets_sent
+        uint64_t *goaways_sent
+        uint64_t *collections
+        uint64_t collecting
+        th_histogram first_byte
+        th_histogram lag
+        th_running *running
+        th_row *rows
+
+    const char *th_metrics_method(int index)
+    const char *th_metrics_timeout(int index)
+    void th_slot_take(th_slot *slot, uint64_t pid, uint64_t number, uint64_t now)
+    void th_slot_leave(th_slot *slot)
+    void th_histogram_add(th_histogram *histogram, uint64_t ns)
+    void th_running_begin(
+        th_running *running,
+        uint64_t began,
+        int method,
+        int version,
+        const char *path,
+        size_t path_length,
+        const char *client,
+        size_t client_length,
+        uint32_t port,
+    )
+    void th_running_end(th_running *running)
+    int th_slot_row(th_slot *slot, int method, const char *name, size_t n)
+    void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte)
+    uint64_t th_now()
+    void th_set(uint64_t *value, uint64_t to)
+    void th_count(uint64_t *value, uint64_t more)
+
+
 # Functions of Python's C API that Cython does not declare.
 cdef extern from "Python.h":
     ctypedef enum PySendResult:

@@ -10,6 +10,7 @@ cdef class RequestHead:
     cdef readonly int version
     cdef readonly str http_version
     cdef readonly str method
+    cdef readonly int method_number
     cdef readonly str path
     cdef readonly bytes raw_path
     cdef readonly bytes query

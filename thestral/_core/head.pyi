@@ -9,6 +9,8 @@ class RequestHead:
     http_version: str
     """The version in the form of a scope, "1.1"."""
     method: str
+    method_number: int
+    """llhttp's number of the method."""
     path: str
     """Percent-decoded; invalid UTF-8 becomes U+FFFD."""
     raw_path: bytes

@@ -163,6 +163,7 @@ cdef RequestHead head_of(const th_head *head, list headers):
     made.version = head.version
     made.http_version = HTTP_1_1 if head.version == 11 else HTTP_2 if head.version == 20 else HTTP_1_0
     made.method = method_of(head)
+    made.method_number = head.method
     made.path = path_of(head)
     made.raw_path = raw_path_of(head)
     made.query = query_of(head)

@@ -62,6 +62,7 @@ cdef class FrameCodec:
     cpdef bint ended(self) noexcept
     cpdef bint is_head(self) noexcept
     cpdef object error(self)
+    cpdef uint32_t reset_code(self) noexcept
     cpdef Py_ssize_t left(self) noexcept
     cpdef bint is_reading_head(self) noexcept
     cpdef bint settings_acked(self) noexcept

@@ -108,6 +108,9 @@ class FrameCodec:
         """Whether the method of the head that has just come is HEAD."""
     def error(self) -> RemoteProtocolError:
         """Return why a stream was REFUSED, or RESET by the server; None if the peer reset it."""
+
+    def reset_code(self) -> int:
+        """The error code of the last RESET: the client's, or the one that the codec has sent."""
     def left(self) -> int:
         """Return how many bytes are fed but not read yet."""
     def is_reading_head(self) -> bool:

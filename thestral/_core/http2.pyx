@@ -270,6 +270,9 @@ cdef class FrameCodec:
             return None
         return RemoteProtocolError(th_status_code(self._http2.status), th_status_text(self._http2.status).decode())
 
+    cpdef uint32_t reset_code(self) noexcept:
+        return self._http2.code
+
     cpdef Py_ssize_t left(self) noexcept:
         return th_http2_left(&self._http2)
 

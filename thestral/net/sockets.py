@@ -267,7 +267,12 @@ def is_live(path: str) -> bool:
 
 
 def bind(
-    host: str, port: int, *, both: bool = True, reuse_port: bool = False
+    host: str,
+    port: int,
+    *,
+    both: bool = True,
+    reuse_port: bool = False,
+    option: str = "--port",
 ) -> list[socket.socket]:
     """Bind every address of a host, without listening.
 
@@ -276,6 +281,7 @@ def bind(
         port: 0 picks a free port, the same for each address.
         both: whether "::" accepts IPv4, too.
         reuse_port: whether other sockets may bind the same port (SO_REUSEPORT).
+        option: that chooses the port, for messages.
 
     Raises:
         BindError: with the address and the reason.
@@ -297,7 +303,7 @@ def bind(
             if port == 0 and sockets:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
             try:
-                sockets.append(bind_one(family, address, both, reuse_port))
+                sockets.append(bind_one(family, address, both, reuse_port, option))
             except BindError as exc:
                 # A name may resolve to a family that is disabled on this machine.
                 if not is_unavailable(exc.__cause__):
@@ -307,13 +313,15 @@ def bind(
         close_all(sockets)
         raise
     if not host and not sockets:
-        return bind(ANY_IPV4, port, reuse_port=reuse_port)
+        return bind(ANY_IPV4, port, reuse_port=reuse_port, option=option)
     if refused is not None and not sockets:
         raise refused
     return sockets
 
 
-def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool) -> socket.socket:
+def bind_one(
+    family: int, address: tuple[Any, ...], both: bool, reuse_port: bool, option: str = "--port"
+) -> socket.socket:
     """Return a socket bound to one address.
 
     Raises:
@@ -334,7 +342,7 @@ def bind_one(family: int, address: tuple[Any, ...], both: bool, reuse_port: bool
     except OSError as exc:
         if sock is not None:
             sock.close()
-        raise BindError(explain(exc, str(address[0]), int(address[1]))) from exc
+        raise BindError(explain(exc, str(address[0]), int(address[1]), option)) from exc
     return sock
 
 
@@ -400,11 +408,11 @@ def listen(sock: socket.socket, backlog: int) -> None:
         raise BindError(explain(exc, name[0], name[1])) from exc
 
 
-def explain(exc: OSError, host: str, port: int) -> str:
+def explain(exc: OSError, host: str, port: int, option: str = "--port") -> str:
     if exc.errno == errno.EADDRINUSE:
         holder = holder_of(port)
         by = f" by {holder}" if holder else ""
-        return f"Port {port} is in use{by}. Choose another with --port, or 0 for a free one."
+        return f"Port {port} is in use{by}. Choose another with {option}, or 0 for a free one."
     return f"Cannot listen on {url_host(host)}:{port}: {os.strerror(exc.errno or 0)}"
 
 

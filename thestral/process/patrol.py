@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from thestral.config import Config
+    from thestral.process.metrics import Slot
 
 # A worker is young for this long: if it dies or grows too large by then, a successor may do so too.
 SETTLED = 30.0  # seconds
@@ -42,6 +43,8 @@ class Worker:
         ends_first: no other worker starts until this one has ended, because a new one may need what
             this one holds.
         waits: whether it is stopping and still has requests that run.
+        killed: whether the patrol has killed it.
+        slot: where it counts.
         stop_by: when to kill it; 0.0 unless it is stopping.
         expires: when --limit-worker-lifetime has it replaced.
         remind: when to log again that it is not ready yet.
@@ -60,6 +63,8 @@ class Worker:
     stopping: bool = False
     ends_first: bool = False
     waits: bool = False
+    killed: bool = False
+    slot: Slot | None = None
     stop_by: float = 0.0
     expires: float = math.inf
     remind: float = 0.0
@@ -91,6 +96,7 @@ class Patrol:
         if worker.stop_by and now >= worker.stop_by:
             error_logger.error("Killing worker %d, which did not stop in time", worker.number)
             worker.process.kill()
+            worker.killed = True
             worker.stop_by = 0.0
         elif not worker.stopping:
             if worker.ready:
@@ -147,7 +153,9 @@ class Patrol:
             text = "%s has been stuck for %.0f s: killing it (%s)"
             error_logger.error(text, name, stuck.seconds, stuck.text)
         elif silent >= (self.config.timeout_worker_blocked or math.inf):
-            error_logger.error("%s has blocked its event loop for %.0f s: killing it", name, silent)
+            title = worker.watch.heartbeat.request()
+            text = "%s has blocked its event loop for %.0f s%s: killing it"
+            error_logger.error(text, name, silent, f" in {title}" if title else "")
         elif starting >= (self.config.timeout_worker_startup or math.inf):
             error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
         else:
@@ -159,5 +167,6 @@ class Patrol:
             with contextlib.suppress(ProcessLookupError):
                 # faulthandler writes the stacks, then the signal ends the worker.
                 os.kill(worker.watch.pid, STACKS_SIGNAL)
+        worker.killed = True
         worker.process.join(STACKS_GRACE)
         worker.process.kill()

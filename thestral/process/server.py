@@ -17,6 +17,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from thestral._core.metrics import WorkerMetrics
 from thestral.config import Config
 from thestral.config.environment import say_not_read_again
 from thestral.errors import ConfigError
@@ -29,6 +30,8 @@ from thestral.process import systemd
 from thestral.process.importer import load_application
 from thestral.process.lifespan import Lifespan
 from thestral.process.loop import CANCEL_GRACE, finish_loop, loop_factory
+from thestral.process.metrics import STOPPED, Metrics, Slot
+from thestral.process.sampling import Sampler
 from thestral.process.signals import (
     QUIT,
     REQUEST_SIGNALS,
@@ -41,8 +44,10 @@ from thestral.process.signals import (
     taking,
     terminated_quietly,
 )
+from thestral.process.watchdog import Watchdog
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.protocols import new_connection
+from thestral.protocol.routes import template_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Time for the lifespan's shutdown, and for a worker to end, beyond --timeout-graceful-shutdown.
@@ -82,6 +87,7 @@ class Server:
         install_signal_handlers: handle SIGINT and SIGTERM while serving (main thread only), and
             SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 where the program has no handler of its own.
         loaded: the application, if it has been imported already.
+        slot: where to count, if a supervisor reads it.
 
     Attributes:
         started: set once requests are accepted.
@@ -92,6 +98,8 @@ class Server:
         certificates: those of the TLS port, once it serves; reload() reads their files again.
         listeners: the listeners on the sockets, once it serves.
         lifespan: the application's lifespan, once it serves.
+        watchdog: that of the loop, once it serves; None without one.
+        metrics: what the server counts, if `admin` is set and no supervisor reads it.
         left_behind: after run(), whether a task has not ended although it was cancelled.
     """
 
@@ -103,7 +111,12 @@ class Server:
     owns_sockets = True
 
     def __init__(
-        self, config: Config, *, install_signal_handlers: bool = True, loaded: Any = None
+        self,
+        config: Config,
+        *,
+        install_signal_handlers: bool = True,
+        loaded: Any = None,
+        slot: Slot | None = None,
     ) -> None:
         self.config = config
         self.started = StartedEvent()
@@ -114,6 +127,8 @@ class Server:
         self.on_started: Callable[[], None] = lambda: None
         self._install_signal_handlers = install_signal_handlers
         self._loaded = loaded
+        self._slot = slot
+        self.metrics: Metrics | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._forced = asyncio.Event()
@@ -122,6 +137,7 @@ class Server:
         self._signals_taken: list[int] = []
         self.listeners: Listeners | None = None
         self.lifespan: Lifespan | None = None
+        self.watchdog: Watchdog | None = None
         self._on_terminal = is_terminal()
 
     @property
@@ -242,26 +258,47 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._wake()  # should_exit may have been set already
         error_logger.info("Started server process [%d]", os.getpid())
+        counting = self._start_counting()
         if self.has_manager:
             systemd.starting(longest_start(self.config))
         self.certificates = self.load_certificates()
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
+                self.prepare()
                 app = self._loaded or load_application(self.config)
                 with self.capture_signals():
-                    await self._serve_until_stopped(Lifespan(app, self.config.lifespan), app)
+                    lifespan = Lifespan(app, self.config.lifespan)
+                    await self._serve_until_stopped(lifespan, app, counting)
         finally:
             listening.close_all(self.sockets)
+            if self.metrics is not None and self._slot is not None:
+                self.metrics.give_back(self._slot, STOPPED)
+                self._slot = None
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def prepare(self) -> None:
+        """Called before the application is imported."""
 
     def load_certificates(self) -> tls.Certificates | None:
         return tls.load(self.config)
 
+    def _start_counting(self) -> WorkerMetrics | None:
+        """Take a slot to count in, if somebody reads it."""
+        if self._slot is None and self.config.admin is not None:
+            self.metrics = self.metrics or Metrics(lambda: self.sockets)
+            self._slot = self.metrics.take(0)
+        if self._slot is None:
+            return None
+        template = template_of if self.config.metrics_routes else None
+        return WorkerMetrics(self._slot.memory, os.getpid(), self._slot.number, template)
+
     def _pid_file(self) -> contextlib.AbstractContextManager[None]:
         return pid_file(self.config.pid_file)
 
-    async def _serve_until_stopped(self, lifespan: Lifespan, app: Any) -> None:
+    async def _serve_until_stopped(
+        self, lifespan: Lifespan, app: Any, counting: WorkerMetrics | None
+    ) -> None:
         if self._should_exit:
             return
         if not await self._unless(self._stop, lifespan.startup()):
@@ -272,6 +309,8 @@ class Server:
             self.config, app, self._loop, lifespan.state, lifespan.context, self.certificates
         )
         context.on_limit = self.retire
+        context.metrics = counting
+        sampler = Sampler(self._loop, context) if counting is not None else None
         self.context = context
         self.lifespan = lifespan
         listeners = Listeners(
@@ -285,9 +324,12 @@ class Server:
         calling: asyncio.Task[None] | None = None
         try:
             await listeners.open()
+            self._watch()
             self.started.set()
             self.announce()
             self.on_started()
+            if sampler is not None:
+                sampler.start()
             calling = self._loop.create_task(self._notify_program())
             await self._stop.wait()
         finally:
@@ -302,7 +344,11 @@ class Server:
                 await self._delay_shutdown(context)
             await listeners.stop()
             await self._drain(context)
+            if self.watchdog is not None:
+                self.watchdog.stop()
             listeners.close()
+            if sampler is not None:
+                sampler.stop()
             context.stop()
             if not await self._unless(self._forced, self._shut_down(lifespan)):
                 await lifespan.cancel()
@@ -340,6 +386,23 @@ class Server:
             except Exception:
                 error_logger.exception("Exception in callback_notify")
             await asyncio.sleep(self.config.timeout_notify)
+
+    def _watch(self) -> None:
+        """Start the watchdog of the loop, if there is to be one. Not earlier: an application may
+        block the loop while it starts.
+        """
+        if self.config.watchdog:
+            assert self._loop is not None
+            watchdog = Watchdog(self._loop, self.config.watchdog, self.on_blocked)
+            try:
+                watchdog.start()
+            except RuntimeError as exc:  # no threads are left, or the interpreter shuts down
+                error_logger.warning("The event loop has no watchdog: %s", exc)
+            else:
+                self.watchdog = watchdog
+
+    def on_blocked(self, title: str | None) -> None:
+        """Called by the watchdog, as that says."""
 
     def announce(self) -> None:
         """Log that requests are accepted, and tell systemd."""
@@ -398,7 +461,7 @@ class Server:
                 await self._unless(self._forced, context.wait_until_empty())
         tasks = []
         for cycle in list(context.cycles):
-            error_logger.error("Cancelled at shutdown: %s", cycle.title())
+            error_logger.error("Cancelled at shutdown: %s", cycle.title(), extra=cycle.extra())
             if cycle.task is not None:
                 tasks.append(cycle.task)
             cycle.cancel()

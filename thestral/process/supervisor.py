@@ -13,15 +13,16 @@ import errno
 import gc
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thestral.config import Config
+from thestral.config import LARGEST_WORKERS, Config
 from thestral.config.environment import say_not_read_again
 from thestral.errors import BindError, ConfigError, WorkerError
 from thestral.logging.loggers import error_logger
@@ -32,7 +33,8 @@ from thestral.process import systemd
 from thestral.process.directory import directory_with_links, reenter
 from thestral.process.health import Watch
 from thestral.process.heartbeat import Heartbeat, beat_interval
-from thestral.process.importer import load_application
+from thestral.process.importer import load_application, load_function
+from thestral.process.metrics import DIED, FAILED, KILLED, RECYCLED, STOPPED, Metrics
 from thestral.process.patrol import SETTLED, Patrol, Worker
 from thestral.process.reloader import Reloader
 from thestral.process.server import FORCE_HINT, STOP_MARGIN, longest_start, longest_stop, pid_file
@@ -51,11 +53,15 @@ from thestral.process.worker import (
     READY,
     REOPEN,
     RETIRE,
+    STACKS,
     WAITING,
     blocked,
     run_worker,
     set_title,
 )
+
+if TYPE_CHECKING:
+    from thestral.process.control import Control
 
 # Time between two checks of the workers, in seconds.
 PATROL_INTERVAL = 1.0
@@ -82,6 +88,11 @@ class Supervisor:
 
     Attributes:
         started: whether a worker has been ready.
+        is_stopping: whether a shutdown has begun.
+        workers: the worker processes.
+        wanted: number of workers that it is to have.
+        addresses: URLs of what it listens on, once it runs.
+        metrics: what the workers count, if `admin` is set.
         left_behind: as in Server; always false, because the workers run the application.
 
     Raises:
@@ -91,7 +102,7 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config.app, str):
-            reason = "--workers and --reload need an import string such as 'main:app'"
+            reason = "--workers, --reload and --admin need an import string such as 'main:app'"
             raise ConfigError("app", reason)
         import multiprocessing  # a server without workers starts faster if it is not imported
 
@@ -103,27 +114,35 @@ class Supervisor:
         self.config = config
         self._context: Any = multiprocessing.get_context("fork" if config.preload else "spawn")
         self._app: Any = None
-        self._workers: list[Worker] = []
+        self._on_worker_exit: Callable[..., Any] | None = None
+        self.workers: list[Worker] = []
         self._sockets: list[socket.socket] = []
+        self.addresses: list[str] = []
         # With SO_REUSEPORT each worker number has its own listening sockets. They stay open for the
         # worker's successor: closing them would reset the connections that wait in their queues.
         self._queues: dict[int, list[socket.socket]] = {}
         self._selecting = selectors.DefaultSelector()
         self._reloader: Reloader | None = None
         self._certificates: tls.Certificates | None = None
-        self._target = config.worker_count
+        self.wanted = config.worker_count
         self._roll: list[Worker] = []  # workers that a rolling restart has yet to replace
         self._rolling = False
         self._signals: list[int] = []  # received, but not handled yet
         self._stopped_by: list[int] = []  # signals that made it stop
         self.started = False
         self.left_behind = False
-        self._stopping = False
+        self.is_stopping = False
         self._wait_logged = False
         self._failures = 0  # in a row
         self._last_reason = ""  # logged last for a worker that could not start, under --reload
         self._next_start = 0.0  # time.monotonic() before which no worker starts
         self._patrol = Patrol(config)
+        self.metrics = None if config.admin is None else Metrics(self._all_sockets)
+        self._control: Control | None = None
+        if config.admin is not None:
+            from thestral.process.control import Control  # most servers do without
+
+            self._control = Control(self, self._selecting)
         self._on_terminal = is_terminal()
         self._directory = directory_with_links()
 
@@ -136,8 +155,12 @@ class Supervisor:
         configure(self.config)
         # Loaded here too, so that warnings about them are logged once and not by each worker.
         self._certificates = tls.load(self.config)
+        self._on_worker_exit = load_function(self.config.on_worker_exit, self.config.app_dir)
         self._sockets = listening.open_all(self.config)
+        self.addresses = [listening.url(sock, self.config.is_ssl) for sock in self._sockets]
         try:
+            if self._control is not None:
+                self._control.bind()
             with pid_file(self.config.pid_file):
                 error_logger.info("Started parent process [%d]", os.getpid())
                 systemd.starting(longest_start(self.config))
@@ -152,6 +175,8 @@ class Supervisor:
                     finally:
                         self._end_all()
         finally:
+            if self._control is not None:
+                self._control.close()
             for number in list(self._queues):
                 self._drop_queues(number)
             listening.close_all(self._sockets)
@@ -170,16 +195,23 @@ class Supervisor:
     def _supervise(self) -> None:
         watchdog = systemd.watchdog_interval()
         beat = beat_interval(self.config.timeout_worker_blocked)
-        timeout = min(PATROL_INTERVAL, watchdog or PATROL_INTERVAL, beat)
-        while not self._stopping or self._workers:
+        interval = min(PATROL_INTERVAL, watchdog or PATROL_INTERVAL, beat)
+        next_check = 0.0
+        if self._control is not None:
+            self._control.open()
+        while not self.is_stopping or self.workers:
             self._grow_and_shrink()
-            for key, _ in self._selecting.select(timeout):
+            for key, _ in self._selecting.select(max(0.0, next_check - time.monotonic())):
                 key.data()
             self._take_signals()
             self._take_changes()
             self._reap()
-            self._check()
-            if watchdog and all(worker.watch.turns or worker.stopping for worker in self._workers):
+            now = time.monotonic()
+            if now < next_check:
+                continue
+            next_check = now + interval
+            self._check(now)
+            if watchdog and all(worker.watch.turns or worker.stopping for worker in self.workers):
                 systemd.notify("WATCHDOG=1")
 
     @contextlib.contextmanager
@@ -222,27 +254,46 @@ class Supervisor:
                 self._stop()
             elif number == QUIT:
                 self._stop(wait=False)
-            elif self._stopping:
+            elif self.is_stopping:
                 continue
             elif name == "SIGHUP":
-                say_not_read_again()
-                self.roll()
+                self.reload()
             elif name == "SIGTTIN":
-                self._target += 1
+                self.resize(1)
             elif name == "SIGTTOU":
-                self._target = max(1, self._target - 1)
+                self.resize(-1)
+
+    def reload(self) -> None:
+        """Replace every worker, and say which options stay as they are."""
+        say_not_read_again()
+        self.roll()
+
+    def resize(self, change: int) -> None:
+        """Have more or fewer workers, at least one."""
+        self.wanted = min(max(1, self.wanted + change), LARGEST_WORKERS)
 
     def _act_on_request(self, number: int) -> None:
         act_on_request(number)
         if signal.Signals(number).name == "SIGUSR1":
-            for worker in self._workers:
-                with contextlib.suppress(OSError, ValueError):  # its pipe is closed: it is ending
-                    worker.pipe.send(REOPEN)
+            for worker in self.workers:
+                self.tell(worker, REOPEN)
+
+    def tell(self, worker: Worker, message: Any) -> bool:
+        """Send a message to a worker, unless that would have to wait, because it has not read
+        earlier ones; return whether it was sent.
+        """
+        with contextlib.suppress(OSError, ValueError):  # its pipe is closed: it is ending
+            poll = select.poll()
+            poll.register(worker.pipe, select.POLLOUT)
+            if poll.poll(0) == [(worker.pipe.fileno(), select.POLLOUT)]:
+                worker.pipe.send(message)
+                return True
+        return False
 
     def _take_changes(self) -> None:
         """Stop the workers if files have changed; new ones start once they have ended."""
         changed = self._reloader.take() if self._reloader is not None else []
-        if not changed or self._stopping:
+        if not changed or self.is_stopping:
             return
         shown = ", ".join(repr(path) for path in changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -250,7 +301,7 @@ class Supervisor:
         self._next_start = 0.0
         self._failures = 0
         self._last_reason = ""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.ends_first = True
             self._stop_worker(worker)
             worker.stop_by = min(worker.stop_by, time.monotonic() + RELOAD_PATIENCE)
@@ -261,19 +312,19 @@ class Supervisor:
         """Take one step towards the wanted workers: missing ones start together, successors one by
         one.
         """
-        if self._stopping or time.monotonic() < self._next_start:
+        if self.is_stopping or time.monotonic() < self._next_start:
             return
-        if any(worker.ends_first for worker in self._workers):
+        if any(worker.ends_first for worker in self.workers):
             return
-        staying = [worker for worker in self._workers if not worker.stopping]
+        staying = [worker for worker in self.workers if not worker.stopping]
         places = [worker for worker in staying if worker.replaces not in staying]
         retiring = [worker for worker in places if worker.retiring]
         self._roll = [worker for worker in self._roll if worker in staying]
-        if len(places) > self._target:
+        if len(places) > self.wanted:
             self._drop_queues(places[-1].number)
             self._stop_worker(places[-1])
-        elif len(places) < self._target:
-            for _ in range(self._target - len(places)):
+        elif len(places) < self.wanted:
+            for _ in range(self.wanted - len(places)):
                 if time.monotonic() >= self._next_start:
                     self._start()
         elif len(staying) > len(places):
@@ -299,7 +350,7 @@ class Supervisor:
             self._reloader.delete_bytecode()
         taken = {
             worker.number
-            for worker in self._workers
+            for worker in self.workers
             if worker is not replaces and not worker.stopping
         }
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
@@ -314,18 +365,25 @@ class Supervisor:
             heartbeat = Heartbeat()
             undo.callback(heartbeat.close)
             sent.callback(heartbeat.close_descriptor)
+            slot = None
+            if self.metrics is not None:
+                slot = self.metrics.take(number)
+                undo.callback(self.metrics.give_back, slot, FAILED)
             inherited: list[Callable[[], None]] = []
             if self.config.preload:
                 # A forked worker must close its copies of the supervisor's descriptors. Else no
                 # worker would notice the end of the supervisor, and the port would stay open.
-                pipes = [ours, *(one.pipe for one in self._workers)]
-                held = [*self._sockets, *itertools.chain(*self._queues.values())]
+                pipes = [ours, *(one.pipe for one in self.workers)]
                 inherited += [pipe.close for pipe in pipes]
-                inherited += [partial(listening.let_go, sock) for sock in held]
-                inherited += [one.watch.heartbeat.close for one in self._workers]
+                inherited += [partial(listening.let_go, sock) for sock in self._all_sockets()]
+                inherited += [one.watch.heartbeat.close for one in self.workers]
+                if self.metrics is not None:
+                    inherited.append(partial(self.metrics.close, slot))
+                if self._control is not None:
+                    inherited.append(self._control.let_go)
             process = self._context.Process(
                 target=run_worker,
-                args=(self.config, number, shared, theirs, heartbeat, inherited, self._app),
+                args=(self.config, number, shared, theirs, heartbeat, slot, inherited, self._app),
                 name=f"thestral worker {number}",
             )
             holding = {*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS}
@@ -339,10 +397,13 @@ class Supervisor:
             undo.pop_all()
         now = time.monotonic()
         watch = Watch(process.pid, heartbeat)
-        worker = Worker(number, process, ours, now, watch, replaces)
-        self._workers.append(worker)
+        worker = Worker(number, process, ours, now, watch, replaces, slot=slot)
+        self.workers.append(worker)
         self._selecting.register(ours, selectors.EVENT_READ, lambda: self._on_message(worker))
         self._selecting.register(process.sentinel, selectors.EVENT_READ, lambda: None)
+
+    def _all_sockets(self) -> list[socket.socket]:
+        return [*self._sockets, *itertools.chain(*self._queues.values())]
 
     def _queues_of(self, number: int) -> list[socket.socket]:
         """A worker's listening sockets: the shared ones, or with SO_REUSEPORT its number's own."""
@@ -382,12 +443,16 @@ class Supervisor:
         elif message == WAITING:
             worker.waits = True
             self._log_waiting()
+        elif message[0] == STACKS:
+            if self._control is not None:
+                self._control.on_stacks(worker, *message[1:])
         else:
             worker.reason = message
 
     def _on_ready(self, worker: Worker) -> None:
         worker.ready = time.monotonic()
-        if self._stopping:
+        worker.watch.look(worker.ready)  # what its threads do while the loop certainly turns
+        if self.is_stopping:
             return
         self._failures = 0
         self._last_reason = ""
@@ -395,16 +460,17 @@ class Supervisor:
         lifetime = self.config.limit_worker_lifetime
         if lifetime:
             worker.expires = time.monotonic() + lifetime * (1 + worker.number % 10 / 100)
-        if worker.replaces in self._workers:  # else it has died in the meantime
+        if worker.replaces in self.workers:  # else it has died in the meantime
             self._stop_worker(worker.replaces)
         worker.replaces = None
+        if self._control is not None:
+            self._control.on_ready(worker)
         if not self.started:
             self.started = True
-            for sock in self._sockets:
-                url = listening.url(sock, self.config.is_ssl)
+            for url in self.addresses:
                 error_logger.info("Thestral running on %s (Press CTRL+C to quit)", url)
-        serving = [other for other in self._workers if other.ready and not other.stopping]
-        if len(serving) >= self._target and not self._roll:
+        serving = [other for other in self.workers if other.ready and not other.stopping]
+        if len(serving) >= self.wanted and not self._roll:
             self._rolling = False
             systemd.ready()
 
@@ -418,10 +484,10 @@ class Supervisor:
             self._give_up_rolling()  # no new worker could start
             return
         self._next_start = 0.0  # no back-off: the operator has probably repaired the application
-        for worker in self._workers:
+        for worker in self.workers:
             if not worker.ready:  # it may be loading the old code, or hang in it
                 self._stop_worker(worker)
-        self._roll = [worker for worker in self._workers if not worker.stopping]
+        self._roll = [worker for worker in self.workers if not worker.stopping]
 
     def _give_up_rolling(self) -> None:
         if self._rolling:
@@ -433,17 +499,17 @@ class Supervisor:
     # --- Stopping workers ---------------------------------------------------------------------
 
     def _stop(self, *, wait: bool = True) -> None:
-        again = self._stopping
+        again = self.is_stopping
         if not again:
             systemd.stopping(longest_stop(self.config))
-        self._stopping = True
+        self.is_stopping = True
         # The port closes with the last worker's descriptor. Later clients are then refused at once,
         # and do not wait in a queue from which nobody accepts.
-        for sock in [*self._sockets, *itertools.chain(*self._queues.values())]:
+        for sock in self._all_sockets():
             if not again and not self.config.shutdown_delay:  # workers accept during the delay
                 listening.refuse_new(sock)
             listening.let_go(sock)
-        for worker in self._workers:
+        for worker in self.workers:
             worker.process.terminate()
             if (again or not wait) and worker.process.is_alive():
                 os.kill(worker.process.pid, QUIT)
@@ -455,9 +521,9 @@ class Supervisor:
 
     def _log_waiting(self) -> None:
         """Log once how long the shutdown may take, if it cannot complete at once."""
-        if not self._stopping or self._wait_logged:
+        if not self.is_stopping or self._wait_logged:
             return
-        if self.config.shutdown_delay or any(worker.waits for worker in self._workers):
+        if self.config.shutdown_delay or any(worker.waits for worker in self.workers):
             self._wait_logged = True
             allowed = self.config.shutdown_delay + self.config.timeout_graceful_shutdown
             error_logger.info("Waiting for the workers, at most %g s%s", allowed, FORCE_HINT)
@@ -473,18 +539,37 @@ class Supervisor:
         worker.stop_by = worker.stop_by or time.monotonic() + allowed
 
     def _reap(self) -> None:
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             if worker.process.exitcode is None:
                 continue
-            self._workers.remove(worker)
+            self.workers.remove(worker)
             self._unregister(worker.pipe)
             self._unregister(worker.process.sentinel)
             worker.pipe.close()
             worker.watch.heartbeat.close()
+            if self.metrics is not None and worker.slot is not None:
+                self.metrics.give_back(worker.slot, self._cause_of_end(worker))
             status = worker.process.exitcode
+            self._call_exit_hook(worker, status)
             if not worker.stopping:
                 self._on_death(worker, status)
             worker.process.close()
+
+    def _call_exit_hook(self, worker: Worker, status: int) -> None:
+        """Call on_worker_exit for a worker that has ended."""
+        if self._on_worker_exit is None:
+            return
+        try:
+            self._on_worker_exit(worker.number, worker.watch.pid, status)
+        except (Exception, SystemExit):
+            error_logger.exception("Exception in on_worker_exit")
+
+    def _cause_of_end(self, worker: Worker) -> str:
+        if worker.killed:
+            return KILLED
+        if not worker.stopping:
+            return DIED if worker.ready else FAILED
+        return RECYCLED if worker.retiring and not self.is_stopping else STOPPED
 
     def _on_death(self, worker: Worker, status: int) -> None:
         """Handle the end of a worker that was not told to stop."""
@@ -501,7 +586,7 @@ class Supervisor:
         young = time.monotonic() - worker.started < SETTLED
         self._failures = self._failures + 1 if young else 0
         old = worker.replaces
-        if not worker.ready and old in self._workers and needs_what_is_held(worker.reason):
+        if not worker.ready and old in self.workers and needs_what_is_held(worker.reason):
             assert old is not None
             error_logger.warning(
                 "Worker %d could not start while its predecessor runs: stopping that one first",
@@ -511,7 +596,7 @@ class Supervisor:
             self._stop_worker(old)
         elif not worker.ready:
             self._give_up_rolling()
-        if self._failures >= MAX_FAILURES and not self._workers:
+        if self._failures >= MAX_FAILURES and not self.workers:
             raise WorkerError(
                 f"No worker is left: {self._failures} in a row failed"
                 f" within {SETTLED:g} s of their start"
@@ -550,24 +635,26 @@ class Supervisor:
         pause = BACK_OFF[min(max(self._failures, 1), len(BACK_OFF)) - 1]
         self._next_start = time.monotonic() + max(pause, least)
 
-    def _check(self) -> None:
-        """Check the certificates and the workers."""
-        now = time.monotonic()
+    def _check(self, now: float) -> None:
+        """Check the certificates, the workers and the admin port."""
+        if self._control is not None:
+            self._control.check(now)
         if self._certificates is not None:
             self._certificates.current()
-        for worker in self._workers:
+        for worker in self.workers:
             self._patrol.check(worker, now)
 
     def _end_all(self) -> None:
         """Stop and kill the workers that are left, if the loop ended by an exception."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.process.terminate()
         deadline = time.monotonic() + self.config.timeout_graceful_shutdown
-        for worker in self._workers:
+        for worker in self.workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
             worker.process.join()
-        self._workers.clear()
+            self._call_exit_hook(worker, worker.process.exitcode)
+        self.workers.clear()
 
     def _unregister(self, thing: Any) -> None:
         with contextlib.suppress(KeyError, ValueError):

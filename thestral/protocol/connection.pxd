@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 
 from thestral._core.coroutine cimport is_held_once
 from thestral._core.log cimport monotonic
+from thestral._core.metrics cimport WorkerMetrics
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.context cimport WorkerContext
@@ -31,6 +32,8 @@ cdef class Connection(Output):
     cpdef bint trusts_peer(self) except -1
     cpdef object data_received(self, bytes data)
     cdef object receive_from(self, ReadBuffer buffer)
+    cdef object take_over(self, bytes data)
+    cdef object count_received(self, Py_ssize_t size)
     cdef object give_way(self, Connection successor, object transport)
     cpdef object wind_down(self)
     cpdef object refuse(self, object error)
@@ -51,8 +54,10 @@ cdef class Stream(Exchange):
 
     cdef object attach(self, Cycle cycle)
     cdef Cycle cycle(self)
-    @cython.locals(access_log=AccessLog)
+    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics)
     cdef object end(self, bint aborted)
+    cpdef bint is_counted(self)
+    cdef object count_abort(self)
     cpdef object start(self, int status, object headers)
     cpdef object write(self, bytes data, bint end)
     cpdef object respond(self, int status, object headers, bytes body)
@@ -113,6 +118,7 @@ cdef class Cycle:
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)
     cpdef object title(self)
+    cpdef object extra(self)
     cdef object until_readable(self)
     cdef object until_writable(self)
     cdef object add_waiter(self, list waiters)

@@ -20,6 +20,7 @@ from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
+from thestral.logging.running import about
 from thestral.net.transport import SocketTransport
 from thestral.protocol.exchange import Exchange
 from thestral.protocol.output import Output
@@ -42,6 +43,8 @@ BURST_MAX = 256  # messages and KiB, added up
 BURST_TIME = 0.005  # seconds
 # struct linger: on, 0 seconds. close() then sends a reset.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+# How many running requests the metrics show.
+PLACES = 64
 # Names of Starlette's exceptions for a client that is gone.
 FRAMEWORK_DISCONNECTS = ("ClientDisconnect", "WebSocketDisconnect")
 
@@ -118,6 +121,15 @@ class Connection(Output):
     def receive_from(self, buffer: ReadBuffer) -> None:
         self.data_received(buffer.take())
 
+    def take_over(self, data: bytes) -> None:
+        """Go on with bytes that another connection has received in place of this one."""
+        self.data_received(data)
+
+    def count_received(self, size: int) -> None:
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.add_received(size)
+
     def give_way(self, successor: Connection, transport: Any) -> None:
         """Put another connection in place of this one, on the same transport or one above it."""
         successor.proxied = self.proxied
@@ -192,6 +204,7 @@ class Connection(Output):
             self.write_deadline = self.context.clock.after(self.context.timeouts.write)
         self.taken = taken
         if 0.0 < self.write_deadline <= now:
+            self.context.count_timeout("write")
             self.abort()
         elif 0.0 < self.deadline <= now:
             self.deadline = 0.0
@@ -239,9 +252,29 @@ class Stream(Exchange):
         if self.ended:
             return
         self.ended = True
+        metrics = self.metrics
+        if metrics is not None:
+            metrics.end(
+                self.place,
+                self.request,
+                self.scope,
+                self.connection.scope_template,
+                self.status,
+                self.head_at_ns,
+                self.first_byte_ns,
+            )
         access_log = self.connection.context.access_log
         if access_log.enabled:
             access_log.record(self, aborted)
+
+    def is_counted(self) -> bool:
+        """Whether it is a running request that the metrics count."""
+        return self.metrics is not None and not self.ended
+
+    def count_abort(self) -> None:
+        """Count the exchange as one whose client has left before the end of the response."""
+        if self.metrics is not None and not self.ended:
+            self.metrics.abort()
 
     def start(self, status: int, headers: Headers) -> None:
         """Hold a head, which leaves with the next write(). Until then withdraw() drops it.
@@ -425,7 +458,9 @@ class Cycle:
         """Cancel an application that has run longer than timeout_request."""
         self.deadline = 0.0
         self._timed_out = True
-        error_logger.error("Cancelled after timeout_request: %s", self.title())
+        self.context.count_timeout("request")
+        title = self.title()
+        error_logger.error("Cancelled after timeout_request: %s", title, extra=self.extra())
         self.cancel()
 
     def cancel(self) -> None:
@@ -511,7 +546,11 @@ class Cycle:
 
     def title(self) -> str:
         """Return the name of the request for the log."""
-        return title_of(self.scope)
+        return title_of(self.scope, self.stream.trace)
+
+    def extra(self) -> dict[str, Any] | None:
+        """Return `extra` for a record about the request that is made outside its task."""
+        return about(self.stream.trace)
 
     def until_readable(self) -> asyncio.Future[None]:
         """Return a future that ends when receive() may have a message."""
@@ -562,6 +601,30 @@ class Cycle:
         if isinstance(exc, asyncio.CancelledError) and own:
             return  # the server cancelled the application, and has logged that
         error_logger.error("Exception in ASGI application (%s)", self.title(), exc_info=exc)
+
+
+def place_oldest(context: WorkerContext) -> None:
+    """Have the places for running requests taken by the oldest ones, if there were more requests
+    than places.
+    """
+    metrics = context.metrics
+    if metrics is None or not metrics.is_crowded():
+        return
+    streams: list[Stream] = [
+        cycle.stream  # type: ignore[attr-defined]
+        for cycle in context.cycles
+    ]
+    running = sorted([stream for stream in streams if stream.is_counted()], key=began_at)
+    for stream in running[PLACES:]:
+        metrics.displace(stream.place)
+        stream.place = -1
+    for stream in running[:PLACES]:
+        if stream.place < 0:
+            stream.place = metrics.place(stream.request, stream.client, stream.head_at_ns)
+
+
+def began_at(stream: Stream) -> int:
+    return stream.head_at_ns
 
 
 class Sending:

@@ -1,8 +1,10 @@
 from thestral._core.coroutine cimport this_thread
 from thestral._core.head cimport Template
+from thestral._core.metrics cimport WorkerMetrics
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.clock cimport Clock, Timeouts
 from thestral.protocol.settings cimport Settings
+from thestral.protocol.trace cimport Tracer
 from thestral.protocol.turn cimport Turn
 
 
@@ -19,7 +21,9 @@ cdef class WorkerContext:
     cdef public Clock clock
     cdef public Turn turn
     cdef public AccessLog access_log
+    cdef public Tracer tracer
     cdef public object refusals
+    cdef public WorkerMetrics metrics
     cdef public Template http_asgi
     cdef public Template http_extensions
     cdef public Template http_1_0_extensions
@@ -41,6 +45,9 @@ cdef class WorkerContext:
 
     cpdef object add(self, object connection)
     cpdef object discard(self, object connection)
+    cdef object _count_connections(self)
+    cdef object count_refusal(self, int status)
+    cpdef object count_timeout(self, str kind)
     cdef object discard_cycle(self, object cycle)
     cdef object _signal_if_empty(self)
     cdef object expect_own_thread(self)

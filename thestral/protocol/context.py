@@ -19,6 +19,7 @@ from thestral.protocol.settings import Settings
 from thestral.protocol.turn import Turn
 
 if TYPE_CHECKING:
+    from thestral._core.metrics import WorkerMetrics
     from thestral.config import Config
     from thestral.net.tls import Certificates
     from thestral.types import ASGIApplication
@@ -45,6 +46,7 @@ class Running(Protocol):
     def on_timeout(self) -> None: ...
     def cancel(self) -> None: ...
     def title(self) -> str: ...
+    def extra(self) -> dict[str, Any] | None: ...
 
 
 class WorkerContext:
@@ -63,9 +65,11 @@ class WorkerContext:
         cycles: the cycles whose application runs in a task.
         waits: seconds that an HTTP/1.1 connection waits in each of its phases.
         running: number of requests whose application has not returned.
+        tracer: that of the settings.
         default_head: the fields that every response gets, as bytes; they begin with date_head.
         draining: whether the server is shutting down.
         on_limit: called once when limit_max_requests is reached.
+        metrics: counts for the admin port; None without one.
     """
 
     def __init__(
@@ -87,8 +91,18 @@ class WorkerContext:
         self.timeouts = Timeouts(config)
         self.waits = waits_of(self.timeouts)
         self.turn = Turn(loop, base_context)
-        self.access_log = AccessLog(config.access_log_format, config.access_log)
+        self.tracer = self.settings.tracer
+        self.access_log = AccessLog(
+            config.access_log_format,
+            config.access_log,
+            config.log_format,
+            config.log_timestamps,
+            config.request_id,
+            config.access_log_exclude,
+            config.access_log_slow or 0.0,
+        )
         self.refusals = Refusals()
+        self.metrics: WorkerMetrics | None = None
         self._make_templates()
         self._detect_features()
         self.connections: set[Open] = set()
@@ -100,7 +114,7 @@ class WorkerContext:
         self.draining = False
         self._empty: asyncio.Event | None = None  # set when nothing is left to drain
         self.clock = Clock(loop, self.timeouts.interval)
-        self.clock.on_second = self._renew_fields
+        self.clock.on_second = self._on_second
         self.clock.observers += [
             self._check_connections,
             self._check_requests,
@@ -138,11 +152,31 @@ class WorkerContext:
     def add(self, connection: Open) -> None:
         """Add a connection. The first one starts the clock."""
         self.connections.add(connection)
+        self._count_connections()
         self.clock.start()
 
     def discard(self, connection: Open) -> None:
         self.connections.discard(connection)
+        self._count_connections()
         self._signal_if_empty()
+
+    def _count_connections(self) -> None:
+        if self.metrics is not None:
+            self.metrics.set_connections(len(self.connections))
+
+    def count_refusal(self, status: int) -> None:
+        """Count a request that the server answers in place of the application."""
+        if self.metrics is not None:
+            self.metrics.refuse(status)
+
+    def count_timeout(self, kind: str) -> None:
+        """Count a time-out.
+
+        Args:
+            kind: a name in Timeouts, or "settings".
+        """
+        if self.metrics is not None:
+            self.metrics.time_out(kind)
 
     def discard_cycle(self, cycle: Running) -> None:
         """Remove a cycle whose application has returned."""
@@ -203,6 +237,10 @@ class WorkerContext:
             self.max_requests = 0
             self.on_limit()
         return False
+
+    def _on_second(self) -> None:
+        self._renew_fields()
+        self.access_log.refresh()
 
     def _renew_fields(self) -> None:
         settings = self.settings

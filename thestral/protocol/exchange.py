@@ -7,11 +7,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
+from thestral._core.metrics import now
 from thestral.errors import LocalProtocolError, RemoteProtocolError
 from thestral.types import Headers
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
+    from thestral._core.metrics import WorkerMetrics
+    from thestral.protocol.trace import Trace
 
 # The fields of responses that the server writes itself.
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -43,12 +46,18 @@ class Exchange:
         raw_path: the request's path, with root_path in front, if the access log is enabled.
         fields: the request's fields, if the access log needs them.
         began: monotonic() at the request's head, if the access log needs it.
+        metrics: where the exchange is counted; None if it is not.
+        head_at_ns: now() of _core.metrics at the request's head, if it is counted.
+        first_byte_ns: the same at the response's head, if the response did not leave with it.
+        place: its place among the running requests; -1 if it has none.
+        received: bytes of the request's content so far.
         status: status of the final response once it has begun, else 0.
         head: the response's head, as sent, if the access log needs it.
         bodiless: whether the response has no content, whatever its fields say (RFC 9110 section
             6.4.1).
         sent: bytes of content that were sent.
         surplus: bytes of content beyond the length that the head promises; they are not sent.
+        trace: ids and times of the request, if an option needs them.
     """
 
     if TYPE_CHECKING:
@@ -58,11 +67,17 @@ class Exchange:
         raw_path: bytes
         fields: tuple[tuple[bytes, bytes], ...] | None
         began: float
+        metrics: WorkerMetrics | None
+        head_at_ns: int
+        first_byte_ns: int
+        place: int
+        received: int
         status: int
         head: bytes | None
         bodiless: bool
         sent: int
         surplus: int
+        trace: Trace | None
         _promised: bool  # whether the head promises a length
         _left: int  # bytes still to be sent of that length
 
@@ -80,6 +95,34 @@ class Exchange:
             self.fields = tuple(scope["headers"])
         if timed:
             self.began = monotonic()
+
+    def measure(self, metrics: WorkerMetrics, scope: dict[str, Any]) -> None:
+        """Have the exchange counted.
+
+        Args:
+            scope: as in keep_request().
+        """
+        head = self.request
+        self.metrics = metrics
+        self.head_at_ns = now()
+        if head.forwarded:
+            self.client = scope["client"]
+        self.place = metrics.begin(head, self.client, self.head_at_ns)
+
+    def note_head(self) -> None:
+        """Note that the head of the response leaves before its end."""
+        if self.metrics is not None and self.first_byte_ns == 0:
+            self.first_byte_ns = now()
+
+    def note_progress(self) -> None:
+        """Note, if the exchange is counted, how much of the content has come and gone."""
+        if self.metrics is not None:
+            self.metrics.progress(self.place, self.received, self.sent)
+
+    def receive(self, size: int) -> None:
+        """Note that a part of the request's content has come."""
+        self.received += size
+        self.note_progress()
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
         """Note how much content the head promises.

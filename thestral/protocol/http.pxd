@@ -16,6 +16,7 @@ cdef class HTTPConnection(Connection):
 
     @cython.locals(wait=double)
     cdef object enter(self, int phase)
+    cdef object count_late(self)
     cdef bint has_ended(self) noexcept
     cdef object linger(self)
     cdef object stop_lingering(self)

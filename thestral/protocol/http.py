@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thestral.protocol.connection import Connection
-from thestral.protocol.phases import CLOSING, FIRST_HEAD, LINGER_TIMEOUT, LINGERING
+from thestral.protocol.phases import CLOSING, FIRST_HEAD, LINGER_TIMEOUT, LINGERING, PHASES
 
 if TYPE_CHECKING:
     from thestral.protocol.context import WorkerContext
@@ -31,6 +31,12 @@ class HTTPConnection(Connection):
         self.since = context.clock.now
         wait: float = context.waits[phase]
         self.deadline = context.clock.after(wait) if wait > 0.0 else 0.0
+
+    def count_late(self) -> None:
+        """Count the time-out of this phase, if it has an option."""
+        kind = PHASES[self._phase].time_out
+        if isinstance(kind, str):
+            self.context.count_timeout(kind)
 
     def has_ended(self) -> bool:
         """Whether input from the client is ignored from now on."""

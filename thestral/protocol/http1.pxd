@@ -11,6 +11,7 @@ from thestral.protocol.response cimport HTTP1Response
 from thestral.protocol.http cimport HTTPConnection
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template
+from thestral.protocol.trace cimport Tracer
 from thestral.protocol.websocket cimport begin_websocket
 
 # Constants of the .py file, as C integers: comparing with them creates no objects.
@@ -49,10 +50,11 @@ cdef class HTTP1Connection(HTTPConnection):
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _input_ended(self)
-    @cython.locals(access_log=AccessLog, stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead)
+    @cython.locals(access_log=AccessLog, stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead, tracer=Tracer)
     cdef object _begin(self)
     cdef object _tunnel_data(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
+    @cython.locals(connection=Connection)
     cdef object _hand_over(self, object successor)
     cdef object _take_body(self)
     cdef object _next(self)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
@@ -83,6 +84,8 @@ class HTTP1Connection(HTTPConnection):
         self.scope_template = scope_template(self)
         context = self.context
         if 0 < context.settings.limit_connections < len(context.connections):
+            if context.metrics is not None:
+                context.metrics.refuse_connection()
             self._refuse(overloaded())
             return
         self.enter(FIRST_HEAD)
@@ -90,6 +93,7 @@ class HTTP1Connection(HTTPConnection):
     def data_received(self, data: bytes) -> None:
         if self.has_ended():
             return
+        self.count_received(len(data))
         stream = self._stream
         if stream is not None and stream.tunnel:
             self._tunnel_data(stream, data)
@@ -101,6 +105,7 @@ class HTTP1Connection(HTTPConnection):
         """As data_received(), without copying the bytes that are parsed within the call."""
         if self.has_ended():
             return
+        self.count_received(buffer.size)
         stream = self._stream
         if stream is not None and stream.tunnel:
             self._tunnel_data(stream, buffer.take())
@@ -129,6 +134,8 @@ class HTTP1Connection(HTTPConnection):
     def abandon(self) -> None:
         if self._stream is not None:
             cycle = self._stream.cycle()
+            if not self._stream.response_complete:
+                self._stream.count_abort()
             self.release(self._stream)
             cycle.on_closed()
 
@@ -258,6 +265,11 @@ class HTTP1Connection(HTTPConnection):
         stream.owes_continue = head.expect_continue
         stream.head_only = head.head_only
         stream.scope = scope
+        tracer = context.tracer
+        if tracer is not None:
+            stream.trace = tracer.begin(scope, self)
+        if context.metrics is not None:
+            stream.measure(context.metrics, scope)
         access_log = context.access_log
         if access_log.enabled:
             stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
@@ -287,6 +299,7 @@ class HTTP1Connection(HTTPConnection):
         data = self._parser.read_body()
         stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
         self.enter(BODY)
+        stream.receive(len(data))
         stream.unconsumed += len(data)
         if stream.request_left > 0:
             stream.request_left -= len(data)
@@ -320,7 +333,7 @@ class HTTP1Connection(HTTPConnection):
         connection = successor(self.context)
         data = self._parser.take_head()
         self.give_way(connection, self.transport)
-        connection.data_received(data)
+        connection.take_over(data)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -336,16 +349,25 @@ class HTTP1Connection(HTTPConnection):
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer bad input if no response has begun, and end the connection."""
         stream = self._stream
-        shown = f", in {error.excerpt!r}" if error.excerpt else ""
-        client = client_address(self) or "a client"
         context = self.context
-        context.refusals.info(
-            context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
-        )
+        context.count_refusal(error.status)
         if stream is None:
             stream = HTTP1Stream.__new__(HTTP1Stream)
             stream.begin(self, None)
             stream.head_only = self._parser.is_head()
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(None, self)
+        shown = f", in {error.excerpt!r}" if error.excerpt else ""
+        context.refusals.info(
+            context.clock.now,
+            "Refused %s with %d: %s%s",
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            shown + with_id(stream.trace),
+            extra=about(stream.trace),
+        )
         cycle = stream.cycle()
         if stream.response_complete:
             self.release(stream)
@@ -361,6 +383,7 @@ class HTTP1Connection(HTTPConnection):
             cycle.on_closed()
 
     def on_deadline(self) -> None:
+        self.count_late()
         late = PHASES[self._phase].refusal
         if late is not None:
             self._refuse(RemoteProtocolError(408, late))
@@ -535,6 +558,8 @@ class HTTP1Stream(HTTP1Response):
         except BaseException:
             writer.truncate(mark)
             raise
+        if self.trace is not None:
+            self.trace.answer(headers)
         self._write_defaults(writer)
         writer.write(b"\r\n")
         if connection.context.access_log.keeps_head:

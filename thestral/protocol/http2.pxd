@@ -11,6 +11,7 @@ from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
 from thestral.protocol.scope cimport http_scope, scope_template
+from thestral.protocol.trace cimport Tracer
 from thestral.protocol.streams cimport HTTP2Stream, Multiplexer
 from thestral.protocol.websocket cimport begin_websocket
 
@@ -64,7 +65,7 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _idle(self)
     @cython.locals(event=int)
     cdef object _next(self)
-    @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog)
+    @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog, tracer=Tracer)
     cdef object _begin(self)
     cdef object _add(self, HTTP2Stream stream)
     @cython.locals(stream=HTTP2Stream)
@@ -78,10 +79,11 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _drop(self, HTTP2Stream stream)
     @cython.locals(stream=HTTP2Stream, cycle=Cycle, limit=Py_ssize_t, room=Py_ssize_t)
     cdef object _start_ready(self)
-    cdef object _log_refusal(self, str what, object error)
+    cdef object _log_refusal(self, str what, object error, HTTP2Stream stream=*)
     cdef object _refuse(self, HTTP2Stream stream, object error)
     cdef object _fail(self, object error)
     cdef object _end(self, int code, str text)
+    cdef object _send_goaway(self, bint last, int code, str text)
     cdef object _check_stream(self, HTTP2Stream stream, double now)
     cpdef object wind_down(self)
     cdef object _retire(self)

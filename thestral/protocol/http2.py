@@ -9,7 +9,8 @@ from thestral._core.http1 import reason_phrase
 from thestral._core.http2 import ErrorCode, Event
 from thestral._core.log import monotonic
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection, Cycle
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
@@ -84,6 +85,8 @@ class HTTP2Connection(Multiplexer):
         context = self.context
         self._settings_by = context.clock.after(SETTINGS_TIME)
         if 0 < context.settings.limit_connections < len(context.connections):
+            if context.metrics is not None:
+                context.metrics.refuse_connection()
             self._end(ENHANCE_YOUR_CALM, "too busy")
             return
         if uses_prohibited_suite(transport.get_extra_info("ssl_object")):
@@ -95,14 +98,19 @@ class HTTP2Connection(Multiplexer):
 
     def data_received(self, data: bytes) -> None:
         if not self.has_ended():
-            self.codec.feed(data, self.context.clock.now)
-            self._read()
+            self.count_received(len(data))
+            self.take_over(data)
+
+    def take_over(self, data: bytes) -> None:
+        self.codec.feed(data, self.context.clock.now)
+        self._read()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
         """Like data_received(), but copies only the bytes that are left after the call."""
         if self.has_ended():
             return
         codec = self.codec
+        self.count_received(buffer.size)
         codec.borrow(buffer, self.context.clock.now)
         try:
             self._read()
@@ -147,6 +155,7 @@ class HTTP2Connection(Multiplexer):
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
             cycle = stream.cycle()
+            stream.count_abort()
             self.release(stream)
             if cycle is not None:
                 cycle.on_closed()
@@ -254,6 +263,11 @@ class HTTP2Connection(Multiplexer):
         try:
             scope = http_scope(head, self)
             stream.scope = scope
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(scope, self)
+            if context.metrics is not None:
+                stream.measure(context.metrics, scope)
             stream.owes_continue = head.expect_continue
             stream.head_only = head.head_only
             access_log = context.access_log
@@ -277,6 +291,9 @@ class HTTP2Connection(Multiplexer):
 
     def _add(self, stream: HTTP2Stream) -> None:
         self.streams[stream.id] = stream
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.open_stream()
         if self._phase != RESPONDING:  # even if the response ends within the same read
             self.enter(RESPONDING)
 
@@ -288,6 +305,7 @@ class HTTP2Connection(Multiplexer):
             codec.consumed(codec.stream(), len(data), False)
             return
         stream.owes_continue = False  # the client did not wait: RFC 9110 section 10.1.1
+        stream.receive(len(data))
         stream.unconsumed += len(data)
         if not stream.tunnel:
             stream.expect_body()
@@ -309,10 +327,18 @@ class HTTP2Connection(Multiplexer):
     def _on_reset(self) -> None:
         """End the exchange of a stream that the client has reset, or the codec for its fault."""
         error = self.codec.error()
-        if error is not None:
-            self._log_refusal("Reset a stream of", error)
         stream = self.streams.get(self.codec.stream())
+        if error is not None:
+            self._log_refusal("Reset a stream of", error, stream)
+        metrics = self.context.metrics
+        if metrics is not None:
+            code = self.codec.reset_code()
+            if error is not None:
+                metrics.send_reset(code)
+            else:
+                metrics.receive_reset(code)
         if stream is not None:
+            stream.count_abort()
             self._forsake(stream)
 
     def _on_refused(self) -> None:
@@ -339,7 +365,8 @@ class HTTP2Connection(Multiplexer):
 
     def _drop(self, stream: HTTP2Stream) -> None:
         """Reset a stream whose client has stopped sending or reading too early."""
-        self.codec.write_reset(self.output(), stream.id, CANCEL)
+        self.send_reset(stream, CANCEL)
+        stream.count_abort()
         self._forsake(stream)
 
     def _start_ready(self) -> None:
@@ -384,16 +411,29 @@ class HTTP2Connection(Multiplexer):
         if not self.has_ended():
             self._fail(error)
 
-    def _log_refusal(self, what: str, error: RemoteProtocolError) -> None:
-        client = client_address(self) or "a client"
+    def _log_refusal(
+        self, what: str, error: RemoteProtocolError, stream: HTTP2Stream | None = None
+    ) -> None:
+        trace = None if stream is None else stream.trace
         context = self.context
         context.refusals.info(
-            context.clock.now, "%s %s with %d: %s", what, client, error.status, error.reason
+            context.clock.now,
+            "%s %s with %d: %s%s",
+            what,
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            with_id(trace),
+            extra=about(trace),
         )
 
     def _refuse(self, stream: HTTP2Stream, error: RemoteProtocolError) -> None:
         """Answer a request in place of the application. Other streams go on."""
-        self._log_refusal("Refused", error)
+        tracer = self.context.tracer
+        if tracer is not None and stream.trace is None:  # its head was refused
+            stream.trace = tracer.begin(None, self)
+        self._log_refusal("Refused", error, stream)
+        self.context.count_refusal(error.status)
         cycle = stream.cycle()
         stream.started = True  # so that it is not started later
         if stream.status == 0:
@@ -418,9 +458,15 @@ class HTTP2Connection(Multiplexer):
         """Send GOAWAY, and close once the client has had time to read it."""
         self.write_control()
         if code != NO_ERROR or self._ending != REFUSING:
-            self.codec.write_goaway(self.output(), True, code, text)
+            self._send_goaway(True, code, text)
         self.abandon()
         self.linger()
+
+    def _send_goaway(self, last: bool, code: int, text: str) -> None:
+        self.codec.write_goaway(self.output(), last, code, text)
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.send_goaway(code)
 
     # --- Deadlines ----------------------------------------------------------------------------
 
@@ -440,6 +486,7 @@ class HTTP2Connection(Multiplexer):
             if self.codec.settings_acked():
                 self._settings_by = 0.0
             elif self.streams:
+                self.context.count_timeout("settings")
                 self._fail(RemoteProtocolError(SETTINGS_TIMEOUT, "settings not acknowledged"))
                 return
         if 0.0 < self._earliest <= now:
@@ -450,7 +497,8 @@ class HTTP2Connection(Multiplexer):
     def _check_stream(self, stream: HTTP2Stream, now: float) -> None:
         if 0.0 < stream.write_deadline <= now:
             error = RemoteProtocolError(CANCEL, "nothing read in time")
-            self._log_refusal("Reset a stream of", error)
+            self.context.count_timeout("write")
+            self._log_refusal("Reset a stream of", error, stream)
             self._drop(stream)
             self.expect_turn_end()
         elif 0.0 < stream.deadline <= now:
@@ -462,11 +510,13 @@ class HTTP2Connection(Multiplexer):
     def late(self, stream: HTTP2Stream) -> None:
         """Refuse a request whose body is late, unless a closed window keeps the client waiting."""
         if self.codec.may_receive(stream.id):
+            self.context.count_timeout("body")
             self._refuse(stream, RemoteProtocolError(408, "body not received in time"))
         else:
             stream.expect_body()
 
     def on_deadline(self) -> None:
+        self.count_late()
         if self._phase == HEAD:
             self._fail(RemoteProtocolError(NO_ERROR, "request head not received in time"))
         elif self._phase == FIRST_HEAD:
@@ -486,7 +536,7 @@ class HTTP2Connection(Multiplexer):
         """
         if self._ending == SERVING and self.codec.last_id() > 0 and not self.has_ended():
             self._ending = RETIRING
-            self.codec.write_goaway(self.output(), False, NO_ERROR, "")
+            self._send_goaway(False, NO_ERROR, "")
             self.expect_turn_end()
 
     def _retire(self) -> None:
@@ -502,7 +552,7 @@ class HTTP2Connection(Multiplexer):
         """Send the last GOAWAY, which tells the client which of its requests are served."""
         self._ending = REFUSING
         self._refuse_by = 0.0
-        self.codec.write_goaway(self.output(), True, NO_ERROR, "")
+        self._send_goaway(True, NO_ERROR, "")
         self.expect_turn_end()
         if not self.streams and not self._corked:
             self.look_ahead()

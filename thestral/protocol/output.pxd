@@ -28,5 +28,6 @@ cdef class Output(Protocol):
     cdef object write(self, bytes data)
     cdef object write_from(self, ResponseWriter writer)
     cdef object write_gathered(self, list parts)
+    cdef object count_written(self, Py_ssize_t size)
     cdef bint is_broken(self)
     cdef object abandon(self)

@@ -106,7 +106,7 @@ class Output(Protocol):
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. The peer now has timeout_write to read some of them."""
         if not self.is_broken():
-            self.written += len(data)
+            self.count_written(len(data))
             if self.owned is not None:
                 self.owned.write(data)
             else:
@@ -117,18 +117,24 @@ class Output(Protocol):
         if self.owned is None or self.is_broken():
             self.write(writer.take(0))
         else:
-            self.written += writer.size()
+            self.count_written(writer.size())
             self.owned.write_from(writer)
 
     def write_gathered(self, parts: list[bytes]) -> None:
         """Hand pieces to the transport together, joined only if its writelines() is unreliable."""
         if not self.is_broken():
             for part in parts:
-                self.written += len(part)
+                self.count_written(len(part))
             if self.owned is not None or self.context.gathers:
                 self.transport.writelines(parts)
             else:
                 self.transport.write(b"".join(parts))
+
+    def count_written(self, size: int) -> None:
+        self.written += size
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.add_sent(size)
 
     def is_broken(self) -> bool:
         """Whether nothing can be written any more.

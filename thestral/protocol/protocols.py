@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def new_connection(context: WorkerContext) -> Connection:
     """The first protocol of an accepted connection."""
+    if context.metrics is not None:
+        context.metrics.accept()
     if context.settings.proxy_protocol:
         return ProxyHandshake(context, new_behind_proxy)
     return new_behind_proxy(context, None)

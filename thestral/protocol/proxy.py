@@ -69,6 +69,8 @@ class ProxyHandshake(Preamble):
         log, because the proxy or the server is configured wrongly.
         """
         reason = f"{ffi.string(lib.th_status_text(status)).decode()} from a trusted proxy"
+        if self.context.metrics is not None:
+            self.context.metrics.fail_handshake()
         if self.context.certificates is None:
             self.refuse_as_http(RemoteProtocolError(400, reason, data[:64]))
         else:

@@ -56,6 +56,8 @@ class HTTP1Response(Stream):
             raise
         self.head_at = mark
         self.head_status = status
+        if self.trace is not None:
+            self.trace.answer(headers)
         connection.expect_turn_end()
 
     def withdraw(self) -> None:
@@ -90,8 +92,9 @@ class HTTP1Response(Stream):
             return -1  # sendfile(2) cannot read from this file system
         if sent == 0 and connection.is_broken():
             return 0  # not the file's end: the client is gone, and the cycle has been told
-        connection.written += sent
+        connection.count_written(sent)
         self.take(sent)
+        self.note_progress()
         return sent
 
     def write_trailers(self, headers: Headers) -> None:
@@ -160,6 +163,8 @@ class HTTP1Response(Stream):
         writer.write_content_length(len(body))
         writer.write(b"connection: close\r\n")
         writer.write(self.connection.context.default_head)
+        if self.trace is not None:
+            self._write_trace(writer)
         writer.write(b"\r\n")
         if self.take(len(body)):
             writer.write(body)
@@ -191,6 +196,8 @@ class HTTP1Response(Stream):
         self._write_defaults(writer)
         writer.write(b"\r\n")
         self.status = status
+        if not end:
+            self.note_head()
         self.owes_continue = False
         if context.access_log.keeps_head:
             self.head = writer.peek(mark)
@@ -215,8 +222,21 @@ class HTTP1Response(Stream):
         else:
             self.persistent = False  # the end of the connection is the end of the body
 
+    def _write_trace(self, writer: ResponseWriter) -> None:
+        """Write the fields that show the request's id and times."""
+        tracer = self.connection.context.tracer
+        assert tracer is not None
+        assert self.trace is not None
+        for name, value in tracer.fields(self.trace):
+            writer.write(name)
+            writer.write(b": ")
+            writer.write(value)
+            writer.write(b"\r\n")
+
     def _write_defaults(self, writer: ResponseWriter) -> None:
         context = self.connection.context
+        if self.trace is not None:
+            self._write_trace(writer)
         if not writer.has_date and not writer.has_server:
             writer.write(context.default_head)
             return
@@ -249,6 +269,7 @@ class HTTP1Response(Stream):
             if self.chunked:
                 writer.write(b"\r\n")
         if not end:
+            self.note_progress()
             connection.emit()
         elif self.chunked:
             writer.write(b"0\r\n\r\n")

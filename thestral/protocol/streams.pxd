@@ -53,6 +53,7 @@ cdef class Multiplexer(HTTPConnection):
     cdef HTTP2Stream _choose(self)
     cdef object rotate(self, HTTP2Stream stream)
     cdef object note_deadline(self, double when)
+    cdef object send_reset(self, HTTP2Stream stream, uint32_t code)
     cdef object finish(self, HTTP2Stream stream)
     cdef object release(self, HTTP2Stream stream)
     cdef object close_tunnel(self, HTTP2Stream stream)

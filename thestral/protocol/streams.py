@@ -186,6 +186,12 @@ class Multiplexer(HTTPConnection):
         if when > 0.0 and (self._earliest == 0.0 or when < self._earliest):
             self._earliest = when
 
+    def send_reset(self, stream: HTTP2Stream, code: int) -> None:
+        self.codec.write_reset(self.output(), stream.id, code)
+        metrics = self.context.metrics
+        if metrics is not None:
+            metrics.send_reset(code)
+
     # --- Ends --------------------------------------------------------------------------------
 
     def finish(self, stream: HTTP2Stream) -> None:
@@ -193,7 +199,7 @@ class Multiplexer(HTTPConnection):
         codec = self.codec
         codec.completed()
         if not stream.request_complete:
-            codec.write_reset(self.output(), stream.id, NO_ERROR)  # RFC 9113 section 8.1
+            self.send_reset(stream, NO_ERROR)  # RFC 9113 section 8.1
         self.release(stream)
         if self._corked:
             if self.streams:
@@ -211,6 +217,9 @@ class Multiplexer(HTTPConnection):
         collector.
         """
         self.streams.pop(stream.id, None)
+        metrics = self.context.metrics
+        if metrics is not None and not stream.over:
+            metrics.close_stream()
         stream.over = True
         stream.deadline = 0.0
         stream.write_deadline = 0.0
@@ -282,7 +291,7 @@ class HTTP2Stream(Stream):
     def on_deadline(self) -> None:
         connection = self.wire
         if self.closing:
-            connection.codec.write_reset(connection.output(), self.id, CANCEL)
+            connection.send_reset(self, CANCEL)
             connection.release(self)
             connection.expect_turn_end()
         elif self.tunnel:
@@ -297,6 +306,8 @@ class HTTP2Stream(Stream):
             raise LocalProtocolError(f"status {status} would accept the WebSocket (RFC 8441)")
         self.held = check_fields(headers, omits_length(status))
         self.head_status = status
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.wire.touch(self)
 
     def write(self, data: bytes, end: bool) -> None:
@@ -362,6 +373,8 @@ class HTTP2Stream(Stream):
         connection = self.wire
         self.held = check_fields(headers, False)
         self.head_status = 200
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.promise(200, False, -1)
         self._write_head(False)
         self.tunnel = True
@@ -403,7 +416,7 @@ class HTTP2Stream(Stream):
         if self.over:
             return
         connection = self.wire
-        connection.codec.write_reset(connection.output(), self.id, code)
+        connection.send_reset(self, code)
         connection.release(self)
         connection.expect_turn_end()
 
@@ -435,6 +448,8 @@ class HTTP2Stream(Stream):
             fields.announce(size)
         ends = end and (size == 0 or self.bodiless) and self.missing() == 0
         self._write_head(ends or self.bodiless)
+        if not end:
+            self.note_head()
         if ends:
             self._complete()
         else:
@@ -450,6 +465,9 @@ class HTTP2Stream(Stream):
         if fields.has_date or fields.has_server:
             given = [name for name, _ in fields.pairs()]
             more = [pair for pair in more if pair[0] not in given]
+        if self.trace is not None:
+            assert context.tracer is not None
+            more = [*more, *context.tracer.fields(self.trace)]
         connection.codec.write_head(
             connection.output(), self.id, self.head_status, fields, more, end
         )
@@ -467,6 +485,8 @@ class HTTP2Stream(Stream):
         cycle = self.cycle()
         size: int = self.take(len(body))
         missing = self.missing()
+        if not end:
+            self.note_progress()
         too_much = self.surplus > 0
         ends = too_much or (end and missing == 0)
         if size > 0 or ends:

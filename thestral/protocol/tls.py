@@ -102,6 +102,8 @@ class TLSHandshake(Preamble):
         self.context.refusals.info(
             self.context.clock.now, "TLS handshake with %s failed: %s", client, reason
         )
+        if self.context.metrics is not None:
+            self.context.metrics.fail_handshake()
         self._failed = True
         self._flush()
         if not self.is_broken():
@@ -112,6 +114,7 @@ class TLSHandshake(Preamble):
         if self._failed:
             self.close_flushing()
             return
+        self.context.count_timeout("tls_handshake")
         if self._begun:
             client = client_address(self) or "a client"
             self.context.refusals.info(

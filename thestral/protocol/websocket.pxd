@@ -28,6 +28,7 @@ cdef class WebSocketCycle(Cycle):
     cdef Py_ssize_t _max_queue
     cdef Py_ssize_t _max_queue_size
     cdef int _state
+    cdef bint _counted
     cdef object _queue
     cdef Py_ssize_t _queue_size
     cdef Py_ssize_t _held
@@ -59,6 +60,7 @@ cdef class WebSocketCycle(Cycle):
     cdef object _fail(self, int code, str reason)
     cdef object _end(self, int code, str reason, bytes frame)
     cdef object _disconnect(self, int code, str reason)
+    cdef object _count_end(self, int code)
     cdef object _set_deadline(self)
 
 

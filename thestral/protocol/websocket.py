@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.websocket import Event, FrameParser, FrameWriter, is_close_code
 from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
 from thestral.logging.loggers import error_logger
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Cycle
 from thestral.protocol.exchange import PLAIN_TEXT
 from thestral.protocol.handshake import agree_on_deflate
@@ -78,6 +79,7 @@ class WebSocketCycle(Cycle):
         self._max_queue = settings.max_queue
         self._max_queue_size = settings.max_queue_size
         self._state = CONNECTING
+        self._counted = False  # as open, by the metrics
         self._queue: deque[str | bytes] = deque()
         self._queue_size = 0  # bytes, or characters of text
         self._held = 0  # bytes received that have not been read as frames
@@ -181,6 +183,8 @@ class WebSocketCycle(Cycle):
         self._sent = True
         self.stream.write(self._writer.message(data), False)
         self.count(len(data))
+        if self._counted and self.context.metrics is not None:
+            self.context.metrics.send_message(data)
         if len(self.context.cycles) > MANY:
             self._writer.forget()
 
@@ -220,6 +224,9 @@ class WebSocketCycle(Cycle):
                 deflate.settings.min_size,
             )
         self._state = OPEN
+        if self.context.metrics is not None:
+            self._counted = True
+            self.context.metrics.open_websocket()
         if self.context.timeouts.ws_ping_interval:
             self._ping_at = self.context.clock.after(self.context.timeouts.ws_ping_interval)
             self._set_deadline()
@@ -315,6 +322,7 @@ class WebSocketCycle(Cycle):
         context = self.context
         now = context.clock.now
         if self._state == CLOSING:
+            context.count_timeout("ws_close")
             self._state = CLOSED
             self.stream.reset()
             return
@@ -326,6 +334,7 @@ class WebSocketCycle(Cycle):
         if self._heard or self._held:
             self._dead_at = 0.0
         if 0.0 < self._dead_at <= now:
+            context.count_timeout("ws_ping")
             self._fail(INTERNAL_ERROR, "keepalive ping timeout")
             return
         if self._ping_at <= now:
@@ -352,6 +361,8 @@ class WebSocketCycle(Cycle):
     def on_return(self, exc: BaseException | None) -> None:
         if exc is not None:
             self.log_raised(exc)
+        if self._state == CLOSED:
+            self._count_end(self._code)  # if the application has not read what came before the end
         if self._state < DENIED:
             if exc is None:
                 error_logger.error(
@@ -402,6 +413,8 @@ class WebSocketCycle(Cycle):
     def _queue_message(self, message: Any) -> None:
         if self._disconnected:
             return  # the connection is closing: drop the message
+        if self.context.metrics is not None:
+            self.context.metrics.receive_message(message)
         self._queue.append(message)
         self._queue_size += len(message)
         self.wake_readers()
@@ -415,13 +428,15 @@ class WebSocketCycle(Cycle):
         """
         context = self.context
         if self._state == OPEN:
-            client = client_address(self.stream.connection) or "a client"
+            trace = self.stream.trace
             context.refusals.info(
                 context.clock.now,
-                "Closed the WebSocket of %s with %d: %s",
-                client,
+                "Closed the WebSocket of %s with %d: %s%s",
+                client_address(self.stream.connection) or "a client",
                 error.status,
                 error.reason,
+                with_id(trace),
+                extra=about(trace),
             )
             if answering:
                 self._fault = error
@@ -497,7 +512,13 @@ class WebSocketCycle(Cycle):
             self._disconnected = True
             self._code = code
             self._reason = reason
+            self._count_end(code)
         self.wake_readers()
+
+    def _count_end(self, code: int) -> None:
+        if self._counted and self.context.metrics is not None:
+            self._counted = False
+            self.context.metrics.close_websocket(code)
 
     def _set_deadline(self) -> None:
         """Have on_deadline() called when the next Ping is due, or when the client must have reacted

@@ -1,0 +1,69 @@
+"""The stacks of this process: of its threads, and of the tasks of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+MOST_TASKS = 200
+DEEPEST = 100  # calls of a thread's stack, the innermost, or awaits of a task
+LARGEST_TEXT = 1 << 18  # characters
+# A longer message on a pipe may reach the other end in two parts, between which a process that is
+# stopped would keep the other one waiting.
+LARGEST_PART = 3000  # characters, of at most 4 bytes each
+
+
+def stacks(loop: asyncio.AbstractEventLoop) -> str:
+    """The stacks of all threads and of the tasks of a loop, as text.
+
+    To be called in the loop: the stack of its own thread is then of no interest, and left out.
+    """
+    here = threading.get_ident()
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    lines = []
+    for ident, frame in sys._current_frames().items():
+        if ident != here:
+            lines.append(f"Thread {names.get(ident, '?')!r} [{ident}]:\n")
+            lines += traceback.format_stack(frame, DEEPEST)
+    tasks = list(asyncio.all_tasks(loop))
+    for task in tasks[:MOST_TASKS]:
+        lines.append(f"Task {task.get_name()!r}:\n")
+        lines += stack_of(task)
+    if len(tasks) > MOST_TASKS:
+        lines.append(f"and {len(tasks) - MOST_TASKS} more tasks\n")
+    text = "".join(lines)
+    return text if len(text) <= LARGEST_TEXT else text[:LARGEST_TEXT] + "... (cut)\n"
+
+
+def stack_of(task: asyncio.Task[Any]) -> list[str]:
+    """The stack of a task, as lines: each coroutine that it awaits, the innermost last. asyncio's
+    own Task.get_stack() has only the outermost.
+    """
+    calls = [
+        traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
+        for frame in frames_of(task.get_coro())
+    ]
+    return traceback.StackSummary.from_list(calls).format() or ["  (not in Python)\n"]
+
+
+def frames_of(awaited: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine or generator, and of what it awaits."""
+    for _ in range(DEEPEST):
+        for frame, awaits in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom")):
+            found = getattr(awaited, frame, None)
+            if found is not None:
+                yield found
+                awaited = getattr(awaited, awaits, None)
+                break
+        else:
+            return
+
+
+def parts_of(text: str) -> list[str]:
+    """A text in parts that can each be sent as one message."""
+    return [text[start : start + LARGEST_PART] for start in range(0, len(text), LARGEST_PART)]
