@@ -25,6 +25,7 @@ PROGRAMS = {
     "nginx's stream module": ("libnginx-mod-stream", [STREAM_MODULE]),
     "openssl": ("openssl", ["openssl"]),
     "Prometheus": ("prometheus", ["prometheus"]),
+    "promtool": ("prometheus", ["promtool"]),
     "tmux": ("tmux", ["tmux"]),
     "unshare": ("util-linux", ["unshare"]),
 }
