@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +25,13 @@ RULES = [
     for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
+
+DASHBOARD = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+# What Grafana puts in the place of variables, if "All" is chosen.
+CHOSEN = {"job": ".+", "instance": ".+", "worker": ".+", "__rate_interval": "1m"}
+COLUMNS = 24  # of Grafana's grid
 
 
 def series() -> dict[str, set[str]]:
@@ -66,6 +76,15 @@ def promtool(*arguments: str | Path) -> str:
     return result.stdout
 
 
+def chosen(expression: str) -> str:
+    """An expression of the dashboard, as Grafana sends it."""
+    return re.sub(r"\$(\w+)", lambda match: CHOSEN[match[1]], expression)
+
+
+def queries(panel: dict[str, Any]) -> list[str]:
+    return [chosen(target["expr"]) for target in panel["targets"]]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -107,3 +126,57 @@ def test_every_alert_fires_when_it_should():
     alerts = {rule["alert"] for rule in RULES}
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == alerts
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == alerts
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_panel_shows_metrics_that_exist(panel):
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    for target, query in zip(panel["targets"], queries(panel), strict=True):
+        assert target["datasource"] == panel["datasource"]
+        check_expression(query)
+        shown = set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+        grouped = re.search(r"by \(([^)]*)\)", query)
+        assert shown <= set(re.findall(r"\w+", grouped[1] if grouped else ""))
+    references = [target["refId"] for target in panel["targets"]]
+    assert len(set(references)) == len(references)
+
+
+def test_dashboard_shows_every_metric():
+    shown = " ".join(query for panel in PANELS for query in queries(panel))
+    used = {name for name in SERIES if re.search(rf"\b{name}\b", shown)}
+    for family in FAMILIES.values():
+        assert used & {family.name + suffix for suffix in SUFFIXES.get(family.kind, [""])}
+
+
+def test_variables_of_the_dashboard():
+    assert list(VARIABLES) == ["datasource", "job", "instance", "worker"]
+    for name in ("job", "instance", "worker"):
+        query = VARIABLES[name]["query"]["query"]
+        assert VARIABLES[name]["definition"] == query
+        values = re.fullmatch(r"label_values\((.*), (\w+)\)", query)
+        check_expression(chosen(values[1]))
+        assert values[2] == name
+        assert VARIABLES[name]["allValue"] == CHOSEN[name]
+
+
+def test_prometheus_reads_what_the_dashboard_asks(tmp_path):
+    asked = [query for panel in PANELS for query in queries(panel)]
+    asked += [chosen(one["expr"]) for one in DASHBOARD["annotations"]["list"]]
+    rules = [{"record": f"asked:{number}", "expr": one} for number, one in enumerate(asked)]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_panels_have_places_of_their_own():
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    rows = [panel["title"] for panel in panels if panel["type"] == "row"]
+    assert rows == ["Traffic", "Saturation", "Connections", "Processes"]
+    places = []
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= COLUMNS
+        right, below = place["x"] + place["w"], place["y"] + place["h"]
+        places += itertools.product(range(place["x"], right), range(place["y"], below))
+    assert len(set(places)) == len(places)
