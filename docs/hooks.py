@@ -1,6 +1,7 @@
-"""Pages that are files of the repository: `<!-- file: ../NAME.md -->` is that file's text.
+"""Pages and downloads that are files of the repository.
 
-Such a file is kept where people look for it on the forge; its links are turned to the pages here.
+`<!-- file: ../NAME.md -->` is that file's text. Such a file is kept where people look for it on the
+forge; its links are turned to the pages here. Files of deploy/ can be downloaded from the site.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+
+from mkdocs.structure.files import File, Files
 
 PAGES = {
     "README.md": "index.md",
@@ -18,12 +21,21 @@ PAGES = {
     "bench/README.md": "benchmarks.md",
 }
 HERE = Path(__file__).resolve().parent
+DOWNLOADS = "deploy"
+
+
+def on_files(files: Files, config: Any) -> None:
+    root = HERE.parent
+    for path in sorted((root / DOWNLOADS).rglob("*")):
+        if path.is_file():
+            name = path.relative_to(root).as_posix()
+            files.append(File(name, str(root), config.site_dir, config.use_directory_urls))
 
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
     named = re.fullmatch(r"\s*<!-- file: (\S+) -->\s*", markdown)
     if named is None:
-        return markdown
+        return markdown.replace(f"](../{DOWNLOADS}/", f"]({DOWNLOADS}/")
     text = (HERE / named[1]).read_text()
     return re.sub(r"\]\(([^)#:]+)(#[^)]*)?\)", link, text)
 

@@ -19,6 +19,7 @@ PROGRAMS = {
     "git": ("git", ["git"]),
     "h2load": ("nghttp2-client", ["h2load"]),
     "HAProxy": ("haproxy", ["haproxy", "/usr/sbin/haproxy"]),
+    "logrotate": ("logrotate", ["logrotate", "/usr/sbin/logrotate"]),
     "make": ("make", ["make"]),
     "nghttp": ("nghttp2-client", ["nghttp"]),
     "nginx": ("nginx-light", ["nginx", "/usr/sbin/nginx"]),
@@ -26,6 +27,7 @@ PROGRAMS = {
     "openssl": ("openssl", ["openssl"]),
     "Prometheus": ("prometheus", ["prometheus"]),
     "promtool": ("prometheus", ["promtool"]),
+    "systemd-analyze": ("systemd", ["systemd-analyze"]),
     "tmux": ("tmux", ["tmux"]),
     "unshare": ("util-linux", ["unshare"]),
 }

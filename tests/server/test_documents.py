@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import re
 import shlex
 import subprocess
@@ -44,15 +43,6 @@ REQUESTS = [command for command in ALL if re.match("curl .*:8000/", command)]
 ADMIN = [command for command in ALL if re.match("curl .*(:9100/|--unix-socket)", command)]
 PIP = [command for command in ALL if command.startswith("pip install ")]
 REST = [c for c in ALL if c not in {*SERVING, *REQUESTS, *ADMIN, *PIP} and not LONG.match(c)]
-
-
-def test_systemd_starts_the_unit_at_boot_and_again_when_it_fails():
-    (text,) = fences(ROOT / "docs/deployment.md", "ini")
-    unit = configparser.ConfigParser()
-    unit.read_string(text)
-    assert unit["Service"]["Type"] == "notify"
-    assert unit["Service"]["Restart"] == "on-failure"
-    assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 
 @pytest.mark.parametrize("file", TABLES)
