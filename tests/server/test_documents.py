@@ -195,6 +195,7 @@ def test_options_and_files_that_a_document_names_exist(path):
     known |= {flag.replace("--", "--no-", 1) for flag in known}
     known |= {"--help", "--version", "--config", "--env-file"}
     known |= {"--unix-socket", "--once", "--interval", "--json"}  # of curl, top and ctl
+    known |= {"--stop-timeout"}  # of docker
     if path.parent != ROOT / "bench" and path.name != "CONTRIBUTING.md":
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
         assert named <= known, named - known
