@@ -13,17 +13,24 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from process import Command
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import all_versions
+from process import PLAIN, Command
 from programs import BUILD
 from support import wait_until
 
+from thestral import Config
+from thestral.admin.routes import PATHS
 from thestral.config.address import read_address
+from thestral.metrics.prometheus import FAMILIES
+from thestral.process.server import longest_stop
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-EXAMPLES = ROOT / "examples"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ALL = "0.0.0.0"
 
@@ -54,7 +61,7 @@ def stages() -> list[list[Instruction]]:
 BUILT, SERVED = stages()
 
 
-def one(name: str) -> Instruction:
+def only(name: str) -> Instruction:
     """The only instruction of this name in the image."""
     (found,) = [instruction for instruction in SERVED if instruction.name == name]
     return found
@@ -64,12 +71,18 @@ def value(arguments: list[str], option: str) -> str:
     return arguments[arguments.index(option) + 1]
 
 
-def check(arguments: list[str]) -> str:
-    """Have `thestral check` read a command; return what it says."""
+@pytest.fixture
+def folder(tmp_path):
+    """A directory with an application of the example's name."""
+    (tmp_path / "application.py").write_text(PLAIN)
+    return tmp_path
+
+
+def check(arguments: list[str], folder: Path) -> None:
+    """Have `thestral check` read a command."""
     assert arguments[0] == "thestral"
-    with Command("check", *arguments[1:], cwd=EXAMPLES) as command:
+    with Command("check", *arguments[1:], cwd=folder) as command:
         assert command.wait() == 0, command.stderr
-    return command.stdout + command.stderr
 
 
 def test_image_has_no_compiler_and_no_root():
@@ -80,7 +93,7 @@ def test_image_has_no_compiler_and_no_root():
     assert not any("apt-get" in instruction.rest for instruction in SERVED)
     names = [instruction.name for instruction in SERVED]
     assert names.index("USER") < names.index("CMD")
-    user, _, group = one("USER").rest.partition(":")
+    user, _, group = only("USER").rest.partition(":")
     assert int(user) > 0
     assert int(group) > 0
 
@@ -108,25 +121,25 @@ def test_packages_that_the_image_installs():
     assert extras[0] <= set(PROJECT["optional-dependencies"])
 
 
-def test_command_of_the_image_is_one_that_the_server_takes():
-    arguments = json.loads(one("CMD").rest)
-    check(arguments)
+def test_command_of_the_image_is_one_that_the_server_takes(folder):
+    arguments = json.loads(only("CMD").rest)
+    check(arguments, folder)
     ports = [value(arguments, "--port"), str(read_address(value(arguments, "--admin")).port)]
-    assert one("EXPOSE").words() == ports
+    assert only("EXPOSE").words() == ports
     assert value(arguments, "--host") == read_address(value(arguments, "--admin")).host == ALL
-    assert one("STOPSIGNAL").rest == "SIGTERM"
+    assert only("STOPSIGNAL").rest == "SIGTERM"
     (copied,) = [one.words()[0] for one in SERVED if one.name == "COPY"]
     assert copied == f"examples/{arguments[1].partition(':')[0]}.py"
 
 
 def healthy(port: int) -> int:
     """The status of the image's HEALTHCHECK, for an admin port."""
-    options, _, command = one("HEALTHCHECK").rest.partition("CMD ")
+    options, _, command = only("HEALTHCHECK").rest.partition("CMD ")
     assert set(re.findall(r"--(\w[\w-]*)=", options)) == {
         *("interval", "timeout", "start-period", "retries"),
     }
     assert (
-        f"127.0.0.1:{read_address(value(json.loads(one('CMD').rest), '--admin')).port}" in command
+        f"127.0.0.1:{read_address(value(json.loads(only('CMD').rest), '--admin')).port}" in command
     )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     asked = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", command)
@@ -135,12 +148,12 @@ def healthy(port: int) -> int:
     ).returncode
 
 
-def test_health_check_knows_whether_the_server_is_ready():
-    arguments = json.loads(one("CMD").rest)[1:]
+def test_health_check_knows_whether_the_server_is_ready(folder):
+    arguments = json.loads(only("CMD").rest)[1:]
     replaced = {"--port": "0", "--admin": "127.0.0.1:0", "--workers": "1", "--shutdown-delay": "60"}
     for option, new in replaced.items():
         arguments[arguments.index(option) + 1] = new
-    with Command(*arguments, cwd=EXAMPLES) as command:
+    with Command(*arguments, cwd=folder) as command:
         port = int(
             wait_until(lambda: re.search(r"Admin port on http://.*?:(\d+)", command.stderr))[1]
         )
@@ -152,3 +165,111 @@ def test_health_check_knows_whether_the_server_is_ready():
         command.signal(signal.SIGQUIT)
         assert command.wait() == 0
     assert healthy(port) == 1
+
+
+MANIFESTS = [
+    manifest
+    for file in sorted((DEPLOY / "kubernetes").iterdir())
+    for manifest in yaml.safe_load_all(file.read_text())
+]
+OWN_SCHEMA = [manifest for manifest in MANIFESTS if manifest["kind"] != "ServiceMonitor"]
+MINUTE = 60  # seconds
+
+
+def manifest(kind: str, name: str = "app") -> dict[str, Any]:
+    (found,) = [one for one in MANIFESTS if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def container() -> dict[str, Any]:
+    (found,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def options() -> dict[str, str]:
+    """The options of the Deployment's command."""
+    return dict(argument.split("=", 1) for argument in container()["args"])
+
+
+@pytest.mark.parametrize("given", OWN_SCHEMA, ids=lambda one: one["kind"])
+@pytest.mark.parametrize("version", [all_versions()[0], all_versions()[-1]])
+def test_manifest_follows_the_schema_of_kubernetes(version, given):
+    kubernetes_validate.validate(given, version, strict=True)
+
+
+def test_schema_finds_what_is_wrong():
+    wrong = {**manifest("Deployment"), "spec": {**manifest("Deployment")["spec"], "replica": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, all_versions()[-1], strict=True)
+
+
+def test_pod_runs_a_command_that_the_server_takes(folder):
+    command = container()["command"]
+    assert command == json.loads(only("CMD").rest)[: len(command)]
+    check([*command, *container()["args"]], folder)
+    admin = read_address(options()["--admin"])
+    assert admin.host == options()["--host"] == ALL
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert ports == {"http": int(options()["--port"]), "admin": admin.port}
+
+
+def test_pod_has_the_time_that_a_shutdown_takes():
+    delay, grace = (
+        float(options()[name]) for name in ("--shutdown-delay", "--timeout-graceful-shutdown")
+    )
+    assert delay > 0
+    config = Config("main:app", shutdown_delay=delay, timeout_graceful_shutdown=grace)
+    pod = manifest("Deployment")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= longest_stop(config)
+    assert "lifecycle" not in container()
+
+
+def test_probes_ask_the_admin_port():
+    asked = {
+        name: container()[name]["httpGet"]
+        for name in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
+    assert {one["port"] for one in asked.values()} == {"admin"}
+    assert [one["path"] for one in asked.values()] == ["/readyz", "/readyz", "/livez"]
+    assert {one["path"] for one in asked.values()} <= PATHS.keys()
+    liveness = container()["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= MINUTE
+
+
+def test_services_lead_to_the_pods():
+    pod = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
+    ports = {port["name"] for port in container()["ports"]}
+    assert manifest("Deployment")["spec"]["selector"]["matchLabels"].items() <= pod.items()
+    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == pod
+    for name, port in (("app", "http"), ("app-admin", "admin")):
+        service = manifest("Service", name)["spec"]
+        assert service["selector"].items() <= pod.items()
+        # The admin port is not one of the application's Service.
+        assert [one["targetPort"] for one in service["ports"]] == [port]
+        assert port in ports
+
+
+def test_prometheus_finds_the_admin_ports():
+    monitor = manifest("ServiceMonitor")["spec"]
+    services = [one for one in MANIFESTS if one["kind"] == "Service"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    (service,) = [one for one in services if wanted <= one["metadata"]["labels"].items()]
+    assert service["metadata"]["name"] == "app-admin"
+    assert monitor["jobLabel"] in service["metadata"]["labels"]
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] in PATHS
+
+
+def test_pods_are_scaled_by_a_metric_that_exists():
+    scaler = manifest("HorizontalPodAutoscaler")["spec"]
+    target = scaler["scaleTargetRef"]
+    deployment = manifest(target["kind"], target["name"])
+    assert target["apiVersion"] == deployment["apiVersion"]
+    assert "replicas" not in deployment["spec"]  # they would be set back at each `kubectl apply`
+    (metric,) = scaler["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert FAMILIES[name].kind == "gauge"
+    adapter = yaml.safe_load((DEPLOY / "prometheus-adapter.yml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+    assert re.match(r"\w+", rule["seriesQuery"])[0] == name

@@ -159,9 +159,14 @@ def test_variables_of_the_dashboard():
         assert VARIABLES[name]["allValue"] == CHOSEN[name]
 
 
-def test_prometheus_reads_what_the_dashboard_asks(tmp_path):
+def test_prometheus_reads_what_is_asked_of_it(tmp_path):
+    """By the dashboard, and by the adapter that Kubernetes gets a metric from."""
     asked = [query for panel in PANELS for query in queries(panel)]
     asked += [chosen(one["expr"]) for one in DASHBOARD["annotations"]["list"]]
+    adapter = (DEPLOY / "prometheus-adapter.yml").read_text()
+    templates = {"Series": "up", "LabelMatchers": 'job="app"', "GroupBy": "job"}
+    (asking,) = re.findall(r"metricsQuery: (.*)", adapter)
+    asked.append(re.sub(r"<<\.(\w+)>>", lambda match: templates[match[1]], asking))
     rules = [{"record": f"asked:{number}", "expr": one} for number, one in enumerate(asked)]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
