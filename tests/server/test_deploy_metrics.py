@@ -5,13 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
+import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import yaml
-from support import program
+from process import PLAIN, Command
+from support import program, wait_until
+from test_documents import PROMETHEUS, SERVING, fences
 
 from thestral.config.address import USUAL
 from thestral.metrics.prometheus import FAMILIES
@@ -32,6 +39,7 @@ VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"][
 # What Grafana puts in the place of variables, if "All" is chosen.
 CHOSEN = {"job": ".+", "instance": ".+", "worker": ".+", "__rate_interval": "1m"}
 COLUMNS = 24  # of Grafana's grid
+SECTION = "\n".join(fences(ROOT / "docs/observability.md", "sh"))
 
 
 def series() -> dict[str, set[str]]:
@@ -185,3 +193,92 @@ def test_panels_have_places_of_their_own():
         right, below = place["x"] + place["w"], place["y"] + place["h"]
         places += itertools.product(range(place["x"], right), range(place["y"], below))
     assert len(set(places)) == len(places)
+
+
+# Series of what a healthy server does not see: they begin when it happens.
+RARE = (
+    *("thestral_refusals_total", "thestral_websockets_closed_total", 'status="5xx"'),
+    *("thestral_http2_resets_total", "thestral_http2_goaways_total"),
+)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def ask(base: str, path: str, **values: str) -> Any:
+    """What Prometheus' API answers."""
+    with urlopen(f"{base}/api/v1/{path}?{urlencode(values)}") as answer:
+        return json.load(answer)["data"]
+
+
+@pytest.fixture
+def five_minutes(tmp_path):
+    """The server and Prometheus, as the page starts them, with free ports and a scrape a second;
+    the addresses of both.
+    """
+    (serving,) = [one for one in SERVING if one in SECTION and "--admin" in one]
+    (prometheus,) = [one for one in PROMETHEUS if one.startswith("prometheus ")]
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (tmp_path / "main.py").write_text(PLAIN)
+    arguments = shlex.split(serving.replace(USUAL, "127.0.0.1:0"))[1:]
+    with Command(*arguments, "--port", "0", cwd=tmp_path) as command:
+        url = command.url()
+        admin = wait_until(lambda: re.search(r"Admin port on http://(\S+)", command.stderr))[1]
+        urlopen(url).close()
+        configuration = tmp_path / "deploy/prometheus.yml"
+        text = configuration.read_text().replace("15s", "1s").replace(USUAL, admin)
+        configuration.write_text(text)
+        address = f"127.0.0.1:{free_port()}"
+        process = subprocess.Popen(
+            [
+                program("Prometheus"),
+                *shlex.split(prometheus)[1:],
+                f"--web.listen-address={address}",
+            ],
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield url, f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait()
+        command.stop()
+
+
+def test_from_nothing_to_a_dashboard(five_minutes):
+    url, base = five_minutes
+    (command,) = [one for one in PROMETHEUS if one.startswith("curl ")]
+    asking = [program("curl"), *shlex.split(command)[1:], "--fail", "--silent"]
+    asking = [word.replace("http://127.0.0.1:9090", base) for word in asking]
+
+    def rate():
+        urlopen(url).close()
+        answer = subprocess.run(asking, capture_output=True)
+        return answer.returncode == 0 and json.loads(answer.stdout)["data"]["result"]
+
+    wait_until(rate)
+    for panel in PANELS:
+        for query in queries(panel):
+            result = ask(base, "query", query=query)["result"]
+            assert result or any(name in query for name in RARE), query
+    (group,) = ask(base, "rules")["groups"]
+    assert [(rule["name"], rule["state"]) for rule in group["rules"]] == [
+        (rule["alert"], "inactive") for rule in RULES
+    ]
+
+
+def test_page_explains_every_alert_and_no_other():
+    page = (ROOT / "docs/observability.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \((\w+)\) \|", page, re.MULTILINE)
+    assert sorted(told) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in RULES)
+
+
+def test_page_has_queries_that_prometheus_can_answer():
+    for query in re.findall(
+        r"`(histogram_quantile\(.*)`", (ROOT / "docs/observability.md").read_text()
+    ):
+        check_expression(query)

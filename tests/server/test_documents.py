@@ -41,8 +41,11 @@ ALL = sorted({command for path in MANUALS for command in commands(path)})
 SERVING = [command for command in ALL if command.startswith("thestral ")]
 REQUESTS = [command for command in ALL if re.match("curl .*:8000/", command)]
 ADMIN = [command for command in ALL if re.match("curl .*(:9100/|--unix-socket)", command)]
+# tests/server/test_deploy_metrics.py runs them
+PROMETHEUS = [command for command in ALL if re.match("prometheus |curl .*:9090/", command)]
 PIP = [command for command in ALL if command.startswith("pip install ")]
-REST = [c for c in ALL if c not in {*SERVING, *REQUESTS, *ADMIN, *PIP} and not LONG.match(c)]
+KNOWN = {*SERVING, *REQUESTS, *ADMIN, *PROMETHEUS, *PIP}
+REST = [command for command in ALL if command not in KNOWN and not LONG.match(command)]
 
 
 @pytest.mark.parametrize("file", TABLES)
