@@ -213,6 +213,12 @@ def test_pod_runs_a_command_that_the_server_takes(folder):
     assert ports == {"http": int(options()["--port"]), "admin": admin.port}
 
 
+def test_container_has_the_time_that_a_shutdown_takes():
+    delay = float(value(json.loads(only("CMD").rest), "--shutdown-delay"))
+    needed = longest_stop(Config("main:app", shutdown_delay=delay))
+    assert f" --stop-timeout {needed:.0f} " in (DEPLOY / "Dockerfile").read_text()
+
+
 def test_pod_has_the_time_that_a_shutdown_takes():
     delay, grace = (
         float(options()[name]) for name in ("--shutdown-delay", "--timeout-graceful-shutdown")
