@@ -307,6 +307,9 @@ class Config:
     admin: str | None = text(None, "Observability", item="ADDRESS", convert=checked_address,
         help="Serve metrics, probes and the status on this address: HOST:PORT, or unix:PATH, where"
              " the server also takes orders.")
+    health_path: str = text("", "Observability", convert=checked_path,
+        help="Answer GET requests for this path on the application's port, without the application:"
+             " 200, or 503 during a shutdown.")
     metrics_routes: bool = flag(True, "Observability",
         help="Count requests by route, too (Starlette, FastAPI).")
     # fmt: on

@@ -49,6 +49,7 @@ cdef class AccessLog:
     cdef bint _default
     cdef bint _dated
     cdef list _parts
+    cdef frozenset _silent
     cdef LineBuffer _lines
     cdef dict _status_lines
     cdef object _logger

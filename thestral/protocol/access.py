@@ -14,6 +14,7 @@ import os
 import select
 import time
 import weakref
+from collections.abc import Collection
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,7 @@ class AccessLog:
     Args:
         text: the format, as read_format() takes it.
         enabled: whether to log at all.
+        silent: paths whose requests are not logged.
 
     Attributes:
         enabled: whether record() is to be called. It checks the access logger's level each time.
@@ -125,7 +127,7 @@ class AccessLog:
         keeps_head: whether record() needs the response's head.
     """
 
-    def __init__(self, text: str, enabled: bool) -> None:
+    def __init__(self, text: str, enabled: bool, silent: Collection[str] = ()) -> None:
         self.enabled = enabled
         json = is_json(text)
         parts = [make_part(atom, json) for atom in read_format(text)]
@@ -136,6 +138,7 @@ class AccessLog:
         self.timed = self.enabled and not kinds.isdisjoint(DURATIONS)
         self.keeps_fields = self.enabled and not kinds.isdisjoint(FIELDS)
         self.keeps_head = self.enabled and RESPONSE_FIELD in kinds
+        self._silent = frozenset([path.encode() for path in silent])
         self._lines = LineBuffer(json)
         self._status_lines: dict[int, bytes] = {}
         self._logger = access_logger
@@ -181,6 +184,8 @@ class AccessLog:
             aborted: the response is not complete.
         """
         if not self._logger.isEnabledFor(INFO):
+            return
+        if self._silent and exchange.raw_path in self._silent:
             return
         lines = self._lines
         if lines.size() > WAITING_MAX and not self._has_room():

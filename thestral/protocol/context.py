@@ -14,6 +14,7 @@ from thestral.errors import LocalProtocolError
 from thestral.logging.refusals import Refusals
 from thestral.protocol.access import AccessLog
 from thestral.protocol.clock import Clock, Timeouts
+from thestral.protocol.health import HealthPath, paths_of
 from thestral.protocol.phases import waits_of
 from thestral.protocol.settings import Settings
 from thestral.protocol.turn import Turn
@@ -80,6 +81,10 @@ class WorkerContext:
         certificates: Certificates | None = None,
     ) -> None:
         self.app = app
+        silent: list[str] = []  # paths that are not in the access log
+        if config.health_path:
+            silent = paths_of(config.health_path, config.root_path)
+            self.app = HealthPath(app, silent, lambda: self.draining)
         self.loop = loop
         self.thread = this_thread()
         self.state = state
@@ -89,7 +94,7 @@ class WorkerContext:
         self.timeouts = Timeouts(config)
         self.waits = waits_of(self.timeouts)
         self.turn = Turn(loop, base_context)
-        self.access_log = AccessLog(config.access_log_format, config.access_log)
+        self.access_log = AccessLog(config.access_log_format, config.access_log, silent)
         self.refusals = Refusals()
         self.metrics: WorkerMetrics | None = None
         self._make_templates()
