@@ -25,7 +25,7 @@ types:    ; $(PYTHON) -m mypy && $(PYTHON) -m mypy --strict tests/typing && $(PY
 asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext --inplace --force && $(SANITIZERS) $(PYTHON) -m pytest -q tests/csrc tests/core tests/fuzz; status=$$?; $(PYTHON) setup.py -q build_ext --inplace --force; exit $$status
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
 fuzz-c:   ; PYTHONPATH=tests:tests/fuzz:tests/http2 $(PYTHON) tests/fuzz/fuzz_c.py --seconds $(SECONDS)
-load:     ; PYTHONPATH=tests:tests/cli TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
+load:     ; PYTHONPATH=tests:tests/cli:tests/http2:tests/websocket TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
 soak:     ; MINUTES=$(MINUTES) $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write

@@ -57,7 +57,10 @@ COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
 SMALL = {"thestral._core.errors", "thestral.protocol.access"}
 SMALL |= {f"thestral.net.{name}" for name in ("listeners", "poller", "transport")}
 SMALL |= {f"thestral.protocol.{name}" for name in ("clock", "context", "filebody", "preamble")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("proxy", "settings", "tls", "turn", "websocket")}
+SMALL |= {
+    f"thestral.protocol.{name}"
+    for name in ("proxy", "settings", "tls", "trace", "turn", "websocket")
+}
 CORE = ["coroutine", "errors", "head", "http1", "http2", "log", "metrics", "socket", "websocket"]
 
 # Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.

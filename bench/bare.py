@@ -1,4 +1,4 @@
-"""A limit, not a server: a bare uvloop Protocol that sends constant bytes and parses no request.
+"""A limit, not a server: a bare uvloop Protocol that sends constant bytes without parsing requests.
 
 python bench/bare.py PORT BODY_BYTES [close]
 """

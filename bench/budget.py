@@ -2,8 +2,8 @@
 
     python bench/budget.py origin/main      # status 1 if a case costs over 3 % more than there
 
-instructions.json has the counts of one machine. Where the compiler or the libraries are others, as
-in continuous integration, both trees have to be measured.
+instructions.json has the counts of one machine. Where the compiler or the libraries differ, as in
+continuous integration, both trees have to be measured.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Prepares measurements: a virtual environment with the peers and this checkout, compiled load
-generators and limits, a certificate, a file.
+"""Prepares measurements: a virtual environment with the peers and this checkout, the compiled load
+generators and limits (floor.c), a certificate and a file.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ json.dump(names, sys.stdout)
 
 @dataclass(frozen=True)
 class Environment:
-    """What a measurement needs.
+    """The programs and files that measurements use.
 
     Attributes:
         python: interpreter of the virtual environment with the peers.
-        folder: has the compiled programs, the certificate and the file.
-        versions: of everything that the figures depend on.
+        folder: directory with the compiled programs, the certificate and the file.
+        versions: versions of everything that the figures depend on, by name.
     """
 
     python: Path
@@ -138,7 +138,7 @@ def digest(paths: list[Path]) -> str:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """Return those of the interpreter, the pinned packages, thestral and the machine."""
+    """Return the versions of the interpreter, the pinned packages, thestral and the machine."""
     output = subprocess.run([python, "-c", PACKAGES], stdout=subprocess.PIPE, check=True).stdout
     installed = json.loads(output)
     lines = (BENCH / "requirements.txt").read_text().splitlines()

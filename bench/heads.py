@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FOUR = ("User-Agent: bench", "Accept: */*", "Accept-Encoding: gzip")
-# As a browser sends them; twelve with Host.
+# The fields that a browser sends: twelve, including Host.
 BROWSER = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",

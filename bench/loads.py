@@ -1,4 +1,4 @@
-"""The loads that servers are measured under. The figures of a load are numbers by the names in
+"""The loads under which servers are measured. Each returns its figures as numbers by their names in
 report.FIGURES.
 """
 
@@ -173,7 +173,7 @@ class Requests:
             raise ValueError(f"{requests} answers in {result['bytes']} bytes: some were short")
         units = requests * self.per
         figures = {"cpu": spent / units * MICRO, "rate": units / result["seconds"]}
-        if self.depth == 1:  # wrk measures one time for all requests of a batch
+        if self.depth == 1:  # for a batch, wrk measures only one latency
             figures |= {name: result[name] for name in ("p50", "p99", "p999")}
         return figures | {"answers": requests}
 
@@ -212,7 +212,7 @@ class Streams:
     def measure(
         self, server: Server, environment: Environment, seconds: int, cores: set[int]
     ) -> Figures:
-        # Windows as browsers have them: h2load's own are those of the RFC, 64 KiB.
+        # Windows of a browser's size; h2load's default is the RFC's 64 KiB.
         command = ["h2load", f"-c{self.connections}", f"-m{self.streams}", f"-D{seconds}"]
         command += ["-w24", "-W24", "-t1", url(server)]
         with posting(self.body) as file:
@@ -224,7 +224,7 @@ class Streams:
         done, failed, errored = numbers_of(output, r"(\d+) succeeded, (\d+) failed, (\d+) errored")
         wrong = sum(numbers_of(output, r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx"))
         (data,) = numbers_of(output, r"traffic: .*\((\d+)\) data")
-        # Those that are under way when the time is over count as failed.
+        # Requests that are under way when the time is over count as failed.
         cut = self.connections * self.streams
         if not done or max(failed, errored) > cut or wrong:
             raise ValueError(f"{done} answers, {failed} failed, {errored} errors, {wrong} not 2xx")
@@ -240,7 +240,7 @@ def url(server: Server) -> str:
 
 @contextlib.contextmanager
 def posting(body: bytes) -> Iterator[str]:
-    """Yield the name of a file with this body; "" without one."""
+    """Yield the name of a file with this body; "" without a body."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
@@ -248,7 +248,7 @@ def posting(body: bytes) -> Iterator[str]:
 
 
 def numbers_of(output: str, pattern: str) -> tuple[int, ...]:
-    """Return the numbers that a line of h2load's has, by the groups of `pattern`."""
+    """Return the numbers in a line of h2load's output, by the groups of `pattern`."""
     found = re.search(pattern, output)
     if found is None:
         raise ValueError(f"h2load has printed no {pattern!r}: {output[-300:]}")
@@ -398,7 +398,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Nothing:
-    """No requests, after the one that checks the server."""
+    """No requests, apart from the one that checks the server."""
 
     warm: ClassVar[bool] = False
 

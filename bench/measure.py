@@ -12,7 +12,7 @@ CPUCLOCK_SCHED = 2  # linux/posix-timers.h: user and system time of a whole proc
 
 
 class ProcessTree:
-    """A process and its descendants; those that have ended no longer count."""
+    """A process and its descendants; ended processes do not count."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -50,7 +50,7 @@ class ProcessTree:
         return sum(self._status(pid, "VmHWM") for pid in self.pids()) * 1024
 
     def wake_ups(self) -> int:
-        """Return how often a thread has gone to sleep of its own accord, and so was woken."""
+        """Return the number of voluntary context switches: each is a sleep that something ended."""
         found = 0
         for pid in self.pids():
             for task in Path(f"/proc/{pid}/task").glob("*"):

@@ -1,4 +1,4 @@
-"""Starts the servers, each with its best settings for one core; says what each cannot do."""
+"""Starts the servers, each with its best settings for one core, and knows what each cannot do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Protocol
 from environment import BENCH, Environment
 from measure import ProcessTree
 
-START_TIMEOUT = 15.0  # seconds in which a server has to answer
+START_TIMEOUT = 15.0  # seconds for a server to send its first response
 STOP_TIMEOUT = 12.0  # seconds; servers wait up to 10 s for WebSockets to answer a Close
 POLL = 0.001  # seconds between two checks whether it answers
 KEEP_ALIVE = "75"  # seconds; some defaults are too short to open 5,000 connections
@@ -28,14 +28,14 @@ class UnsupportedError(ValueError):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a server has to serve, and how.
+    """The application that a server is to run, and the settings that depend on the scenario.
 
     Attributes:
         app: "module:attribute".
         http2: whether clients speak HTTP/2.
+        size: bytes of the body that the limits (bare.py, floor.c) send without parsing requests.
+        close: whether the limits close the connection after each response.
         limits: whether the limits can take part.
-        size: bytes of the body that the limits send; they parse no request.
-        close: whether the limits close the connection after it.
     """
 
     app: str
@@ -229,7 +229,7 @@ class Server:
             self.port: int = sock.getsockname()[1]
         programs = {"C epoll": environment.program("floor"), "nghttpd": "nghttpd"}
         arguments = SERVERS[name](setup, environment, self.port)
-        if name != "peregrine":  # a program of its own
+        if name != "peregrine":  # peregrine is a program, not a Python module
             arguments = [str(programs.get(name, environment.python)), *arguments]
         command = arguments
         self.setup = setup

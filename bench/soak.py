@@ -26,8 +26,10 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
+import soak_h2
 import trustme
 from soak_app import PART
+from soak_h2 import WrongAnswerError, check
 from websockets.asyncio.client import connect
 
 HERE = pathlib.Path(__file__).parent
@@ -37,31 +39,29 @@ SAMPLE = 5.0  # seconds between two samples of the server
 WARM = 0.4  # share of the time at the start in which memory may grow
 SLOPE_MAX = 256.0  # KiB of resident memory per minute
 RECYCLED_AFTER = 5000  # requests
-PATIENCE = 60.0  # seconds for one connection, which gets at most 320 responses
-
-
-class WrongAnswerError(Exception):
-    """The response is not the expected one."""
+PATIENCE = 180.0  # seconds for one connection, which gets at most 800 responses
 
 
 class Target:
     """A server, and what was counted of its load."""
 
-    def __init__(self, name: str, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(self, name: str, port: int, contexts: dict[str, ssl.SSLContext]) -> None:
         self.name = name
         self.port = port
-        self.context = context
+        self.contexts = contexts  # for TLS: by the protocol that the client offers
         self.done: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
         self.cut = 0  # connections whose end recycling or an abort explains
         self.samples: list[tuple[float, int, int]] = []
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open(
+        self, alpn: str = "http/1.1"
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(
             "127.0.0.1",
             self.port,
-            ssl=self.context,
-            server_hostname="localhost" if self.context else None,
+            ssl=self.contexts.get(alpn),
+            server_hostname="localhost" if self.contexts else None,
             limit=1 << 20,
         )
 
@@ -108,13 +108,6 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
         parts.append((await reader.readexactly(size + 2))[:-2])
     await reader.readexactly(2)
     return b"".join(parts)
-
-
-def check(got: bytes, expected: bytes) -> None:
-    if got != expected:
-        raise WrongAnswerError(
-            f"{len(got)} bytes {got[:60]!r}, expected {len(expected)} bytes {expected[:60]!r}"
-        )
 
 
 # --- Kinds of load: each runs one connection from start to end ------------------------------------
@@ -202,10 +195,11 @@ async def abort(target: Target) -> None:
 
 
 async def websocket(target: Target) -> None:
-    scheme = "wss" if target.context else "ws"
+    context = target.contexts.get("http/1.1")
+    scheme = "wss" if context else "ws"
     deflate = random.choice(["deflate", None])
     async with connect(
-        f"{scheme}://localhost:{target.port}/", ssl=target.context, compression=deflate, proxy=None
+        f"{scheme}://localhost:{target.port}/", ssl=context, compression=deflate, proxy=None
     ) as client:
         for _ in range(random.randrange(1, 60)):
             size = random.choice([0, 10, 1000, 70_000])
@@ -216,7 +210,9 @@ async def websocket(target: Target) -> None:
             target.done["messages"] += 1
 
 
-KINDS = [plain, pipelined, upload, stream, abort, websocket]
+KINDS = [plain, pipelined, upload, stream, abort, websocket, *soak_h2.KINDS]
+CLOSED = ("ConnectionClosedError", "ConnectionClosedOK")  # of websockets
+LEAVING = (abort, soak_h2.h2_vanish)
 
 
 async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end: float) -> None:
@@ -227,12 +223,13 @@ async def repeat(kind: Callable[[Target], Awaitable[None]], target: Target, end:
             async with asyncio.timeout(PATIENCE):
                 await kind(target)
         except (OSError, EOFError) as exc:
-            if recycled or kind is abort:
+            if recycled or kind in LEAVING:
                 target.cut += 1
             else:
                 target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
         except Exception as exc:  # whatever it is, it is a fault to report
-            if recycled and type(exc).__name__ in ("ConnectionClosedError", "ConnectionClosedOK"):
+            ended = isinstance(exc.__cause__, EOFError) or type(exc).__name__ in CLOSED
+            if recycled and ended:
                 target.cut += 1
             else:
                 target.wrong.append(f"{kind.__name__}: {exc!r:.200}")
@@ -253,8 +250,11 @@ def served(folder: pathlib.Path) -> Iterator[list[Target]]:
     """Run the three servers, and end them with SIGTERM."""
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "pem")
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
+    contexts = {}
+    for protocol in ("http/1.1", "h2"):
+        contexts[protocol] = ssl.create_default_context()
+        contexts[protocol].set_alpn_protocols([protocol])
+        authority.configure_trust(contexts[protocol])
     tls = ["--ssl-certfile", str(folder / "pem")]
     workers = ["--workers", "2", "--limit-max-requests", str(RECYCLED_AFTER)]
     targets, pids = [], []
@@ -265,7 +265,7 @@ def served(folder: pathlib.Path) -> Iterator[list[Target]]:
             command = [sys.executable, "-m", "thestral", "soak_app:app", "--app-dir", str(HERE)]
             command += ["--port", str(port), "--no-access-log", "--log-level", "error", *options]
             pids.append(os.posix_spawn(sys.executable, command, dict(os.environ)))
-            targets.append(Target(name, port, trust if options is tls else None))
+            targets.append(Target(name, port, contexts if options is tls else {}))
         yield targets
     finally:
         for pid in pids:

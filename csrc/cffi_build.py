@@ -8,14 +8,17 @@ llhttp's own names, and tests. The hot path is Cython's (thestral/_core).
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from cffi import FFI
 
 CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
-OURS += ["deflate", "websocket", "proxy", "socket", "handler"]
+OURS += ["deflate", "websocket", "proxy", "socket", "handler", "watch"]
 OURS += ["hpack", "http2_head", "http2", "metrics"]
+
+TIMERS = ["rt"] if sys.platform == "linux" else []  # before glibc 2.34 they are in librt
 
 
 def declarations(header: Path) -> str:
@@ -39,7 +42,7 @@ ffibuilder.set_source(
     "thestral._csrc",
     "".join(f'#include "{name}.h"\n' for name in OURS),
     include_dirs=["csrc", "csrc/llhttp/include"],
-    libraries=["thestral_csrc", "thestral_llhttp", "z"],
+    libraries=["thestral_csrc", "thestral_llhttp", "z", *TIMERS],
     depends=[str(path) for path in sorted(CSRC.glob("*.[ch]"))],
     extra_compile_args=["-O2"],
 )

@@ -4,7 +4,7 @@
 
 #include "hpack_tables.h"
 
-/* For what most fields do not need: within a function, it would make that save all registers first. */
+/* For code that most fields do not need: inlined, it would make the common path save all registers. */
 #if defined(__GNUC__)
 #define SELDOM __attribute__((noinline))
 #else
@@ -13,7 +13,7 @@
 
 enum {
   ENTRY_OVERHEAD = 32, /* RFC 7541 section 4.1 */
-  /* The first bits of each representation (section 6), and how many bits of its first byte are an integer's. */
+  /* The first bits of each representation (section 6), and the number of its first byte's bits that hold an integer. */
   INDEXED = 0x80,
   INDEXED_BITS = 7,
   INCREMENTAL = 0x40,
@@ -26,22 +26,22 @@ enum {
   LITERAL_BITS = 4,
   HUFFMAN = 0x80,
   STRING_BITS = 7,
-  INTEGER_MAX = 6, /* bytes of an integer up to 2^32 - 1 */
+  INTEGER_MAX = 6, /* most bytes of an encoded integer below 2^32 */
   FIRST_BYTES = 512,
   FIRST_RING = 16, /* entries */
-  SCRATCH_KEPT = 512, /* bytes, between blocks */
-  UPDATES_MAX = 2, /* of a block: section 4.2 */
+  SCRATCH_KEPT = 512, /* bytes kept between blocks */
+  UPDATES_MAX = 2, /* size updates in a block: section 4.2 */
   EOS_BITS = 30,
   STATIC_200 = 8,  /* :status: 200 */
-  FIELD_STEPS = 4 /* how many entries of a name the encoder compares: as many values may alternate */
+  FIELD_STEPS = 4 /* entries of a name that the encoder compares: this many values may alternate */
 };
 
 typedef struct {
   uint32_t offset; /* of the name in the table's bytes; the value follows it */
   uint32_t name_length;
   uint32_t value_length;
-  uint32_t note; /* the caller's; of the encoder, the serial of the entry before with the same name */
-  uint8_t name;  /* the field's name_index; of the encoder, the id of the name */
+  uint32_t note; /* the caller's; in the encoder, the serial of the previous entry with the same name */
+  uint8_t name;  /* the field's name_index; in the encoder, the id of the name */
 } entry;
 
 /* --- Dynamic table --------------------------------------------------------------------------------------------- */
@@ -57,7 +57,7 @@ static void table_free(th_hpack_table *table) {
   th_buffer_free(&table->entries);
 }
 
-/* The entry with this serial, which is one of the last count. */
+/* Returns the entry with this serial, which must be one of the latest `count`. */
 static inline entry *table_entry(const th_hpack_table *table, uint32_t serial) {
   return (entry *)(void *)table->entries.data + (serial & (table->ring - 1));
 }
@@ -66,13 +66,13 @@ static inline int table_has(const th_hpack_table *table, uint32_t serial) {
   return table->inserted - serial < table->count;
 }
 
-/* Where the oldest entry's bytes begin: what is in front of them is free. */
+/* Returns where the oldest entry's bytes begin; the space before them is free. */
 static size_t table_start(const th_hpack_table *table) {
   return table->count > 0 ? table_entry(table, table->inserted - table->count + 1)->offset : table->bytes.length;
 }
 
-/* Evicts the oldest entries until the rest takes at most this size: section 4.3. Their bytes stay where they are until
- * the next insertion. */
+/* Evicts the oldest entries until the table has at most this size: section 4.3. Their bytes stay valid until the next
+ * insertion. */
 static void table_evict(th_hpack_table *table, uint32_t size) {
   while (table->size > size) {
     const entry *oldest = table_entry(table, table->inserted - table->count + 1);
@@ -86,35 +86,55 @@ static void table_resize(th_hpack_table *table, uint32_t limit) {
   table_evict(table, limit);
 }
 
-/* Makes room for n more bytes, by moving those of the entries to the front, to new memory if less than half is free.
- * *name is moved with them if it is one of theirs. */
-static int table_make_room(th_hpack_table *table, size_t n, const char **name, int name_inside) {
+/* Moves the entries' bytes to the front: of new memory with this capacity, or of the same memory if it is 0. */
+static int table_move(th_hpack_table *table, size_t capacity) {
   th_buffer *bytes = &table->bytes;
-  int is_held = bytes->capacity > 0; /* n may be 0, but not even an empty string is at NULL */
-  if (is_held && n <= bytes->capacity - bytes->length) return TH_OK;
-  size_t most = (size_t)table->max_size * 2;
   size_t start = table_start(table);
   size_t used = bytes->length - start;
-  size_t name_at = name_inside ? (size_t)(*name - bytes->data) : start;
-  if (is_held && used + n <= bytes->capacity && (start >= used || bytes->capacity >= most)) {
+  if (capacity == 0) {
     memmove(bytes->data, bytes->data + start, used);
   } else {
-    size_t capacity = bytes->capacity * 2 < most ? bytes->capacity * 2 : most;
-    if (capacity < used + n) capacity = used + n;
-    th_buffer larger;
-    th_buffer_init(&larger);
-    if (th_buffer_reserve(&larger, capacity < FIRST_BYTES ? FIRST_BYTES : capacity) < 0) return TH_ENOMEM;
-    if (used > 0) memcpy(larger.data, bytes->data + start, used);
+    th_buffer other;
+    th_buffer_init(&other);
+    if (th_buffer_reserve(&other, capacity) < 0) return TH_ENOMEM;
+    if (used > 0) memcpy(other.data, bytes->data + start, used);
     th_buffer_free(bytes);
-    *bytes = larger;
+    *bytes = other;
   }
   bytes->length = used;
   for (uint32_t i = 0; i < table->count; i++) {
     entry *moved = table_entry(table, table->inserted - i);
     moved->offset = (uint32_t)(moved->offset - start);
   }
+  return TH_OK;
+}
+
+/* Makes room for n more bytes, by moving the entries' bytes to the front, or to new memory if less than half is free.
+ * *name is adjusted if it points into them. */
+static int table_make_room(th_hpack_table *table, size_t n, const char **name, int name_inside) {
+  th_buffer *bytes = &table->bytes;
+  int is_held = bytes->capacity > 0; /* n may be 0, but even an empty string must not be at NULL */
+  if (is_held && n <= bytes->capacity - bytes->length) return TH_OK;
+  size_t most = (size_t)table->max_size * 2;
+  size_t start = table_start(table);
+  size_t used = bytes->length - start;
+  size_t name_at = name_inside ? (size_t)(*name - bytes->data) : start;
+  size_t capacity = 0;
+  if (!is_held || used + n > bytes->capacity || (start < used && bytes->capacity < most)) {
+    capacity = bytes->capacity * 2 < most ? bytes->capacity * 2 : most;
+    if (capacity < used + n) capacity = used + n;
+    if (capacity < FIRST_BYTES) capacity = FIRST_BYTES;
+  }
+  int status = table_move(table, capacity);
+  if (status < 0) return status;
   if (name_inside) *name = bytes->data + (name_at - start);
   return TH_OK;
+}
+
+/* Gives back the memory that the entries do not fill, if it is much; without memory for the move it stays. */
+static void table_rest(th_hpack_table *table) {
+  size_t used = table->bytes.length - table_start(table);
+  if (table->bytes.capacity - used > FIRST_BYTES) table_move(table, used > FIRST_BYTES ? used : FIRST_BYTES);
 }
 
 /* Makes room for one more entry. */
@@ -135,10 +155,10 @@ static int table_grow_ring(th_hpack_table *table) {
 /* Inserts a field and evicts what it displaces. Sets *added to its entry, or to NULL if it is larger than the table,
  * which is then empty (section 4.4). Returns TH_OK, or TH_ENOMEM with the entries as they were.
  *
- * `name` may point into an entry that is evicted: name_inside says that it points into the table. */
+ * `name` may point into the table, also into an entry that gets evicted; then name_inside must be set. */
 static int table_insert(th_hpack_table *table, const char *name, size_t name_length, int name_inside,
                         const char *value, size_t value_length, entry **added) {
-  size_t n = name_length + value_length; /* strings are shorter than 2^32; on 32 bits they are in memory together */
+  size_t n = name_length + value_length; /* strings are shorter than 2^32; with 32 bits, both fit into memory */
   *added = NULL;
   if (table->limit < ENTRY_OVERHEAD || n > table->limit - ENTRY_OVERHEAD) {
     table_evict(table, 0);
@@ -164,13 +184,14 @@ static int table_insert(th_hpack_table *table, const char *name, size_t name_len
 
 /* --- Huffman code ---------------------------------------------------------------------------------------------- */
 
-/* The eight bytes as a big-endian number; compilers make one load of it. */
+/* Reads eight bytes as a big-endian number, which compilers turn into one load. */
 static inline uint64_t load_word(const uint8_t *src) {
   return (uint64_t)src[0] << 56 | (uint64_t)src[1] << 48 | (uint64_t)src[2] << 40 | (uint64_t)src[3] << 32 |
          (uint64_t)src[4] << 24 | (uint64_t)src[5] << 16 | (uint64_t)src[6] << 8 | src[7];
 }
 
-/* The symbol whose code of more than STEP_BITS is at the top of `bits`, and its length; 0 for EOS. */
+/* Decodes the symbol whose code, longer than STEP_BITS, is at the top of `bits`. Returns the code's length, or 0 for
+ * EOS. */
 static int long_code(uint64_t bits, uint8_t *symbol) {
   uint32_t top = (uint32_t)(bits >> 32);
   for (size_t i = 0; i < sizeof LONG_CODES / sizeof LONG_CODES[0]; i++) {
@@ -183,11 +204,11 @@ static int long_code(uint64_t bits, uint8_t *symbol) {
 }
 
 /* Decodes src[0..n) (section 5.2) to dst, which must hold n * 8 / 5 + 1 bytes: no code has less than 5 bits, and two
- * symbols are written at once. Returns how many bytes it came to, or -1 if it is not valid. */
+ * symbols are written at once. Returns the number of bytes, or -1 if the code is invalid. */
 static ptrdiff_t decode_huffman(const uint8_t *src, size_t n, char *dst) {
   const uint8_t *end = src + n;
   char *out = dst;
-  uint64_t bits = 0; /* what comes next, from the top bit on; below `have` of them what was loaded already, or 0 */
+  uint64_t bits = 0; /* the next `have` bits, from the top; below them bits that were loaded already, or 0 */
   int have = 0;
   for (;;) {
     if (end - src >= 8) {
@@ -208,7 +229,7 @@ static ptrdiff_t decode_huffman(const uint8_t *src, size_t n, char *dst) {
     }
     if (step == 0) {
       if (have < EOS_BITS && src < end) continue;
-      /* Behind the end, ones, so that a code that is cut off does not look like a shorter one. */
+      /* Fill up with ones after the end, so that a truncated code does not look like a shorter one. */
       int used = long_code(have < EOS_BITS ? bits | UINT64_MAX >> have : bits, (uint8_t *)out);
       if (used == 0 || used > have) return -1;
       out++;
@@ -218,7 +239,7 @@ static ptrdiff_t decode_huffman(const uint8_t *src, size_t n, char *dst) {
       break;
     }
   }
-  /* Less than STEP_BITS are left: symbols, and up to 7 ones of padding. */
+  /* Fewer than STEP_BITS are left: symbols, and up to 7 ones of padding. */
   for (;;) {
     bits |= UINT64_MAX >> have;
     if (have < 8 && bits == UINT64_MAX) return out - dst;
@@ -244,7 +265,10 @@ void th_hpack_decoder_free(th_hpack_decoder *decoder) {
   th_buffer_free(&decoder->scratch);
 }
 
-void th_hpack_decoder_rest(th_hpack_decoder *decoder) { th_buffer_free(&decoder->scratch); }
+void th_hpack_decoder_rest(th_hpack_decoder *decoder) {
+  th_buffer_free(&decoder->scratch);
+  table_rest(&decoder->table);
+}
 
 void th_hpack_begin(th_hpack_decoder *decoder, const char *data, size_t n) {
   if (decoder->failed < 0) return;
@@ -265,8 +289,8 @@ static int end_block(th_hpack_decoder *decoder) {
   return decoder->failed;
 }
 
-/* Reads an integer (section 5.1) whose first byte's lowest bits are its prefix. It may have zeros at its end, but no
- * more than five bytes behind the first, which 2^32 - 1 needs. */
+/* Reads an integer (section 5.1) whose prefix is the lowest bits of its first byte. Trailing zeros are allowed, but no
+ * more than five bytes after the first, as 2^32 - 1 needs. */
 static int read_integer(th_hpack_decoder *decoder, int prefix, uint32_t *value) {
   const uint8_t *src = (const uint8_t *)decoder->next;
   const uint8_t *end = (const uint8_t *)decoder->end;
@@ -287,7 +311,7 @@ static int read_integer(th_hpack_decoder *decoder, int prefix, uint32_t *value) 
 }
 
 typedef struct {
-  const char *data; /* NULL: in scratch, at `at`, which may still move */
+  const char *data; /* NULL if it is in scratch, which may still move, at offset `at` */
   size_t length;
   size_t at;
 } text;
@@ -304,7 +328,7 @@ static int read_string(th_hpack_decoder *decoder, text *string) {
   string->length = n;
   decoder->next += n;
   if (coded && n > 0) {
-    /* No code has more than 30 bits: this would come to more than string_max, and takes no memory. */
+    /* No code has more than 30 bits, so this would exceed string_max; refuse it before allocating. */
     if (n / 4 > decoder->string_max) return TH_EHPACK_SIZE;
     th_buffer *scratch = &decoder->scratch;
     status = th_buffer_reserve(scratch, (size_t)((uint64_t)n * 8 / 5) + 1);
@@ -332,7 +356,7 @@ static inline void read_entry(const th_hpack_decoder *decoder, entry *from, uint
   field->never_indexed = 0;
 }
 
-/* Fills the field from the entry with an index of either table: section 2.3.3. */
+/* Fills the field from the entry with this index in either table: section 2.3.3. */
 static inline int read_index(const th_hpack_decoder *decoder, uint32_t index, th_hpack_field *field) {
   if (index <= STATIC_COUNT) {
     *field = STATIC_FIELDS[index];
@@ -389,7 +413,7 @@ static int read_literal(th_hpack_decoder *decoder, th_hpack_field *field) {
   return 1;
 }
 
-/* Reads a size update (section 6.3), which stands at the beginning of a block (section 4.2). */
+/* Reads a size update (section 6.3), which may only be at the beginning of a block (section 4.2). */
 static int read_update(th_hpack_decoder *decoder) {
   uint32_t size;
   if (decoder->next != decoder->update || decoder->updates == UPDATES_MAX) return TH_EHPACK;
@@ -402,7 +426,7 @@ static int read_update(th_hpack_decoder *decoder) {
   return TH_OK;
 }
 
-/* Reads any representation, and the end of the block. */
+/* Reads any representation, or the end of the block. */
 SELDOM static int read_any(th_hpack_decoder *decoder, th_hpack_field *field) {
   int status = TH_OK;
   while (status == TH_OK) {
@@ -421,7 +445,7 @@ SELDOM static int read_any(th_hpack_decoder *decoder, th_hpack_field *field) {
   return status > 0 ? status : fail(decoder, status);
 }
 
-/* Reads what most fields of most requests are, an index in one byte. */
+/* Reads an index in one byte, which most fields of most requests are, and leaves the rest to read_any(). */
 int th_hpack_next(th_hpack_decoder *decoder, th_hpack_field *field) {
   const th_hpack_table *table = &decoder->table;
   if (decoder->next == decoder->end) return read_any(decoder, field);
@@ -444,7 +468,7 @@ int th_hpack_next(th_hpack_decoder *decoder, th_hpack_field *field) {
 void th_hpack_encoder_init(th_hpack_encoder *encoder, uint32_t max_size) {
   memset(encoder, 0, sizeof *encoder);
   table_init(&encoder->table, max_size);
-  encoder->table.limit = TH_HPACK_TABLE_SIZE; /* what the peer's decoder begins with */
+  encoder->table.limit = TH_HPACK_TABLE_SIZE; /* initial size of the peer's table */
   encoder->wanted = TH_HPACK_TABLE_SIZE;
   encoder->smallest = TH_HPACK_TABLE_SIZE;
   if (max_size < TH_HPACK_TABLE_SIZE) th_hpack_encoder_resize(encoder, max_size);
@@ -457,7 +481,7 @@ void th_hpack_encoder_resize(th_hpack_encoder *encoder, uint32_t size) {
   if (encoder->wanted < encoder->smallest) encoder->smallest = encoder->wanted;
 }
 
-/* Writes an integer behind the bits `first`. Returns where the next byte goes. */
+/* Writes an integer after the bits `first`. Returns where the next byte goes. */
 static inline char *write_integer(char *at, int first, int prefix, size_t value) {
   size_t most = ((size_t)1 << prefix) - 1;
   if (value < most) {
@@ -493,7 +517,7 @@ int th_hpack_encode_begin(th_hpack_encoder *encoder, th_buffer *out) {
   return TH_OK;
 }
 
-/* The bits in which eight bytes differ. */
+/* Returns the bits in which eight bytes differ. */
 static inline uint64_t word_difference(const char *a, const char *b) {
   uint64_t x, y;
   memcpy(&x, a, sizeof x);
@@ -520,24 +544,24 @@ static inline int equals(const char *a, const char *b, size_t n) {
   return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
 }
 
-/* The name's id, an index of KNOWN, or 0. */
+/* Returns the name's id, which is an index into KNOWN, or 0. */
 static inline uint32_t find_name(const char *name, size_t n) {
   if (n < SHORTEST_NAME || n > LONGEST_NAME) return 0;
   uint32_t id = KNOWN_AT[known_place(name, n)];
   return KNOWN[id].length == n && equals(KNOWN[id].name, name, n) ? id : 0;
 }
 
-/* Of ids. */
+/* Kinds of names, by id. */
 static inline int is_repeated(uint32_t id) { return id - 1 < TH_HPACK_REPEATED; }
 static inline int is_secret(uint32_t id) { return id - 1 - TH_HPACK_REPEATED < SECRET_COUNT; }
 
-/* The serial of an entry that is this field, of a name that is inserted; 0 if there is none. */
+/* Returns the serial of an entry that equals this field, whose name is one of those inserted; 0 if there is none. */
 static inline uint32_t find_entry(const th_hpack_encoder *encoder, uint32_t id, const char *value, size_t n) {
   const th_hpack_table *table = &encoder->table;
   uint32_t serial = encoder->newest[id];
   for (int i = 0; i < FIELD_STEPS && table_has(table, serial); i++) {
     const entry *found = table_entry(table, serial);
-    if (found->name != id) break; /* the serial is from before they wrapped around */
+    if (found->name != id) break; /* the serial is from before the wrap-around */
     if (found->value_length == n && equals(table->bytes.data + found->offset + found->name_length, value, n)) {
       return serial;
     }
@@ -546,7 +570,7 @@ static inline uint32_t find_entry(const th_hpack_encoder *encoder, uint32_t id, 
   return 0;
 }
 
-/* The index of the entry in the static table that is this field; 0 if there is none. */
+/* Returns the index of the static table's entry that equals this field; 0 if there is none. */
 static inline uint32_t find_static(const known_name *known, const char *value, size_t n) {
   for (uint32_t index = known->index; index < (uint32_t)known->index + known->count; index++) {
     if (STATIC_FIELDS[index].value_length == n && equals(STATIC_FIELDS[index].value, value, n)) return index;
@@ -554,7 +578,7 @@ static inline uint32_t find_static(const known_name *known, const char *value, s
   return 0;
 }
 
-/* Inserts a field. Returns 0 if it is to be a literal without indexing: for want of memory, or because it would take
+/* Inserts a field. Returns 0 if it must be a literal without indexing, because memory is short or the field would take
  * half of the table. */
 static int insert(th_hpack_encoder *encoder, uint32_t id, const char *value, size_t n) {
   size_t name_length = KNOWN[id].length;
@@ -580,7 +604,7 @@ static inline int encode_index(th_buffer *out, uint32_t index) {
   return TH_OK;
 }
 
-/* Appends a field that is not in the dynamic table, and whose name has this id. */
+/* Appends a field that is not in the dynamic table; its name has this id. */
 SELDOM static int encode_other(th_hpack_encoder *encoder, th_buffer *out, uint32_t id, const char *name,
                                size_t name_length, const char *value, size_t value_length) {
   uint32_t index = is_secret(id) ? 0 : find_static(&KNOWN[id], value, value_length);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+static const char PING_PAYLOAD[] = "thestral"; /* of our PING frames: 8 bytes */
 
 /* RFC 9113 section 6; PRIORITY_UPDATE: RFC 9218 section 7.1. */
 enum frame_type {
@@ -33,26 +34,26 @@ enum setting {
 enum state { READ_PREFACE, READ_FRAME_HEAD, READ_PAYLOAD, READ_PADDING_LENGTH, READ_DATA, READ_PADDING, SKIP_PAYLOAD };
 
 enum {
-  FRAME_MAX = 16384,      /* of the peer's frames: the default of SETTINGS_MAX_FRAME_SIZE, which we keep */
-  OWN_FRAME_MAX = 65536,  /* of ours, if the peer allows it */
+  FRAME_MAX = 16384,      /* bytes of a received frame: the default of SETTINGS_MAX_FRAME_SIZE */
+  OWN_FRAME_MAX = 65536,  /* bytes of a sent frame, if the peer allows it */
   WINDOW_START = 65535,   /* RFC 9113 section 6.9.2 */
   SLOTS_START = 8,
   SETTINGS_MAX = 32,      /* entries of a SETTINGS frame */
   CONTINUATIONS_MAX = 8,
-  UPDATES_START = 10,     /* WINDOW_UPDATE frames that are free, and how many each DATA frame of ours allows */
+  UPDATES_START = 10,     /* free WINDOW_UPDATE frames, and further ones for each DATA frame that is sent */
   UPDATES_PER_DATA = 5,
   UPDATES_MOST = 1000,
-  PRIORITIES_START = 16,  /* PRIORITY frames that are free, and how many each stream allows */
+  PRIORITIES_START = 16,  /* free PRIORITY frames, and further ones for each stream */
   PRIORITIES_PER_STREAM = 2,
   PRIORITIES_MOST = 1000,
-  SMALL_DATA = 64,        /* bytes: DATA frames of ours that a window makes smaller than this are counted */
-  SMALL_PER_DATA = 1,     /* of these are free for each larger one: streams that share a narrow window cause some */
+  SMALL_DATA = 64,        /* bytes: sent DATA frames that a window makes smaller than this are counted */
+  SMALL_PER_DATA = 1,     /* free small frames for each larger one: streams that share a narrow window cause some */
   SMALL_MOST = 1000
 };
 
-/* What a peer may do for nothing. Good work refills these, so that no honest client runs out, however long its
- * connection lives. Resets of either side: CVE-2023-44487, CVE-2025-8671. Glitches are all that is small and cheap to
- * send: frames without work (CVE-2019-9512, -9515, -9518), and windows that make us send little (-9511, -9517). */
+/* Budgets for frames that cost the peer little. Useful work refills them, so that no honest client runs out, however
+ * long its connection lives. Resets are those of either side: CVE-2023-44487, CVE-2025-8671. Glitches are frames
+ * without work (CVE-2019-9512, -9515, -9518), and windows that make this side send little at a time (-9511, -9517). */
 static const double RESETS_MOST = 200, RESETS_RATE = 33;
 static const double GLITCHES_MOST = 1000, GLITCHES_RATE = 100;
 static const double PINGS_MOST = 10, PINGS_RATE = 10;
@@ -84,8 +85,7 @@ static void put_frame_head(char *dst, size_t length, int type, int flags, uint32
   put_u32(dst + 5, id);
 }
 
-/* Appends the head of a frame and makes room for its payload, which begins at the returned pointer; NULL without
- * memory. */
+/* Appends the head of a frame and makes room for its payload. Returns where that begins, or NULL without memory. */
 static char *add_frame(th_buffer *out, size_t length, int type, int flags, uint32_t id) {
   if (th_buffer_reserve(out, TH_HTTP2_FRAME_HEAD + length) < 0) return NULL;
   char *dst = out->data + out->length;
@@ -125,7 +125,7 @@ static int count_reset(th_http2 *http2) {
   return take(&http2->resets, http2->now, RESETS_MOST, RESETS_RATE) ? TH_OK : TH_ERESETS;
 }
 
-/* Takes one of `allowance`; beyond it each costs a glitch. */
+/* Takes one from `allowance`, or a glitch if it is used up. */
 static int use_allowance(th_http2 *http2, int32_t *allowance) {
   if (*allowance > 0) {
     *allowance -= 1;
@@ -191,14 +191,14 @@ static th_http2_stream *add_stream(th_http2 *http2, uint32_t id) {
   return stream;
 }
 
-/* Bytes that the application has not taken keep counting for the connection: the caller still holds them. */
+/* Unread bytes still count against the connection's window, because the caller holds them. */
 static void remove_stream(th_http2 *http2, th_http2_stream *stream) {
   size_t mask = slot_count(http2) - 1;
   th_http2_stream *table = slots(http2);
   size_t hole = (size_t)(stream - table);
   for (size_t at = (hole + 1) & mask; table[at].id != 0; at = (at + 1) & mask) {
     size_t home = (table[at].id >> 1) & mask;
-    /* Move what cannot be found any more across the hole. */
+    /* Move an entry that a search, which ends at the hole, would miss. */
     if (((at - home) & mask) >= ((at - hole) & mask)) {
       table[hole] = table[at];
       hole = at;
@@ -209,7 +209,7 @@ static void remove_stream(th_http2 *http2, th_http2_stream *stream) {
   if (http2->open == 0 && slot_count(http2) > SLOTS_START) th_buffer_free(&http2->streams);
 }
 
-/* Of an even id no stream ever begins: we do not push. */
+/* Even ids never begin, because the server does not push. */
 static int has_bit(const uint64_t *bits, uint32_t id) {
   uint32_t index = (id >> 1) % TH_HTTP2_REMEMBERED;
   return (int)(bits[index / 64] >> (index % 64) & 1);
@@ -221,7 +221,7 @@ static void set_bit(uint64_t *bits, uint32_t id, int value) {
   bits[index / 64] = value ? bits[index / 64] | bit : bits[index / 64] & ~bit;
 }
 
-/* Notes that a stream begins; all lower ids that have not begun never will (RFC 9113 section 5.1.1). */
+/* Notes that a stream begins. Lower ids that have not begun never will (RFC 9113 section 5.1.1). */
 static void note_begin(th_http2 *http2, uint32_t id) {
   uint32_t first = http2->newest ? http2->newest + 2 : 1;
   if (id - first > 2 * TH_HTTP2_REMEMBERED) first = id - 2 * TH_HTTP2_REMEMBERED;
@@ -234,13 +234,13 @@ static void note_begin(th_http2 *http2, uint32_t id) {
   http2->newest = id;
 }
 
-/* Notes that we have reset the stream. One that is too old to be remembered has no bit of its own. */
+/* Notes that this side has reset the stream. A stream that is too old to be remembered has no bit. */
 static void note_dropped(th_http2 *http2, uint32_t id) {
   if (id <= http2->newest && http2->newest - id < 2 * TH_HTTP2_REMEMBERED) set_bit(http2->dropped, id, 1);
 }
 
-/* 1 if we have reset the stream, so that frames of it may have been under way. Of streams that are too old to be
- * remembered this is assumed. */
+/* 1 if this side has reset the stream, so that late frames may arrive. Streams that are too old to be remembered count
+ * as reset. */
 static int was_dropped(const th_http2 *http2, uint32_t id) {
   return http2->newest - id >= 2 * TH_HTTP2_REMEMBERED || has_bit(http2->dropped, id);
 }
@@ -251,13 +251,13 @@ static int is_idle(const th_http2 *http2, uint32_t id) {
   return !was_dropped(http2, id) && !has_bit(http2->begun, id);
 }
 
-/* Judges a frame with content or fields for a stream that is not open: TH_OK if it is ignored. */
+/* Checks a frame with content or fields for a stream that is not open. Returns TH_OK if it is to be ignored. */
 static int judge_closed(const th_http2 *http2, uint32_t id) {
   if (is_idle(http2, id)) return TH_ESTREAM_IDLE;
   return was_dropped(http2, id) ? TH_OK : TH_ESTREAM_CLOSED;
 }
 
-/* A stream error (RFC 9113 section 5.4.2): resets the stream, open or not. Returns TH_HTTP2_RESET, or a connection
+/* Resets a stream, open or not, for a stream error (RFC 9113 section 5.4.2). Returns TH_HTTP2_RESET, or a connection
  * error if there have been too many. */
 static int stream_error(th_http2 *http2, uint32_t id, int status) {
   th_http2_stream *stream = th_http2_find(http2, id);
@@ -272,7 +272,7 @@ static int stream_error(th_http2 *http2, uint32_t id, int status) {
   return counted < 0 ? counted : TH_HTTP2_RESET;
 }
 
-/* --- Windows for what the peer sends --------------------------------------------------------------------------- */
+/* --- Receive windows ------------------------------------------------------------------------------------------- */
 
 static int update_window(th_http2 *http2, uint32_t id, int32_t *window, int32_t size, int32_t held) {
   int32_t credit = size - *window - held;
@@ -280,11 +280,11 @@ static int update_window(th_http2 *http2, uint32_t id, int32_t *window, int32_t 
   return add_u32_frame(&http2->out, WINDOW_UPDATE, id, (uint32_t)credit);
 }
 
-/* 1 if so much of a window has been used up, and is not held, that giving it back is worth a frame: half of it. */
+/* 1 if half of a window has been used up and consumed, so that a WINDOW_UPDATE is worth its frame. */
 static int is_due(int32_t window, int32_t size, int32_t held) { return size - window - held >= size / 2; }
 
-/* Bytes still to come of a DATA frame that is being read, on this stream or (0) on any: they are off the windows, but
- * nobody has taken or dropped them. */
+/* Bytes still to come of the DATA frame that is being read, if it is on this stream (0: on any). They have been taken
+ * off the windows, but not been consumed or dropped. */
 static int32_t under_way(const th_http2 *http2, uint32_t id) {
   if (http2->state < READ_PADDING_LENGTH || http2->state > READ_PADDING) return 0;
   return id == 0 || id == http2->frame_id ? (int32_t)http2->frame_left : 0;
@@ -303,8 +303,8 @@ static int give_stream_credit(th_http2 *http2, th_http2_stream *stream) {
   return update_window(http2, stream->id, &stream->window, stream->window_size, held);
 }
 
-/* An application that has taken everything, and waits for more, is faster than the window lets the peer be. The window
- * doubles each time that half of it has come since it last did. */
+/* Grows the window of an application that has received everything and waits for more: the window limits the peer. It
+ * doubles whenever half of it has arrived since it last grew. */
 static void grow_window(const th_http2 *http2, th_http2_stream *stream) {
   int32_t size = stream->window_size;
   int32_t most = (int32_t)http2->limits.stream_window_max;
@@ -325,7 +325,7 @@ int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits) {
 
 /* --- Requests ------------------------------------------------------------------------------------------------- */
 
-/* The priority that a PRIORITY_UPDATE frame has given to a stream before it began. */
+/* A priority that a PRIORITY_UPDATE frame gave to a stream before the stream began. */
 typedef struct {
   uint32_t id;
   uint8_t urgency;
@@ -340,7 +340,7 @@ static idle_priority *find_idle(const th_http2 *http2, uint32_t id) {
   return NULL;
 }
 
-/* Forgets priorities of streams that have begun, or never will. */
+/* Forgets the priorities of streams that have begun or never will. */
 static void drop_idle(th_http2 *http2) {
   idle_priority *idle = (idle_priority *)(void *)http2->idle.data;
   size_t kept = 0;
@@ -425,14 +425,14 @@ static int on_trailers(th_http2 *http2, uint32_t id, const char *block, size_t n
   return refuse(http2, stream, TH_ETRAILER_SIZE);
 }
 
-/* Reads a block that nobody wants, because the table depends on it. */
+/* Decodes a block only for the sake of the dynamic table. */
 static int drop_block(th_http2 *http2, const char *block, size_t n) {
   th_http2_tally found = {0};
   int status = th_http2_read_trailers(&http2->decoder, block, n, &found);
   return status < 0 ? status : glitch(http2);
 }
 
-/* A field block is complete. */
+/* Handles a complete field block. */
 static int on_block(th_http2 *http2, uint32_t id, const char *block, size_t n) {
   th_http2_tally found = {0};
   found.urgency = TH_HTTP2_URGENCY;
@@ -460,7 +460,7 @@ static int on_block(th_http2 *http2, uint32_t id, const char *block, size_t n) {
 
 /* --- Frames ---------------------------------------------------------------------------------------------------- */
 
-/* Strips the padding of a HEADERS frame. Returns TH_OK, or what is wrong with the frame. */
+/* Strips the padding of a HEADERS frame. Returns TH_OK, or the frame's error. */
 static int strip_padding(int flags, const char **payload, size_t *n) {
   if (!(flags & PADDED)) return TH_OK;
   if (*n < 1) return TH_EFRAME_SIZE;
@@ -472,9 +472,9 @@ static int strip_padding(int flags, const char **payload, size_t *n) {
   return TH_OK;
 }
 
-/* Notes what a part of a field block adds; the block is complete with END_HEADERS. */
+/* Adds a part of a field block; `last` completes the block. */
 static int add_fragment(th_http2 *http2, const char *fragment, size_t n, int last) {
-  /* The limit is on the decoded head; an encoded one that is this much longer cannot be within it. */
+  /* The limit applies to the decoded head; an encoded head that is this much longer cannot be within it. */
   size_t most = (size_t)http2->limits.head + http2->limits.head / 4;
   if (most < FRAME_MAX) most = FRAME_MAX;
   if (http2->block.length + n > most) return TH_EBLOCK_SIZE;
@@ -514,7 +514,7 @@ static int on_continuation(th_http2 *http2, const char *payload, size_t n) {
   return add_fragment(http2, payload, n, last);
 }
 
-/* RFC 7540's priorities are passed over; RFC 9113 section 6.3 keeps the rules for the frame. */
+/* RFC 7540's priorities are ignored; RFC 9113 section 6.3 keeps the rules for the frame. */
 static int on_priority(th_http2 *http2, const char *payload, size_t n) {
   uint32_t id = http2->frame_id;
   if (id == 0) return TH_EFRAME_STREAM;
@@ -570,7 +570,6 @@ static int change_windows(th_http2 *http2, uint32_t size) {
   if (size > TH_HTTP2_ID_MAX) return TH_ESETTING_WINDOW;
   int64_t difference = (int64_t)size - http2->peer_window;
   http2->peer_window = size;
-  if (difference > 0) http2->opened = 1;
   th_http2_stream *table = slots(http2);
   for (size_t i = 0; http2->open > 0 && i < slot_count(http2); i++) {
     if (table[i].id == 0) continue;
@@ -631,7 +630,7 @@ static int on_ping(th_http2 *http2, const char *payload, size_t n) {
   if (http2->frame_id != 0) return TH_EFRAME_STREAM;
   if (n != 8) return TH_EFRAME_SIZE;
   if (http2->flags & ACK) {
-    if (!http2->ping_sent) return glitch(http2);
+    if (!http2->ping_sent || memcmp(payload, PING_PAYLOAD, 8) != 0) return glitch(http2);
     http2->ping_sent = 0;
     return TH_HTTP2_PONG;
   }
@@ -641,7 +640,8 @@ static int on_ping(th_http2 *http2, const char *payload, size_t n) {
   return counted < 0 || http2->stalled ? counted : th_http2_catch_up(http2);
 }
 
-/* A client that goes away closes the connection itself: RFC 9113 section 6.8 speaks of streams that we would begin. */
+/* GOAWAY from a client limits streams that the server begins (RFC 9113 section 6.8): there are none. The client closes
+ * the connection itself. */
 static int on_goaway(th_http2 *http2, size_t n) {
   if (http2->frame_id != 0) return TH_EFRAME_STREAM;
   return n < 8 ? TH_EFRAME_SIZE : glitch(http2);
@@ -661,7 +661,6 @@ static int on_window_update(th_http2 *http2, const char *payload, size_t n) {
   }
   int status = increment == 0 ? TH_EINCREMENT : *window + increment > TH_HTTP2_ID_MAX ? TH_EWINDOW : TH_OK;
   if (status < 0) return id != 0 ? stream_error(http2, id, status) : status;
-  if (*window <= 0 && *window + increment > 0) http2->opened = 1;
   *window += increment;
   return use_allowance(http2, &http2->updates);
 }
@@ -689,10 +688,6 @@ void th_http2_feed(th_http2 *http2, const char *data, size_t n) {
 
 size_t th_http2_left(const th_http2 *http2) { return (size_t)(http2->end - http2->next); }
 
-int th_http2_is_reading(const th_http2 *http2) {
-  return http2->state != READ_FRAME_HEAD || http2->frame_read > 0 || http2->block_id != 0;
-}
-
 int th_http2_is_reading_head(const th_http2 *http2) {
   return http2->block_id != 0 || http2->awaits_settings || (http2->state == READ_PAYLOAD && http2->type == HEADERS);
 }
@@ -707,8 +702,8 @@ static int read_preface(th_http2 *http2) {
   return TH_OK;
 }
 
-/* How much content a DATA frame has is known. It is judged as a whole, so that what is delivered before a refusal does
- * not depend on how the frame is cut. */
+/* Checks a DATA frame's content against limits once its size is known: as a whole, so that the bytes delivered before a
+ * refusal do not depend on how the frame was cut. */
 static int begin_content(th_http2 *http2) {
   uint32_t n = http2->frame_left - http2->padding;
   http2->state = READ_DATA;
@@ -719,12 +714,12 @@ static int begin_content(th_http2 *http2) {
     if (n > stream->left) return stream_error(http2, stream->id, TH_ELENGTH);
     stream->left -= n;
   }
-  /* What a tunnel carries is no body. */
+  /* The limit on bodies does not apply to tunnels. */
   uint64_t most = stream->flags & TH_HTTP2_TUNNEL ? 0 : http2->limits.body;
   return most > 0 && stream->received > most ? refuse(http2, stream, TH_EBODY_SIZE) : TH_OK;
 }
 
-/* A DATA frame begins: RFC 9113 sections 6.1 and 6.9. Its bytes are delivered as they come. */
+/* Begins a DATA frame (RFC 9113 sections 6.1 and 6.9), whose bytes are delivered as they arrive. */
 static int begin_data(th_http2 *http2) {
   uint32_t id = http2->frame_id;
   int32_t length = (int32_t)http2->frame_left;
@@ -805,13 +800,13 @@ static int read_padding_length(th_http2 *http2) {
   http2->padding = (unsigned char)*http2->next++;
   http2->frame_left--;
   if (http2->padding > http2->frame_left) return TH_EPADDING;
-  /* Padding that outweighs the data by far is work for nothing. */
+  /* Much more padding than data is a glitch. */
   uint32_t data = http2->frame_left - http2->padding;
   int status = http2->padding > 16 + 2 * data ? glitch(http2) : TH_OK;
   return status < 0 ? status : begin_content(http2);
 }
 
-/* The frame is read to its end. */
+/* Ends a DATA frame. */
 static int end_data(th_http2 *http2) {
   http2->state = READ_FRAME_HEAD;
   int status = give_connection_credit(http2);
@@ -903,7 +898,7 @@ size_t th_http2_sendable(const th_http2 *http2, uint32_t id) {
   return size > 0 ? (size_t)size : 0;
 }
 
-/* Our side has ended. */
+/* Notes that this side has ended the stream. */
 static void end_response(th_http2 *http2, th_http2_stream *stream) {
   if (stream->flags & TH_HTTP2_PEER_ENDED) {
     remove_stream(http2, stream);
@@ -912,8 +907,8 @@ static void end_response(th_http2 *http2, th_http2_stream *stream) {
   }
 }
 
-/* Moves what is to be sent of our own accord to `out`. The peer counts on its settings from their acknowledgement on
- * (RFC 9113 section 6.5.3), so this must come before whatever makes use of them. */
+/* Moves the codec's own frames to `out`. The peer relies on its settings once they are acknowledged (RFC 9113 section
+ * 6.5.3), so the acknowledgement must come before frames that make use of them. */
 static int move_own(th_http2 *http2, th_buffer *out) {
   if (http2->out.length == 0) return TH_OK;
   if (th_buffer_append(out, http2->out.data, http2->out.length) < 0) return TH_ENOMEM;
@@ -941,7 +936,7 @@ int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t 
   size_t frames = (block + most - 1) / most;
   if (th_buffer_reserve(out, (frames - 1) * TH_HTTP2_FRAME_HEAD) < 0) return TH_ENOMEM;
   char *first = out->data + mark + TH_HTTP2_FRAME_HEAD;
-  for (size_t i = frames; --i > 0;) { /* from the last frame on, so that nothing is overwritten */
+  for (size_t i = frames; --i > 0;) { /* from the last to the first, so that nothing is overwritten */
     size_t n = i == frames - 1 ? block - i * most : most;
     char *head = first + i * most + (i - 1) * TH_HTTP2_FRAME_HEAD;
     memmove(head + TH_HTTP2_FRAME_HEAD, first + i * most, n);
@@ -966,7 +961,7 @@ int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_
   if (end) {
     end_response(http2, stream);
   } else if (n < SMALL_DATA && (stream->send_window <= 0 || http2->send_window <= 0)) {
-    /* The verdict comes with the peer's next frame: here the response must not be cut in the middle. */
+    /* The connection fails at the peer's next frame, because this response must not be cut in the middle. */
     if (http2->failed == TH_OK && use_allowance(http2, &http2->small) < 0) http2->failed = TH_EGLITCHES;
   }
   return TH_OK;
@@ -994,7 +989,7 @@ int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32
 int th_http2_ping(th_http2 *http2, th_buffer *out) {
   char *payload = add_frame(out, 8, PING, 0, 0);
   if (payload == NULL) return TH_ENOMEM;
-  memcpy(payload, "thestral", 8);
+  memcpy(payload, PING_PAYLOAD, 8);
   http2->ping_sent = 1;
   return TH_OK;
 }
@@ -1029,7 +1024,7 @@ static void put_setting(char *dst, int setting, uint32_t value) {
   put_u32(dst + 2, value);
 }
 
-/* What is left out of SETTINGS has its default. */
+/* Settings that are left out have their defaults. */
 static int write_settings(th_http2 *http2) {
   const th_http2_limits *limits = &http2->limits;
   size_t count = limits->websocket ? 4 : 3;

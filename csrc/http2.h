@@ -1,12 +1,12 @@
-/* HTTP/2 on the wire (RFC 9113): turns bytes into events, and keeps the states, windows and budgets of a connection and
- * its streams. Requests only: this is a server that never pushes.
+/* The HTTP/2 codec (RFC 9113): turns bytes into events, and keeps the states, windows and budgets of a connection and
+ * its streams. It is for servers only, and never pushes.
  *
  * The caller pulls events: th_http2_feed() lends memory, and th_http2_next() advances to the next event until it
- * returns TH_HTTP2_NEED_DATA. SETTINGS, PING, PRIORITY and WINDOW_UPDATE are answered here and are no events. What must
- * be sent in return is appended to `out`, which the caller sends after each read. The verdict never depends on how the
- * bytes were cut.
+ * returns TH_HTTP2_NEED_DATA. SETTINGS, PING, PRIORITY and WINDOW_UPDATE are handled here and cause no events. Replies
+ * to them are appended to `out`, which the caller sends after each read. Whether input is accepted never depends on how
+ * its bytes were cut.
  *
- * A stream is known from its HEADERS frame until both sides have ended it, or one has reset it. */
+ * A stream is open from its HEADERS frame until both sides have ended it, or one has reset it. */
 #ifndef TH_HTTP2_H
 #define TH_HTTP2_H
 
@@ -17,11 +17,11 @@
 
 enum th_http2_event {
   TH_HTTP2_NEED_DATA = 0, /* everything fed has been read */
-  TH_HTTP2_HEAD = 1,      /* a request begins on `stream`: scratch->head is filled, valid until the next call */
+  TH_HTTP2_HEAD = 1,      /* a request begins on `stream`; scratch->head has its head, valid until the next call */
   TH_HTTP2_BODY = 2,      /* body[0..body_length) is the next part, valid until the next call */
-  TH_HTTP2_END = 3,       /* the request of `stream` is complete */
-  TH_HTTP2_RESET = 4,     /* `stream` was reset: by the peer if `status` is TH_OK, else by us, because of `status` */
-  TH_HTTP2_REFUSED = 5,   /* the request of `stream` gets the HTTP status of `status` in place of a response */
+  TH_HTTP2_END = 3,       /* the request on `stream` is complete */
+  TH_HTTP2_RESET = 4,     /* `stream` was reset: by the peer if `status` is TH_OK, else by this codec for `status` */
+  TH_HTTP2_REFUSED = 5,   /* the request on `stream` must be answered with the HTTP status of `status` */
   TH_HTTP2_PONG = 6       /* the peer has acknowledged th_http2_ping() */
 };
 
@@ -47,7 +47,7 @@ enum {
   TH_HTTP2_PREFACE_SIZE = 24,
   TH_HTTP2_FRAME_HEAD = 9,
   TH_HTTP2_ID_MAX = 0x7fffffff,
-  TH_HTTP2_REMEMBERED = 256 /* ids of which we know how their streams ended */
+  TH_HTTP2_REMEMBERED = 256 /* latest ids whose streams' ends are remembered */
 };
 
 enum th_http2_flags {
@@ -63,88 +63,87 @@ typedef struct {
   uint8_t flags;
   uint8_t urgency;        /* RFC 9218 section 4.1: 0 is first, 7 is last */
   int32_t window;         /* bytes that the peer may still send */
-  int32_t window_size;    /* what `window` is raised to */
-  int32_t unread;         /* bytes received and not yet consumed */
-  int64_t send_window;    /* bytes that we may still send; below 0 after a smaller SETTINGS_INITIAL_WINDOW_SIZE */
-  int64_t left;           /* bytes of content that Content-Length announces beyond `received`; -1 without it */
-  uint64_t received;      /* bytes of content, with all of the DATA frame that is being read */
-  uint64_t grown_at;      /* how many had been received when the window last grew */
+  int32_t window_size;    /* value that WINDOW_UPDATE raises `window` to */
+  int32_t unread;         /* bytes received, but not consumed yet */
+  int64_t send_window;    /* bytes that this side may still send; may be < 0: RFC 9113 section 6.9.2 */
+  int64_t left;           /* bytes of content that are still due by Content-Length; -1 without it */
+  uint64_t received;      /* bytes of content, including all of the DATA frame that is being read */
+  uint64_t grown_at;      /* `received` when the window last grew */
 } th_http2_stream;
 
-/* A number of tokens that grows with time and with good work, up to `most`. */
+/* Tokens, which are refilled by time and by useful work up to a maximum. */
 typedef struct {
   double tokens;
   double at; /* time of the last refill */
 } th_http2_budget;
 
 typedef struct {
-  /* Of the last event. */
+  /* The last event. */
   uint32_t stream;
   int32_t status;          /* th_status: the reason of TH_HTTP2_RESET and TH_HTTP2_REFUSED */
   uint32_t code;           /* enum th_http2_code of TH_HTTP2_RESET */
-  uint8_t ended;           /* TH_HTTP2_HEAD and TH_HTTP2_REFUSED: the request is complete, and no TH_HTTP2_END follows */
+  uint8_t ended;           /* TH_HTTP2_HEAD, TH_HTTP2_REFUSED: the request is complete, without a TH_HTTP2_END */
   const char *body;
   size_t body_length;
   /* For the caller to set. */
   double now;              /* seconds, from any clock that never goes back */
-  uint8_t stalled;         /* the peer does not read: acknowledgements are counted, and written when it reads again */
-  uint8_t draining;        /* new streams are refused: th_http2_write_goaway() has told the peer */
+  uint8_t stalled;         /* the peer does not read: acknowledgements are only counted until th_http2_catch_up() */
+  uint8_t draining;        /* ignore new streams: the peer has been sent the last GOAWAY */
   /* For the caller to read. */
-  th_buffer out;           /* frames that are to be sent */
-  uint8_t opened;          /* a send window has grown; the caller clears it */
+  th_buffer out;           /* frames to send */
   uint8_t settings_acked;
-  uint32_t last_id;        /* the newest stream that was processed */
-  uint32_t open;           /* streams that are open */
-  uint32_t peer_frame_max; /* SETTINGS_MAX_FRAME_SIZE of the peer */
-  int64_t send_window;     /* of the connection */
+  uint32_t last_id;        /* highest id of a stream that was processed */
+  uint32_t open;           /* number of open streams */
+  uint32_t peer_frame_max; /* the peer's SETTINGS_MAX_FRAME_SIZE */
+  int64_t send_window;     /* the connection's */
   th_hpack_encoder encoder;
   /* The rest is private to http2.c. */
   th_hpack_decoder decoder;
   th_http2_scratch *scratch;
   th_http2_limits limits;
-  const char *next;        /* fed but not yet read: next[0..end - next) */
+  const char *next;        /* bytes fed but not read yet: next[0..end - next) */
   const char *end;
   th_buffer streams;       /* th_http2_stream: a hash table by id, whose size is a power of two */
-  th_buffer pieces;        /* the payload of a frame that arrives in pieces */
-  th_buffer block;         /* a field block of several frames */
+  th_buffer pieces;        /* payload of a frame that arrives in pieces */
+  th_buffer block;         /* field block that spans several frames */
   th_buffer idle;          /* priorities of streams that have not begun */
-  uint64_t begun[TH_HTTP2_REMEMBERED / 64]; /* by id: the stream has begun */
-  uint64_t dropped[TH_HTTP2_REMEMBERED / 64]; /* by id: we have reset it, so frames may still be under way */
+  uint64_t begun[TH_HTTP2_REMEMBERED / 64]; /* by id: whether the stream has begun */
+  uint64_t dropped[TH_HTTP2_REMEMBERED / 64]; /* by id: whether this side reset it, so late frames may arrive */
   char frame[TH_HTTP2_FRAME_HEAD];
-  uint8_t frame_read;      /* bytes of `frame` */
+  uint8_t frame_read;      /* bytes in `frame` */
   uint8_t state;
   uint8_t type;
   uint8_t flags;
   uint8_t preface_read;
-  uint8_t awaits_settings; /* the first frame must be SETTINGS, and is not complete */
-  uint8_t has_settings;    /* it has come: what must not change afterwards is known */
-  uint8_t no_priorities;   /* SETTINGS_NO_RFC7540_PRIORITIES of the peer */
+  uint8_t awaits_settings; /* the first frame, which must be SETTINGS, is not complete yet */
+  uint8_t has_settings;    /* the first SETTINGS has come: some settings must not change afterwards */
+  uint8_t no_priorities;   /* the peer's SETTINGS_NO_RFC7540_PRIORITIES */
   uint8_t ping_sent;
-  uint8_t has_ping;        /* `ping` is to be acknowledged */
-  uint8_t continuations;   /* CONTINUATION frames of the block */
-  uint8_t block_flags;     /* of its HEADERS frame */
+  uint8_t has_ping;        /* `ping` has not been acknowledged yet */
+  uint8_t continuations;   /* number of CONTINUATION frames in the block */
+  uint8_t block_flags;     /* flags of the block's HEADERS frame */
   char ping[8];
   uint32_t frame_id;
   uint32_t frame_left;     /* bytes of the payload still to come */
-  uint32_t padding;        /* of the DATA frame that is being read */
-  uint32_t newest;         /* the highest id that the peer has used */
-  uint32_t depends_on;     /* the stream on which the HEADERS frame says that its own depends (RFC 7540) */
-  uint32_t block_id;       /* stream of the field block that is being read; 0 if none is */
+  uint32_t padding;        /* bytes of padding of the DATA frame that is being read */
+  uint32_t newest;         /* highest id that the peer has used */
+  uint32_t depends_on;     /* stream dependency in the HEADERS frame (RFC 7540) */
+  uint32_t block_id;       /* stream of the field block that is being read; 0 if there is none */
   uint32_t acks;           /* SETTINGS frames to acknowledge */
   int32_t window;          /* bytes that the peer may still send on the connection */
   int32_t window_size;
-  int32_t unread;          /* of all streams */
-  uint32_t peer_window;    /* SETTINGS_INITIAL_WINDOW_SIZE of the peer */
+  int32_t unread;          /* bytes received on all streams, but not consumed yet */
+  uint32_t peer_window;    /* the peer's SETTINGS_INITIAL_WINDOW_SIZE */
   int32_t failed;          /* sticky th_status */
   int32_t updates;         /* WINDOW_UPDATE frames that the peer may still send for free */
-  int32_t priorities;      /* PRIORITY frames, the same */
-  int32_t small;           /* small DATA frames that its windows may still cause for free */
+  int32_t priorities;      /* PRIORITY frames that the peer may still send for free */
+  int32_t small;           /* small DATA frames that the peer's windows may still cause for free */
   th_http2_budget resets;
   th_http2_budget glitches;
   th_http2_budget pings;
 } th_http2;
 
-/* Begins a connection; the settings are in `out`. Returns TH_OK or TH_ENOMEM. */
+/* Begins a connection, with this side's SETTINGS in `out`. Returns TH_OK or TH_ENOMEM. */
 int th_http2_init(th_http2 *http2, const th_http2_limits *limits, th_http2_scratch *scratch, double now);
 void th_http2_free(th_http2 *http2);
 /* Lends data[0..n), which must stay valid until th_http2_next() returns TH_HTTP2_NEED_DATA. All earlier data must have
@@ -154,40 +153,38 @@ size_t th_http2_left(const th_http2 *http2);
 /* Returns an enum th_http2_event, or the th_status of a connection error, which later calls return again. The caller
  * then sends GOAWAY with th_status_code() and th_status_text(), and closes. */
 int th_http2_next(th_http2 *http2);
-/* 1 while a frame or a field block is incomplete, or the preface is. */
-int th_http2_is_reading(const th_http2 *http2);
-/* 1 while a field block is incomplete. */
+/* 1 while a field block, or the first SETTINGS frame, is incomplete. */
 int th_http2_is_reading_head(const th_http2 *http2);
 
 /* Returns an open stream, or NULL. The pointer is valid until the next th_http2_next(). */
 th_http2_stream *th_http2_find(const th_http2 *http2, uint32_t id);
-/* Returns how many bytes of content may be sent now on a stream, in one DATA frame; 0 also if it is not open. */
+/* Returns how many bytes of content may be sent now on a stream, in one DATA frame; 0 if the stream is not open. */
 size_t th_http2_sendable(const th_http2 *http2, uint32_t id);
 
-/* Notes that the application has taken n bytes of a stream's content, or that they were dropped; also of a stream that
- * is over. `waits`: it waits for more and has none, so a window that is used up may grow. */
+/* Notes that n bytes of a stream's content were received by the application or dropped; the stream may have ended.
+ * `waits`: the application waits for more and none is left, so that a used-up window may grow. */
 int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits);
 
-/* Begins a HEADERS frame in `out`, behind all that the codec has to send of its own accord. The caller appends a field
- * block from the encoder. Returns TH_OK or TH_ENOMEM, with *mark as argument of th_http2_end_headers(). */
+/* Begins a HEADERS frame in `out`, after all frames that the codec itself has to send. The caller appends a field block
+ * from the encoder. Returns TH_OK or TH_ENOMEM; *mark is for th_http2_end_headers(). */
 int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark);
-/* Completes the frame, with CONTINUATION frames if the block is long. `end`: the response ends with it. */
+/* Completes the frame, with CONTINUATION frames if the block is long. `end`: the block ends the response. */
 int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t id, int end);
-/* Writes the head of a DATA frame, behind all that the codec has to send of its own accord. n bytes must follow, which
- * th_http2_sendable() allows. */
+/* Writes the head of a DATA frame, after all frames that the codec itself has to send. The caller appends n bytes, at
+ * most th_http2_sendable(). */
 int th_http2_write_data_head(th_http2 *http2, th_buffer *out, uint32_t id, size_t n, int end);
-/* Writes RST_STREAM and forgets the stream; nothing if it is not open. */
+/* Writes RST_STREAM and forgets the stream; does nothing if it is not open. */
 int th_http2_reset(th_http2 *http2, th_buffer *out, uint32_t id, uint32_t code);
-/* Writes GOAWAY. With TH_HTTP2_ID_MAX as `last` new streams are still accepted. */
+/* Writes GOAWAY. With TH_HTTP2_ID_MAX as `last`, new streams are still accepted. */
 int th_http2_write_goaway(th_http2 *http2, th_buffer *out, uint32_t last, uint32_t code, const char *text);
-/* Writes a PING, whose acknowledgement is TH_HTTP2_PONG. */
+/* Writes a PING, whose acknowledgement causes TH_HTTP2_PONG. */
 int th_http2_ping(th_http2 *http2, th_buffer *out);
-/* Appends acknowledgements that were held back while `stalled` was set to `out`. */
+/* Appends to `out` the acknowledgements that were held back while `stalled` was set. */
 int th_http2_catch_up(th_http2 *http2);
-/* Frees what is needed only while a request is read or a stream is open; all of it comes again by itself. To be called
- * at the end of a read, when no stream is open and no field block incomplete. */
+/* Frees memory that is needed only while a request is read or a stream is open; it is allocated again on demand. To be
+ * called at the end of a read, when no stream is open and no field block is incomplete. */
 void th_http2_rest(th_http2 *http2);
-/* Notes that a response was completed: budgets grow. */
+/* Notes that a response was completed, which refills budgets. */
 void th_http2_completed(th_http2 *http2);
 
 #endif

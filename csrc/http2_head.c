@@ -6,7 +6,7 @@
 #include "http1.h"
 #include "response.h"
 
-enum { CRUMBS_MAX = 512 }; /* cookie fields of a head */
+enum { CRUMBS_MAX = 512 }; /* most cookie fields in a head */
 
 void th_http2_scratch_init(th_http2_scratch *scratch) { memset(scratch, 0, sizeof *scratch); }
 
@@ -24,7 +24,7 @@ static void clear(th_http2_scratch *scratch) {
   scratch->scheme.length = scratch->protocol.length = 0;
 }
 
-/* What is known of a field once it was checked; kept with entries of the dynamic table. */
+/* The result of checking a field, kept with its entry in the dynamic table. */
 enum note { CHECKED = 1, MALFORMED = 2, KIND_SHIFT = 2, ID_SHIFT = 8 };
 enum kind { REGULAR, METHOD, SCHEME, PATH, AUTHORITY, PROTOCOL, COOKIE, UNKNOWN_PSEUDO, HOP_BY_HOP };
 
@@ -94,7 +94,7 @@ static void note_refused(th_http2_tally *found, int status) {
   if (found->refused == TH_OK) found->refused = status;
 }
 
-/* What else a head that is not kept whole says is not judged. */
+/* The first limit that was exceeded decides; an incomplete head is not checked any further. */
 static void note_over(th_http2_tally *found, int status) {
   if (found->over == TH_OK) found->over = status;
 }
@@ -123,7 +123,7 @@ static int read_pseudo(th_http2_scratch *scratch, const th_hpack_field *field, i
   if (kind == METHOD) {
     if (!th_is_token(field->value, field->value_length)) note_malformed(found, TH_EPSEUDO);
     int method = method_of(field->value, field->value_length);
-    /* PRI is no method but a part of the preface. */
+    /* PRI is not a method but a part of the preface. */
     if (method < 0 || method == HTTP_PRI) note_refused(found, TH_EMETHOD);
     scratch->head.method = method < 0 ? 0 : (uint8_t)method;
     return TH_OK;
@@ -146,7 +146,7 @@ static int keep_crumb(th_http2_scratch *scratch, const th_hpack_field *field, th
   return th_buffer_append(cookies, field->value, field->value_length);
 }
 
-/* What the fields mean that the server itself reads. */
+/* Reads the fields that the server itself uses. */
 static int read_meaning(th_http2_scratch *scratch, int id, const char *value, size_t n, th_http2_tally *found) {
   th_head *head = &scratch->head;
   switch (id) {
@@ -189,7 +189,7 @@ static int keep_field(th_http2_scratch *scratch, const th_hpack_field *field, in
   th_field *kept = th_head_field(head, head->field_count - 1);
   kept->id = id;
   if (id == TH_FIELD_OTHER && keep_bytes(scratch, field->name, field->name_length, &kept->name) < 0) return TH_ENOMEM;
-  if (kind == COOKIE) return TH_OK; /* its value is known at the end */
+  if (kind == COOKIE) return TH_OK; /* its value is complete only at the end */
   if (keep_bytes(scratch, field->value, field->value_length, &kept->value) < 0) return TH_ENOMEM;
   if (id == TH_FIELD_HOST) found->host = kept->value;
   return id == TH_FIELD_OTHER ? TH_OK : read_meaning(scratch, id, field->value, field->value_length, found);
@@ -285,7 +285,7 @@ int th_http2_finish_head(th_http2_scratch *scratch, const th_http2_tally *found)
   if (found->malformed < 0) return found->malformed;
   if (found->over < 0) return found->over;
   head->keep_alive = 1;
-  head->trailers = 1; /* RFC 9110 section 6.5.1: HTTP/2 has a place for them, and gRPC does not ask */
+  head->trailers = 1; /* RFC 9110 section 6.5.1: HTTP/2 always carries them, and gRPC does not always send TE */
   int required = 1 << METHOD | 1 << SCHEME | 1 << PATH;
   int connect = head->method == HTTP_CONNECT && found->seen & 1 << METHOD && found->refused != TH_EMETHOD;
   if (connect && !(found->seen & 1 << PROTOCOL)) return finish_connect(scratch, found);
@@ -316,7 +316,7 @@ void th_http2_read_priority(const char *src, size_t n, uint8_t *urgency, uint8_t
   while (th_list_next(src, n, &pos, &member)) {
     const char *text = src + member.offset;
     size_t length = 0;
-    while (length < member.length && text[length] != ';') length++; /* parameters have no meaning */
+    while (length < member.length && text[length] != ';') length++; /* parameters are ignored */
     if (length == 3 && text[0] == 'u' && text[1] == '=' && text[2] >= '0' && text[2] <= '7') {
       *urgency = (uint8_t)(text[2] - '0');
     } else if (equals(text, length, "i", 1) || equals(text, length, "i=?1", 4)) {

@@ -143,6 +143,7 @@ static int read_tls(const char *src, th_slice value, th_proxy *out) {
   if (value.length < TLS_START_SIZE) return 0;
   size_t pos = value.offset;
   size_t end = pos + value.length;
+  out->tls_reported = 1;
   out->tls = (uint8_t)src[pos] & (TH_PROXY_TLS | TH_PROXY_TLS_CERT_CONN | TH_PROXY_TLS_CERT_SESSION);
   out->tls_verify = (uint32_t)read_u16(src + pos + 1) << 16 | read_u16(src + pos + 3);
   pos += TLS_START_SIZE;

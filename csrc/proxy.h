@@ -28,7 +28,8 @@ enum th_proxy_tls {
 typedef struct {
   uint8_t version;
   uint8_t family; /* enum th_proxy_family */
-  uint8_t tls;    /* enum th_proxy_tls, 0 if the proxy says nothing about TLS */
+  uint8_t tls;    /* enum th_proxy_tls */
+  uint8_t tls_reported; /* 0 if the proxy says nothing about TLS */
   uint16_t source_port;
   uint16_t destination_port;
   uint32_t tls_verify; /* 0 if the client's certificate was verified, else the proxy's own error number */

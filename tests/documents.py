@@ -58,7 +58,7 @@ UVICORN = {
     "reload_includes": ("", ""),
     "reload_excludes": ("", "`.venv`, `node_modules` and the like are always excluded"),
     "reload_delay": ("0.25", ""),
-    "workers": ("", "or `auto`"),
+    "workers": ("", "or `auto`; a single one is supervised, too"),
     "loop": ("auto", ""),
     "http": ("auto", "accepted without effect: there is only one parser"),
     "ws": ("auto", "`none`, or thestral's own implementation"),

@@ -129,6 +129,10 @@ class Running:
         sock.connect(("127.0.0.1", self.port))
         return sock
 
+    def holds_back(self) -> bool:
+        """Whether the server lets its clients wait, because their applications do not receive."""
+        return all(connection.reading_paused for connection in self.context.connections)
+
     def raw(self, *pieces: bytes) -> bytes:
         """Send bytes on a new connection and return all that comes until the server closes.
 

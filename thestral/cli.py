@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import platform
 import re
@@ -21,6 +22,8 @@ from thestral.config.environment import load_environment
 from thestral.config.files import read_settings
 from thestral.config.option import Option
 from thestral.errors import ConfigError, Terminated, ThestralError
+from thestral.logging.jsonlines import JsonFormatter
+from thestral.logging.loggers import error_logger
 from thestral.process import init
 from thestral.process.importer import USUAL_NAMES, file_of, module_of
 from thestral.process.leaving import exit_in_time, flush_output
@@ -452,7 +455,13 @@ def refuse(error: ConfigError) -> NoReturn:
     """
     flags = {name: spec.flag or name for name, spec in options()}
     flag = "--" + flags.get(error.option, error.option).replace("_", "-")
-    raise click.UsageError(f"Invalid value for '{flag}': {error.reason}") from error
+    text = f"Invalid value for '{flag}': {error.reason}"
+    context = click.get_current_context()
+    if context.params.get("log_format") == "json" and not context.meta.get(CHECK):
+        made = error_logger.makeRecord(error_logger.name, logging.ERROR, "", 0, text, (), None)
+        click.echo(JsonFormatter().format(made), err=True)
+        context.exit(error.exit_status)
+    raise click.UsageError(text) from error
 
 
 main = make_command()

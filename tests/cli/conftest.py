@@ -1,4 +1,4 @@
-"""Commands of their own for each test."""
+"""Fixtures that start the command, anew for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from process import Command
 
 @pytest.fixture
 def folder(tmp_path):
-    """Working directory with load.py's application, and a pipe that it can wait for."""
+    """Working directory with load.py's application, and a FIFO that it can wait for."""
     (tmp_path / "main.py").write_text(APP)
     os.mkfifo(tmp_path / "gate")
     return tmp_path
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def start(folder):
-    """Function (*arguments, **popen) that gives a Command on a free port; ended with the test."""
+    """Function (*arguments, **popen) that returns a Command on a free port; ended with the test."""
     with contextlib.ExitStack() as commands:
         yield lambda *arguments, **popen: commands.enter_context(
             Command("main:app", "--port", "0", *arguments, cwd=folder, **popen)
@@ -30,8 +30,8 @@ def start(folder):
 
 @pytest.fixture
 def hurried(folder):
-    """Function (**constants) that gives the environment in which a supervisor has those constants,
-    where its own would make a test wait. Start the command in `folder`.
+    """Function (**constants) that returns an environment in which the supervisor has these values
+    instead of its own constants, which would make a test wait. Start the command in `folder`.
     """
 
     def hurried(**constants: object) -> dict[str, str]:

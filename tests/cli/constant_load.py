@@ -1,8 +1,11 @@
-"""What a server under constant load loses: dead workers, restarts, recycling, new certificates, the
-end. `make load` prints the counts; tests/cli/test_constant_load.py runs each for a short while.
+"""Requests that a server under constant load loses when workers die, restart or are recycled, when
+certificates change, and when it stops. `make load` prints the counts;
+tests/cli/test_constant_load.py runs some scenarios briefly.
 
-What may be lost: at a kill -9 the requests that the worker had in its hands, one for each client at
-most; at the end connections that are refused because nobody listens any more. Else nothing.
+A server may lose the requests that a worker is answering when it gets kill -9: one for each client,
+or over HTTP/2 as many as a client has open. It may refuse connections once it has stopped
+listening. It may lose nothing else; a request that the server has told an HTTP/2 client to repeat
+is not lost.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 import trustme
 from load import APP, Load, workers
+from load_http2 import HTTP2Load, WebSocketLoad
 from process import Command
 from support import wait_until
 
@@ -29,12 +33,20 @@ TLS = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
 KINDS = ("refused", "unconnected", "unanswered", "broken")
 
 
+class Clients(NamedTuple):
+    """What kind of clients there are, and whether they speak TLS."""
+
+    load: type[Load]
+    secure: bool
+
+
 class Count(NamedTuple):
-    """Outcome of a scenario: answered requests, failures by kind, and those of them that may not
-    be.
+    """Outcome of a scenario: answered requests, those that the server has said may be repeated,
+    failures by kind, forbidden failures.
     """
 
     answered: int
+    again: int
     failed: Counter[str]
     wrong: list[str]
 
@@ -42,19 +54,19 @@ class Count(NamedTuple):
 class Site:
     """A directory with the application and its certificates, and a server on it under load."""
 
-    def __init__(self, folder: Path, secure: bool, *arguments: str) -> None:
+    def __init__(self, folder: Path, clients: Clients, *arguments: str) -> None:
         self.folder = folder
-        self._secure = secure
+        self._clients = clients
         self._authority = trustme.CA()
         self._authority.cert_pem.write_to_path(folder / "ca.pem")
         self.renew()
         (folder / "main.py").write_text(APP)
-        tls = TLS if secure else ()
+        tls = TLS if clients.secure else ()
         self._arguments = ["main:app", "--port", "0", "--no-access-log", *tls, *arguments]
 
     def renew(self) -> None:
-        """Replace the certificate, as its owner's tool does: each file at once."""
-        issued = self._authority.issue_cert("127.0.0.1")
+        """Replace the certificate as certificate managers do: each file atomically."""
+        issued = self._authority.issue_cert("127.0.0.1", "localhost")
         for name, blob in (("key", issued.private_key_pem), ("pem", issued.cert_chain_pems[0])):
             blob.write_to_path(self.folder / f"new.{name}")
             os.replace(self.folder / f"new.{name}", self.folder / f"server.{name}")
@@ -65,8 +77,8 @@ class Site:
         with Command(*self._arguments, cwd=self.folder) as command:
             url = command.url()
             pids = set(workers(command, count))
-            trust = self.folder / "ca.pem" if self._secure else None
-            load = Load(url, keeping=KEEPING, fresh=FRESH, trust=trust, strict=False)
+            trust = self.folder / "ca.pem" if self._clients.secure else None
+            load = self._clients.load(url, keeping=KEEPING, fresh=FRESH, trust=trust, strict=False)
             with load:
                 wait_until(lambda: load.pids == pids)
                 yield command, load
@@ -81,22 +93,23 @@ def answered_more(load: Load, count: int = 200) -> None:
 
 
 def counted(load: Load, wrong: list[str]) -> Count:
-    return Count(load.seen.total(), Counter(failure.kind for failure in load.failures), wrong)
+    kinds = Counter(failure.kind for failure in load.failures)
+    return Count(load.seen.total(), load.again.total(), kinds, wrong)
 
 
 def all_of(load: Load) -> list[str]:
     return [str(failure) for failure in load.failures]
 
 
-def killed(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def killed(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """kill -9 of a worker."""
-    site = Site(folder, secure, "--workers", "2", *arguments)
+    site = Site(folder, clients, "--workers", "2", *arguments)
     wrong: list[str] = []
     with site.serving() as (command, load):
         for number in range(times):
             pids = workers(command, 2 + number)
             before = len(load.failures)
-            victim = pids[-2]  # the older one of the two that live
+            victim = pids[-2]  # the older of the two live workers
             os.kill(victim, signal.SIGKILL)
             workers(command, 3 + number)
             answered_more(load)
@@ -107,40 +120,42 @@ def killed(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
                 if failure.kind == "refused" or failure.pid not in (0, victim)
             ]
             each = Counter(failure.client for failure in seen)
-            wrong += [f"client {client}: {n} failures" for client, n in each.items() if n > 1]
+            wrong += [
+                f"client {client}: {n} failures" for client, n in each.items() if n > load.at_once
+            ]
     return counted(load, wrong)
 
 
-def rolled(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def rolled(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """SIGHUP."""
-    site = Site(folder, secure, "--workers", "2", *arguments)
+    site = Site(folder, clients, "--workers", "2", *arguments)
     with site.serving() as (command, load):
         for number in range(times):
             old = workers(command, 2 * (number + 1))[-2:]
-            if secure:
+            if clients.secure:
                 site.renew()
             command.signal(signal.SIGHUP)
             for pid in old:
                 command.saw(f"lifespan.shutdown {pid}")
         answered_more(load)
     wrong = all_of(load)
-    if secure and len(load.certificates) < 1 + times:
+    if clients.secure and len(load.certificates) < 1 + times:
         wrong.append(f"{len(load.certificates)} certificates seen")
     return counted(load, wrong)
 
 
-def recycled(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def recycled(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """--limit-max-requests."""
-    site = Site(folder, secure, "--workers", "2", "--limit-max-requests", "200", *arguments)
+    site = Site(folder, clients, "--workers", "2", "--limit-max-requests", "200", *arguments)
     with site.serving() as (command, load):
         for number in range(2 * times):
             workers(command, 3 + number)
     return counted(load, all_of(load))
 
 
-def renewed(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def renewed(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """Certificate files replaced."""
-    site = Site(folder, secure, "--workers", "2", *arguments)
+    site = Site(folder, clients, "--workers", "2", *arguments)
     with site.serving() as (_, load):
         for _ in range(times):
             seen = len(load.certificates)
@@ -150,9 +165,9 @@ def renewed(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
     return counted(load, all_of(load))
 
 
-def renewed_alone(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def renewed_alone(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """SIGHUP to a single process."""
-    site = Site(folder, secure, *arguments)
+    site = Site(folder, clients, *arguments)
     with site.serving(1) as (command, load):
         for _ in range(times):
             seen = len(load.certificates)
@@ -163,45 +178,72 @@ def renewed_alone(folder: Path, secure: bool, times: int, *arguments: str) -> Co
     return counted(load, all_of(load))
 
 
-def ended(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def ended(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """SIGTERM."""
-    total = Count(0, Counter(), [])
+    total = Count(0, 0, Counter(), [])
     for _ in range(times):
-        site = Site(folder, secure, *arguments)
+        site = Site(folder, clients, *arguments)
         with site.serving(2 if "--workers" in arguments else 1) as (command, load):
             answered_more(load)
             command.signal(signal.SIGTERM)
             assert command.wait() == 0
         wrong = [str(failure) for failure in load.failures if failure.kind != "refused"]
         one = counted(load, wrong)
-        total = Count(total.answered + one.answered, total.failed + one.failed, total.wrong + wrong)
+        total = Count(*(a + b for a, b in zip(total, one, strict=True)))  # type: ignore[misc]
     return total
 
 
-def ended_with_workers(folder: Path, secure: bool, times: int, *arguments: str) -> Count:
+def ended_with_workers(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """SIGTERM to the supervisor."""
-    return ended(folder, secure, times, "--workers", "2", *arguments)
+    return ended(folder, clients, times, "--workers", "2", *arguments)
 
 
+PLAIN, SECURE = Clients(Load, False), Clients(Load, True)
+H2C, H2 = Clients(HTTP2Load, False), Clients(HTTP2Load, True)
+WEBSOCKETS = Clients(WebSocketLoad, False)
+SECURE_WEBSOCKETS = Clients(WebSocketLoad, True)
 REUSE_PORT = ("--reuse-port",)
-SCENARIOS: list[tuple[str, Callable[..., Count], bool, tuple[str, ...]]] = [
-    ("kill -9", killed, False, ()),
-    ("kill -9, TLS", killed, True, ()),
-    ("SIGHUP", rolled, False, ()),
-    ("SIGHUP, new certificate", rolled, True, ()),
-    ("SIGHUP, --reuse-port", rolled, False, REUSE_PORT),
-    ("max requests", recycled, False, ()),
-    ("max requests, TLS", recycled, True, ()),
-    ("max requests, --reuse-port", recycled, False, REUSE_PORT),
-    ("new certificate files", renewed, True, ()),
-    ("SIGHUP, one process, new certificate", renewed_alone, True, ()),
-    ("SIGTERM, one process", ended, False, ()),
-    ("SIGTERM, one process, asyncio", ended, False, ("--loop", "asyncio")),
-    ("SIGTERM, one process, TLS", ended, True, ()),
-    ("SIGTERM, 2 workers", ended_with_workers, False, ()),
-    ("SIGTERM, 2 workers, TLS", ended_with_workers, True, ()),
-    ("SIGTERM, 2 workers, --reuse-port", ended_with_workers, False, REUSE_PORT),
-    ("SIGTERM, 2 workers, --preload", ended_with_workers, False, ("--preload",)),
+SCENARIOS: list[tuple[str, Callable[..., Count], Clients, tuple[str, ...]]] = [
+    ("kill -9", killed, PLAIN, ()),
+    ("kill -9, TLS", killed, SECURE, ()),
+    ("SIGHUP", rolled, PLAIN, ()),
+    ("SIGHUP, new certificate", rolled, SECURE, ()),
+    ("SIGHUP, --reuse-port", rolled, PLAIN, REUSE_PORT),
+    ("max requests", recycled, PLAIN, ()),
+    ("max requests, TLS", recycled, SECURE, ()),
+    ("max requests, --reuse-port", recycled, PLAIN, REUSE_PORT),
+    ("new certificate files", renewed, SECURE, ()),
+    ("SIGHUP, one process, new certificate", renewed_alone, SECURE, ()),
+    ("SIGTERM, one process", ended, PLAIN, ()),
+    ("SIGTERM, one process, asyncio", ended, PLAIN, ("--loop", "asyncio")),
+    ("SIGTERM, one process, TLS", ended, SECURE, ()),
+    ("SIGTERM, 2 workers", ended_with_workers, PLAIN, ()),
+    ("SIGTERM, 2 workers, TLS", ended_with_workers, SECURE, ()),
+    ("SIGTERM, 2 workers, --reuse-port", ended_with_workers, PLAIN, REUSE_PORT),
+    ("SIGTERM, 2 workers, --preload", ended_with_workers, PLAIN, ("--preload",)),
+    ("kill -9, h2c", killed, H2C, ()),
+    ("SIGHUP, h2c", rolled, H2C, ()),
+    ("SIGHUP, HTTP/2 over TLS, new certificate", rolled, H2, ()),
+    ("SIGHUP, h2c, --reuse-port", rolled, H2C, REUSE_PORT),
+    ("SIGHUP, WebSockets over h2c", rolled, WEBSOCKETS, ()),
+    ("SIGHUP, WebSockets over HTTP/2 over TLS", rolled, SECURE_WEBSOCKETS, ()),
+    ("max requests, h2c", recycled, H2C, ()),
+    ("max requests, HTTP/2 over TLS", recycled, H2, ()),
+    ("new certificate files, HTTP/2 over TLS", renewed, H2, ()),
+    ("new certificate files, WebSockets over HTTP/2 over TLS", renewed, SECURE_WEBSOCKETS, ()),
+    ("SIGHUP, one process, HTTP/2 over TLS, new certificate", renewed_alone, H2, ()),
+    ("SIGTERM, one process, h2c", ended, H2C, ()),
+    ("SIGTERM, one process, h2c, asyncio", ended, H2C, ("--loop", "asyncio")),
+    ("SIGTERM, one process, HTTP/2 over TLS", ended, H2, ()),
+    ("SIGTERM, one process, WebSockets over h2c", ended, WEBSOCKETS, ()),
+    ("SIGTERM, 2 workers, h2c", ended_with_workers, H2C, ()),
+    ("SIGTERM, 2 workers, HTTP/2 over TLS", ended_with_workers, H2, ()),
+    (
+        "SIGTERM, 2 workers, WebSockets over HTTP/2 over TLS",
+        ended_with_workers,
+        SECURE_WEBSOCKETS,
+        (),
+    ),
 ]
 
 
@@ -209,21 +251,22 @@ def main() -> int:
     """Run the scenarios whose names hold one of the arguments, and print a table."""
     times = int(os.environ.get("TIMES", "5"))
     print(f"2 workers, {KEEPING} keep-alive clients, {FRESH} that connect anew; {times} times each")
-    print("| scenario | answered | " + " | ".join(KINDS) + " | not allowed | s |")
-    print("| --- |" + " ---: |" * (len(KINDS) + 3))
+    print("| scenario | answered | asked again | " + " | ".join(KINDS) + " | not allowed | s |")
+    print("| --- |" + " ---: |" * (len(KINDS) + 4))
     status = 0
-    for name, scenario, secure, arguments in SCENARIOS:
+    for name, scenario, clients, arguments in SCENARIOS:
         if sys.argv[1:] and not any(word in name for word in sys.argv[1:]):
             continue
         folder = Path(tempfile.mkdtemp(prefix="load"))
         began = time.monotonic()
         try:
-            count = scenario(folder, secure, times, *arguments)
+            count = scenario(folder, clients, times, *arguments)
         finally:
             shutil.rmtree(folder)
         took = time.monotonic() - began
         failed = " | ".join(str(count.failed[kind]) for kind in KINDS)
-        print(f"| {name} | {count.answered} | {failed} | {len(count.wrong)} | {took:.0f} |")
+        counts = f"{count.answered} | {count.again} | {failed} | {len(count.wrong)}"
+        print(f"| {name} | {counts} | {took:.0f} |")
         print(*count.wrong[:5], sep="\n", end="\n" if count.wrong else "", flush=True)
         status |= bool(count.wrong)
     return status

@@ -1,4 +1,4 @@
-"""An application that says which process answered, and clients that ask without a pause."""
+"""An application that returns its process ID, and clients that send requests without a pause."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from process import Command
 from support import PATIENCE, wait_until
 
-REFUSED_PAUSE = 0.02  # seconds before a client that was refused asks again
+REFUSED_PAUSE = 0.02  # seconds before a refused client connects again
 
-# Its import is counted in the file "imports"; "gate" is a FIFO that some paths wait for.
+# Each import adds to the file "imports"; "gate" is a FIFO that some paths wait for.
 APP = """
 import asyncio, os, sys, threading, time
 
@@ -67,6 +67,12 @@ async def app(scope, receive, send):
             say(message["type"])
             await send({"type": message["type"] + ".complete"})
     path = scope["path"]
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": f"{os.getpid()} {VERSION}"})
+        return
     if path in BLOCKING:
         say(path)
         BLOCKING[path]()
@@ -85,7 +91,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"%d %d" % (os.getpid(), VERSION)})
 """
 
-# Put in front of APP: a lock that only one process can hold.
+# To be put before APP: a lock that only one process can hold.
 LOCK = """
 import fcntl
 
@@ -95,14 +101,14 @@ fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Failure(NamedTuple):
-    """A request without a whole answer of 200.
+    """A request that did not get a complete response with status 200.
 
     Attributes:
         kind: "refused": nobody listened; "unconnected": the connection broke before a request was
-            sent; "unanswered": the request was sent, and nothing came; "broken": the answer is no
-            whole 200.
+            sent; "unanswered": the request was sent, and nothing came back; "broken": the response
+            is incomplete, or not a 200.
         client: number of the client.
-        pid: of the process that had answered on the connection before; 0 for a new one.
+        pid: the process that answered the last request on the connection; 0 if there was none.
         text: the exception.
     """
 
@@ -113,22 +119,26 @@ class Failure(NamedTuple):
 
 
 class Load:
-    """Clients that ask for "/" and "/stream" without a pause; half of them keep their connection.
+    """Clients that request "/" and "/stream" without a pause; half of them keep their connection.
 
-    Leave the `with` block and every request has been answered with 200, or the test has failed.
+    When the `with` block ends, every request must have been answered with 200.
 
     Args:
-        url: of the server.
-        clients: how many, if `keeping` and `fresh` do not say it.
-        keeping: clients that keep their connection.
-        fresh: clients that open one for each request.
+        url: the server's URL.
+        clients: number of clients, unless `keeping` and `fresh` are given.
+        keeping: number of clients that keep their connection.
+        fresh: number of clients that connect for each request.
         trust: CA certificates, for https.
-        strict: a failure fails the test; else they are there to be looked at.
+        strict: fail the test at a failed request; otherwise only record it.
 
     Attributes:
-        seen: answers by (PID, version).
-        certificates: what the server has shown (DER).
+        at_once: number of requests that a client has open at most.
+        seen: number of responses by (PID, version).
+        again: by client, number of requests that the server has said may be repeated.
+        certificates: certificates that the server has shown (DER).
     """
+
+    at_once = 1
 
     def __init__(
         self,
@@ -144,6 +154,7 @@ class Load:
         self._trust = ssl.create_default_context(cafile=trust) if trust else None
         self._strict = strict
         self.seen: Counter[tuple[int, int]] = Counter()
+        self.again: Counter[int] = Counter()
         self.failures: list[Failure] = []
         self.certificates: set[bytes] = set()
         self._stop = threading.Event()
@@ -164,7 +175,7 @@ class Load:
         pid = 0
         while not self._stop.is_set():
             kind = "unconnected"
-            seen = self.seen  # as it is when the request is made: see forget()
+            seen = self.seen  # bound as the request is made, because forget() replaces it
             try:
                 if connection.sock is None:
                     pid = 0
@@ -182,10 +193,14 @@ class Load:
                 seen[pid, version] += 1
             except Exception as exc:
                 kind = "refused" if isinstance(exc, ConnectionRefusedError) else kind
-                self.failures.append(Failure(kind, number, pid, repr(exc)))
                 connection.close()
-                self._stop.wait(REFUSED_PAUSE if kind == "refused" else 0)
+                self._fail(kind, number, pid, exc)
         connection.close()
+
+    def _fail(self, kind: str, number: int, pid: int, exc: Exception) -> None:
+        """Note a failure; a client that was refused waits before it asks again."""
+        self.failures.append(Failure(kind, number, pid, repr(exc)))
+        self._stop.wait(REFUSED_PAUSE if kind == "refused" else 0)
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -211,7 +226,7 @@ class Load:
 
 
 def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
-    """PID of the process that answers, on a connection of its own."""
+    """Send a request on a new connection; return the PID of the process that answers."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     with contextlib.closing(connection):
         connection.request("GET", path, headers={"Connection": "close"})
@@ -219,7 +234,7 @@ def ask(url: str, path: str = "/", timeout: float = PATIENCE) -> int:
 
 
 def ask_aside(url: str, path: str) -> threading.Thread:
-    """Ask in a thread. Its attribute `pid` is the answer once it has ended, or None."""
+    """Call ask() in a thread, and return that. Its attribute `pid` is None without a response."""
 
     def run() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, IndexError):
@@ -244,8 +259,8 @@ def stop_within(
 
 
 def workers(command: Command, count: int) -> list[int]:
-    """PIDs of all workers that ever announced their application's startup, once there are `count`;
-    oldest first.
+    """Wait until `count` workers have announced their application's startup; return the PIDs of all
+    that ever have, oldest first.
     """
 
     def started() -> list[int]:

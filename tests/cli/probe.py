@@ -1,4 +1,4 @@
-"""The real command with an application that shows what it was given."""
+"""The real command, with an application that returns its scope."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from process import Command
 from support import PATIENCE, read_all
 
-PROMPT = 4.0  # seconds; far below the 30 s of a graceful shutdown, far above what an exit takes
-# One application for all: what it does is in the path. It says what it does on stdout, in lines.
+PROMPT = 4.0  # seconds; far less than the 30 s of a graceful shutdown, far more than an exit takes
+# One application for all tests. The path chooses what it does, and it prints that to stdout.
 PROBE = """
 import asyncio, json, pathlib, threading
 
@@ -78,7 +78,7 @@ def make():
 
 
 class Probe(Command):
-    """The command, or `program` of the interpreter, beside probe.py; with a client of its own."""
+    """The command, or another `program`, in a directory with probe.py; and a client."""
 
     def __init__(
         self, directory: Path, *arguments: str, program: tuple[str, ...] = (), **popen: Any
@@ -88,7 +88,7 @@ class Probe(Command):
 
     @property
     def port(self) -> int:
-        """The port it says that it runs on; waits for that line."""
+        """The port in the log line that announces the server; waits for that line."""
         port = urlsplit(self.url()).port
         assert port
         return port
@@ -97,7 +97,7 @@ class Probe(Command):
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     def get(self, path: str = "/", method: str = "GET") -> tuple[int, list[tuple[str, str]], bytes]:
-        """A response, read to its end, as (status, fields with lower-case names, body)."""
+        """Read a whole response; return (status, fields with lower-case names, body)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path)
@@ -108,17 +108,17 @@ class Probe(Command):
             connection.close()
 
     def scope(self, path: str = "/scope") -> dict[str, Any]:
-        """What the application saw of a request's scope, and of its loop."""
+        """Return the scope and loop that the application saw."""
         return json.loads(self.get(path)[2])
 
     def ask(self, path: str) -> socket.socket:
-        """A request sent; its connection, on which nothing has been read."""
+        """Send a request; return its connection, on which nothing has been read."""
         sock = self.connect()
         sock.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
         return sock
 
     def finish(self) -> int:
-        """Exit status of one that ends promptly."""
+        """Wait for a prompt exit; return its status."""
         try:
             self.process.wait(PROMPT)
         except subprocess.TimeoutExpired:
@@ -127,7 +127,7 @@ class Probe(Command):
 
 
 def busy_port() -> socket.socket:
-    """A socket that holds a port for the length of a test."""
+    """A socket that holds a port during a test."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen()
@@ -135,7 +135,7 @@ def busy_port() -> socket.socket:
 
 
 def answer_on(port: int) -> bytes:
-    """A response to a plain request; b"" while nobody listens."""
+    """Send a plain request; return the response, or b"" if nobody listens."""
     try:
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")

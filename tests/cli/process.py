@@ -1,4 +1,4 @@
-"""The real command in a process of its own."""
+"""Runs the real command as a process."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ FOREIGN = (
     *("THESTRAL_", "UVICORN_", "LISTEN_", "WATCHDOG_", "WEB_CONCURRENCY", "NOTIFY_SOCKET"),
     *("NO_COLOR", "COLUMNS", "PYTHONUNBUFFERED"),
 )
-MARK = "TESTED_PROCESS"  # environment variable by which a command's whole family is known
+MARK = "TESTED_PROCESS"  # environment variable that marks a command's process and its descendants
 
 
 class Command:
-    """`python -m thestral ARGUMENTS`; output to pipes is collected as it comes.
+    """`python -m thestral ARGUMENTS`; its output is collected as it comes.
 
-    Leave the `with` block and no process of its family lives any more, or the test has failed.
+    When the `with` block ends, neither the process nor any of its descendants may be alive.
 
     Args:
-        arguments: of the command.
+        arguments: the command's arguments.
         cwd: working directory.
         env: further environment variables.
         popen: further arguments of subprocess.Popen.
     """
 
-    program = ("-m", "thestral")  # of the interpreter
-    server_name = "Thestral"  # as its log has it
+    program = ("-m", "thestral")  # arguments of the interpreter
+    server_name = "Thestral"  # in its log lines
 
     def __init__(
         self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, **popen: Any
@@ -79,7 +79,7 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, *self.program, *arguments],
             cwd=cwd,
-            # A source that is written twice in a second could be taken from its bytecode.
+            # Bytecode would hide a source that is written twice within a second.
             env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **(env or {}), name: value},
             text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
@@ -119,7 +119,7 @@ class Command:
             self.wait()
 
     def family(self) -> set[int]:
-        """PIDs of the process and all its descendants, including orphans."""
+        """Return the PIDs of the process and all its descendants, including orphans."""
         mark = self._mark.encode()
         found = set()
         for directory in Path("/proc").glob("[0-9]*"):
@@ -137,7 +137,7 @@ class Command:
         return "".join(self.err)
 
     def url(self) -> str:
-        """The URL in the log line that says that the server runs; waits for that line."""
+        """The URL in the log line that announces the server; waits for that line."""
 
         def running() -> re.Match[str] | None:
             if self.process.poll() is not None:
@@ -148,7 +148,7 @@ class Command:
         return wait_until(running)[1]
 
     def saw(self, text: str, times: int = 1) -> None:
-        """Wait until a text has been printed this many times."""
+        """Wait until `text` has been printed at least `times` times."""
         wait_until(lambda: max(self.stdout.count(text), self.stderr.count(text)) >= times)
 
     def signal(self, number: signal.Signals) -> None:

@@ -15,7 +15,7 @@ LOGGERS = {
     "all": {"uvicorn": HANDLER, "uvicorn.error": {"level": "INFO"}, "uvicorn.access": HANDLER},
     "error and access": {"uvicorn.error": HANDLER, "uvicorn.access": HANDLER},
 }
-# With logging's own default of disable_existing_loggers, which is True.
+# Leaves disable_existing_loggers at logging's default, which is True.
 BY_DICT = """
 import logging.config
 
@@ -35,7 +35,7 @@ IN_LIFESPAN = PLAIN.replace("await receive()\n", "await receive()\n        setup
 
 
 def ini(loggers):
-    """The same for fileConfig."""
+    """Return the same configuration for fileConfig()."""
     lines = ["[loggers]", "keys=" + ",".join(["root", *loggers])]
     lines += ["[handlers]", "keys=shown", "[formatters]", "keys=own"]
     lines += ["[formatter_own]", "format=own %(name)s: %(message)s"]
@@ -77,7 +77,7 @@ def test_configuration_of_the_application_shows_all_lines(
 
 
 def test_configuration_that_names_the_access_logger_alone_silences_the_rest(start, tmp_path):
-    """As under uvicorn."""
+    """uvicorn's lines disappear in the same way."""
     loggers = {"uvicorn.access": HANDLER}
     text = BY_DICT.replace("LOGGERS", repr(loggers))
     (tmp_path / "main.py").write_text(text + PLAIN)

@@ -1,4 +1,4 @@
-"""What clients can make a server hold: memory of a process of its own, before, at most and after.
+"""How much memory clients can cost a server: its process's memory before, at most, and after.
 
 Each bound is a row of SECURITY.md's second table. `pytest -s` prints what was measured.
 """
@@ -66,18 +66,18 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ANSWER = b"0"
 HEAD = 65_536  # bytes: --limit-header-size
 FRAME = b"\x82\xfe\x03\xe8\0\0\0\0" + bytes(1000)  # masked with zeros
-STALLED = 1.0  # seconds without a byte taken: the other side has stopped
+STALLED = 1.0  # seconds without a byte sent, after which the server counts as no longer reading
 
 
 class Target:
-    """A server in a process of its own."""
+    """A server in its own process."""
 
     def __init__(self, command: Command, trust: ssl.SSLContext | None = None) -> None:
         self.trust = trust  # None for plain HTTP
         self.pid = command.process.pid
         self.port = urlsplit(command.url()).port
         assert self.port
-        # Objects that the first request of a kind creates do not count for any connection.
+        # The first request of a kind creates objects that no connection is charged with.
         for _ in range(300):
             self.answers()
         if trust is None:
@@ -86,10 +86,10 @@ class Target:
         self.settled()
         self.before = self.memory("VmRSS")
         self.files = self.descriptors()
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # VmHWM begins anew
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # resets VmHWM
 
     def memory(self, which: str) -> int:
-        """KiB, of /proc/PID/status."""
+        """A value from /proc/PID/status, in KiB."""
         found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found
         return int(found[1])
@@ -98,7 +98,7 @@ class Target:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def settled(self) -> None:
-        """Wait until the server has nothing to do: its processor time stands still."""
+        """Wait until the server is idle: it uses no more processor time."""
 
         def busy() -> list[str]:
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -140,7 +140,7 @@ class Target:
 
 @pytest.fixture
 def room(connections) -> Iterator[None]:
-    """For the connections, and what a process has open beside them."""
+    """Raise the limit of descriptors to what the connections and this process need."""
     with room_for_descriptors(connections + 500):
         yield
 
@@ -155,7 +155,7 @@ def target(tmp_path, room) -> Iterator[Target]:
 
 
 def flood(sock: socket.socket, data: bytes, most: int) -> int:
-    """Send until the server reads no more, at most `most` bytes; return how many were sent."""
+    """Send up to `most` bytes, until the server stops reading; return how many were sent."""
     sock.settimeout(STALLED)
     sent = 0
     with contextlib.suppress(TimeoutError):
@@ -164,7 +164,7 @@ def flood(sock: socket.socket, data: bytes, most: int) -> int:
     return sent
 
 
-# --- What a client does; at the yield the server is looked at ------------------------------------
+# --- Clients; the server is measured at their yield -----------------------------------------------
 
 
 def stalled_reader(target: Target) -> Iterator[None]:
@@ -248,7 +248,7 @@ def slow_heads(target: Target) -> Iterator[None]:
 
 
 def idle(target: Target) -> Iterator[None]:
-    """Has had its response, and keeps the connection open."""
+    """Gets a response, and keeps the connection open."""
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             socks = [stack.enter_context(target.connect()) for _ in range(100)]
@@ -275,7 +275,7 @@ def churn(target: Target) -> Iterator[None]:
     for number in range(5000):
         with target.connect() as sock:
             sock.sendall(ends[number % len(ends)])
-            if number % 2:  # a reset
+            if number % 2:  # causes a reset
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     yield
 
@@ -295,7 +295,7 @@ def read_messages(target: Target) -> Iterator[None]:
 
 
 def stalled_websocket(target: Target) -> Iterator[None]:
-    """Reads nothing of a WebSocket on which the application sends without end."""
+    """Reads nothing from a WebSocket on which the application sends without end."""
     with target.websocket("/talks"):
         yield
 
@@ -308,7 +308,7 @@ def unread_pongs(target: Target) -> Iterator[None]:
         yield
 
 
-# How much memory each case may add: KiB per connection, and the number of connections.
+# Memory that each case may add, in KiB per connection, and the number of connections.
 ATTACKS: list[tuple[Callable[[Target], Iterator[None]], float, int]] = [
     (stalled_reader, 1024, 1),
     (unread_upload, 1024, 1),
@@ -367,7 +367,7 @@ def handshakes(target: Target) -> Iterator[None]:
         for _ in range(1000):
             sock = stack.enter_context(target.connect())
             sock.sendall(first)
-            assert sock.recv(1)  # the server's part has come
+            assert sock.recv(1)  # the server's handshake messages have arrived
         yield
 
 

@@ -1,4 +1,4 @@
-"""Each option's effect on the running command, and what its user reads when something is wrong."""
+"""Each option's effect on the running command, and the messages when something is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def start(folder):
-    """Function (*arguments, env=None) that gives a Command on a free port; ended with the test."""
+    """Function (*arguments, env=None) that starts a Command on a free port; ended with the test."""
     commands = []
 
     def start(*arguments, env=None):
@@ -41,7 +41,7 @@ def start(folder):
 
 
 def failed(command, status=3):
-    """What a command that could not start said, without the line about its process."""
+    """Return the output of a command that could not start, without the line about its process."""
     assert command.wait() == status
     assert "Thestral running" not in command.stderr
     lines = [line for line in command.stderr.splitlines() if "Started server process" not in line]
@@ -165,7 +165,7 @@ def test_host(start):
     ],
 )
 def test_limits_and_timeouts(start, option, request_head, status):
-    """Each answer is read to the connection's end: that is what the option brings about."""
+    """Each response is read until the connection ends, because each option here ends it."""
     extra = ["--timeout-keep-alive=0.1"] if status == 200 else []
     answer = raw(start("main:app", option, *extra).url(), request_head)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -190,7 +190,7 @@ def test_timeout_write(start, folder):
         assert poll.poll(10_000), "the server still waits for a client that does not read"
 
 
-def test_environment_ours_before_uvicorns(start):
+def test_environment_variable_of_thestral_beats_that_of_uvicorn(start):
     env = {"THESTRAL_ROOT_PATH": "/ours", "UVICORN_ROOT_PATH": "/theirs"}
     assert httpx.get(start("main:app", env=env).url()).text == "/ours /ours/"
     env = {"UVICORN_ROOT_PATH": "/theirs", "UVICORN_SERVER_HEADER": "0"}
@@ -249,12 +249,12 @@ def test_without_arguments(folder):
     assert (status, out) == (2, "")
     assert err.startswith("Usage: ")
     assert "thestral main:app " in err
-    assert len(err.splitlines()) < 15  # --help has the rest
+    assert len(err.splitlines()) < 15  # all options are in --help
 
 
 @pytest.fixture
 def files(folder, monkeypatch):
-    """Applications in files of several kinds, in the working directory."""
+    """Files and packages with applications in the working directory."""
     (folder / "src/pkg").mkdir(parents=True)
     (folder / "src/pkg/__init__.py").touch()
     (folder / "src/pkg/main.py").write_text("application = print")
@@ -268,7 +268,7 @@ def files(folder, monkeypatch):
 
 
 def refused(*arguments, **environment):
-    """What the command says of a mistake in its arguments."""
+    """Return the command's message about a mistake in its arguments."""
     result = CliRunner().invoke(main, arguments, prog_name="thestral", env=environment)
     assert result.exit_code == 2, result.output
     return result.output.splitlines()[-1].removeprefix("Error: ")
@@ -288,9 +288,9 @@ def refused(*arguments, **environment):
         ("dev", "main:app --reload"),
     ],
 )
-def test_commands_of_others_are_told_what_to_type(files, typed, right):
+def test_commands_of_other_tools_get_a_hint(files, typed, right):
     word = "dev" if "dev" in typed else "run"
-    (files / word).mkdir()  # no module
+    (files / word).mkdir()  # a directory of this name is not a module
     assert refused(*typed.split()) == f"There is no command '{word}'. Type: thestral {right}"
 
 
@@ -307,7 +307,7 @@ def test_commands_of_others_are_told_what_to_type(files, typed, right):
         ("plain/other.py", "other:NAME --app-dir plain"),
     ],
 )
-def test_file_in_place_of_a_module_is_told_what_to_type(files, typed, right):
+def test_file_in_place_of_a_module_gets_a_hint(files, typed, right):
     said = f"'{typed}' is a path, not a module. "
     assert refused(typed) == f"{said}Type: thestral {right}"
     assert refused("check", typed, "--port", "80") == (
@@ -335,7 +335,7 @@ def test_module_may_be_called_run(folder):
         ("--log-", ["--log-config", "--log-level"]),
         ("--log-level de", ["debug"]),
         ("ma", ["main:app", "main:create_app"]),
-        ("--ssl-certfile fu", ["fu"]),  # of kind "file": the shell looks for the rest
+        ("--ssl-certfile fu", ["fu"]),  # kind "file": the shell completes it
     ],
 )
 def test_shell_completion(folder, words, completed):
@@ -386,7 +386,7 @@ def test_bad_option(folder, arguments, said):
     assert "Traceback" not in err
 
 
-# --- What does not start ----------------------------------------------------------------------
+# --- Failed starts ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_lifespan_that_raises_is_served_and_told(start, folder, arguments, lifes
     assert "application shutdown" not in command.stderr
 
 
-def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
+def test_port_in_use_names_its_owner_and_imports_nothing(folder):
     (folder / "loud.py").write_text("print('imported', flush=True)\napp = print")
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -492,7 +492,7 @@ def test_port_in_use_names_who_has_it_and_imports_nothing(folder):
     assert command.stdout == ""
 
 
-def test_address_that_is_not_ours(folder):
+def test_address_of_another_machine(folder):
     with Command("main:app", "--port", "0", "--host", "192.0.2.1", cwd=folder) as command:
         assert "Cannot listen on 192.0.2.1" in failed(command, 1)
 
@@ -515,7 +515,7 @@ def test_colours_on_a_terminal(folder, env, coloured):
     try:
         while data := os.read(ours, 65536):
             received += data
-    except OSError:  # how a terminal says that nobody is at the other end
+    except OSError:  # a terminal's sign that the other end is closed
         pass
     os.close(ours)
     assert process.wait(10) == 3

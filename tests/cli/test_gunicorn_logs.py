@@ -72,7 +72,7 @@ format=own %(name)s: %(message)s
 
 
 class Gunicorn(Command):
-    """With its logs in error.log and access.log, where its options say so."""
+    """gunicorn, whose options may send its logs to error.log and access.log."""
 
     program = ("-m", "gunicorn")
 
@@ -96,7 +96,7 @@ class Gunicorn(Command):
         return wait_until(listening)[1]
 
     def logged(self, name, text):
-        """Wait until a log has a text."""
+        """Wait until a log contains a text."""
         wait_until(lambda: text in self.log(name))
 
 
@@ -153,7 +153,7 @@ def test_format_with_an_unknown_atom_ends_the_start(gunicorn):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--error-logfile", "error.log")])
-def test_without_an_access_log_there_is_none(gunicorn, arguments):
+def test_access_log_is_off_by_default(gunicorn, arguments):
     command = gunicorn(*arguments)
     assert httpx.get(command.url() + "/asked").status_code == 200
     command.stop()
@@ -200,7 +200,7 @@ def test_files_are_opened_anew_at_sigusr1(gunicorn, tmp_path):
     assert command.stdout == ""
 
 
-def test_configuration_of_the_application_comes_after_gunicorns(gunicorn, tmp_path):
+def test_configuration_of_the_application_is_applied_after_gunicorns(gunicorn, tmp_path):
     loggers = {"uvicorn": {"level": "INFO", "handlers": ["access"], "propagate": False}}
     settings = {**LOG_CONFIG, "disable_existing_loggers": True, "loggers": loggers}
     text = f"import logging.config\nlogging.config.dictConfig({settings!r})\n"

@@ -1,4 +1,4 @@
-"""SIGHUP: certificates, workers; and a terminal that is gone."""
+"""SIGHUP: renewal of certificates and workers, and a terminal that has closed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_one_process_reads_its_certificate_again(start):
     command = start(*TLS)
     command.url()
     command.signal(signal.SIGHUP)
-    command.saw("TLS certificates reloaded")  # no handshake has looked at the files
+    command.saw("TLS certificates reloaded")  # without any handshake
     command.stop()
 
 
@@ -46,7 +46,7 @@ def test_one_process_with_nothing_to_read(start):
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
 @pytest.mark.parametrize("files", ["both", "project", "none"])
-def test_files_of_options_are_said_not_to_be_read_again(start, folder, arguments, files):
+def test_log_says_that_option_files_are_not_read_again(start, folder, arguments, files):
     options: tuple[str, ...] = ()
     if files == "both":
         (folder / "thestral.toml").write_text("backlog = 99\n")
@@ -72,7 +72,7 @@ def test_files_of_options_are_said_not_to_be_read_again(start, folder, arguments
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-def test_broken_certificate_leaves_what_serves(start, folder, arguments):
+def test_broken_certificate_leaves_the_old_one_in_use(start, folder, arguments):
     command = start(*TLS, *arguments)
     url = command.url()
     old = workers(command, 2 if arguments else 1)
@@ -85,20 +85,20 @@ def test_broken_certificate_leaves_what_serves(start, folder, arguments):
     assert command.stderr.count("'server.pem' contains no certificate in PEM format") == 1
     trust = ssl.create_default_context(cafile=folder / "ca.pem")
     assert int(httpx.get(url, verify=trust).text.split()[0]) in old
-    assert "died" not in command.stderr  # no worker was started for it
+    assert "died" not in command.stderr  # no worker was started with the broken file
     command.stop()
     assert "Traceback" not in command.stderr
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_terminal_that_is_gone_ends_the_server(start, count):
+def test_closed_terminal_ends_the_server(start, count):
     terminal, theirs = pty.openpty()
     try:
         command = start("--workers", str(count), stderr=theirs)
         os.close(theirs)
         first = workers(command, count)
         output = b""
-        command.signal(signal.SIGHUP)  # of somebody who means it
+        command.signal(signal.SIGHUP)  # sent on purpose
         while b"Received SIGHUP" not in output:
             output += os.read(terminal, 4096)
         if count > 1:

@@ -1,4 +1,4 @@
-"""What --help says of every option."""
+"""--help describes every option."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def help_text():
 
 
 def test_help_fits_a_terminal_of_80_columns():
-    """Including lines that are not wrapped: names, choices, examples."""
+    """Also the lines that are not wrapped: names, choices, examples."""
     lines = whole_help().splitlines()
     assert [line for line in lines if len(line) > 80] == []
-    assert max(map(len, lines)) > 70  # the width of the terminal counts
+    assert max(map(len, lines)) > 70  # the terminal's width is used
 
 
 def test_help_has_a_heading_for_each_group_of_options():
@@ -34,7 +34,7 @@ def test_help_has_a_heading_for_each_group_of_options():
 
 
 def test_help_shows_every_option_with_unit_default_and_environment():
-    # Lines are wrapped, also at hyphens; an entry begins two columns in.
+    # Lines are wrapped, also at hyphens; an entry is indented by two columns.
     entries = [
         re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", entry))
         for entry in re.split(r"\n(?=  --)", help_text())

@@ -18,7 +18,7 @@ FORMATTER = {
     "()": "uvicorn.logging.DefaultFormatter",
     "fmt": "<%(name)s> %(levelprefix)s %(message)s",
 }
-# As people have it for uvicorn.
+# A typical configuration for uvicorn.
 FOR_UVICORN = {
     "version": 1,
     "disable_existing_loggers": True,
@@ -112,7 +112,7 @@ def folder(tmp_path):
 
 
 def as_toml(value, name=""):
-    """A dict of dicts, texts, numbers, booleans and lists of texts as TOML."""
+    """Write a dict of dicts, strings, numbers, booleans and lists of strings as TOML."""
     plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
     lines = [f"[{name}]"] if name else []
     lines += [f"{json.dumps(key)} = {json.dumps(item)}" for key, item in plain.items()]
@@ -124,7 +124,7 @@ def as_toml(value, name=""):
 
 FILES = {
     "log.json": json.dumps(FOR_UVICORN),
-    "log.yaml": json.dumps(FOR_UVICORN),  # JSON is YAML
+    "log.yaml": json.dumps(FOR_UVICORN),  # JSON is also YAML
     "log.yml": json.dumps(FOR_UVICORN),
     "log.toml": "\n".join(as_toml(FOR_UVICORN)),
 }
@@ -145,6 +145,26 @@ def test_format_from_each_source(start, tmp_path, source):
         command = start()
     httpx.get(command.url() + "/a?b=c")
     command.saw("127.0.0.1|GET|/a|b=c|200|3\n")
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("uvicorn", r'INFO:     127\.0\.0\.1:\d+ - "GET /a\?b=c VERSION" 200 OK'),
+        ("combined", r'127\.0\.0\.1 - - \[.+\] "GET /a\?b=c VERSION" 200 3 "-" "test"'),
+        ("json", r'\{.+"client":"127\.0\.0\.1",.+"protocol":"VERSION","status":200,"bytes":3,.+\}'),
+        ("%h|%r|%H|%s|%B", r"127\.0\.0\.1\|GET /a\?b=c VERSION\|VERSION\|200\|3"),
+    ],
+    ids=["uvicorn", "combined", "json", "atoms"],
+)
+def test_line_has_client_version_and_status(start, text, line, version):
+    command = start("--access-log-format", text)
+    http2 = version == "HTTP/2"
+    with httpx.Client(http1=not http2, http2=http2, headers={"User-Agent": "test"}) as client:
+        assert client.get(command.url() + "/a?b=c").http_version == version
+    shown = line.replace("VERSION", version)
+    wait_until(lambda: any(re.fullmatch(shown, each.rstrip()) for each in command.out))
 
 
 def test_json_preset_is_lines_of_json(start):
@@ -263,7 +283,7 @@ def test_terminal_has_colours_and_each_line_at_once(tmp_path, arguments, coloure
             assert (b"\x1b[1mGET /a HTTP/1.1\x1b[0m" in shown) == coloured
 
 
-# --- Nothing is lost --------------------------------------------------------------------------
+# --- No line is lost --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -280,7 +300,7 @@ def test_no_line_is_lost_at_a_signal(start, number):
     assert paths == [f"{count:02}" for count in range(50)]
 
 
-def test_line_appears_by_itself(start):
+def test_line_appears_at_once(start):
     command = start()
     with socket.create_connection(("127.0.0.1", int(command.url().split(":")[-1]))) as sock:
         sock.sendall(b"GET /alone HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Options and environment variables have their effect on the running command, exactly."""
+"""The exact effect of options and environment variables on the running command."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_response_has_date_and_server_once(thestral):
 
 
 @pytest.mark.parametrize("name", ["server", "date"])
-def test_header_of_the_users_takes_the_place_of_ours(thestral, name):
-    # A sender must not generate two lines of a field that is no list (RFC 9110 section 5.3).
+def test_header_of_the_user_replaces_ours(thestral, name):
+    # A sender must not repeat a field whose value is not a list (RFC 9110 section 5.3).
     fields = thestral("--header", f"{name.title()}: mine", "probe:app").get()[1]
     assert [value for found, value in fields if found == name] == ["mine"]
 
@@ -69,7 +69,7 @@ def status_of(server, request):
 
 
 def request_with(size=0, count=0, body=0):
-    """A request that closes, with a line of `size` bytes, `count` fields and a body."""
+    """A request with Connection: close, a line of `size` bytes, `count` fields and a body."""
     target = b"/" + b"a" * max(0, size - len(b"GET / HTTP/1.1"))
     fields = [b"Host: a", b"Connection: close", b"Content-Length: %d" % body]
     fields += [b"X-%d: 1" % number for number in range(count - len(fields))]
@@ -134,7 +134,7 @@ def test_timeout_head_counts_from_the_connection(thestral):
     server = thestral("--timeout-head", SHORT, "probe:app")
     with server.connect() as sock:
         sock.settimeout(WITHIN)
-        # 408 is for a request that began to come (RFC 9110 section 15.5.9); here none did.
+        # 408 is for a request that has begun to arrive (RFC 9110 section 15.5.9); here none has.
         assert read_all(sock) == b""
 
 
@@ -161,7 +161,9 @@ def test_environment_sets_options(thestral):
 def test_uvicorns_environment_is_the_fallback(thestral):
     with busy_port() as sock:
         env = {
-            "UVICORN_PORT": str(sock.getsockname()[1]),  # loses: it would not start
+            "UVICORN_PORT": str(
+                sock.getsockname()[1]
+            ),  # ignored; with it the server could not start
             "THESTRAL_PORT": "0",
             "UVICORN_ROOT_PATH": "/uvicorn",
             "UVICORN_LOOP": "uvloop",

@@ -1,4 +1,4 @@
-"""The command as PID 1, which inherits every process whose parent has ended."""
+"""The command as PID 1, which inherits all orphaned processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from load import APP, ask, ask_aside, workers
 from process import Command
 from support import program, wait_until
 
-# Processes are started and counted at some paths.
+# Some paths start or count processes.
 ORPHANS = """
 import multiprocessing, subprocess
 
@@ -62,7 +62,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(answer).encode()})
 """
-# Without a namespace: PR_SET_CHILD_SUBREAPER has a process inherit orphans as well.
+# Without a namespace: PR_SET_CHILD_SUBREAPER also makes a process inherit orphans.
 SUBREAPER = """
 import ctypes, sys, thestral.process.init
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
@@ -74,7 +74,7 @@ MODELS = pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["al
 
 
 class First(Command):
-    """The command as the first process of a PID namespace, or as one that inherits orphans."""
+    """The command as the first process of a PID namespace, or as a subreaper."""
 
     def __init__(self, namespace: bool, *arguments: str, **popen) -> None:
         self.program = ("-c", SUBREAPER)
@@ -180,10 +180,10 @@ def test_exit_status_of_a_server_that_is_killed(first, folder):
 
 @pytest.fixture
 def terminal():
-    """Descriptor of a terminal, and further arguments of Popen for a process that it controls."""
+    """Descriptor of a terminal, and arguments of Popen for a process that it controls."""
     ours, theirs = pty.openpty()
     settings = termios.tcgetattr(theirs)
-    settings[3] |= termios.NOFLSH  # or it might drop a key that is pressed behind the last one
+    settings[3] |= termios.NOFLSH  # otherwise it may drop a key that is pressed after another
     termios.tcsetattr(theirs, termios.TCSANOW, settings)
 
     def take() -> None:
@@ -208,7 +208,7 @@ def test_ctrl_c_waits_for_requests(first, folder, terminal):
 
 @pytest.mark.parametrize("first", [False], indirect=True)
 def test_signal_of_a_terminal_counts_once(first, folder, terminal):
-    """The signal reaches the server as well."""
+    """The terminal also sends the signal to the server itself."""
     text = "import signal\nsignal.signal(signal.SIGQUIT, lambda *_: say('pressed'))\n"
     (folder / "main.py").write_text(APP + text)
     command = first(**terminal[1])
@@ -221,7 +221,7 @@ def test_signal_of_a_terminal_counts_once(first, folder, terminal):
 
 
 def test_variables_for_the_first_process_are_for_the_server(tmp_path):
-    """A container's manager knows it as PID 1."""
+    """They name PID 1, the process that a container's manager knows."""
     text = """
 import os
 import thestral.process.init

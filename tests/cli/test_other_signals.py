@@ -1,4 +1,4 @@
-"""SIGQUIT, SIGUSR1, SIGUSR2: what each kind of process does, and which handlers stay installed."""
+"""SIGQUIT, SIGUSR1, SIGUSR2: the effect on each kind of process, and which handlers are kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOG_CONFIG = {
         "never": {"handlers": ["late"]},
     },
 }
-# Put in front of the application: log files of its own, one of them behind a queue.
+# To be put before the application: its own log files, one of them behind a queue.
 OWN_FILES = """
 import logging.handlers, queue
 
@@ -70,7 +70,7 @@ class Program(Command):
 
 
 def serving(command, arguments):
-    """PIDs of the processes that serve, and of all processes."""
+    """Return the PIDs of the processes that serve, and those of all processes."""
     command.url()
     if not arguments:
         return [command.process.pid], [command.process.pid]
@@ -111,7 +111,7 @@ def test_usr1_opens_log_files_anew_in_every_process(start, folder, arguments):
         return all(f"[{pid}] " in log("access.log") for pid in serving_pids)
 
     wait_until(all_have_written)
-    # Files that were not renamed keep their content, even if they were opened with mode "w".
+    # Files that were not renamed keep their content, even those opened with mode "w".
     command.signal(signal.SIGUSR1)
     for pid in pids:
         wait_until(
@@ -134,7 +134,7 @@ def test_usr1_without_log_files(start, arguments):
     command.stop()
 
 
-def test_usr1_where_a_file_cannot_be_opened_leaves_the_old_one(start, folder):
+def test_usr1_keeps_the_old_file_if_the_new_one_cannot_be_opened(start, folder):
     config = json.loads(json.dumps(LOG_CONFIG).replace("access.log", "logs/access.log"))
     (folder / "logs").mkdir()
     config["handlers"]["error"] = {"class": "logging.StreamHandler"}
@@ -159,7 +159,7 @@ def test_usr2_has_no_effect(start, arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 @pytest.mark.parametrize("arguments", [(), ("--limit-max-requests", "9"), ("--preload",)])
-def test_signal_during_the_import_is_answered_behind_it(start, folder, number, arguments):
+def test_signal_during_the_import_is_handled_after_it(start, folder, number, arguments):
     (folder / "main.py").write_text(APP + "say('importing')\nopen('gate').read()\n")
     command = start(*arguments)
     command.saw("importing")
@@ -204,7 +204,7 @@ def test_quit_of_a_terminal_reaches_all_processes_at_once(start):
 @pytest.mark.parametrize("name", ["USR1", "USR2"])
 @pytest.mark.parametrize("text", HANDLERS)
 @MODELS
-def test_handlers_of_the_application_stand(start, folder, name, text, arguments):
+def test_handlers_of_the_application_are_kept(start, folder, name, text, arguments):
     (folder / "main.py").write_text(APP + text.format(name))
     command = start(*arguments)
     pid = serving(command, arguments)[0][0]
@@ -217,7 +217,7 @@ def test_handlers_of_the_application_stand(start, folder, name, text, arguments)
 
 @pytest.mark.parametrize("name", ["USR1", "USR2"])
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-def test_handlers_of_a_lifespan_stand(start, folder, name, arguments):
+def test_handlers_of_a_lifespan_are_kept(start, folder, name, arguments):
     (folder / "main.py").write_text(APP + IN_LIFESPAN.format(name))
     command = start(*arguments)
     pid = serving(command, arguments)[0][0]
@@ -229,7 +229,7 @@ def test_handlers_of_a_lifespan_stand(start, folder, name, arguments):
 
 @pytest.mark.parametrize("text", HANDLERS)
 @BOTH
-def test_handlers_of_a_program_stand(folder, text, count):
+def test_handlers_of_a_program_are_kept(folder, text, count):
     (folder / "program.py").write_text(PROGRAM.format(handler=text.format("USR1")))
     with Program(str(count), cwd=folder) as program:
         program.url()
@@ -272,14 +272,14 @@ async def app(scope, receive, send):
 
 @MODELS
 def test_process_that_the_application_forks_can_be_terminated(start, folder, arguments):
-    """Python's own handlers, which a fork inherits, would only set flags in it."""
+    """It must not keep the handlers that it inherits: they would only set flags in it."""
     (folder / "main.py").write_text(APP + FORK)
     command = start(*arguments)
     assert ask(command.url()) == -signal.SIGTERM
     command.stop()
 
 
-def test_free_again_when_the_server_has_ended(folder):
+def test_usr1_has_its_default_effect_once_the_server_has_ended(folder):
     text = """
 import asyncio, contextlib, signal, thestral
 from main import app

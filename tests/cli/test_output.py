@@ -1,4 +1,4 @@
-"""What the command prints, line by line: starting, running, and where it does not start."""
+"""The command's output, line by line: at the start, while it runs, and where it fails to start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe import answer_on, busy_port
 from support import read_all, wait_until
 
 
-def test_access_log_has_the_shape_of_uvicorns(thestral):
+def test_access_log_has_uvicorns_form(thestral):
     server = thestral("probe:app")
     with server.connect() as sock:
         client = sock.getsockname()[1]
@@ -29,7 +29,7 @@ def test_access_log_has_the_shape_of_uvicorns(thestral):
     assert "HTTP/1.1" not in server.stderr
 
 
-def test_start_is_told_on_stderr_in_uvicorns_words(thestral):
+def test_start_is_logged_on_stderr_in_uvicorns_words(thestral):
     server = thestral("probe:with_lifespan")
     port = server.port
     server.saw("CTRL+C")
@@ -54,7 +54,7 @@ def test_log_level_silences_what_is_below_it(thestral, level):
 
 
 @pytest.mark.parametrize("level", ["debug", "trace"])
-def test_log_level_debug_tells_more(thestral, tmp_path, level):
+def test_log_level_debug_shows_more(thestral, tmp_path, level):
     (tmp_path / "loud.py").write_text(
         "import logging\nfrom probe import app\n"
         "logging.getLogger('thestral.error').debug('detail')\n"
@@ -68,9 +68,9 @@ def test_log_level_debug_tells_more(thestral, tmp_path, level):
 
 
 def terminal_output(master):
-    """What a process wrote to a terminal, until it ended."""
+    """Return all that a process writes to a terminal until it ends."""
     received = bytearray()
-    with contextlib.suppress(OSError):  # EIO: nobody has the other end open any more
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
         while data := os.read(master, 65536):
             received += data
     os.close(master)
@@ -97,7 +97,7 @@ def test_colours_are_for_the_stream_that_is_a_terminal(thestral, env, coloured):
     assert "\x1b" not in server.stdout
 
 
-# --- What does not start --------------------------------------------------------------------------
+# --- Failed starts --------------------------------------------------------------------------------
 
 
 def test_failing_import_shows_the_frames_of_the_user_alone(thestral, tmp_path):
@@ -117,7 +117,7 @@ def test_lifespan_on_needs_a_lifespan(thestral):
     assert "running on" not in server.stderr
 
 
-def test_port_in_use_is_told_before_the_lifespan_runs(thestral):
+def test_port_in_use_is_reported_before_the_lifespan_runs(thestral):
     with busy_port() as sock:
         port = sock.getsockname()[1]
         server = thestral("probe:with_lifespan", port=str(port))

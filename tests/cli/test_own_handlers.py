@@ -1,4 +1,4 @@
-"""Handlers of signals that the program or its application has set before the server takes them."""
+"""Signal handlers that the program or its application has set before the server sets its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import sys, thestral
 
 if __name__ == "__main__":
     {handler}
-    thestral.run("main:app", port=0, workers=int(sys.argv[1]))
+    thestral.run("main:app", port=0, workers=int(sys.argv[1]) or None)
     print("behind run", flush=True)
 """
 BLOCK = """
@@ -33,14 +33,14 @@ threading.Thread(target=threading.Event().wait).start()
 
 
 class Program(Command):
-    """A program of a user's that calls thestral.run()."""
+    """A user's program that calls thestral.run()."""
 
     program = ("program.py",)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_of_a_program_is_called_when_the_server_has_stopped(tmp_path, number, workers):
+@pytest.mark.parametrize("workers", ["0", "1", "2"])
+def test_handler_of_a_program_is_called_when_the_server_has_stopped(tmp_path, number, workers):
     (tmp_path / "main.py").write_text(PLAIN)
     handler = HANDLER.format(exits=0).replace("\n", "\n    ")
     (tmp_path / "program.py").write_text(PROGRAM.format(handler=handler))
@@ -55,7 +55,9 @@ def test_of_a_program_is_called_when_the_server_has_stopped(tmp_path, number, wo
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "1", "--preload")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_of_an_application_is_called_when_the_server_has_stopped(tmp_path, number, arguments):
+def test_handler_of_an_application_is_called_when_the_server_has_stopped(
+    tmp_path, number, arguments
+):
     (tmp_path / "main.py").write_text(HANDLER.format(exits=7) + PLAIN)
     with Command("main:app", "--port", "0", *arguments, cwd=tmp_path) as command:
         command.url()
@@ -65,7 +67,7 @@ def test_of_an_application_is_called_when_the_server_has_stopped(tmp_path, numbe
     assert "Traceback" not in command.stderr
 
 
-def test_of_an_application_is_called_in_its_workers(tmp_path):
+def test_handler_of_an_application_is_called_in_its_workers(tmp_path):
     (tmp_path / "main.py").write_text(HANDLER.format(exits=7) + PLAIN)
     with Command("main:app", "--port", "0", "--workers", "2", cwd=tmp_path) as command:
         command.url()
@@ -75,7 +77,7 @@ def test_of_an_application_is_called_in_its_workers(tmp_path):
     assert "died" not in command.stderr
 
 
-def test_that_exits_is_not_held_up_by_a_thread(tmp_path):
+def test_handler_that_exits_is_not_held_up_by_a_thread(tmp_path):
     (tmp_path / "main.py").write_text(BLOCK + HANDLER.format(exits=7) + PLAIN)
     with Command("main:app", "--port", "0", cwd=tmp_path) as command:
         command.url()

@@ -1,4 +1,4 @@
-"""Processes that the application starts by multiprocessing, and its pools, at the end."""
+"""How the server's end treats the application's multiprocessing processes and pools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from test_gunicorn_logs import Gunicorn
 
 from thestral.process import health
 
-# A process that does not end by itself. It says when it runs, and notes that SIGTERM has ended it.
+# A process that does not end by itself. It prints when it runs, and when SIGTERM has ended it.
 CHILD = """
 import multiprocessing.util, pathlib, signal, threading
 
@@ -52,7 +52,7 @@ def begin():
     pool.apply_async(run)
 """,
 }
-# Around the application: processes are started in its lifespan.
+# Wraps the application, and starts processes in its lifespan.
 LIFESPAN = """
 served = app
 
@@ -72,7 +72,7 @@ def application(kind="process", method="fork", daemon=False, heeds=True):
 
 
 def children(command, count=1):
-    """PIDs of the application's processes, once there are `count`."""
+    """Wait until the application has `count` processes, and return their PIDs."""
 
     def begun():
         return [int(line.split()[1]) for line in command.out if line.startswith("child ")]
@@ -85,12 +85,12 @@ def told(pid, verb="terminating"):
 
 
 def ended(pid):
-    """Whether it has ended. It may be a zombie that its new parent has not reaped."""
+    """Return whether a process has ended, even if its new parent has not reaped it yet."""
     return health.stat(pid)[:1] in ([], ["Z"])
 
 
 @MODELS
-def test_that_does_not_end_is_named_and_terminated(start, folder, arguments):
+def test_process_that_does_not_end_is_named_and_terminated(start, folder, arguments):
     (folder / "main.py").write_text(application())
     command = start(*arguments)
     command.url()
@@ -106,7 +106,7 @@ def test_that_does_not_end_is_named_and_terminated(start, folder, arguments):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-def test_that_does_not_heed_its_termination_is_killed(start, folder, arguments):
+def test_process_that_ignores_sigterm_is_killed(start, folder, arguments):
     (folder / "main.py").write_text(application(heeds=False))
     command = start(*arguments)
     command.url()
@@ -120,8 +120,8 @@ def test_that_does_not_heed_its_termination_is_killed(start, folder, arguments):
 
 @pytest.mark.parametrize("heeds", [True, False])
 @pytest.mark.parametrize("arguments", [(), ("--workers", "1", "--preload")])
-def test_daemonic_one_is_terminated_at_once(start, folder, arguments, heeds):
-    """As multiprocessing does. One that ignores SIGTERM is named in the log and killed."""
+def test_daemonic_process_is_terminated_at_once(start, folder, arguments, heeds):
+    """multiprocessing terminates it. If it ignores SIGTERM, it is named in the log and killed."""
     (folder / "main.py").write_text(application(daemon=True, heeds=heeds))
     command = start(*arguments)
     command.url()
@@ -134,7 +134,7 @@ def test_daemonic_one_is_terminated_at_once(start, folder, arguments, heeds):
 @pytest.mark.parametrize("kind", ["pool", "multiprocessing.Pool"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("arguments", [(), ("--workers", "1", "--limit-max-requests", "9")])
-def test_pool_that_is_busy(start, folder, kind, method, arguments):
+def test_busy_pool(start, folder, kind, method, arguments):
     (folder / "main.py").write_text(application(kind, method))
     command = start(*arguments)
     command.url()
@@ -219,7 +219,7 @@ def test_start_that_fails_is_not_held_up(start, folder, arguments):
     assert ended(pid)
 
 
-def test_of_a_worker_that_is_recycled(start, folder):
+def test_process_of_a_recycled_worker(start, folder):
     (folder / "main.py").write_text(application())
     command = start("--workers", "1", "--limit-max-requests", "9")
     command.url()
@@ -231,7 +231,7 @@ def test_of_a_worker_that_is_recycled(start, folder):
     assert "illing" not in command.stderr
 
 
-def test_of_gunicorns_worker(tmp_path):
+def test_process_of_gunicorns_worker(tmp_path):
     (tmp_path / "main.py").write_text(application())
     with Gunicorn(cwd=tmp_path) as command:
         command.url()

@@ -1,4 +1,4 @@
-"""Programs that the application starts: what they inherit from a process of the server."""
+"""What programs that the application starts inherit from the server's process."""
 
 from __future__ import annotations
 

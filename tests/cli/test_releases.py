@@ -1,4 +1,4 @@
-"""A release behind a symbolic link that is swapped: SIGHUP brings the new one."""
+"""Releases behind a symbolic link: once the link is swapped, SIGHUP starts the new release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = "\nimport os, part\nsay('version', part.VERSION, os.getcwd())\n"
 
 
 class Script(Command):
-    """The command as a script, which has its own directory in sys.path, and not the working one."""
+    """The command as a script, with its own directory in sys.path, not the working directory."""
 
     program = ("-c", "import sys; del sys.path[0]; from thestral.cli import main; main()")
 
@@ -64,7 +64,7 @@ def test_working_directory(releases, kind):
         command.stop()
 
 
-def test_old_release_that_is_gone(releases):
+def test_old_release_that_has_been_deleted(releases):
     current = releases / "current"
     with served(current, current) as command:
         swap(releases)
@@ -88,7 +88,7 @@ def test_directory_of_the_application(releases, directory):
         command.stop()
 
 
-def test_variable_that_names_another_directory_counts_for_nothing(releases):
+def test_pwd_that_names_another_directory_is_ignored(releases):
     with served(releases / "1", releases / "2") as command:
         command.signal(signal.SIGHUP)
         command.saw(f"version 1 {releases}/1 ", times=4)
@@ -96,7 +96,7 @@ def test_variable_that_names_another_directory_counts_for_nothing(releases):
     assert "working directory" not in command.stderr
 
 
-def test_directory_that_is_gone_is_told(releases):
+def test_deleted_directory_is_reported(releases):
     current = releases / "current"
     with served(current, current) as command:
         current.unlink()

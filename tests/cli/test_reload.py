@@ -1,4 +1,4 @@
-"""--reload: new code after each save, and no connection refused meanwhile."""
+"""--reload: each save brings new code, and no connection is refused meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from load import APP, LOCK, Load, ask, ask_aside, workers
+from load_http2 import HTTP2Load, WebSocketLoad
 from support import wait_until
 
 from thestral.config import Config
@@ -45,7 +46,7 @@ def start_polling(start, tmp_path_factory):
 
 @pytest.fixture(params=["watchfiles", "polling"])
 def start_either(request):
-    """start() with each way to see changes."""
+    """start() with each way to watch files."""
     if request.param == "polling":
         return request.getfixturevalue("start_polling")
     pytest.importorskip("watchfiles", reason="an extra of thestral[standard]")
@@ -53,17 +54,19 @@ def start_either(request):
 
 
 def reloads(command):
-    """The files named by each log line about a reload."""
+    """Return the files named by each log line about a reload."""
     lines = [line for line in command.stderr.splitlines() if "Detected changes in" in line]
     return [line.partition("in ")[2].removesuffix(". Reloading...") for line in lines]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_new_code_and_no_refused_connection(start, folder, count):
+@pytest.mark.parametrize(
+    ("count", "load_class"), [(1, Load), (2, Load), (1, HTTP2Load), (2, WebSocketLoad)]
+)
+def test_new_code_and_no_refused_connection(start, folder, count, load_class):
     command = start("--workers", str(count), "--no-access-log", start_new_session=True)
     url = command.url()
     old = workers(command, count)
-    with Load(url) as load:
+    with load_class(url) as load:
         wait_until(lambda: load.pids == set(old))
         (folder / "main.py").write_text(version(2))
         new = workers(command, 2 * count)[count:]
@@ -81,7 +84,7 @@ def test_new_code_and_no_refused_connection(start, folder, count):
 
 def test_syntax_error_is_survived(start_either, folder):
     (folder / "main.py").write_text("def app(:\n")
-    command = start_either()  # already broken when it starts
+    command = start_either()  # the code is broken from the start
     for number in (1, 2):
         command.saw("SyntaxError: invalid syntax", times=number)
         command.saw("ended (exit 3). Waiting for a change", times=number)
@@ -100,7 +103,7 @@ def test_killed_worker_is_started_again_without_a_change(start, path):
     command = start()
     url = command.url()
     (old,) = workers(command, 1)
-    asking = ask_aside(url, path)  # also one that is busy
+    asking = ask_aside(url, path)  # one of them is busy
     if path == "/block":
         command.saw(path)
     asking.join(0 if path == "/block" else None)
@@ -123,8 +126,8 @@ def test_change_starts_a_killed_worker_at_once(start, folder):
     command.stop()
 
 
-def test_start_that_fails_is_tried_again_and_told_once(start, folder, hurried):
-    """A database that the application needs may come up without any file changing."""
+def test_start_that_fails_is_repeated_and_logged_once(start, folder, hurried):
+    """A database that the application needs may come up without a change to any file."""
     needs = "\nsay('tried')\nif not os.path.exists('database'):\n    raise RuntimeError('none')\n"
     (folder / "main.py").write_text(APP + needs)
     env = hurried(RELOAD_PAUSE=0.1, BACK_OFF=(0.0, 0.1))
@@ -138,7 +141,7 @@ def test_start_that_fails_is_tried_again_and_told_once(start, folder, hurried):
     command.stop()
 
 
-def test_what_matters_and_what_does_not(start_either, folder):
+def test_which_changes_cause_a_reload(start_either, folder):
     (folder / ".env").write_text("")
     command = start_either(
         *("--reload-include", "*.html", "--reload-include", ".env"),
@@ -153,7 +156,7 @@ def test_what_matters_and_what_does_not(start_either, folder):
         *(".venv/a.html", "a.txt", "a.pyc", "static/a.py", "test_a.py"),
     ):
         (folder / name).write_text("")
-    # The changes above must not count, so the next one is the only one that is named.
+    # The changes above must not count, so the log names only the next one.
     for number, name in enumerate(["a.py", "templates/a.html", ".env", "templates/b.py"]):
         (folder / name).write_text(" ")
         workers(command, number + 2)
@@ -189,7 +192,7 @@ def test_directories(start_either, folder):
     assert reloads(command)[1:] == ["'templates/c.py'"]
 
 
-def test_polling_says_so_once_and_sees_what_goes_and_comes_back(start_polling, folder):
+def test_polling_is_logged_once_and_sees_files_deleted_and_restored(start_polling, folder):
     (folder / "a.py").write_text("")
     command = start_polling()
     command.url()
@@ -223,7 +226,7 @@ def test_running_request_is_answered_by_the_old_code(start, folder):
     command.saw("/wait")
     (folder / "main.py").write_text(version(2))
     command.saw("Detected changes")
-    waiting = ask_aside(url, "/")  # the port stays open meanwhile
+    waiting = ask_aside(url, "/")  # the port stays open while this request runs
     (folder / "release").touch()
     new = workers(command, 2)[1]
     asking.join()
@@ -234,7 +237,7 @@ def test_running_request_is_answered_by_the_old_code(start, folder):
 
 
 def test_old_worker_has_ended_before_the_new_one_starts(start, folder, hurried):
-    """Both need the application's lock. A request that runs is cut off after RELOAD_PATIENCE."""
+    """Both need the application's lock. A running request is cut off after RELOAD_PATIENCE."""
     (folder / "main.py").write_text(LOCK + APP)
     command = start(env=hurried(RELOAD_PATIENCE=0.5, PATROL_INTERVAL=0.1))
     url = command.url()
@@ -254,7 +257,7 @@ def test_old_worker_has_ended_before_the_new_one_starts(start, folder, hurried):
 
 
 def test_file_that_is_saved_twice_within_a_second(start, folder):
-    """Python's bytecode is valid for a source of the same size and second."""
+    """Python takes bytecode for valid if the source's size and second are the same."""
     saved = time.time() // 1 - 60
     os.utime(folder / "main.py", (saved, saved))
     command = start(env={"PYTHONDONTWRITEBYTECODE": ""})

@@ -1,4 +1,4 @@
-"""thestral.run() beside the command: what ends a process, with which line and which status."""
+"""How thestral.run() and the command end: each cause with its log line and exit status."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def clinging(scope, receive, send):
 
 
 class Program(Command):
-    """A program of a user's that calls thestral.run()."""
+    """A user's program that calls thestral.run()."""
 
     program = ("program.py",)
 
@@ -65,7 +65,7 @@ def by_run(app, options):
 
 @pytest.fixture
 def launch(folder):
-    """Function (way, app, **options) that gives the process, not ended yet, to be entered."""
+    """Function (way, app, **options) that returns the process as a context manager."""
     (folder / "program.py").write_text(PROGRAM)
     (folder / "apps.py").write_text(APPS)
 
@@ -90,11 +90,13 @@ def launch(folder):
     ],
     ids=["import", "startup.failed", "raises", "address", "certificate", "pid file"],
 )
-def test_failure_to_start_ends_both_alike(launch, way, workers, app, options, status, cause, said):
+def test_failure_to_start_ends_run_and_command_alike(
+    launch, way, workers, app, options, status, cause, said
+):
     if workers:
         options = {**options, "workers": workers}
         if status == ThestralError.exit_status:
-            cause = WorkerError  # who has said why
+            cause = WorkerError  # the worker has logged the reason
     with launch(way, app, **options) as process:
         assert process.wait() == status
     assert said in process.stderr
@@ -109,7 +111,7 @@ def test_failure_to_start_ends_both_alike(launch, way, workers, app, options, st
 
 @pytest.mark.parametrize("way", [by_command, by_run])
 @pytest.mark.parametrize("options", [{}, {"workers": 2}], ids=["alone", "workers"])
-def test_port_in_use_ends_both_with_1(launch, way, options):
+def test_port_in_use_ends_run_and_command_with_1(launch, way, options):
     with busy_port() as sock:
         port = sock.getsockname()[1]
         with launch(way, "main:app", port=port, **options) as process:
@@ -119,7 +121,7 @@ def test_port_in_use_ends_both_with_1(launch, way, options):
 
 
 @pytest.mark.parametrize("way", [by_command, by_run])
-def test_failure_after_it_has_served_ends_both_with_1(launch, way):
+def test_failure_after_serving_ends_run_and_command_with_1(launch, way):
     with launch(way, "apps:clinging") as process:
         process.url()
         process.signal(signal.SIGTERM)
@@ -129,22 +131,22 @@ def test_failure_after_it_has_served_ends_both_with_1(launch, way):
 
 @pytest.mark.parametrize("way", [by_command, by_run])
 @pytest.mark.parametrize("options", [{}, {"workers": 2}], ids=["alone", "workers"])
-def test_end_by_a_signal_is_no_failure(launch, way, options):
+def test_end_by_a_signal_is_a_success(launch, way, options):
     with launch(way, "main:app", **options) as process:
         process.url()
         process.stop()
     assert (process.stdout.splitlines()[-1] == "returns") is (way is by_run)
 
 
-# --- Faults of the call itself --------------------------------------------------------------------
+# --- Errors in the call itself --------------------------------------------------------------------
 
 
-def test_an_option_of_no_such_name_is_raised():
+def test_unknown_option_raises():
     with pytest.raises(TypeError, match="nonsense"):
         thestral.run("main:app", nonsense=1)
 
 
-def test_a_value_that_an_option_cannot_have_is_raised():
+def test_invalid_value_of_an_option_raises():
     with pytest.raises(ConfigError, match="lifespan: 'maybe' given"):
         thestral.run("main:app", lifespan="maybe")
 
@@ -157,7 +159,7 @@ def test_workers_cannot_have_an_object():
 
 
 def test_server_raises(tmp_path, monkeypatch):
-    """Server.run() does not end the process: that is its caller's decision."""
+    """Server.run() leaves it to its caller whether to end the process."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     with pytest.raises(ImportFailedError):
         thestral.Server(thestral.Config("nowhere:app", port=0, app_dir=str(tmp_path))).run()

@@ -1,4 +1,4 @@
-"""Workers that start: together, slowly, never; and what they hold when they have."""
+"""Workers that start together, slowly or never, and the memory limit of those that have started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HANG = "print('importing', flush=True)\nopen('gate').read()\n"
 
 
 def test_all_start_at_once(start, folder):
-    # Each import ends when all three have begun.
+    # No import ends before all three have begun.
     (folder / "main.py").write_text(
         APP + "while len(open('imports').readlines()) < 3:\n    time.sleep(0.01)\n"
     )
@@ -23,8 +23,8 @@ def test_all_start_at_once(start, folder):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--reload"]])
-def test_broken_import_is_told_once(start, folder, arguments):
-    # They fail together, and so at the same time.
+def test_broken_import_is_logged_once(start, folder, arguments):
+    # The workers fail at the same time, because each waits for the others.
     (folder / "main.py").write_text(
         APP + "while len(open('imports').readlines()) < 3:\n    time.sleep(0.01)\n"
         "raise ZeroDivisionError('broken')\n"
@@ -32,7 +32,7 @@ def test_broken_import_is_told_once(start, folder, arguments):
     command = start("--workers", "3", *arguments)
     if arguments:
         command.saw("Waiting for a change")
-        # All three have ended when they are started again.
+        # Workers are started again only once all three have ended.
         wait_until(lambda: len((folder / "imports").read_text().split()) > 3)
         command.stop()
     assert command.wait() == (0 if arguments else 3)
@@ -63,7 +63,7 @@ def test_time_out_at_the_first_start(start, folder):
     command = start("--workers", "2", "--timeout-worker-startup", "5")
     assert command.wait() == 3
     assert "was not ready within 5 s: killing it" in command.stderr
-    assert 'main.py", line 2 in <module>' in command.stderr  # where it hangs
+    assert 'main.py", line 2 in <module>' in command.stderr  # the line where it hangs
     assert "A worker could not start" in command.stderr
 
 
@@ -79,7 +79,7 @@ def test_time_out_of_a_successor(start, folder):
     command.stop()
 
 
-def test_slow_start_is_mentioned(start, folder, hurried):
+def test_slow_start_is_logged(start, folder, hurried):
     env = hurried(REMINDER=0.1, PATROL_INTERVAL=0.1)
     (folder / "main.py").write_text(HANG + APP)
     command = start("--workers", "1", "--preload", env=env)
@@ -88,7 +88,7 @@ def test_slow_start_is_mentioned(start, folder, hurried):
         pass
     workers(command, 1)
     command.stop()
-    assert "has been starting" not in command.stderr  # a fork has imported it already
+    assert "has been starting" not in command.stderr  # a forked worker has the import already
     command = start("--workers", "2", env=env)
     command.saw("has been starting for", times=4)
     (folder / "main.py").write_text(APP)
@@ -102,7 +102,7 @@ def test_limit_of_memory_below_what_a_worker_needs(start):
     command = start("--limit-max-rss", "1000000", "--limit-worker-lifetime", "2.5")
     command.url()
     (first,) = workers(command, 1)
-    command.saw(f"lifespan.shutdown {first}")  # of its age, after more than one look at its size
+    command.saw(f"lifespan.shutdown {first}")  # for its age, after several checks of its size
     command.stop()
     assert command.stderr.count("bytes at its start, and --limit-max-rss is 1000000: workers") == 1
     assert "replacing it" not in command.stderr
@@ -117,6 +117,6 @@ def test_limit_of_memory_that_each_worker_exceeds_at_once(start):
     command.saw(f"lifespan.shutdown {first}")
     second = workers(command, 2)[1]
     ask_aside(url, "/grow").join()
-    command.saw(f"lifespan.shutdown {second}")  # of its age
+    command.saw(f"lifespan.shutdown {second}")  # for its age
     command.stop()
     assert command.stderr.count("replacing it") == 1

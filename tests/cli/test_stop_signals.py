@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: drain, exit 0; a second one forces."""
+"""SIGINT and SIGTERM: the server drains and exits with 0; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(tmp_path, request):
 
 
 def get(url: str) -> tuple[threading.Thread, list[httpx.Response | Exception]]:
-    """A request in a thread, and where its answer will be."""
+    """Send a request in a thread; return the thread, and the list that will hold the response."""
     answers: list[httpx.Response | Exception] = []
 
     def run() -> None:
@@ -75,11 +75,11 @@ def test_second_signal_does_not_wait(command, number):
     assert command.wait() == 0
     thread.join()
     assert isinstance(answers[0], httpx.Response)
-    assert answers[0].status_code == 500  # cancelled, so that the client need not guess
+    assert answers[0].status_code == 500  # a cancelled request still gets a response
 
 
 @pytest.mark.parametrize("command", [["--workers", "2"], ["--reload"]], indirect=True)
-def test_supervisor_says_that_a_second_signal_does_not_wait(command):
+def test_supervisor_logs_that_a_second_signal_ends_the_wait(command):
     threads = [get(command.url() + "/stuck")[0] for _ in range(2)]
     command.saw("stuck started", times=2)
     command.signal(signal.SIGINT)
@@ -92,7 +92,7 @@ def test_supervisor_says_that_a_second_signal_does_not_wait(command):
 
 
 @pytest.mark.parametrize("command", [["--workers", "1", "--preload"]], indirect=True)
-def test_second_signal_is_no_matter_while_a_worker_is_replaced(command):
+def test_second_signal_while_a_worker_is_replaced(command):
     thread, _ = get(command.url() + "/stuck")
     command.saw("stuck started")
     command.signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""How the command ends, with requests under way and with what cannot be ended."""
+"""How the command ends with requests under way, and with tasks and threads that do not end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_signal_lets_a_response_end_and_takes_no_new_connection(thestral, tmp_pa
         server.saw("Waiting for running requests to finish")
         with pytest.raises(ConnectionRefusedError):
             server.connect().close()
-        assert "shutdown\n" not in server.stdout  # the lifespan ends after the last request
+        assert "shutdown\n" not in server.stdout  # the lifespan shuts down after the last request
         (tmp_path / "go").touch()
         assert read_all(sock) == b"later"
     assert server.finish() == 0
@@ -33,7 +33,7 @@ def test_signal_lets_a_response_end_and_takes_no_new_connection(thestral, tmp_pa
 def test_connection_that_sent_nothing_does_not_delay_the_exit(thestral):
     server = thestral("probe:app")
     with server.connect() as silent:
-        server.get()  # the connection before is accepted by now
+        server.get()  # by now the silent connection has been accepted
         before = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.finish() == 0
@@ -74,7 +74,7 @@ def test_websocket_that_answers_no_close_delays_the_exit_for_two_seconds(
 
 @pytest.mark.parametrize("path", ["/stubborn", "/thread"])
 def test_second_signal_ends_what_cannot_be_cancelled(thestral, path):
-    # A task that swallows its cancellation, and a request whose thread blocks: both are abandoned.
+    # A task that swallows its cancellation and a request whose thread blocks are both abandoned.
     server = thestral("probe:app")
     with server.ask(path):
         server.saw("hanging")

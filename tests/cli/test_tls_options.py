@@ -1,4 +1,4 @@
-"""--ssl-* on the running command, and what its user reads when a file cannot be used."""
+"""--ssl-* on the running command, and the messages about files that cannot be used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from process import PLAIN, Command
-from support import PATIENCE, program, wait_until
+from support import PATIENCE, wait_until
 
 PASSWORD = "open sesame"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A directory with an application, certificates, keys, and files that are neither."""
+    """A directory with an application, certificates, keys, and files that are not PEM."""
     folder = tmp_path_factory.mktemp("made")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -56,6 +56,11 @@ def folder(made):
 
 
 SERVER = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
+
+
+def client_of(made, http2=False):
+    trust = ssl.create_default_context(cafile=made / "ca.pem")
+    return httpx.Client(verify=trust, http1=not http2, http2=http2, timeout=10, trust_env=False)
 
 
 def ask(made, command):
@@ -96,25 +101,20 @@ def test_password_opens_the_key(made, start, how):
     assert PASSWORD not in command.stderr
 
 
-def test_several_certificates(made, start):
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_several_certificates(made, start, http2):
     command = start(*SERVER, "--ssl-certfile", "other.pem", "--ssl-keyfile", "other.key")
-    port = command.url().rpartition(":")[2]
     for name in ("server.example", "other.example"):
-        shown = subprocess.run(
-            [
-                *(program("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"),
-                *("-servername", name),
-                *("-verify_hostname", name, "-CAfile", str(made / "ca.pem")),
-            ],
-            input="",
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout
-        assert "Verify return code: 0 (ok)" in shown
+        with client_of(made, http2) as client:
+            # httpx verifies that the certificate has this name.
+            response = client.get(command.url() + "/x", extensions={"sni_hostname": name})
+        assert (response.text, response.http_version) == (" /x", "HTTP/2" if http2 else "HTTP/1.1")
+    with client_of(made, http2) as client, pytest.raises(httpx.ConnectError, match="mismatch"):
+        client.get(command.url(), extensions={"sni_hostname": "third.example"})
 
 
-def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_changed_file_is_taken_without_a_restart(made, start, tmp_path, http2):
     for kind in ("pem", "key"):
         (tmp_path / f"live.{kind}").write_bytes((made / f"server.{kind}").read_bytes())
     command = start("--ssl-certfile", str(tmp_path / "live.pem"))
@@ -123,19 +123,30 @@ def test_changed_file_is_taken_without_a_restart(made, start, tmp_path):
     command = start("--ssl-certfile", paths[0], "--ssl-keyfile", paths[1])
     port = int(command.url().rpartition(":")[2])
     before = ssl.get_server_certificate(("127.0.0.1", port))
-    for kind in ("pem", "key"):
-        (tmp_path / "new").write_bytes((made / f"other.{kind}").read_bytes())
-        os.replace(tmp_path / "new", tmp_path / f"live.{kind}")
-    wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
-    command.saw("TLS certificates reloaded")
+
+    def peer(client):
+        """The client's own port, and the certificate that it got."""
+        stream = client.get(command.url()).extensions["network_stream"]
+        der = stream.get_extra_info("ssl_object").getpeercert(True)
+        return stream.get_extra_info("client_addr")[1], ssl.DER_cert_to_PEM_cert(der)
+
+    with client_of(made, http2) as old, client_of(made, http2) as new:
+        own_port, _ = peer(old)
+        for kind in ("pem", "key"):
+            (tmp_path / "new").write_bytes((made / f"other.{kind}").read_bytes())
+            os.replace(tmp_path / "new", tmp_path / f"live.{kind}")
+        wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
+        command.saw("TLS certificates reloaded")
+        assert peer(old) == (own_port, before)  # the connection goes on
+        assert peer(new)[1] == (made / "other.pem").read_text()
 
 
-# --- Pipes, as a shell makes for <(vault read ...) -----------------------------------------------
+# --- Pipes, as a shell makes them for <(vault read ...) -------------------------------------------
 
 
 @pytest.fixture
 def pipe():
-    """Function (*paths) that gives a descriptor of a pipe which holds those files."""
+    """Function (*paths) that returns a descriptor of a pipe with the contents of those files."""
     opened = []
 
     def make(*paths) -> int:
@@ -160,7 +171,7 @@ CANNOT = "Cannot renew files that came from a pipe or descriptor"
     ids=["one", "workers", "preload", "reload"],
 )
 def test_certificate_and_key_from_pipes(made, start, pipe, flags):
-    """SIGHUP starts workers, too: each has what was read once."""
+    """Workers that SIGHUP starts also use what was read once."""
     pipes = [pipe(made / name) for name in ("server.pem", "locked.key", "ca.pem")]
     options = [f"--ssl-{kind}" for kind in ("certfile", "keyfile", "ca-certs")]
     names = [f"/dev/fd/{number}" for number in pipes]
@@ -183,7 +194,7 @@ def test_certificate_and_key_from_pipes(made, start, pipe, flags):
 
 
 def test_a_pipe_with_a_name_is_read_once_for_all_workers(made, start, tmp_path):
-    """It holds certificate and key, and its writer comes late."""
+    """The pipe holds certificate and key, and its writer opens it late."""
     os.mkfifo(tmp_path / "fifo")
     command = start("--ssl-certfile", str(tmp_path / "fifo"), "--workers", "2")
     both = (made / "server.pem").read_bytes() + (made / "server.key").read_bytes()
@@ -192,11 +203,11 @@ def test_a_pipe_with_a_name_is_read_once_for_all_workers(made, start, tmp_path):
     command.stop()
 
 
-def test_stdin_may_be_one(made, start, pipe):
+def test_certificate_from_stdin(made, start, pipe):
     arguments = (*CERT, "--ssl-keyfile", "/dev/stdin", "--limit-max-requests", "1")
     command = start(*arguments, stdin=pipe(made / "server.key"))
     assert ask(made, command).text == " /x"
-    command.saw("Application startup complete", 2)  # of another worker
+    command.saw("Application startup complete", 2)  # in the second worker
     assert ask(made, command).text == " /x"
     command.stop()
 
@@ -204,7 +215,7 @@ def test_stdin_may_be_one(made, start, pipe):
 # --- Time ----------------------------------------------------------------------------------------
 
 
-def test_a_certificate_that_expires_is_said_once_for_all_workers(made, start, tmp_path):
+def test_expiry_of_a_certificate_is_logged_once_for_all_workers(made, start, tmp_path):
     authority = trustme.CA()
 
     def renew(days: int) -> None:
@@ -233,11 +244,11 @@ def test_a_certificate_that_expires_is_said_once_for_all_workers(made, start, tm
     assert command.stderr.count("TLS certificates reloaded") == 3
 
 
-# --- What cannot be used: one line, and 2 --------------------------------------------------------
+# --- Unusable files: one line, and status 2 -------------------------------------------------------
 
 
 def failed(command) -> str:
-    """The last line, before which there is but click's usage."""
+    """Return the last line of the output; only click's usage comes before it."""
     assert command.wait() == 2
     assert "Traceback" not in command.stderr
     assert "Thestral running" not in command.stderr
@@ -286,7 +297,7 @@ CLIENTS = ("--ssl-cert-reqs", "required")
         (("--ssl-certfile", "no.pem", "--workers", "2"), "'no.pem' cannot be read: No such"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(start, arguments, said):
+def test_unusable_file_is_reported_in_one_line(start, arguments, said):
     line = failed(start(*arguments))
     assert said in line, line
 
@@ -309,7 +320,7 @@ GUNICORN = (
 
 @contextlib.contextmanager
 def gunicorn(made, log, *arguments: str, **popen):
-    """gunicorn with those arguments and its log in a file; gives the process and its URL."""
+    """Start gunicorn with its log in a file; yield the process and its URL."""
     with log.open("w") as file:
         process = subprocess.Popen(
             [*GUNICORN, *arguments], cwd=made, stderr=file, stdout=file, **popen
@@ -335,7 +346,7 @@ def test_gunicorns_own_options_hold_in_its_worker(made, tmp_path):
 
 
 def test_gunicorns_workers_share_what_its_arbiter_has_read(made, tmp_path, pipe):
-    """Those that start later, too. And a warning that is about all of them is said once."""
+    """Workers that start later do so, too. A warning that concerns all workers is logged once."""
     authority = trustme.CA()
     end = datetime.now(UTC) + timedelta(days=1)
     issued = authority.issue_cert("127.0.0.1", not_after=end)

@@ -1,4 +1,4 @@
-"""A server whose stderr nobody reads goes on, and stops when it is told to."""
+"""A server whose stderr is not read keeps serving, and stops at a signal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def app(scope, receive, send):
 async def fail():
     raise RuntimeError("x" * 3000)
 """
-# More tracebacks than any pipe, or pipe and memory, hold.
+# More tracebacks than a pipe, or a pipe and the log's memory, can hold.
 REQUESTS = 60
 
 
 def read_until(reader, pattern):
-    """What comes until a pattern is there."""
+    """Read until a pattern matches; return all that was read."""
     received = ""
     while not re.search(pattern, received):
         data = os.read(reader, 65536)
@@ -45,7 +45,7 @@ def read_until(reader, pattern):
 
 @pytest.fixture(params=[["--workers", "1"], ["--workers", "2"]], ids=["one process", "workers"])
 def unread(request, tmp_path):
-    """Function (**popen) that gives a Command, its port, and the pipe of its stderr."""
+    """Function (**popen) that returns a Command, its port, and the pipe of its stderr."""
     (tmp_path / "main.py").write_text(APP)
     with contextlib.ExitStack() as stack:
         ours, theirs = os.pipe()
@@ -84,7 +84,7 @@ def ask(port, path=b"/"):
     ],
     ids=["stderr", "stdout and stderr", "asyncio"],
 )
-def test_tracebacks_that_nobody_reads_do_not_stop_the_server(unread, shared, path, said):
+def test_unread_tracebacks_do_not_stop_the_server(unread, shared, path, said):
     command, port, reader = unread(shared)
     for _ in range(REQUESTS):
         assert ask(port, path).startswith(b"HTTP/1.1 500 ")
@@ -94,7 +94,7 @@ def test_tracebacks_that_nobody_reads_do_not_stop_the_server(unread, shared, pat
     assert 0 < received.count(said) < REQUESTS
 
 
-def test_reader_that_comes_back_hears_how_many_lines_were_lost(unread):
+def test_reader_that_returns_gets_the_number_of_lost_lines(unread):
     command, port, reader = unread(False)
     for _ in range(REQUESTS):
         ask(port)
@@ -105,7 +105,7 @@ def test_reader_that_comes_back_hears_how_many_lines_were_lost(unread):
         while select.select([reader], [], [], 0)[0]:
             received.append(os.read(reader, 65536))
         pattern = rb"ERROR: +(\d+) lines of the log were lost: nobody read stderr\n"
-        # Each process reports the lines that it lost, and later losses in a further line.
+        # Each process reports its lost lines, and later losses in a further line.
         return sum(int(lost) for lost in re.findall(pattern, b"".join(received))) > 100
 
     wait_until(told)

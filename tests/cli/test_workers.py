@@ -1,4 +1,4 @@
-"""Worker processes: their start, the signals they and their supervisor take, their end."""
+"""Worker processes: start, end, and the signals that they and their supervisor handle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thestral.process.worker import WorkerServer
 
 
 def stopped(command, pids):
-    """Check that the command exits with 0, after the lifespan of each worker has ended."""
+    """Check that the command exits with 0 after the lifespan of each worker has shut down."""
     assert command.wait() == 0
     for pid in pids:
         assert f"lifespan.shutdown {pid}\n" in command.stdout
@@ -67,7 +67,7 @@ def test_requests_reach_both_workers(start, folder, arguments, popen):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--preload"]], ids=["spawn", "preload"])
-def test_broken_application_is_told_once(start, folder, arguments):
+def test_broken_application_is_logged_once(start, folder, arguments):
     (folder / "main.py").write_text("raise ZeroDivisionError('broken')\n")
     command = start("--workers", "2", *arguments)
     assert command.wait() == 3
@@ -128,15 +128,36 @@ def test_option_that_cannot_reach_a_worker():
         Supervisor(Config(print, workers=2))
 
 
+@pytest.mark.parametrize("how", ["option", "environment", "file"])
+def test_one_worker_is_supervised_if_it_is_asked_for(start, folder, how):
+    (folder / "thestral.toml").write_text("workers = 1\n" if how == "file" else "")
+    env = {"THESTRAL_WORKERS": "1"} if how == "environment" else {}
+    command = start(*(["--workers", "1"] if how == "option" else []), env=env)
+    url = command.url()
+    (first,) = workers(command, 1)
+    assert first != command.process.pid
+    os.kill(first, signal.SIGKILL)
+    assert ask(url) == workers(command, 2)[1]  # who asks meanwhile waits in the queue
+    command.stop()
+
+
+@pytest.mark.parametrize("env", [{}, {"WEB_CONCURRENCY": "1"}])
+def test_without_the_option_there_is_one_process(start, env):
+    """WEB_CONCURRENCY counts the processes that a platform has memory for."""
+    command = start(env=env)
+    assert ask(command.url()) == command.process.pid
+    command.stop()
+
+
 def test_number_of_workers_follows_signals(start):
-    command = start("--workers", "1", "--limit-max-requests", "1000000")
+    command = start("--workers", "1")
     command.url()
     (first,) = workers(command, 1)
     command.signal(signal.SIGTTIN)
     first, second = workers(command, 2)
     command.signal(signal.SIGTTOU)
     command.saw(f"lifespan.shutdown {second}")
-    command.signal(signal.SIGTTOU)  # one stays
+    command.signal(signal.SIGTTOU)  # one worker always stays
     command.saw("Received SIGTTOU", times=2)
     assert ask(command.url()) == first
     command.signal(signal.SIGTERM)
@@ -171,8 +192,8 @@ def test_stop_waits_for_running_requests(start, folder, number, arguments, group
 
 
 def test_worker_drains_however_often_it_is_terminated():
-    """systemd sends the signal to every process, and the supervisor sends it as well."""
-    server = WorkerServer(Config("main:app"), None, None, None, None)
+    """systemd signals every process, and the supervisor then signals the workers again."""
+    server = WorkerServer(Config("main:app"), 1, None, None, None)
     for _ in range(2):
         server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
@@ -190,7 +211,7 @@ def test_second_signal_does_not_wait(start, number):
     command.saw("/wait")
     os.killpg(command.process.pid, number)
     command.saw("Waiting for running requests to finish: 1")
-    command.saw(f"Received {number.name}")  # or both might be one
+    command.saw(f"Received {number.name}")  # two pending signals of one kind would become one
     os.killpg(command.process.pid, number)
     assert command.wait() == 0
     asking.join()
@@ -211,7 +232,7 @@ def test_ctrl_c_while_workers_start(start, folder, arguments):
 
 
 def test_ctrl_c_while_an_interpreter_starts(start, folder):
-    # The worker has no handler for SIGINT yet. It must not end because of it.
+    # The worker has no handler for SIGINT yet, and must not be killed by it.
     (folder / "sitecustomize.py").write_text(
         "import os, sys\n"
         "if '--multiprocessing-fork' in sys.orig_argv:\n"
@@ -244,7 +265,7 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
     command = start("--workers", "1", "--limit-max-requests", "9")
     wait_until(lambda: len(command.family()) > 1)
     command.saw("Started parent process")
-    with (folder / "gate").open("w"):  # opens once the worker imports the application
+    with (folder / "gate").open("w"):  # returns once the worker is importing the application
         command.signal(signal.SIGKILL)
         command.process.wait()
     command.saw("lifespan.shutdown")
@@ -253,8 +274,8 @@ def test_worker_that_starts_stops_without_its_supervisor(start, folder):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_thread_that_does_not_end_is_left_behind(start, folder, count):
-    """Output that stdout, a pipe, still buffers is not lost."""
+def test_thread_that_does_not_end_is_abandoned(start, folder, count):
+    """Output that is still buffered for stdout, a pipe, is not lost."""
     (folder / "main.py").write_text(APP + "print('printed')\n")
     arguments = ("--workers", str(count), "--no-access-log")
     command = start(*arguments, "--timeout-graceful-shutdown", "0.1")

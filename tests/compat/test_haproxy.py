@@ -149,7 +149,7 @@ def made(tmp_path_factory):
 
 @contextlib.contextmanager
 def behind(directory: Path, made: Certificates, text: str, **options: Any) -> Iterator[Front]:
-    with Running(mirror, proxy_protocol=True, **options) as running:
+    with Running(mirror, **{"proxy_protocol": True, **options}) as running:
         front = Front(directory, made, running, text)
         try:
             yield front
@@ -161,8 +161,6 @@ def behind(directory: Path, made: Certificates, text: str, **options: Any) -> It
 def front(request, made, tmp_path_factory):
     with behind(tmp_path_factory.mktemp("haproxy"), made, MODES[request.param]) as front:
         front.mode = request.param
-        # To a server over HTTP/2 HAProxy 2.6 writes `:scheme: https` whatever its client used.
-        front.plain = "https" if front.mode == "h2" else "http"
         yield front
 
 
@@ -194,7 +192,7 @@ def test_tls_1_2(front):
 def test_plain_http(front):
     seen = front.ask(None, **LIES)
     assert seen["client"][0] == CLIENT
-    assert (seen["scheme"], seen["tls"]) == (front.plain, None)
+    assert (seen["scheme"], seen["tls"]) == ("http", None)  # HAProxy 2.6: `:scheme: https`
     assert seen["http_version"] == ("2" if front.mode == "h2" else "1.1")
 
 
@@ -227,7 +225,7 @@ def test_websocket(front, tls):
         async with connect(url, local_addr=(CLIENT, 0), proxy=None, **options) as ws:
             seen = json.loads(await ws.recv())
             assert seen["client"][0] == CLIENT
-            assert seen["scheme"] == ("https" if tls else front.plain).replace("http", "ws")
+            assert seen["scheme"] == ("wss" if tls else "ws")
             assert (seen["tls"] is not None) is tls
 
     asyncio.run(asyncio.wait_for(conversation(), PATIENCE))
@@ -244,3 +242,25 @@ def test_fields_that_haproxy_sets_are_believed_beside_its_head(made, tmp_path):
         assert (seen["client"][0], seen["scheme"], seen["tls"]) == (CLIENT, "https", None)
         seen = front.ask(None, **LIES)
         assert (seen["client"][0], seen["scheme"]) == (CLIENT, "http")
+
+
+def test_http2_without_a_proxy_head(made, tmp_path):
+    """HAProxy is trusted by its address; the field that it sets goes before `:scheme`."""
+    text = documented().replace("send-proxy-v2-ssl-cn", "proto h2")
+    (rule,) = re.findall(r"^`(http-request set-header .*)`\.", DEPLOYMENT.read_text(), re.MULTILINE)
+    text = text.replace("mode http\n", f"mode http\n    {rule}\n", 1)
+    with behind(tmp_path, made, text, proxy_protocol=False) as front:
+        for tls, scheme in ((made.client(), "https"), (None, "http")):
+            seen = front.ask(tls)
+            assert (seen["scheme"], seen["http_version"]) == (scheme, "2")
+            assert seen["client"][0] == "127.0.0.1"
+
+
+def test_http2_of_a_haproxy_that_nobody_trusts(made, tmp_path):
+    text = documented().replace("send-proxy-v2-ssl-cn", "proto h2")
+    options = {"proxy_protocol": False, "forwarded_allow_ips": "10.0.0.1"}
+    with behind(tmp_path, made, text, **options) as front:
+        connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 421

@@ -1,4 +1,8 @@
-"""FrameCodec: each event at every cut, each limit, budgets by an injected clock, what it writes."""
+"""FrameCodec: every event at every cut, every limit, budgets on the test's clock, written frames.
+
+It is one file because all of these share one state machine and the same few helpers: a rule for a
+frame that is read usually decides a frame that is written, and both are checked together.
+"""
 
 import frames
 import pytest
@@ -58,7 +62,7 @@ def head(stream, method="GET", fields=HOST, ended=True):
 
 
 def opened(*pieces, limits=USUAL, now=0.0):
-    """A codec that has read the greeting and the pieces; what it wrote is taken."""
+    """Return a codec that has read the greeting and these pieces; its output has been dropped."""
     codec = limits.codec(now)
     outcome = Outcome()
     codec.feed(GREETING + b"".join(pieces), now)
@@ -69,7 +73,7 @@ def opened(*pieces, limits=USUAL, now=0.0):
 
 
 def feed(codec, piece, now=0.0):
-    """What comes of a piece: events, failure, and what is sent."""
+    """Feed a piece; return its outcome: events, failure and output."""
     outcome = Outcome()
     codec.feed(piece, now)
     take_events(codec, outcome)
@@ -82,7 +86,7 @@ def reset(stream, code):
 
 
 def written(write):
-    """The frames that a function (writer) writes."""
+    """Return the frames that a function (writer) writes."""
     writer = ResponseWriter()
     write(writer)
     return read_frames(writer.take(0))
@@ -153,12 +157,13 @@ def test_pong():
     assert [str(frame) for frame in written(codec.write_ping)] == [
         "PING flags 0x0 stream 0 length 8"
     ]
+    assert feed(codec, ping(b"Thestral", ack=True)).events == []
     assert feed(codec, ping(b"thestral", ack=True)).events == [("pong",)]
     assert feed(codec, ping(b"thestral", ack=True)).events == []
 
 
 @pytest.mark.parametrize("after", [0, 1, 23])
-def test_preface_that_is_none(after):
+def test_invalid_preface(after):
     broken = PREFACE[:after] + b"\x00" + PREFACE[after + 1 :]
     for pieces in ([broken], frames.bytewise(broken)):
         assert run(pieces).failed == (1, "not the HTTP/2 connection preface")
@@ -195,8 +200,22 @@ def test_fields_of_the_dynamic_table_are_the_same_objects():
     ] * 2
 
 
-def test_what_is_known_of_a_field_goes_with_its_entry():
-    """Each entry is judged when it is added, however many have been evicted before."""
+def test_fields_of_the_dynamic_table_come_again_after_a_rest():
+    block = literals(GET[:3]) + literal(b":authority", b"a", INCREMENTAL)
+    block += literal(b"x-a", b"v" * 900, INCREMENTAL) + literal(b"x-b", b"", INCREMENTAL)
+    expected = [(b"host", b"a"), (b"x-a", b"v" * 900), (b"x-b", b"")]
+    codec = opened(headers(1, block, end=True))
+    written(lambda writer: codec.write_reset(writer, 1, Code.NO_ERROR))
+    codec.rest()
+    # Only some of the entries are read at first: none of the others may be taken for known.
+    some = literals(GET[:3]) + bytes([0x80 | 64])
+    assert feed(codec, headers(3, some, end=True)).events == [head(3, fields=expected[:1])]
+    again = literals(GET[:3]) + bytes([0x80 | 64, 0x80 | 63, 0x80 | 62])
+    assert feed(codec, headers(5, again, end=True)).events == [head(5, fields=expected)]
+
+
+def test_facts_about_a_field_are_kept_with_its_entry():
+    """An entry is checked when it is added, however many entries have been evicted before."""
     codec = opened(limits=Limits(head=1 << 16))
     for number in range(200):
         stream = 1 + 2 * number
@@ -221,7 +240,7 @@ def test_cookies_are_one_field():
 @pytest.mark.parametrize("fields", [20, 25, 51, 64, 102, 128, 204, 256])
 @pytest.mark.parametrize("refused", [[(b"content-length", b"x")], [(b"expect", b"tea")]])
 def test_cookies_behind_the_last_field_that_is_kept(fields, refused):
-    """A head over its limit is that, whatever else is wrong with it."""
+    """A head over its limit is refused for that, whatever else is wrong with it."""
     more = [*refused, *((b"x", b"") for _ in range(fields - 1)), *((b"cookie", b"a") for _ in "ab")]
     limits = Limits(fields=fields, head=1 << 16)
     assert run([GREETING + request(1, GET + more)], limits).events == [("refused", 1, 431, True)]
@@ -282,7 +301,7 @@ def test_trailers_over_the_limit_of_a_refused_request_are_passed_over():
 
 @pytest.mark.parametrize("over", [0, 1])
 def test_size_of_a_field_block(over):
-    """Encoded: a quarter more than the head, but a frame at least."""
+    """The encoded block may be a quarter larger than the head's limit, and at least one frame."""
     limits = Limits(head=16_384)
     room = 16_384 + 4_096 - len(literals(GET))
     filler = b"\x82" * (room + over)
@@ -441,7 +460,7 @@ def test_largest_limit_of_a_head_allows_strings_of_any_length():
 
 
 def fill(stream, size):
-    """DATA frames of so many bytes."""
+    """Return DATA frames with `size` bytes in all."""
     return b"".join(data(stream, b"x" * min(16_384, size - at)) for at in range(0, size, 16_384))
 
 
@@ -470,7 +489,7 @@ def test_window_of_the_connection(over):
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
-def test_credit_is_given_for_half_a_window(over):
+def test_credit_is_given_once_half_a_window_is_used(over):
     limits = Limits(connection_window=1 << 20)
     codec = opened(request(1, POST, end=False), limits=limits)
     size = WINDOW // 2 + over
@@ -480,8 +499,8 @@ def test_credit_is_given_for_half_a_window(over):
     assert sent == ([] if over < 0 else [f"WINDOW_UPDATE 0x0 1 {size:08x}"])
 
 
-def test_credit_is_not_given_for_what_is_still_to_come():
-    """The rest of a DATA frame is off the window, but nobody has taken it yet."""
+def test_credit_is_not_given_for_bytes_still_to_come():
+    """The rest of a DATA frame has been taken off the window, but has not been consumed."""
     codec = opened(request(1, POST, end=False))
     feed(codec, fill(1, 49_152))
     frame = data(1, b"x" * 16_383)
@@ -526,7 +545,7 @@ def test_window_grows_while_the_application_waits():
     assert sizes == [131_070, 200_000, 200_000, 200_000]
 
 
-def test_window_does_not_grow_while_nobody_waits_or_it_is_not_used():
+def test_window_does_not_grow_unless_it_is_used_up_and_awaited():
     codec = opened(request(1, POST, end=False), limits=Limits(connection_window=1 << 20))
     feed(codec, fill(1, WINDOW // 2 - 1))
     codec.consumed(1, WINDOW // 2 - 1, True)
@@ -550,12 +569,10 @@ def test_sendable():
     assert (frame.type, frame.payload) == (Type.DATA, b"x" * 100)
     feed(codec, settings((Setting.INITIAL_WINDOW_SIZE, 50)))
     assert codec.sendable(1) == 0
-    codec.has_opened()
     feed(codec, window_update(1, 50))
-    assert (codec.sendable(1), codec.has_opened()) == (0, False)
+    assert codec.sendable(1) == 0
     feed(codec, window_update(1, 1))
-    assert (codec.sendable(1), codec.has_opened()) == (1, True)
-    assert codec.has_opened() is False
+    assert codec.sendable(1) == 1
 
 
 @pytest.mark.parametrize("over", [0, 1])
@@ -583,7 +600,7 @@ def test_budget_of_resets():
     codec = opened()
     blob = b"".join(request(1 + 2 * i) + rst_stream(1 + 2 * i) for i in range(200))
     assert feed(codec, blob).failed is None
-    # 33 a second come back, and one for each response.
+    # 33 tokens a second are refilled, and one for each response.
     more = b"".join(request(1001 + 2 * i) + rst_stream(1001 + 2 * i) for i in range(33))
     assert feed(codec, more, now=1.0).failed is None
     codec.completed()
@@ -827,7 +844,7 @@ def test_lengths_that_contradict_each_other():
 # --- What is used and left ------------------------------------------------------------------------
 
 
-def test_flags_of_other_frames_have_no_meaning():
+def test_undefined_flags_are_ignored():
     assert agree(bytes(Frame(Type.PING, PADDED | 2, 0, bytes(8)))).sent[1:] == [
         f"PING {ACK:#x} 0 {bytes(8).hex()}"
     ]

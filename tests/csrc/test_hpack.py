@@ -326,6 +326,34 @@ def test_memory_for_a_few_small_entries_is_small(make):
     assert decoder.struct.table.bytes.capacity + decoder.struct.table.entries.capacity <= 1024
 
 
+@pytest.mark.parametrize("longest", [5, 99, 900])
+def test_rest_gives_memory_back_and_changes_nothing(make, longest):
+    rng = random.Random(longest)
+    rests, goes_on = make(), make()
+    for _ in range(400):
+        entry = incremental(rng.randbytes(rng.randrange(9)), rng.randbytes(rng.randrange(longest)))
+        assert rests.fields(entry) == goes_on.fields(entry)
+        if rng.random() < 0.3:
+            lib.th_hpack_decoder_rest(rests.struct)
+            table = rests.struct.table
+            used = sum(len(name) + len(value) for name, value in rests.table())
+            assert table.bytes.capacity <= max(512, used) + 512
+            assert rests.struct.scratch.data == ffi.NULL
+        assert rests.table() == goes_on.table()
+
+
+def test_rest_before_the_first_insertion_and_behind_the_last_eviction(make):
+    decoder = make()
+    lib.th_hpack_decoder_rest(decoder.struct)
+    assert decoder.struct.table.bytes.data == ffi.NULL
+    decoder.fields(incremental(b"name", b"v" * 4000))
+    decoder.fields(update(0))
+    lib.th_hpack_decoder_rest(decoder.struct)
+    assert decoder.struct.table.bytes.capacity == 512
+    decoder.fields(update(4096) + incremental(b"", b""))
+    assert decoder.table() == [(b"", b"")]
+
+
 def test_large_strings_leave_no_memory_behind(make):
     decoder = make()
     coded = HUFFMAN.encode(b"a" * 5000)

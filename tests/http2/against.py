@@ -1,10 +1,10 @@
-"""Runs the cases against any server and prints a table:
+"""Runs the conformance cases against any server and prints a table:
 
     python tests/http2/against.py HOST PORT [--tls] [--style whole|bytes|cuts|early] [--strict]
         [--only TEXT] [--patience SECONDS] [--all]
 
-The server answers GET and POST of / with 200 and a body of five bytes at least, once it has read
-the request, as cases_app.py does. It exits with 1 if a case failed.
+The server must answer GET and POST of / with 200 and a body of at least five bytes, once it has
+read the request, as cases_app.py does. The exit status is 1 if a case failed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> int:
         try:
             rng = random.Random(f"{seed} {case.name}")
             return run(case, open_client, options.style, rng, strict=options.strict)
-        except Exception as exc:  # one case that cannot be run must not cost the table
+        except Exception as exc:  # one case that cannot be run must not lose the table
             return Verdict(Mark.FAIL, f"{type(exc).__name__}: {exc}")
 
     cases = [case for case in load() if options.only in str(case)]

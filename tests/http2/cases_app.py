@@ -1,5 +1,5 @@
-"""The application that the cases expect: 200 with a body, once the request has been read; a
-WebSocket gets its text back.
+"""The application that the cases expect: 200 with a body once the request has been read; text on a
+WebSocket is echoed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the cases (cases/README.md), runs one on a connection, and judges what comes back."""
+"""Reads the cases (cases/README.md), runs them on connections, and judges the server's frames."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ from frames import (
 )
 
 LONGEST_FOR_BYTES = 1_500  # bytes of a burst that are sent one by one
-GENERIC = {Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR}  # may replace any other: RFC 9113 section 5.4
+# May replace any other code: RFC 9113 section 5.4.
+GENERIC = {Code.PROTOCOL_ERROR, Code.INTERNAL_ERROR}
 FORMS = {"plain": PLAIN, "incremental": INCREMENTAL, "never": NEVER}
 STATIC_SCHEME = {"http": "86", "https": "87"}  # RFC 7541 appendix A
 ALIVE = b"\x00alive?\x00"
 
 
 class Mark(Enum):
-    """What a case came to."""
+    """The outcome of a case."""
 
     OK = "ok"
-    LOOSE = "loose"  # not what was asked for, but what RFC 9113 section 5.4 and h2spec let pass
+    LOOSE = "loose"  # not as expected, but RFC 9113 section 5.4 and h2spec allow it
     FAIL = "FAIL"
     SKIPPED = "skipped"
 
@@ -63,13 +64,13 @@ class Case:
     """One conversation.
 
     Attributes:
-        rfc: "9113 6.1": number and section.
-        steps: a table is sent, a string must come.
-        greets: the prefaces are exchanged before the steps.
-        strict: stands for the last step where a server is held to more than RFC 9113 asks for.
+        rfc: number and section, e.g. "9113 6.1".
+        steps: a table is sent, a string is expected.
+        greets: whether the prefaces are exchanged before the steps.
+        strict: replaces the last step where a server must do more than RFC 9113 requires.
         h2spec: the subjects of h2spec 2.6 that the case covers.
         only: "h2c" or "tls".
-        needs: settings without which of the server the case is skipped.
+        needs: the case is skipped if the server does not send these settings.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Case:
 
 
 def load() -> list[Case]:
-    """All cases; one with `each` is several."""
+    """Load all cases; a case with `each` becomes several."""
     cases = []
     for path in sorted((Path(__file__).parent / "cases").glob("*.toml")):
         for table in tomllib.loads(path.read_text())["case"]:
@@ -111,8 +112,8 @@ def _short(item: Any) -> str:
 
 
 def _fill(value: Any, item: Any) -> Any:
-    """Replace every "<>", and "<0>", "<1>" by the parts of a list; where it is all of a string, by
-    the item itself.
+    """Replace every "<>" by the item, and "<0>", "<1>" by the parts of a list. A string that is
+    nothing else becomes the item itself, whatever its type.
     """
     if isinstance(value, str):
         if value == "<>":
@@ -145,7 +146,7 @@ class Writer:
         if table.pop("preface", False):
             return PREFACE
         times = self._count(table.pop("times", 1))
-        kind = next(iter(table))  # the first key says what it is
+        kind = next(iter(table))  # the first key is the kind of step
         blob = b""
         for i in range(times):
             again = {**table, kind: table[kind] + 2 * i} if times > 1 else dict(table)
@@ -176,7 +177,7 @@ class Writer:
         )
 
     def _split(self, built: Frame, sizes: list[int]) -> bytes:
-        """A HEADERS frame whose block is continued; the last frame takes the rest."""
+        """Encode HEADERS and CONTINUATION frames; the last one gets the rest of the block."""
         parts, rest = [], built.payload
         for size in sizes:
             parts.append(rest[:size])
@@ -189,7 +190,7 @@ class Writer:
         return blob
 
     def _count(self, value: int | str) -> int:
-        """A number, or one beside a setting of the server: "MAX_FRAME_SIZE+1"."""
+        """Return a number, which may be relative to a server's setting: "MAX_FRAME_SIZE+1"."""
         if isinstance(value, int):
             return value
         name, _, more = value.partition("+")
@@ -212,7 +213,7 @@ class Writer:
         return bytes.fromhex(text)
 
     def _block(self, table: dict[str, Any], fields: list[list[Any]]) -> bytes:
-        """The field block of a table: `block` in hexadecimal, then `fields`, coded `as` it says."""
+        """Encode a table's field block: `block`, in hexadecimal, then `fields`, as `as` says."""
         form, huffman = FORMS[table.pop("as", "plain")], table.pop("huffman", False)
         block = self._hex(table.pop("block", ""))
         for name, value in fields:
@@ -230,7 +231,7 @@ class Writer:
         return Frame(Type.HEADERS, flags | flag, stream, block)
 
     def _request(self, method: str, stream: int, table: dict[str, Any], end: bool) -> Frame:
-        """A request's HEADERS; `set`, `without`, `first`, `with`, `last` change its fields."""
+        """Encode a request's HEADERS; `set`, `without`, `first`, `with`, `last` change fields."""
         fields = {
             ":method": method,
             ":scheme": "<scheme>",
@@ -302,7 +303,7 @@ def _code(value: str | int) -> bytes:
     return (Code[value] if isinstance(value, str) else value).to_bytes(4, "big")
 
 
-# --- What must come -------------------------------------------------------------------------------
+# --- Expectations ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,7 @@ class Expectation:
 
     @classmethod
     def parse(cls, text: str) -> list[Expectation]:
-        """All alternatives of a step."""
+        """Parse all alternatives of a step."""
         found = []
         for part in text.split(" | "):
             kind, *words = part.split()
@@ -337,7 +338,7 @@ class Expectation:
         return found
 
     def came(self, client: Client) -> bool:
-        """Whether it is there, exactly as asked for."""
+        """Return whether it has come, exactly as expected."""
         exchange = client.on(self.stream)
         match self.kind:
             case "connection":
@@ -365,8 +366,9 @@ class Expectation:
                 return client.server.get(Setting[name]) == int(value)
 
     def loose(self, client: Client) -> str | None:
-        """Why something else may pass: RFC 9113 section 5.4 lets a server widen an error to the
-        connection, close without GOAWAY, and say PROTOCOL_ERROR or INTERNAL_ERROR for any error.
+        """Return why another result is acceptable: RFC 9113 section 5.4 lets a server turn a stream
+        error into a connection error, close without GOAWAY, and use PROTOCOL_ERROR or
+        INTERNAL_ERROR for any error.
         """
         if self.kind not in ("connection", "stream", "refused"):
             return None
@@ -407,9 +409,9 @@ def run(
     """Run a case on a new connection.
 
     Args:
-        style: how the client sends what lies between two expectations: "whole", "bytes", "cuts" at
-            random; "early" does not wait for the server's preface.
-        strict: take each case's `strict`, where RFC 9113 allows more.
+        style: how the client sends the frames between two expectations: "whole", byte by byte
+            ("bytes"), or cut at random ("cuts"); "early" does not wait for the server's preface.
+        strict: use each case's `strict`, although RFC 9113 allows more.
     """
     with connect() as client:
         if case.only not in (None, "tls" if client.scheme == "https" else "h2c"):
@@ -448,14 +450,14 @@ def run(
 
 
 def styles(case: Case) -> Iterator[str]:
-    """The styles that a case's meaning allows."""
+    """Return the styles that do not change a case's meaning."""
     yield from ["whole", "bytes", "cuts"]
     if case.greets and not case.needs and not _needs_settings(case.steps):
         yield "early"
 
 
 def _needs_settings(value: Any) -> bool:
-    """Whether a step is made from the server's settings."""
+    """Return whether a step depends on the server's settings."""
     if isinstance(value, dict):
         return any(map(_needs_settings, value.values()))
     if isinstance(value, list):
@@ -472,7 +474,7 @@ def _pieces(blob: bytes, style: str, rng: random.Random | None) -> list[bytes]:
 
 
 def _expect(client: Client, alternatives: list[Expectation]) -> Verdict:
-    """Read until one of the alternatives is there, or none can be any more."""
+    """Read until one of the alternatives has come, or none can come any more."""
     resets = {stream for stream, each in client.exchanges.items() if each.reset is not None}
     client.pongs = [pong for pong in client.pongs if pong != ALIVE]
     asks = any(each.kind == "open" for each in alternatives)
@@ -487,7 +489,7 @@ def _expect(client: Client, alternatives: list[Expectation]) -> Verdict:
                 client.read()
                 continue
             except TimeoutError:
-                pass  # what is idle may be closed any time: that would be no answer
+                pass  # an idle connection may be closed any time, so its end proves nothing
         else:
             _read_to_close(client)
         for each in alternatives:
@@ -497,7 +499,7 @@ def _expect(client: Client, alternatives: list[Expectation]) -> Verdict:
 
 
 def _hopeless(client: Client, alternatives: list[Expectation]) -> bool:
-    """Whether what has come rules all alternatives out."""
+    """Return whether the frames that have come rule out all alternatives."""
     if any(code != Code.NO_ERROR for _, code, _ in client.goaways):
         return not any(each.kind == "closed" for each in alternatives)
     streams = {each.stream for each in alternatives if each.stream}
@@ -509,7 +511,7 @@ def _hopeless(client: Client, alternatives: list[Expectation]) -> bool:
 
 
 def _confirm(client: Client, found: Expectation, resets: set[int]) -> Verdict:
-    """An error must end what it is about, and nothing else."""
+    """Check that an error ends its stream or connection, and nothing else."""
     if found.kind == "connection":
         _read_to_close(client)
         if not client.closed:
@@ -531,7 +533,7 @@ def _confirm(client: Client, found: Expectation, resets: set[int]) -> Verdict:
 
 
 def _answers(client: Client) -> bool:
-    """Whether a PING is still answered."""
+    """Return whether a PING is still answered."""
     opaque = random.randbytes(8)
     client.send(ping(opaque))
     try:
@@ -552,7 +554,7 @@ def _read_to_close(client: Client) -> None:
 
 
 def _summary(client: Client) -> str:
-    """What there is to see of a connection, in a line."""
+    """Describe a connection's state in a line."""
     parts = [f"GOAWAY {code_name(code)}" for _, code, _ in client.goaways]
     for stream, each in client.exchanges.items():
         if each.reset is not None:

@@ -1,4 +1,4 @@
-"""Fixtures that give servers which speak HTTP/2."""
+"""Fixtures for servers and clients that speak HTTP/2."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Speaking]]:
-    """As the fixture of the same name for HTTP/1.1; its servers speak HTTP/2, too."""
+    """The counterpart of the fixture `serve` for HTTP/1.1; its servers also speak HTTP/2."""
     with contextlib.ExitStack() as stack:
         yield lambda app, **options: stack.enter_context(start(app, loop=request.param, **options))
-    gc.collect()  # what a test leaves behind must complain in that test
+    gc.collect()  # leaked objects must warn within the test that leaked them
 
 
 @pytest.fixture
 def open_client(serve: Callable[..., Speaking]) -> Iterator[Callable[..., frames.Client]]:
-    """Function (running, *settings) that gives a client, closed after the test; prefaces done."""
+    """Function (running, *settings) that returns a client with the prefaces exchanged; it is closed
+    after the test.
+    """
     with contextlib.ExitStack() as stack:
         yield lambda running, *settings: stack.enter_context(running.started(*settings))

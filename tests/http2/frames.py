@@ -1,5 +1,7 @@
 """A client of raw HTTP/2 frames over a real socket: it builds any frame, valid or not, sends it at
-chosen cuts, and keeps account of what the server sends.
+chosen cuts, and keeps account of the server's frames.
+
+It is one file because the client's accounts need the frames, and every test of HTTP/2 needs both.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from enum import IntEnum
 import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
-PATIENCE = 15.0  # seconds until something that does not come fails a test
-BLOCKED = 3.0  # seconds after which flood() takes a server that does not read for one that waits
+PATIENCE = 15.0  # seconds to wait for something before the test fails
+BLOCKED = 3.0  # seconds without reading after which flood() takes the server to be waiting
 HEAD_SIZE = 9  # bytes before a frame's payload
 END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
@@ -82,11 +84,11 @@ DEFAULTS: dict[int, int] = {Setting.INITIAL_WINDOW_SIZE: 65_535, Setting.MAX_FRA
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it is on the wire.
+    """A frame as sent on the wire.
 
     Attributes:
-        length: what the head claims, if not the payload's length.
-        reserved: the bit before the stream's identifier.
+        length: the length in the head, if not that of the payload.
+        reserved: the reserved bit before the stream's identifier.
     """
 
     type: int
@@ -122,7 +124,7 @@ def number(data: bytes | bytearray) -> int:
 
 
 def table_size(payload: bytes | bytearray) -> int | None:
-    """HEADER_TABLE_SIZE in a SETTINGS payload."""
+    """Return HEADER_TABLE_SIZE from a SETTINGS payload."""
     found = None
     for at in range(0, len(payload), 6):
         if number(payload[at : at + 2]) == Setting.HEADER_TABLE_SIZE:
@@ -135,7 +137,7 @@ def code_name(code: int) -> str:
 
 
 def padded(payload: bytes, pad: int | None) -> tuple[int, bytes]:
-    """The flag, and the payload with `pad` bytes of padding."""
+    """Return the flag, and the payload with `pad` bytes of padding."""
     return (0, payload) if pad is None else (PADDED, bytes([pad]) + payload + bytes(pad))
 
 
@@ -153,7 +155,7 @@ def headers(
     pad: int | None = None,
     priority: tuple[int, int, bool] | None = None,
 ) -> bytes:
-    """`priority` is the stream depended on, the weight's byte, and whether exclusively."""
+    """Build HEADERS. `priority`: stream that this one depends on, weight byte, exclusive or not."""
     flags = end * END_STREAM | end_headers * END_HEADERS
     if priority is not None:
         flags |= PRIORITY_FLAG
@@ -201,17 +203,17 @@ def window_update(stream: int, by: int) -> bytes:
 
 
 def priority_update(stream: int, value: bytes = b"") -> bytes:
-    """RFC 9218 section 7.1; `stream` is the prioritized one."""
+    """Build a PRIORITY_UPDATE (RFC 9218 section 7.1); `stream` is the prioritized one."""
     return bytes(Frame(Type.PRIORITY_UPDATE, 0, 0, stream.to_bytes(4, "big") + value))
 
 
-# --- HPACK, a literal at a time: without state, no case depends on what another has sent ----------
+# --- HPACK, literals only: without state, no frame depends on earlier ones ------------------------
 
 INCREMENTAL, PLAIN, NEVER = (0x40, 6), (0x00, 4), (0x10, 4)  # RFC 7541 section 6.2: bits, prefix
 
 
 def integer(value: int, prefix: int, first: int = 0) -> bytes:
-    """RFC 7541 section 5.1; `first` has the bits before the prefix."""
+    """Encode an integer (RFC 7541 section 5.1); `first` has the bits before the prefix."""
     most = (1 << prefix) - 1
     if value < most:
         return bytes([first | value])
@@ -225,7 +227,7 @@ def integer(value: int, prefix: int, first: int = 0) -> bytes:
 
 
 def string(text: bytes, *, huffman: bool = False) -> bytes:
-    """RFC 7541 section 5.2."""
+    """Encode a string (RFC 7541 section 5.2)."""
     if not huffman:
         return integer(len(text), 7) + text
     coded = hpack.huffman.HuffmanEncoder(
@@ -241,7 +243,7 @@ def literal(
     *,
     huffman: bool = False,
 ) -> bytes:
-    """A field; a name may be an index into the tables."""
+    """Encode a field as a literal; the name may be an index into the tables."""
     bits, prefix = form
     if isinstance(name, int):
         return integer(name, prefix, bits) + string(value, huffman=huffman)
@@ -260,7 +262,7 @@ def bytewise(blob: bytes) -> list[bytes]:
 
 
 def random_pieces(blob: bytes, rng: random.Random) -> list[bytes]:
-    """Up to eight pieces, some of them a single byte."""
+    """Cut into up to eight pieces, some of them a single byte."""
     cuts = sorted(rng.randrange(len(blob) + 1) for _ in range(rng.randrange(1, 8)))
     if rng.random() < 0.5:
         cuts = sorted({*cuts, *(min(cut + 1, len(blob)) for cut in cuts)})
@@ -273,16 +275,16 @@ def random_pieces(blob: bytes, rng: random.Random) -> list[bytes]:
 
 @dataclass
 class Exchange:
-    """What has come on a stream.
+    """What has been received on a stream.
 
     Attributes:
-        interim: 1xx responses.
-        interim_fields: those of each of them.
-        ended: END_STREAM has come.
+        interim: statuses of 1xx responses.
+        interim_fields: the fields of each 1xx response.
+        ended: whether END_STREAM has come.
         reset: code of RST_STREAM.
-        data_frames: number of DATA frames, empty ones included.
-        credit: bytes that WINDOW_UPDATE allowed us.
-        uploaded: bytes that upload() has sent, padding included.
+        data_frames: number of DATA frames, including empty ones.
+        credit: bytes that WINDOW_UPDATE has allowed the client to send.
+        uploaded: bytes that upload() has sent, including padding.
     """
 
     status: int | None = None
@@ -302,23 +304,23 @@ class Exchange:
 
 
 class Client:
-    """One connection. Facts about it are attributes; wait() reads until a fact is there.
+    """One connection. Its state is in attributes; wait() reads until a condition on them holds.
 
-    SETTINGS are acknowledged, and PING answered, as they are read, but not within a field block
-    that we have left open.
+    SETTINGS and PING are answered as they are read, except while this client has left a field block
+    open.
 
     Attributes:
         server: the server's settings, with the defaults of RFC 9113.
-        greeted: the server's SETTINGS have come.
-        exchanges: by stream.
-        frames: number of frames that came, by type.
+        greeted: whether the server's SETTINGS have come.
+        exchanges: Exchange by stream.
+        frames: number of frames received, by type.
         goaways: (last stream, code, debug data) of each GOAWAY.
-        settings_sent, settings_acked: how many of our SETTINGS.
+        settings_sent, settings_acked: number of this client's SETTINGS.
         pongs: payloads of PING with ACK.
-        credit: bytes that WINDOW_UPDATE allowed us on the connection.
-        closed: the server has closed, or reset, the connection.
-        log: the last frames, for messages.
-        refill: whether DATA is given back to both windows as it comes.
+        credit: bytes that WINDOW_UPDATE has allowed on the connection.
+        closed: whether the server has closed or reset the connection.
+        log: the last frames, for the messages of failures.
+        refill: whether both windows are refilled as DATA arrives.
         answers: whether PING and SETTINGS are answered.
     """
 
@@ -342,19 +344,21 @@ class Client:
         self.encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
         self._incoming = bytearray()
-        self._gone = False  # the kernel says so; what was read before may still be in _incoming
+        self._gone = False  # according to the kernel; earlier bytes may still be in _incoming
         self._block: tuple[int, bool, bytearray] | None = None
         self._next_stream = 1
-        self._outgoing_tail = bytearray()  # of our own frames, to see whether a block is open
+        # Of this client's frames, to tell whether a field block is open.
+        self._outgoing_tail = bytearray()
         self._within_block = False
-        self._table_sizes: list[int | None] = []  # of our SETTINGS, until they are acknowledged
+        # Of this client's SETTINGS, until they are acknowledged.
+        self._table_sizes: list[int | None] = []
         sock.setblocking(False)
 
     # --- Sending
 
     def send(self, *pieces: bytes, reading: bool = True) -> None:
-        """Send each piece by itself. What comes meanwhile is taken in, as a browser would. That the
-        server has closed is no error here: what it said before is still to be read.
+        """Send each piece by itself, receiving meanwhile as a browser does. A connection that the
+        server has closed does not raise, because its last frames are still to be read.
         """
         for piece in pieces:
             sent = 0
@@ -366,8 +370,8 @@ class Client:
             self._note(piece)
 
     def flood(self, blob: bytes) -> int:
-        """Send without reading, and return how many bytes were taken: all of them, or those before
-        the server closed or did not read for BLOCKED seconds.
+        """Send without reading; return how many bytes were sent: all of them, or those sent before
+        the server closed, or stopped reading for BLOCKED seconds.
         """
         sent = 0
         while sent < len(blob) and not self._gone:
@@ -383,12 +387,12 @@ class Client:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return 0
         except (OSError, ssl.SSLError):
-            self._receive()  # what came before the reset
+            self._receive()  # bytes from before the reset
             self._gone = True
             return 0
 
     def _note(self, piece: bytes) -> None:
-        """Follow our own frames: how many SETTINGS, and whether a field block is open."""
+        """Follow this client's frames: count SETTINGS, and note whether a field block is open."""
         self._outgoing_tail += piece
         tail = self._outgoing_tail
         if tail.startswith(PREFACE):
@@ -410,7 +414,7 @@ class Client:
     # --- Receiving
 
     def _poll(self, seconds: float, *, writing: bool = False, reading: bool = True) -> None:
-        """Wait until the socket is ready, and take in what is there.
+        """Wait until the socket is ready, and receive what has arrived.
 
         Raises:
             TimeoutError: it did not become ready.
@@ -435,7 +439,7 @@ class Client:
             self._gone = True
 
     def read(self, patience: float | None = None) -> Frame | None:
-        """The next frame, already taken into account; None when the server has closed.
+        """Read and account for the next frame; return it, or None when the server has closed.
 
         Raises:
             TimeoutError: none came in time.
@@ -459,8 +463,12 @@ class Client:
         self._take(came)
         return came
 
+    def has_frame(self) -> bool:
+        """Whether a whole frame has been received, but not read."""
+        return len(self._incoming) >= HEAD_SIZE + number(self._incoming[:3])
+
     def wait(self, fact: Callable[[], object], patience: float | None = None) -> None:
-        """Read until a fact is there. It fails if the server closes, or nothing comes in time."""
+        """Read until `fact` holds; fail if the server closes or nothing arrives in time."""
         while not fact():
             try:
                 came = self.read(patience)
@@ -560,7 +568,7 @@ class Client:
     # --- Requests
 
     def start(self, *pairs: tuple[int, int]) -> None:
-        """The prefaces of both sides, with these settings of ours, and all acknowledged."""
+        """Exchange prefaces, with these settings, and wait until both sides have acknowledged."""
         self.send(PREFACE + settings(*pairs))
         self.wait(lambda: self.greeted and self.settings_acked == self.settings_sent)
 
@@ -589,7 +597,7 @@ class Client:
         return stream
 
     def room(self, stream: int) -> int:
-        """Bytes of DATA that both windows allow, after what upload() has sent."""
+        """Return how many more bytes of DATA both windows allow after those that upload() sent."""
         exchange = self.on(stream)
         own = self.server[Setting.INITIAL_WINDOW_SIZE] + exchange.credit - exchange.uploaded
         spent = sum(each.uploaded for each in self.exchanges.values())
@@ -598,7 +606,7 @@ class Client:
     def upload(
         self, stream: int, body: bytes, *, piece: int = 16_384, pad: int | None = None
     ) -> None:
-        """Send content as the windows allow it, and END_STREAM behind it."""
+        """Send content as the windows allow, and END_STREAM at its end."""
         extra = 0 if pad is None else 1 + pad
         at = 0
         while at < len(body):
@@ -610,27 +618,27 @@ class Client:
         self.send(data(stream, end=True))
 
     def finished(self, stream: int) -> Exchange:
-        """Read to the end of a response, whose status the caller looks at."""
+        """Read to the end of a response, and return it; the caller checks its status."""
         exchange = self.on(stream)
         self.wait(lambda: exchange.ended or exchange.reset is not None)
         assert exchange.reset in (None, Code.NO_ERROR), f"reset: {self}"
         return exchange
 
     def first_bytes(self, count: int) -> bytes:
-        """What comes first, be it frames or not; less than `count` if the server closes before."""
+        """Return the first bytes, frames or not; fewer than `count` if the server closes."""
         while len(self._incoming) < count and not self._gone:
             self._poll(self.patience)
         return bytes(self._incoming[:count])
 
     def alive(self) -> None:
-        """A PING is answered, and nobody has said GOAWAY."""
+        """Check that a PING is answered, and that no GOAWAY has come."""
         opaque = random.randbytes(8)
         self.send(ping(opaque))
         self.wait(lambda: opaque in self.pongs)
         assert not self.goaways, str(self)
 
     def end(self) -> int | None:
-        """Read until the server closes; the code of its last GOAWAY."""
+        """Read until the server closes; return the code of its last GOAWAY."""
         self.wait(lambda: self.closed)
         return self.goaways[-1][1] if self.goaways else None
 
@@ -651,14 +659,14 @@ def connect(
     patience: float = PATIENCE,
     receive_buffer: int | None = None,
 ) -> Client:
-    """A client whose connection stands, over TLS with "h2" by ALPN if there is a context."""
+    """Return a client with an open connection, over TLS with "h2" by ALPN if there is a context."""
     sock = socket.socket()
     try:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(patience)
         sock.connect((host, port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a cut is to stay a cut
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # pieces must stay apart
         if tls is not None:
             tls.set_alpn_protocols(["h2"])
             sock = tls.wrap_socket(sock, server_hostname="localhost")

@@ -11,7 +11,7 @@ from support import Running
 
 
 class Speaking(Running):
-    """A server; client() connects to it, and says nothing yet."""
+    """A server; client() connects to it, without sending anything."""
 
     tls: ssl.SSLContext | None = None
 
@@ -19,14 +19,14 @@ class Speaking(Running):
         return frames.connect("127.0.0.1", self.port, self.tls, receive_buffer=receive_buffer)
 
     def started(self, *settings: tuple[int, int]) -> frames.Client:
-        """A client, the prefaces exchanged."""
+        """Return a client with the prefaces exchanged."""
         client = self.client()
         client.start(*settings)
         return client
 
 
 def start(app: Any, tls: Certificate | None = None, **options: Any) -> Speaking:
-    """A server that is not running yet."""
+    """Return a server that is not running yet."""
     options.setdefault("http2", True)
     running = Speaking(app, **options, **(tls.options if tls else {}))
     running.tls = tls.client() if tls else None

@@ -1,19 +1,17 @@
-"""What only HTTP/2 has, as an ASGI application and its clients see it."""
+"""What differs over HTTP/2 for an ASGI application and its clients; WebSocket has its own file."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
+import sys
 
 import pytest
 from apps import Gate, Recorder, echo, fixed, hello, http_only, read_body, respond, streamer
-from frames import Code, Setting, Type, data, headers, rst_stream, window_update
+from frames import Code, Setting, Type, data, rst_stream, window_update
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
-from ws_apps import Sessions, ws_only
-from ws_apps import echo as ws_echo
-from ws_client import CLOSE, TEXT, close_frame, frame
 
 from thestral.errors import LocalProtocolError
 
@@ -25,7 +23,7 @@ def body(data=b"", more=False):
 
 
 def sends(*messages, raised=None):
-    """An application that sends messages, and keeps in `raised` what ends it."""
+    """An application that sends these messages; `raised` is the exception that ended it."""
 
     @http_only
     async def app(scope, receive, send):
@@ -85,8 +83,29 @@ def test_scope_over_tls(serve, certificate, open_client):
     assert scope["extensions"]["tls"]["tls_version"] == 0x0304
 
 
+@pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("10.0.0.1", 421)])
+def test_https_target_without_tls_is_a_trusted_proxys(serve, open_client, trusted, status):
+    """RFC 9110 section 7.4."""
+    app = Recorder(hello)
+    client = open_client(serve(app, forwarded_allow_ips=trusted))
+    client.scheme = "https"
+    assert client.finished(client.request()).status == status
+    assert [scope["scheme"] for scope in app.scopes] == ["https"] * (status == 200)
+    client.scheme = "http"
+    assert client.finished(client.request()).status == 200
+    assert app.scopes[-1]["scheme"] == "http"
+
+
+def test_forwarded_scheme_goes_before_that_of_the_target(serve, open_client):
+    app = Recorder(hello)
+    client = open_client(serve(app))
+    client.scheme = "https"
+    client.finished(client.request("GET", "/", ("x-forwarded-proto", "http")))
+    assert app.scopes[0]["scheme"] == "http"
+
+
 @pytest.mark.parametrize("name", ["pathsend", "zerocopysend"])
-def test_files_are_offered_where_they_are_for_http_1_1(serve, open_client, name):
+def test_file_extensions_are_offered_as_over_http_1_1(serve, open_client, name):
     app = Recorder(hello)
     client = open_client(serve(app, **{name: True}))
     client.finished(client.request())
@@ -150,7 +169,7 @@ def test_early_hints(serve, open_client):
 
 @pytest.mark.parametrize("how", ["HEAD", "204", "304"])
 def test_head_without_content_ends_the_stream_at_once(serve, open_client, how):
-    """Although the application goes on; it hears that nobody waits for what it sends."""
+    """The stream ends although the application goes on, which receives http.disconnect."""
     gate = Gate()
     got = []
 
@@ -206,7 +225,7 @@ def trailers(*fields):
 
 
 @pytest.mark.parametrize("content", [b"", b"abc"])
-def test_trailers_are_sent_though_nobody_asked_for_them(serve, open_client, content):
+def test_trailers_are_sent_without_a_te_field(serve, open_client, content):
     messages = [START | {"trailers": True}, body(content), trailers((b"Grpc-Status", b"0"))]
     client = open_client(serve(sends(*messages)))
     answer = client.finished(client.request())
@@ -217,7 +236,7 @@ def test_trailers_are_sent_though_nobody_asked_for_them(serve, open_client, cont
 
 
 def test_trailers_only_are_one_frame(serve, open_client):
-    """As gRPC has it: the status stands in the head, behind which nothing comes."""
+    """gRPC's "Trailers-Only": the status is in the head, and nothing follows."""
     fields = [(b"content-type", b"application/grpc"), (b"grpc-status", b"12")]
     client = open_client(serve(fixed(b"", headers=fields)))
     answer = client.finished(client.request("POST", "/", ("te", "trailers"), body=b"12345"))
@@ -274,7 +293,7 @@ def test_body_longer_than_announced_is_cut_to_its_length(serve, open_client, err
 
 @pytest.mark.parametrize("window", [0, 65_535])
 def test_body_shorter_than_announced_is_reset(serve, open_client, errors, window):
-    """Behind what there is; other streams go on."""
+    """The client gets the body so far, then the reset; other streams go on."""
     raised = []
     start = START | {"headers": [(b"content-length", b"5")]}
     app = sends(start, body(b"123"), raised=raised)
@@ -330,12 +349,12 @@ def test_early_response_stops_the_rest_of_the_request(serve, open_client):
     answer = client.on(stream)
     client.wait(lambda: answer.reset is not None)
     assert (answer.ended, answer.body, answer.reset) == (True, b"hello", Code.NO_ERROR)
-    client.send(data(stream, b"x" * 1000), data(stream, b"x", end=True))  # on its way already
+    client.send(data(stream, b"x" * 1000), data(stream, b"x", end=True))  # as if already on its way
     assert client.finished(client.request()).body == b"hello"
     client.alive()
 
 
-def test_work_behind_the_response_holds_nobody(serve, open_client):
+def test_work_behind_the_response_does_not_delay_its_end(serve, open_client):
     gate = Gate()
     ended = []
 
@@ -364,7 +383,7 @@ def test_work_behind_the_response_holds_nobody(serve, open_client):
 
 @pytest.mark.parametrize("version", ["2.3", "2.5"])
 @pytest.mark.parametrize("begun", [False, True])
-def test_reset_stream_is_a_client_that_has_left(serve, open_client, errors, version, begun):
+def test_reset_of_a_stream_counts_as_a_client_that_left(serve, open_client, errors, version, begun):
     gate = Gate()
     began = []
     got = []
@@ -416,7 +435,7 @@ def test_reset_stream_is_a_client_that_has_left(serve, open_client, errors, vers
 @pytest.mark.parametrize("leaves", ["reset", "close", "half-close"])
 @pytest.mark.parametrize("version", ["2.3", "2.5"])
 def test_client_that_leaves_ends_a_send_that_waits(serve, open_client, errors, version, leaves):
-    """By its FIN, too: it can no longer open the window that is waited for."""
+    """A FIN counts, too, because the client can no longer open the window."""
     raised = []
 
     @http_only
@@ -548,7 +567,7 @@ def test_timeout_request_is_504_or_a_reset_of_the_stream_alone(serve, open_clien
 
 @pytest.fixture
 def lines(caplog, monkeypatch):
-    """What the access log has got so far."""
+    """Return the lines that the access log has so far."""
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     caplog.set_level(logging.INFO, "uvicorn.access")
     return lambda: [r.getMessage() for r in caplog.records if r.name == "uvicorn.access"]
@@ -577,154 +596,122 @@ def test_access_line_of_a_stream_that_is_reset(serve, open_client, lines):
     assert lines()[0].endswith('"GET / HTTP/2" 499')
 
 
-# --- WebSocket: RFC 8441 --------------------------------------------------------------------------
+def test_head_without_content_holds_a_place_until_its_application_ends(serve, open_client):
+    """As over HTTP/1.1, where the connection is busy until then."""
+    gate = Gate()
 
-
-def open_websocket(client, *extra, accepted=200):
-    """Send an extended CONNECT, which is answered with this status, and return its stream."""
-    stream = client._next_stream
-    client._next_stream += 2
-    fields = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        *[pair for pair in client.fields() if pair[0] != ":method"],
-        ("sec-websocket-version", "13"),
-        *extra,
-    ]
-    client.send(headers(stream, client.encoder.encode(fields)))
-    client.wait(lambda: client.on(stream).status)
-    assert client.on(stream).status == accepted
-    return stream
-
-
-CLOSED = bytes([0x80 | CLOSE, 2]) + (1000).to_bytes(2, "big")
-
-
-@pytest.mark.parametrize("first", ["client", "server"])
-def test_close_handshake_ends_the_stream_on_both_sides(serve, open_client, first):
-    """A reset would be 1006 for browsers: our side ends, the client's is waited for."""
-
+    @http_only
     async def app(scope, receive, send):
-        assert (await receive())["type"] == "websocket.connect"
-        await send({"type": "websocket.accept"})
-        if first == "server":
-            await send({"type": "websocket.close", "code": 1000})
-        await receive()
+        await send(START)
+        if scope["path"] == "/held":
+            await send(body(b"x", True))
+            await gate.wait()
+        await send(body(b"done"))
 
-    sessions = Sessions(app)
-    running = serve(sessions)
+    running = serve(app, http2_max_streams=1)
     client = open_client(running)
-    stream = open_websocket(client)
+    client.finished(client.request("HEAD", "/held"))
+    second = client.request()
+    client.alive()
+    wait_until(lambda: gate.reached)
+    assert client.on(second).status is None
+    assert len(running.context.cycles) == 1
+    gate.open(running)
+    assert client.finished(second).body == b"done"
+
+
+def test_upload_that_the_application_does_not_receive_waits(serve, open_client):
+    """Flow control holds the client back, which is no fault of its own, and no other stream."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/held":
+            await gate.wait()
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    running = serve(app)
+    client = open_client(running)
+    stream = client.request("POST", "/held", end=False)
     answer = client.on(stream)
-    if first == "server":
-        client.wait(lambda: answer.body == CLOSED)
-        client.alive()
-        assert not answer.ended
-    client.send(data(stream, close_frame(1000)))
-    client.wait(lambda: answer.ended)
-    assert answer.body == CLOSED
+    while size := min(client.room(stream), 16_384):
+        client.send(data(stream, bytes(size)))
+        answer.uploaded += size
+    wait_until(lambda: gate.reached)
+    other = client.request("POST", "/", end=False)
+    client.upload(other, bytes(200_000))
+    assert client.finished(other).body == b"200000"
     client.alive()
-    client.send(data(stream, end=True))
-    client.alive()
+    assert (answer.credit, answer.uploaded, answer.status) == (0, 65_535, None)
     assert answer.reset is None
-    assert sessions.disconnect()[0] == 1000
-    client.close()
-    sessions.all.clear()
-    nothing_stays(running)
+    gate.open(running)
+    client.upload(stream, bytes(200_000))
+    assert client.finished(stream).body == b"265535"
 
 
-def test_close_handshake_whose_client_does_not_end_is_reset(serve, open_client):
-    client = open_client(serve(Sessions(ws_echo)))
-    stream = open_websocket(client)
-    answer = client.on(stream)
-    client.send(data(stream, close_frame(1000)))
-    client.wait(lambda: answer.reset is not None)
-    assert (answer.ended, answer.reset) == (True, Code.CANCEL)
-    client.alive()
+# --- What a stream that is over gives back --------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["reset", "end"])
-def test_websocket_whose_stream_ends_is_1006(serve, open_client, errors, how):
-    sessions = Sessions(ws_echo)
-    running = serve(sessions)
-    client = open_client(running)
-    other = open_websocket(client)
-    stream = open_websocket(client)
-    client.send(rst_stream(stream) if how == "reset" else data(stream, end=True))
-    assert sessions.disconnect() == (1006, "")
-    client.send(data(other, frame(TEXT, "still here")))
-    client.wait(lambda: client.on(other).body.endswith(b"still here"))
-    client.close()
-    wait_until(lambda: all(session.ended for session in sessions.all))
-    sessions.all.clear()
-    nothing_stays(running)
-    assert not errors()
+def test_output_that_waits_is_let_go_of_when_its_stream_is_reset(serve, open_client):
+    """Even if the application goes on."""
+    gate = Gate()
+    blob = bytes(40_000)
 
-
-def test_many_websockets_beside_requests(serve, open_client):
-    websockets = Sessions(ws_echo)
-
+    @http_only
     async def app(scope, receive, send):
-        await (websockets if scope["type"] == "websocket" else echo)(scope, receive, send)
+        await send(START)
+        await send(body(blob, True))
+        await gate.wait()
 
     running = serve(app)
+    client = open_client(running, (Setting.INITIAL_WINDOW_SIZE, 0))
+    before = sys.getrefcount(blob)
+    stream = client.request()
+    wait_until(lambda: gate.reached)
+    assert sys.getrefcount(blob) > before
+    client.send(rst_stream(stream))
+    wait_until(lambda: sys.getrefcount(blob) == before)
+    gate.open(running)
+
+
+def test_window_of_the_connection_is_given_back_with_a_failed_request(serve, open_client, errors):
+    """At once: a client whose other uploads wait for that window may have nothing else to send."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START)
+        await send(body(b"part", True))
+        await gate.wait()
+        raise RuntimeError("fails")
+
+    running = serve(app, http2_connection_window=65_535)
     client = open_client(running)
-    streams = [open_websocket(client) for _ in range(40)]
-    for turn in range(3):
-        for stream in streams:
-            client.send(data(stream, frame(TEXT, f"{stream}.{turn};")))
-        for stream in streams:
-            client.wait(
-                lambda stream=stream, turn=turn: (
-                    b"%d.%d;" % (stream, turn) in client.on(stream).body
-                )
-            )
-        assert client.finished(client.request("POST", body=b"x")).body == b"POST / x"
-    client.close()
-    websockets.all.clear()
-    nothing_stays(running)
-
-
-def test_websocket_that_is_not_read_stops_its_application_alone(serve, open_client):
-    sent = []
-
-    @ws_only
-    async def app(scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
-        if scope["path"] == "/":
-            while True:
-                await send({"type": "websocket.send", "bytes": b"x" * 10_000})
-                sent.append(1)
-
-    running = serve(app)
-    client = open_client(running, (Setting.INITIAL_WINDOW_SIZE, 20_000))
-    stream = open_websocket(client)
-    client.wait(lambda: len(client.on(stream).body) == 20_000)
     client.alive()
-    taken = len(sent)
-    assert taken < 12  # a window, and what may wait
+    stream = client.request("POST", end=False)
+    for size in [16_384, 16_384, 16_384, 16_383]:
+        client.send(data(stream, bytes(size)))
     client.alive()
-    assert len(sent) == taken
-    client.close()
-    nothing_stays(running)
+    had = client.credit
+    gate.open(running)
+    client.wait(lambda: client.on(stream).reset == Code.INTERNAL_ERROR)
+    client.wait(lambda: client.credit - had >= 65_535)
+    assert len(errors()) == 1
 
 
-@pytest.mark.parametrize("status", [200, 204, 299])
-def test_denial_that_would_accept_is_refused(serve, open_client, errors, status):
-    """RFC 8441 section 5: any 2xx accepts, as 101 does for HTTP/1.1."""
-    raised = []
+def test_client_that_sends_no_more_is_reported_and_gets_its_response(serve, open_client):
+    told = []
 
-    @ws_only
+    @http_only
     async def app(scope, receive, send):
-        await receive()
-        try:
-            await send({"type": "websocket.http.response.start", "status": status, "headers": []})
-        except LocalProtocolError as exc:
-            raised.append(str(exc))
-            raise
+        await read_body(receive)
+        told.append((await receive())["type"])
+        await respond(send, b"hello")
 
     client = open_client(serve(app))
-    assert client.finished(open_websocket(client, accepted=500)).status == 500
-    assert "RFC 8441" in raised[0]
-    wait_until(errors)
+    stream = client.request()
+    client.alive()
+    client.sock.shutdown(socket.SHUT_WR)
+    client.wait(lambda: client.on(stream).ended)
+    assert client.on(stream).body == b"hello"
+    assert told == ["http.disconnect"]

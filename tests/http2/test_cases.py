@@ -1,4 +1,4 @@
-"""The cases themselves: they can be read and written, and leave no subject of h2spec out."""
+"""Checks of the cases themselves: they can be read and sent, and cover every subject of h2spec."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conformance import Expectation, Writer, load, styles
 
 CASES = load()
 SERVER = {**frames.DEFAULTS, frames.Setting.MAX_CONCURRENT_STREAMS: 2}
-# How many subjects each section of h2spec 2.6 has, by its group.
+# Number of subjects in each section of h2spec 2.6, by group.
 H2SPEC = {
     "generic": {
         "1": 1, "2": 5, "3.1": 3, "3.2": 3, "3.3": 5, "3.4": 1, "3.5": 1, "3.7": 1, "3.8": 1,

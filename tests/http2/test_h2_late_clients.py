@@ -1,16 +1,16 @@
-"""Each wait of an HTTP/2 connection for its client: how it begins, what limits it, and what a late
-client gets. The time of the server's clock is the test's, as in tests/protocol/test_phases.py.
+"""Every wait of an HTTP/2 connection for its client: how it begins, what limits it, and what a late
+client gets. The test drives the server's clock, as in tests/protocol/test_phases.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from apps import Gate, respond
+from apps import Gate, http_only, respond
 from driven import DrivenLoop
 from frames import (
     PREFACE,
@@ -24,26 +24,30 @@ from frames import (
     window_update,
 )
 from support import wait_until
+from test_websocket_over_http2 import open_websocket
+from ws_apps import accept as ws_accept
+from ws_apps import ws_only
 
 from thestral.protocol import phases
 from thestral.protocol.clock import SLOWEST_TICK as TICK
+from thestral.protocol.websocket import DRAIN_CLOSE_TIMEOUT
 
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
 
-# Each differs from the others by more than a test allows.
+# Each differs from the others by more than the tests' tolerance.
 SECONDS = {
     "timeout_head": 12.0,
     "timeout_body": 17.0,
     "timeout_keep_alive": 22.0,
     "timeout_write": 27.0,
 }
-SETTINGS_TIME = 10.0  # seconds: of thestral.protocol.http2
+SETTINGS_TIME = 10.0  # seconds; from thestral.protocol.http2
 EARLY = 1e-3  # seconds
 FOR_EVER = 10_000.0  # seconds
 
 
 class App:
-    """Answers by the path of the request."""
+    """Answers as the path of the request says."""
 
     def __init__(self) -> None:
         self.gate = Gate()
@@ -61,7 +65,7 @@ class App:
 
 @dataclass
 class Late:
-    """A client that keeps the server waiting, and the server's clock."""
+    """A client that makes the server wait, and the server's clock."""
 
     running: Any
     client: Client
@@ -73,7 +77,7 @@ class Late:
         self.settle()
 
     def settle(self) -> None:
-        """Let the server read what has been sent, and the loop do what it has scheduled."""
+        """Let the server read all that has been sent, and the loop run all that is scheduled."""
         for _ in range(5):
             self.running.call(lambda: None)
 
@@ -118,8 +122,8 @@ def has_been_answered(late: Late) -> None:
 
 
 def is_answered_again(late: Late) -> None:
-    """The wait begins with the end of the last response, though each was read and answered at
-    once.
+    """The wait begins at the end of the last response, although each request was read and answered
+    at once.
     """
     greets(late)
     for _ in range(4):
@@ -128,7 +132,7 @@ def is_answered_again(late: Late) -> None:
 
 
 def has_pinged(late: Late) -> None:
-    """PING is no work: it does not extend the wait."""
+    """A PING does not count as work, and does not extend the wait."""
     has_been_answered(late)
     late.client.alive()
 
@@ -183,7 +187,7 @@ def breaks_the_rules(late: Late) -> None:
     client.wait(lambda: client.closed)  # the server's side
 
 
-# --- What a late client gets ----------------------------------------------------------------------
+# --- The server's reaction ------------------------------------------------------------------------
 
 
 def goaway(code: int) -> Callable[[Client], None]:
@@ -194,7 +198,7 @@ def goaway(code: int) -> Callable[[Client], None]:
 
 
 def timed_out(client: Client) -> None:
-    """408 on the stream; the connection goes on."""
+    """The stream gets a 408, and the connection goes on."""
     assert client.finished(1).status == 408
     client.alive()
 
@@ -210,7 +214,7 @@ def closed(client: Client) -> None:
 
 
 def let_go(client: Client) -> None:
-    """The client, which knows that the server has closed, may send no more."""
+    """The server has closed, the client knows it, and can send nothing more."""
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while True:
             client.sock.sendall(b"x")
@@ -246,7 +250,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_late_client(serve, name):
-    """Its wait does not end early, and ends at most two ticks late."""
+    """The wait does not end early, and ends at most two ticks late."""
     case = CASES[name]
     app = App()
     running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
@@ -266,7 +270,7 @@ def test_late_client(serve, name):
         late.move(limit - EARLY)
         assert running.context.connections
         with contextlib.suppress(TimeoutError):
-            while client.read(0.05) is not None:  # what came at the beginning
+            while client.read(0.05) is not None:  # drop the frames from the beginning
                 assert client.on(1).reset is None
                 assert client.on(1).status != 408
         assert client.closed == (case.limit == phases.LINGER_TIMEOUT)
@@ -274,10 +278,66 @@ def test_late_client(serve, name):
         assert case.end is not None
         case.end(client)
         if client.closed:
-            client.close()  # or the server would read on for a moment, of its own clock
+            client.close()  # otherwise the server would linger, on its own clock
             wait_until(lambda: not running.context.connections)
         app.gate.open(running)
     assert time.faults == []
+
+
+def test_connection_whose_last_stream_was_reset_is_idle(serve):
+    """Although its client sends nothing behind the reset."""
+    running = serve(App(), **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    time = DrivenLoop.drive(running)
+    with running.client() as client:
+        wait_until(lambda: running.context.connections)
+        late = Late(running, client, time)
+        reads_nothing_of_a_stream(late)
+        late.move(SECONDS["timeout_write"] + 2 * TICK)
+        client.wait(lambda: client.on(1).reset is not None)
+        late.move(SECONDS["timeout_keep_alive"] + 3 * TICK)
+        assert client.end() == Code.NO_ERROR
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_websocket_has_two_seconds_at_a_shutdown(serve, closes):
+    """Whether its Close leaves at the shutdown, or has left before with more time for an answer;
+    its client sends nothing, not even the acknowledgement of a PING.
+    """
+
+    @ws_only
+    async def app(scope, receive, send):
+        await ws_accept(receive, send)
+        if closes:
+            await send({"type": "websocket.close", "code": 4000})
+        await receive()
+
+    running = serve(app, ws_close_timeout=1000.0, timeout_graceful_shutdown=600)
+    time = DrivenLoop.drive(running)
+    with running.started() as client:
+        late = Late(running, client, time)
+        stream = open_websocket(client)
+        answer = client.on(stream)
+        if closes:
+            client.wait(lambda: answer.body)
+        client.answers = False
+        late.settle()
+        running.call(lambda: start_draining(running.context))
+        client.wait(lambda: answer.body)
+        assert answer.body[2:4] == (4000 if closes else 1012).to_bytes(2)
+        late.move(DRAIN_CLOSE_TIMEOUT - EARLY)
+        with contextlib.suppress(TimeoutError):
+            while client.read(0.05) is not None:
+                assert answer.reset is None
+        late.move(2 * TICK + EARLY)
+        client.wait(lambda: answer.reset is not None)
+        assert answer.reset == Code.CANCEL
+        assert client.end() == Code.NO_ERROR
+
+
+def start_draining(context: Any) -> None:
+    context.draining = True
+    for connection in list(context.connections):
+        connection.drain()
 
 
 def test_keep_alive_of_0_closes_after_the_last_response(serve):
@@ -287,3 +347,74 @@ def test_keep_alive_of_0_closes_after_the_last_response(serve):
         assert client.finished(stream).body == b"hello"
         assert client.end() == Code.NO_ERROR
         assert client.goaways[-1][0] == stream
+
+
+# --- Waits that end, and waits that begin again ---------------------------------------------------
+
+
+@contextlib.contextmanager
+def driven(serve, app, *pairs: tuple[int, int]) -> Iterator[Late]:
+    """A client of an application, the prefaces exchanged, on a clock of the test's."""
+    running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    time = DrivenLoop.drive(running)
+    with running.client() as client:
+        wait_until(lambda: running.context.connections)
+        client.start(*pairs)
+        yield Late(running, client, time)
+    assert time.faults == []
+
+
+def test_client_that_waited_for_100_owes_the_body_from_then_on(serve):
+    with driven(serve, App()) as late:
+        stream = late.client.request("POST", "/body", ("expect", "100-continue"), end=False)
+        late.client.wait(lambda: late.client.on(stream).interim)
+        late.move(SECONDS["timeout_body"] - EARLY)
+        late.client.alive()
+        assert late.client.on(stream).status is None
+        late.move(2 * TICK + EARLY)
+        late.client.wait(lambda: late.client.on(stream).status == 408)
+
+
+def test_time_of_a_body_begins_again_when_the_application_opens_the_window(serve):
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await gate.wait()
+        while (await receive())["type"] == "http.request":
+            pass
+
+    with driven(serve, app) as late:
+        stream = late.client.request("POST", end=False)
+        late.client.send(*[data(stream, bytes(16_383))] * 4)
+        late.started(stream)
+        late.move(SECONDS["timeout_body"] / 2)
+        gate.open(late.running)
+        late.client.wait(lambda: late.client.on(stream).credit)
+        late.move(SECONDS["timeout_body"] - 2 * TICK)
+        late.client.alive()
+        assert late.client.on(stream).status is None
+        late.move(4 * TICK)
+        late.client.wait(lambda: late.client.on(stream).status == 408)
+
+
+def test_client_that_has_read_all_owes_nothing(serve):
+    """Output waited for it, but no longer does: now the application takes its time."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(1000), "more_body": True})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b"end"})
+
+    with driven(serve, app, (Setting.INITIAL_WINDOW_SIZE, 0)) as late:
+        stream = late.client.request()
+        late.client.wait(lambda: late.client.on(stream).status)
+        late.client.send(window_update(stream, 5000))
+        late.client.wait(lambda: len(late.client.on(stream).body) == 1000)
+        late.move(SECONDS["timeout_write"] + 2 * TICK)
+        late.client.alive()
+        gate.open(late.running)
+        assert late.client.finished(stream).body.endswith(b"end")

@@ -1,5 +1,5 @@
-"""Where HTTP/2 is spoken: beside HTTP/1.1, on Unix sockets, behind the PROXY protocol, over TLS
-with certificates of clients; and where it is not.
+"""Where HTTP/2 is available and where not: beside HTTP/1.1, on Unix sockets, after the PROXY
+protocol's head, and over TLS with client certificates.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def test_unix_socket(serve, tmp_path):
 @pytest.mark.parametrize("head", [V1, V2], ids=["v1", "v2"])
 @pytest.mark.parametrize("cut", [0, 1, 10, None], ids=str)
 def test_behind_the_proxy_protocol(serve, head, cut):
-    """The preface in the same packet as the head, and cut anywhere."""
+    """The preface comes in the same packet as the head, which is cut anywhere."""
     running = serve(mirror, proxy_protocol=True)
     blob = head + PREFACE + settings()
     at = len(head) if cut is None else cut
     with running.client() as client:
         client.send(*(piece for piece in (blob[:at], blob[at:]) if piece))
-        client._outgoing_tail.clear()  # which begins with no preface
+        client._outgoing_tail.clear()  # it does not begin with the preface
         client.wait(lambda: client.greeted)
         expected = ["2", ["192.0.2.1", 56324], ["198.51.100.7", 443], "http", None]
         assert told(client) == expected
@@ -112,7 +112,7 @@ def test_preface_at_every_cut_with_a_request_behind_it(serve):
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
-        (b"PRI / HTTP/1.1", b"501"),  # no method of HTTP/1.1
+        (b"PRI / HTTP/1.1", b"501"),  # not a method of HTTP/1.1
         (b"PRI * HTTP/1.1", b"501"),
         (b"PROPFIND / HTTP/1.1", b"200"),
     ],
@@ -125,15 +125,18 @@ def test_http1_that_looks_like_a_preface(serve, request_line, status):
         assert received.startswith(b"HTTP/1.1 " + status)
 
 
-def test_preface_behind_a_request_of_http1_is_refused(serve):
-    """Prior knowledge is about a connection's first bytes (RFC 9113 section 3.3); later a proxy may
-    have been made to send them.
+@pytest.mark.parametrize("pieces", [[PREFACE + settings()], [PREFACE[:10], PREFACE[10:]]], ids=len)
+def test_preface_behind_a_request_of_http1_is_refused(serve, pieces):
+    """Prior knowledge shows in a connection's first bytes (RFC 9113 section 3.3); later ones may be
+    bytes that an attacker made a proxy send.
     """
     running = serve(mirror)
     with running.connect() as sock:
         sock.sendall(GET.replace(b"Connection: close\r\n", b""))
         assert b" 200 " in read_response(sock)[0]
-        sock.sendall(PREFACE + settings())
+        for piece in pieces:
+            sock.sendall(piece)
+            running.call(lambda: None)
         assert read_all(sock).startswith(b"HTTP/1.1 505 ")
     received = running.raw(GET.replace(b"Connection: close\r\n", b"") + PREFACE + settings())
     assert b"HTTP/1.1 505 " in received

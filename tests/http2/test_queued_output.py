@@ -1,12 +1,28 @@
-"""Parts of a response that wait for the client's window."""
+"""When responses leave: parts that wait for the client's window, responses beside others."""
 
-from apps import http_only
-from frames import Setting, window_update
-from support import wait_until
+import asyncio
+import itertools
+import threading
+import time
+
+from apps import fixed, http_only, respond
+from frames import (
+    PREFACE,
+    Setting,
+    Type,
+    headers,
+    literals,
+    settings,
+    settings_ack,
+    window_update,
+)
+from support import PATIENCE, wait_until
+
+from thestral.protocol.http2 import HTTP2Connection
 
 
 def test_many_small_parts_wait_for_the_window(serve, open_client):
-    """They are joined meanwhile, and arrive whole and in order."""
+    """They are joined while they wait, and arrive complete and in order."""
     parts = [b"%04d " % number for number in range(2000)]
     sent = []
 
@@ -25,3 +41,117 @@ def test_many_small_parts_wait_for_the_window(serve, open_client):
     client.wait(lambda: client.on(stream).body)
     client.send(window_update(stream, 100_000))
     assert client.finished(stream).body == b"".join([*parts, b"end"])
+
+
+def test_application_goes_on_when_a_quarter_of_the_queue_is_left(serve, open_client):
+    sent = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(8):
+            await send({"type": "http.response.body", "body": bytes(16_384), "more_body": True})
+            sent.append(number)
+
+    client = open_client(serve(app), (Setting.INITIAL_WINDOW_SIZE, 0))
+    stream = client.request()
+    answer = client.on(stream)
+    wait_until(lambda: len(sent) == 3)  # the fourth part fills the queue
+    client.send(window_update(stream, 40_000))
+    client.wait(lambda: len(answer.body) == 40_000)
+    client.alive()
+    assert len(sent) == 3
+    client.send(window_update(stream, 3 * 16_384 - 40_000))
+    wait_until(lambda: len(sent) > 3)
+
+
+def test_incremental_responses_take_turns(serve, open_client):
+    """RFC 9218 section 4.2."""
+    order = []
+    client = open_client(serve(fixed(bytes(48_000))), (Setting.INITIAL_WINDOW_SIZE, 0))
+    streams = [client.request("GET", "/", ("priority", "u=3, i")) for _ in range(2)]
+    client.wait(lambda: all(client.on(stream).status for stream in streams))
+    client.send(b"".join(window_update(stream, 32_768) for stream in streams))
+    while len(order) < 4:
+        came = client.read()
+        if came.type == Type.DATA:
+            order.append(came.stream)
+    assert order == streams * 2
+
+
+class Boundless(asyncio.Transport):
+    """Takes all that is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0  # bytes
+
+    def write(self, data) -> None:
+        self.taken += len(data)
+
+    def writelines(self, parts) -> None:
+        self.write(b"".join(parts))
+
+    def nothing(self, high=None) -> None:
+        pass
+
+    pause_reading = resume_reading = set_write_buffer_limits = close = abort = nothing
+
+    def is_closing(self) -> bool:
+        return False
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def test_large_response_leaves_other_connections_their_turn(serve):
+    size = 2**23
+    running = serve(fixed(bytes(size)))
+    wire = Boundless()
+    taken = []
+
+    def begin():
+        connection = HTTP2Connection(running.context)
+        connection.connection_made(wire)
+        large = PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 2**31 - 1)) + settings_ack()
+        fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
+        block = literals([*fields, (b":authority", b"a")])
+        large += window_update(0, 2**30) + headers(1, block, end=True)
+        connection.data_received(large)
+        note()
+        return connection
+
+    def note():
+        taken.append(wire.taken)
+        if wire.taken < size:
+            running.loop.call_soon(note)
+
+    connection = running.call(begin)
+    wait_until(lambda: taken[-1] > size)
+    assert max(after - before for before, after in itertools.pairwise([0, *taken])) < size / 4
+    running.call(lambda: connection.connection_lost(None))
+
+
+def test_answer_does_not_wait_for_applications_that_block_in_their_first_steps(serve, open_client):
+    """Both requests come in one read, so both applications start in one turn of the loop."""
+    answered = threading.Event()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/computes":
+            time.sleep(0.02)  # http2.STARTS_TIME is 0.005
+        else:
+            assert answered.wait(PATIENCE)
+        await respond(send, b"ok")
+
+    client = open_client(serve(app))
+    blob = b""
+    for stream, path in ((1, "/computes"), (3, "/blocks")):
+        blob += headers(stream, client.encoder.encode(client.fields(path=path)), end=True)
+    client.send(blob)
+    assert client.finished(1).body == b"ok"
+    answered.set()
+    assert client.finished(3).body == b"ok"

@@ -1,4 +1,4 @@
-"""thestral against the cases of conformance, by prior knowledge and over TLS."""
+"""Runs the conformance cases against thestral, by prior knowledge and over TLS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CASES = load()
 
 @pytest.fixture(scope="module", params=["h2c", "tls"])
 def server(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Speaking]:
-    """One server for all cases. A case that ends it fails those behind it, too."""
+    """One server for all cases; a case that ends it also fails the cases after it."""
     tls = request.param == "tls"
     with start(app, certificate if tls else None, loop="asyncio" if tls else "uvloop") as running:
         yield running
@@ -34,8 +34,8 @@ def test_case(case: Case, server: Speaking) -> None:
         assert verdict.mark is Mark.OK, f"{style}: {verdict.detail} ({case.why})"
 
 
-def test_nothing_is_left_of_all_that(server: Speaking) -> None:
-    """The cases before have ended, each with its connection; so have their applications."""
+def test_no_connection_is_left_after_the_cases(server: Speaking) -> None:
+    """The connections and applications of all cases have ended."""
     with server.started() as client:
         assert client.finished(client.request()).status == 200
         wait_until(lambda: server.context.running == 0)

@@ -1,5 +1,5 @@
-"""How a server that speaks HTTP/2 ends: GOAWAY in two steps (RFC 9113 section 6.8), the delay
-before it, requests that cross it.
+"""Shutdown over HTTP/2: GOAWAY in two steps (RFC 9113 section 6.8), the delay before it, and
+requests that cross it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from h2_servers import start
 from process import Command
 from support import PATIENCE, wait_until
 
-# What is tested does not depend on the loop.
+# Nothing here depends on the loop.
 pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)
 
 ANY = 2**31 - 1  # the last stream in a GOAWAY that still allows new ones
@@ -24,7 +24,7 @@ LONGER_THAN_THE_GRACE = 2.5  # seconds; phases.DRAIN_GRACE is 1
 
 
 class Application:
-    """Answers at once, "/wait" when released; "/stream" sends events until it is told to stop."""
+    """Answers at once, or "/wait" when released; "/stream" sends events until told to stop."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -72,10 +72,10 @@ def says_goaway(client, count: int = 1) -> None:
 
 
 def test_two_steps(serve, open_client, app):
-    """The second GOAWAY comes when the client has read the first, and names the last stream."""
+    """The second GOAWAY comes once the client has read the first, and names the last stream."""
     running = serve(app, timeout_graceful_shutdown=30.0)
     client = open_client(running)
-    client.answers = False  # no acknowledgement of the PING yet
+    client.answers = False  # do not acknowledge the PING yet
     waits = client.request(path="/wait")
     wait_until(lambda: app.started == ["/wait"])
     stop(running)
@@ -83,7 +83,7 @@ def test_two_steps(serve, open_client, app):
     crossing = client.request()
     assert client.finished(crossing).body == b"ok"
     assert client.goaways[0] == (ANY, Code.NO_ERROR, b"")
-    says_goaway(client, 2)  # without the acknowledgement, a second later
+    says_goaway(client, 2)  # comes a second later, without the acknowledgement
     assert client.goaways[1] == (crossing, Code.NO_ERROR, b"")
     app.release.set()
     assert client.finished(waits).body == b"ok"
@@ -103,7 +103,8 @@ def test_acknowledged_ping_names_the_last_stream_at_once(serve, open_client, app
     app.release.set()
     assert client.finished(waits).body == b"ok"
     client.end()
-    assert client.on(late).status is None  # it may ask elsewhere: its number is higher
+    # Its number is higher, so the client may repeat it elsewhere.
+    assert client.on(late).status is None
     assert app.started == ["/wait"]
 
 
@@ -180,8 +181,8 @@ def test_idle_connection_is_told_and_closed(serve, open_client, app):
 
 
 def test_requests_refused_at_the_end_are_told_apart(serve, open_client, app):
-    """Streams behind the last one get no RST_STREAM of their own, and cost nothing: their content
-    is dropped, and the fields of later heads are still decoded.
+    """Streams after the last one get no RST_STREAM and cost nothing: their content is dropped, and
+    their heads are decoded only for the table's sake.
     """
     running = serve(app, timeout_graceful_shutdown=30.0)
     client = open_client(running)
@@ -199,23 +200,39 @@ def test_requests_refused_at_the_end_are_told_apart(serve, open_client, app):
     assert first_lasts(client) == [ANY, waits]
 
 
-# --- Connections that have not asked yet ----------------------------------------------------------
+# --- Connections without a request yet ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("begun", [b"", PREFACE[:10], PREFACE, PREFACE + settings()])
-def test_connection_that_asked_for_nothing_does_not_delay_the_end(
+def test_connection_without_a_request_does_not_delay_the_end(
     serve, app, certificate, secure, begun
 ):
     running = start(app, certificate if secure else None, timeout_graceful_shutdown=10.0)
     with running, running.client() as client:
-        client.answers = False  # of its SETTINGS, before our own
+        client.answers = False  # acknowledge nothing
         client.send(begun)
         wait_until(lambda: len(running.context.connections) == 1)
         running.call(lambda: None)
         stop(running)
         assert client.end() in (None, Code.NO_ERROR)
         wait_until(lambda: not running.context.connections, 5.0)
+
+
+@pytest.mark.parametrize("begun", [0, 10, len(PREFACE), len(PREFACE + settings())])
+def test_connection_that_begins_after_the_drain_has_begun_may_ask(serve, open_client, app, begun):
+    """It was accepted before; until then a connection may speak either version."""
+    running = serve(app, timeout_graceful_shutdown=10.0)
+    blob = PREFACE + settings()
+    with running.client() as client:
+        client.send(blob[:begun])
+        wait_until(lambda: len(running.context.connections) == 1)
+        stop(running)
+        running.call(lambda: [each.drain() for each in list(running.context.connections)])
+        client.send(blob[begun:])
+        stream = client.request()
+        assert client.finished(stream).body == b"ok"
+        client.end()
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -226,7 +243,7 @@ def test_connection_made_during_the_delay_may_ask(serve, app, certificate, secur
         stop(running)
         with running.client() as client:
             client.start()
-            client.alive()  # which says that there was no GOAWAY
+            client.alive()  # checks that no GOAWAY has come
             stream = client.request()
             assert client.finished(stream).body == b"ok"
             client.end()
@@ -290,7 +307,7 @@ def test_second_signal_cuts_streams(serve, open_client, app):
 
 
 def test_requests_that_cross_the_end_are_answered_or_may_be_repeated(serve, app, certificate):
-    """A client that goes on asking until it reads GOAWAY loses none."""
+    """A client that sends requests until it reads GOAWAY loses none."""
     with start(app, certificate, timeout_graceful_shutdown=30.0) as running:
         client = connect("127.0.0.1", running.port, running.tls)
         with client:
@@ -306,7 +323,7 @@ def test_requests_that_cross_the_end_are_answered_or_may_be_repeated(serve, app,
                 asked.append(client.request())
             running.server.should_exit = True
             ask()
-            asked += [client.request() for _ in range(20)]  # it had not read it
+            asked += [client.request() for _ in range(20)]  # sent before it read GOAWAY
             client.end()
             last = first_lasts(client)[-1]
             for stream in asked:
@@ -324,8 +341,8 @@ async def app(scope, receive, send):
 
 
 def asked_until_goaway(port: int, all_ask: threading.Barrier) -> int:
-    """Ask without a pause on one connection; return how many requests were answered, which are all
-    up to the last one that GOAWAY names.
+    """Send requests without a pause on one connection; return how many were answered, which must be
+    all up to the last stream that GOAWAY names.
     """
     with connect("127.0.0.1", port) as client:
         client.start()

@@ -1,4 +1,4 @@
-"""Servers that tests written for HTTP/1.1 use over HTTP/2."""
+"""Servers over HTTP/2 for tests that were written for HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def server_class() -> type[Gated]:
 
 @pytest.fixture
 def client(serve: Callable[..., Gated]) -> Iterator[Callable[..., tuple[httpx.Client, Gated]]]:
-    """As the fixture of the same name for HTTP/1.1; the client speaks HTTP/2 by itself."""
+    """The counterpart of the fixture `client` for HTTP/1.1; this client speaks HTTP/2 itself."""
     clients = []
 
     def connect(app, **options):

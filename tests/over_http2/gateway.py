@@ -7,12 +7,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import select
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import frames
 from frames import Code, Setting, Type
@@ -21,11 +23,12 @@ from support import Running
 from thestral._core.http1 import reason_phrase
 
 WINDOW_MAX = 2**31 - 1  # bytes
-# What sendall() takes though the server does not: as much as kernels keep.
+# Bytes that sendall() accepts although the server does not read: as much as kernels buffer.
 UNSENT_MAX = 256 * 1024  # bytes
-LOOK = 0.02  # seconds between looks at what another thread may have read
+LOOK = 0.02  # seconds between checks of what another thread may have read
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-# Fields that only HTTP/1.1 has (RFC 9113 section 8.2.2, RFC 8441 section 5), or as a pseudo field.
+# Fields that HTTP/2 does not have (RFC 9113 section 8.2.2, RFC 8441 section 5), or has as
+# pseudo-fields.
 CONNECTION_FIELDS = {
     b"host",
     b"connection",
@@ -38,7 +41,7 @@ CONNECTION_FIELDS = {
 
 
 class Wire(frames.Client):
-    """The HTTP/2 side. Reads no more than is asked for, so that TCP's back-pressure works."""
+    """The HTTP/2 side. Reads only on demand, so that TCP's back-pressure works."""
 
     on_frame: Callable[[frames.Frame], None]
 
@@ -53,22 +56,18 @@ class Wire(frames.Client):
         self._gone = not chunk
         self._incoming += chunk
 
-    def has_frame(self) -> bool:
-        """Whether a whole frame has been read, but not taken."""
-        return len(self._incoming) >= frames.HEAD_SIZE + frames.number(self._incoming[:3])
-
     def _take(self, came: frames.Frame) -> None:
         super()._take(came)
         self.on_frame(came)
 
 
 class Request:
-    """A request, as its head says it.
+    """A request as described by its head.
 
     Attributes:
         left: bytes of content that the client still owes; None for chunks.
-        closes: the connection ends behind the response.
-        websocket: the request asks for a WebSocket, with this key.
+        closes: whether the connection ends after the response.
+        websocket: the key of a WebSocket's handshake; None for other requests.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -109,28 +108,29 @@ class Request:
 
 
 class Gateway:
-    """Takes a socket's place. Requests go on one after another, as HTTP/1.1 answers them.
+    """Replaces a socket. Requests are sent on one after another, as HTTP/1.1 answers them.
 
-    A stream that the server resets ends the connection as it would over HTTP/1.1: with a close
-    where the client can see that something is missing, else with a reset. A client that leaves
-    resets its stream first, and then closes the connection.
+    A stream that the server resets ends the connection as it would end over HTTP/1.1: with a close
+    if the client can tell that the response is cut, otherwise with a reset. A client that leaves
+    first resets its stream, and then closes the connection.
     """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._lock = threading.RLock()  # a test may read in one thread and write in another
         self._timeout: float | None = frames.PATIENCE
-        self._unsent = bytearray()  # of the test, not yet understood, or not yet allowed
-        self._unread = bytearray()  # for the test
+        self._unsent = bytearray()  # from the test: not yet parsed, or not yet allowed
+        self._unread = bytearray()  # for the test to read
         self._request: Request | None = None
         self._stream = 0
-        self._owes: Request | None = None  # its response came before all of its content
+        self._owes: Request | None = None  # its response came before its content was complete
         self._tunnel = False
         self._chunked = False
-        self._framed = False  # the client can see where the body ends
-        self._ended = False  # nothing comes any more
-        self._reset = False  # and that by a reset
+        self._framed = False  # whether the client can tell where the body ends
+        self._ended = False  # whether the server has ended the connection
+        self._reset = False  # whether it did so by a reset
         self._lingers = True
+        self._pings = itertools.count()
         wire.on_frame = self._on_frame
         wire._decoder.max_header_list_size = 2**20
 
@@ -141,19 +141,21 @@ class Gateway:
             self._unsent += data
             self._forward()
         self._wait(lambda: len(self._unsent) <= UNSENT_MAX or self._ended)
+        if len(self._unsent) > UNSENT_MAX:
+            raise BrokenPipeError
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
         return len(data)
 
     def _forward(self) -> None:
-        """Give the server what it may have of what the test has sent."""
+        """Send on as much of the test's bytes as the server allows."""
         while self._unsent and not self._ended:
             before = len(self._unsent)
-            if self._tunnel:
-                self._send_content(len(self._unsent), False)
-            elif self._request is not None:
-                if self._request.websocket is None:
+            if self._request is not None:
+                if self._request.websocket is not None:  # also before the answer
+                    self._send_content(len(self._unsent), False)
+                else:
                     self._forward_content(self._request)
             elif self._owes is not None:
                 self._forward_content(self._owes)
@@ -186,7 +188,7 @@ class Gateway:
             request.left -= self._send_content(min(request.left, len(self._unsent)), request.left)
 
     def _forward_chunk(self, request: Request) -> None:
-        """A chunk once all of it has come, as a DATA frame."""
+        """Send a chunk as a DATA frame once it is complete."""
         line, end, rest = bytes(self._unsent).partition(b"\r\n")
         size = int(line, 16) if end else 0
         if not end or len(rest) < size + 2:
@@ -205,7 +207,7 @@ class Gateway:
         del self._unsent[:2]
 
     def _send_content(self, size: int, left: int | bool | None) -> int:
-        """Send up to `size` bytes, the last of them with END_STREAM if `left` are owed."""
+        """Send up to `size` bytes, with END_STREAM if these are the `left` bytes that are owed."""
         wire = self._wire
         sent = 0
         while sent < size:
@@ -236,7 +238,7 @@ class Gateway:
             return data
 
     def _wait(self, fact: Callable[[], bool]) -> None:
-        """Read until a fact is there.
+        """Read until `fact` holds.
 
         Raises:
             TimeoutError: it did not come in time.
@@ -244,7 +246,7 @@ class Gateway:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             with self._lock:
-                if fact() and not self._wire.has_frame():
+                if fact() and (self._ended or not self._wire.has_frame()):
                     return
                 try:
                     if self._wire.read(0.0) is None:
@@ -324,7 +326,7 @@ class Gateway:
             self._finish([])
 
     def _finish(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The response is complete."""
+        """Note that the response is complete."""
         if self._chunked:
             lines = b"".join(b"%b: %b\r\n" % pair for pair in trailers)
             self._unread += b"0\r\n" + lines + b"\r\n"
@@ -337,7 +339,7 @@ class Gateway:
             self._end()
 
     def _on_reset(self, code: int) -> None:
-        """The server has reset the stream: after the response, if it wants no more content."""
+        """Handle a reset by the server, which after a response refuses the rest of the content."""
         if self._request is None or self._ended:
             assert code in (Code.NO_ERROR, Code.CANCEL), code
             return
@@ -348,6 +350,19 @@ class Gateway:
     def _end(self) -> None:
         self._ended = True
         self._wire.close()
+
+    def is_held_back(self) -> bool:
+        """Whether the server has read all that it has been sent, and allows no more, if there is
+        more.
+        """
+        with self._lock:
+            if self._ended:
+                return True
+            opaque = next(self._pings).to_bytes(8)
+            self._wire.send(frames.ping(opaque))
+        self._wait(lambda: opaque in self._wire.pongs or self._ended)
+        with self._lock:
+            return not self._unsent or self._wire.room(self._stream) <= 0
 
     # --- The socket ---------------------------------------------------------------------------
 
@@ -382,7 +397,14 @@ class Gateway:
 
 
 class Gated(Running):
-    """A server; connect() and raw() speak HTTP/2 to it, though the test speaks HTTP/1.1."""
+    """A server; connect() and raw() give sockets that translate HTTP/1.1 to HTTP/2."""
+
+    def __init__(self, app: Any, loop: str = "auto", **options: Any) -> None:
+        super().__init__(app, loop, **options)
+        self._gateways: list[Gateway] = []
+
+    def holds_back(self) -> bool:
+        return all(gateway.is_held_back() for gateway in self._gateways)
 
     def connect(self, receive_buffer: int | None = None) -> Gateway:
         sock = super().connect(receive_buffer)
@@ -390,10 +412,11 @@ class Gated(Running):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             wire = Wire(sock, "a")
             gateway = Gateway(wire)
-            # TCP alone holds the server back, as it does over HTTP/1.1
+            # only TCP's back-pressure stops the server, as over HTTP/1.1
             wire.start((Setting.INITIAL_WINDOW_SIZE, WINDOW_MAX))
             wire.send(frames.window_update(0, WINDOW_MAX - 65_535))
         except BaseException:
             sock.close()
             raise
+        self._gateways.append(gateway)
         return gateway

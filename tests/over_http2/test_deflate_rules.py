@@ -1,10 +1,11 @@
-"""Rules of permessage-deflate, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441)."""
+"""Runs the HTTP/1.1 tests of permessage-deflate over HTTP/2 (RFC 8441)."""
 
 # ruff: noqa: F401
 
+import pytest
 from test_ws_deflate import (
     server,
-    test_compressed_and_not_may_be_mixed_6_1,
+    test_compressed_and_uncompressed_may_be_mixed_6_1,
     test_compressed_frame_of_no_bytes,
     test_compressed_messages_of_the_application_alone,
     test_compressed_text_that_is_not_utf_8_6455_8_1,
@@ -21,7 +22,7 @@ from test_ws_deflate import (
     test_min_size_counts_bytes,
     test_reserved_bits_with_deflate_6_1,
     test_takeover_of_the_server_7_1_1_1,
-    test_window_of_a_client_that_cannot_be_told_7_1_2_2,
+    test_window_of_a_client_that_does_not_offer_it_7_1_2_2,
     test_window_of_the_client_7_1_2_2,
     test_window_of_the_server_7_1_2_1,
     test_window_of_the_server_of_8_bits_7_1_2_1,
@@ -35,3 +36,6 @@ from test_ws_negotiation import (
     test_offered_server_window_is_answered_7_1_2_1,
     test_offers_in_several_lines_9_1,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

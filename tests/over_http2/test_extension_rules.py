@@ -1,9 +1,10 @@
-"""Rules of ASGI's extensions, as the tests of plain HTTP/1.1 state them, over HTTP/2."""
+"""Runs the HTTP/1.1 tests of ASGI's extensions over HTTP/2."""
 
 # ruff: noqa: F401
 
-# Not here: test_they_are_announced_where_they_can_be_had, whose other half is HTTP/1.0.
+# Left out: test_they_are_announced_where_they_can_be_had, half of which is about HTTP/1.0.
 
+import pytest
 from test_extensions import (
     file,
     serve,
@@ -30,3 +31,6 @@ from test_extensions import (
     test_trailers_that_may_not_be_sent,
     test_what_cannot_be_sent_leaves_room_for_an_answer,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

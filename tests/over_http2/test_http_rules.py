@@ -1,14 +1,14 @@
-"""Rules of HTTP, as the tests of plain HTTP/1.1 state them, over HTTP/2: the fixture `serve` here
-gives servers whose connections take HTTP/1.1 and speak HTTP/2.
+"""Runs the HTTP/1.1 tests of HTTP's rules over HTTP/2: this directory's fixture `serve` gives
+servers whose connections accept HTTP/1.1 from the test and speak HTTP/2.
 """
 
 # ruff: noqa: F401
 
-# Not here:
+# Left out:
 # - Syntax of HTTP/1.1, and refusals of it: test_date_and_server_can_be_left_out,
 #   test_default_fields_stand_in_every_response, test_date_is_an_imf_fixdate_in_every_response,
 #   test_refused_head_request_has_no_content, test_head_request_that_does_not_end_has_no_content,
-#   test_refusal_behind_a_head_request_has_content. Refusals over HTTP/2 are in test_abuse.py.
+#   test_refusal_behind_a_head_request_has_content. Refusals over HTTP/2: test_abuse_heads.py.
 # - Names in upper case, which HTTP/2 does not have: test_order_and_duplicates_of_fields_are_kept.
 # - HTTP/1.0 and bodies that end with the connection: test_scope_of_1_0,
 #   test_a_body_that_ends_with_the_connection_is_reset_if_it_is_cut,
@@ -17,6 +17,7 @@ gives servers whose connections take HTTP/1.1 and speak HTTP/2.
 #   test_requests_behind_a_close_of_the_applications_do_not_cost_its_response.
 # - Values that differ: test_scope_has_every_key_with_its_type, which test_asgi_over_http2.py has.
 
+import pytest
 from test_asgi import (
     test_any_callable_is_served,
     test_body_comes_in_pieces_as_they_arrive,
@@ -131,3 +132,6 @@ from test_sending import (
     test_one_that_somebody_keeps_is_not_used_again,
     test_what_is_wrong_is_raised_where_it_is_awaited,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -1,26 +1,24 @@
-"""Rules of WebSocket, as the tests over HTTP/1.1 state them, over HTTP/2 (RFC 8441).
+"""Runs the HTTP/1.1 tests of WebSocket's rules over HTTP/2 (RFC 8441).
 
-Left out besides, because over HTTP/2 the stream is reset and not the connection:
-test_client_that_takes_nothing_is_dropped; tests/http2/test_h2_late_clients.py has that.
+test_client_that_takes_nothing_is_dropped is left out, because over HTTP/2 the stream is reset and
+not the connection; tests/http2/test_h2_late_clients.py has that.
 """
 
 # ruff: noqa: F401
 
-# Not here:
-# - The opening handshake, which RFC 8441 replaces: test_handshake.py.
-# - Statuses that accept over HTTP/2, which test_asgi_over_http2.py has: test_denial_response,
-#   test_denial_without_content_9110_6_4_1, test_application_that_gives_no_answer_is_500.
+# Left out:
+# - The opening handshake: test_handshake_rules.py. The end of a WebSocket:
+#   test_websocket_end_rules.py.
+# - Statuses that accept over HTTP/2, in test_websocket_over_http2.py: test_denial_response,
+#   test_denial_without_content_9110_6_4_1, test_application_that_does_not_answer_is_500.
 # - Values that name the version: test_scope, test_access_line_of_a_websocket,
 #   test_access_line_of_a_refusal.
 # - `--ws none`, without which extended CONNECT is refused: test_ws_none_leaves_handshakes_to_http.
-# - When bytes stop coming, which windows and not TCP decide:
-#   test_client_of_an_application_that_does_not_receive_waits.
-# - The memory of this process, of which the gateway has a part:
+# - The memory of this process, part of which belongs to the gateway:
 #   test_pings_of_a_client_that_does_not_read_5_5_3.
 # - Bytes given to the connection past its socket: test_receive_cancelled_as_the_message_comes.
-# - Not looked into yet: test_ws_ends.py, test_ws_gone.py, test_ws_deadlines.py,
-#   test_ws_windows.py.
 
+import pytest
 from leaks import (
     only_ours,
 )
@@ -65,6 +63,7 @@ from test_limits import (
     test_a_full_queue_keeps_the_close_waiting_not_lost,
     test_a_long_queue_is_taken_in_linear_time,
     test_bomb_is_refused_early,
+    test_client_of_an_application_that_does_not_receive_waits,
     test_client_that_reads_slowly_is_not_dropped,
     test_compressed_bytes_are_counted_over_fragments,
     test_compressed_bytes_may_exceed_max_size_a_little,
@@ -76,15 +75,15 @@ from test_limits import (
     test_one_message_may_be_larger_than_the_queue,
     test_pings_of_a_client_that_reads_are_all_answered_5_5_3,
     test_send_waits_for_a_client_that_does_not_read,
-    test_the_limit_is_each_messages,
+    test_the_limit_is_per_message,
     usual,
 )
 from test_messages import (
     large_server,
     test_16_mib_in_fragments_5_4,
     test_64_kib_in_fragments_of_1300_bytes_5_4,
-    test_binary_is_not_looked_at_5_6,
-    test_each_text_is_looked_at_alone_8_1,
+    test_binary_is_not_validated_5_6,
+    test_each_text_is_validated_by_itself_8_1,
     test_invalid_text_fails_at_the_first_wrong_byte_8_1,
     test_large_messages_5_2,
     test_large_messages_in_fragments_5_4,
@@ -104,7 +103,7 @@ from test_ws_accept import (
     test_headers_that_may_not_be_sent,
     test_no_frame_overtakes_the_101,
     test_nothing_behind_the_101_is_http,
-    test_other_values_of_ws_mean_ours,
+    test_other_values_of_ws_select_our_implementation,
     test_root_path,
     test_state_is_a_copy_of_the_lifespans,
     test_subprotocol_4_2_2,
@@ -138,7 +137,7 @@ from test_ws_denial import (
     test_client_gone_within_a_denial,
     test_close_before_accept_is_403,
     test_close_without_receiving_is_403,
-    test_denial_body_may_be_left_away,
+    test_denial_body_may_be_omitted,
     test_denial_of_the_wrong_length_9112_6_3,
     test_denial_without_a_body_9112_6_3,
     test_messages_behind_a_refusal,
@@ -153,17 +152,23 @@ from test_ws_faults import (
     known,
     one_by_one,
     patient,
-    test_a_fault_behind_nothing_is_told_at_once_though_the_application_is_busy,
     test_all_messages_before_a_fault_are_answered,
     test_application_that_receives_no_more_does_not_keep_the_client,
+    test_bytes_behind_the_fault_are_dropped,
     test_client_gone_before_receive_has_the_faults_code,
     test_client_gone_before_the_answer_has_the_faults_code,
     test_fault_in_a_compressed_message,
+    test_fault_without_queued_messages_is_closed_at_once_though_the_application_is_busy,
     test_message_before_a_fault_is_answered_at_every_split_7_1_7,
     test_message_before_a_fault_is_answered_by_starlette,
     test_message_that_fills_the_queue_before_a_fault_is_answered_7_1_7,
     test_shutdown_after_the_answer,
     test_shutdown_does_not_wait_for_the_answer,
     test_the_faults_close_follows_the_answer_whatever_the_application_does_next_7_1_7,
-    test_what_comes_behind_the_fault_is_thrown_away,
 )
+from test_ws_gone import (
+    test_client_gone_while_send_waits,
+)
+
+# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

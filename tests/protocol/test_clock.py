@@ -15,6 +15,7 @@ NOT_OF_THE_CLOCK = {
     "timeout_worker_healthcheck": "the supervisor's",
     "timeout_worker_startup": "the supervisor's",
     "timeout_worker_blocked": "the supervisor's",
+    "watchdog": "in a thread of its own",
     "shutdown_delay": "the drain waits for it",
     "reload_delay": "the reloader's",
 }

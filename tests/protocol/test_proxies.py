@@ -272,6 +272,14 @@ def test_an_https_target_is_believed_by_the_address_of_the_proxy(serve):
             assert read_head(sock).startswith(b"HTTP/1.1 " + status)
 
 
+def test_what_a_head_says_about_tls_goes_before_an_https_target(serve):
+    for head, scheme in ((V1, "https"), (secure_head(0, 0), "http"), (SECURE, "https")):
+        running = serve(mirror, proxy_protocol=True)
+        with running.connect() as sock:
+            sock.sendall(head + b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert json.loads(read_response(sock)[1])["scheme"] == scheme
+
+
 # --- A proxy that ends TLS ------------------------------------------------------------------------
 
 

@@ -459,3 +459,20 @@ def test_unread_body_is_not_taken_for_a_request(serve):
     replies = take_replies(running.raw(post(get("/smuggled")) + GET_CLOSE))
     assert [reply.body for reply in replies] == [b"hello", b"hello"]
     assert [scope["path"] for scope in app.scopes] == ["/"] * 4
+
+
+def test_unread_body_over_the_limit_closes_behind_a_streamed_response(serve):
+    """Its head could not announce that: the application might still have taken the body."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"no", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    with serve(app).connect() as sock:
+        request = post(b"x" * (DISCARD_MAX + 1))
+        sock.sendall(request[: request.index(b"x")])
+        (reply,) = take_replies(read_all(sock))
+    assert reply.body == b"no"
+    assert reply.all(b"connection") == []

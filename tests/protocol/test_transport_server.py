@@ -17,6 +17,7 @@ import pytest
 from recorder import BIG, RESET, Place, Recorder, until
 from support import BY_LOOP, on_every_transport, read_all, wait_until
 
+from thestral.net import listeners
 from thestral.net.listeners import Listener, can_own
 from thestral.net.poller import Poller
 from thestral.net.transport import SocketTransport
@@ -326,3 +327,27 @@ def test_connections_in_the_queue_are_served_at_shutdown(serve):
     for sock in socks:
         with sock:
             assert read_all(sock).endswith(b"\r\n\r\nhello")
+
+
+@pytest.mark.parametrize("run", ["asyncio"], indirect=True)
+def test_connection_that_the_loop_would_accept_too_late_is_not_lost(run, monkeypatch):
+    """asyncio drops a connection that it has accepted but not made when its server closes."""
+    monkeypatch.setattr(listeners, "HANDSHAKE_GRACE", 0)
+    made = []
+
+    class Known(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            made.append(transport)
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            opened = listeners.Listeners(asyncio.get_running_loop(), [sock], 10, Known, False)
+            await opened.open()
+            with socket.create_connection(sock.getsockname()):
+                await asyncio.sleep(0)  # the loop has seen it, and would accept it next
+                await opened.stop()
+                await until(lambda: made)
+                made[0].abort()
+
+    run(main())

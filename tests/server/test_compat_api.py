@@ -1,4 +1,4 @@
-"""Other ways in: WSGI, ASGI 2, thestral.testing, gunicorn's worker, names of uvicorn's."""
+"""WSGI and ASGI 2 applications, thestral.testing, gunicorn's worker, and uvicorn's API."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_asgi2_application(serve):
     assert httpx.get(serve(asgi2).url).text == "two"
 
 
-def test_wsgi_without_the_word_is_refused_with_it():
+def test_wsgi_without_its_option_is_refused_with_a_hint():
     with pytest.raises(ImportFailedError, match="add --interface wsgi"):
         load(wsgi)
 
 
-def test_interface_is_taken_at_its_word(serve):
-    """A callable whose signature says nothing."""
+def test_interface_option_beats_the_signature(serve):
+    """`--interface` decides where the callable's signature does not tell."""
 
     async def anything(*arguments):
         await asgi3(*arguments)
@@ -87,7 +87,7 @@ def test_names_for_uvicorns_sake():
 
 
 def test_fields_of_uvicorns_config():
-    """Its defaults, but for what it builds itself (0.54), and texts where it takes lists."""
+    """Takes uvicorn's defaults (0.54), except objects that it builds, and strings for its lists."""
     Config(
         "main:app",
         host="127.0.0.1",
@@ -150,7 +150,7 @@ def test_loop_that_cannot_be_imported(name):
 
 
 def test_env_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("TESTED", "")  # so that it is taken away again
+    monkeypatch.setenv("TESTED", "")  # so that monkeypatch removes it
     monkeypatch.delenv("TESTED")
     (tmp_path / "settings").write_text("TESTED=yes\n")
     Config(asgi3, env_file=tmp_path / "settings")
@@ -166,7 +166,7 @@ def test_callback_notify(serve, caplog):
             raise ZeroDivisionError("broken")
 
     running = serve(asgi3, callback_notify=callback, timeout_notify=0.01)
-    wait_until(lambda: len(called) > 5)  # an error does not end it
+    wait_until(lambda: len(called) > 5)  # an error does not stop the calls
     assert set(called) == {running.loop}
     assert caplog.text.count("Exception in callback_notify") == 1
 
@@ -287,7 +287,7 @@ def test_signal_handler_is_a_method_of_an_object_with_should_exit():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [(True, False), True]
-    assert raised == [[(True, False)]]  # again, behind the server, for the program around it
+    assert raised == [[(True, False)]]  # raised again after the server, for the calling program
 
 
 def test_application_learns_that_shutdown_began(serve):
@@ -307,7 +307,7 @@ def test_application_learns_that_shutdown_began(serve):
             said.append(("before", event.is_set()))
             await event.wait()
             said.append(("after", running.server.context.draining))
-        elif scope["path"] == "/thread":  # as frameworks run what is not async
+        elif scope["path"] == "/thread":  # frameworks run synchronous code in threads
             await asyncio.to_thread(
                 lambda: (hold.wait(), said.append(("thread", thestral.shutdown_event().is_set())))
             )
@@ -386,10 +386,10 @@ def test_event_stream_of_sse_starlette_ends_with_the_server(caplog):
             while b"data: first" not in received:
                 received += sock.recv(4096)
             running.server.should_exit = True
-            while data := sock.recv(4096):  # ends long before the graceful time-out
+            while data := sock.recv(4096):  # ends long before the graceful shutdown times out
                 received += data
         assert b"transfer-encoding: chunked" in received
-        assert not received.endswith(b"0\r\n\r\n")  # so that the client knows it is not all
+        assert not received.endswith(b"0\r\n\r\n")  # so the client sees that the body is cut
     assert not running.context.cycles
     assert "returned without" not in caplog.text
 

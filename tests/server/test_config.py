@@ -1,4 +1,4 @@
-"""Config: what each option takes, up to its bounds, and what it says of the rest."""
+"""Config: the values each option accepts, up to its bounds, and its message for any other value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thestral import Config
 from thestral.config import default_of, options
 from thestral.errors import ConfigError, ThestralError
 
-GIB = 2**30  # what the help calls the largest size
+GIB = 2**30  # bytes; the upper bound of sizes
 SIZES = [
     "limit_request_line",
     "limit_header_size",
@@ -39,16 +39,26 @@ MAY_BE_ZERO = [
     "ws_ping_timeout",
     "tcp_keepalive",
     "shutdown_delay",
+    "watchdog",
     "reload_delay",
 ]
 UNSET = [
     *("limit_request_body", "log_level", "ws_ping_interval", "ws_ping_timeout"),
-    *("uds", "fd", "workers", "pid_file", "limit_max_requests", "limit_max_requests_jitter"),
+    *(
+        "uds",
+        "fd",
+        "workers",
+        "pid_file",
+        "on_worker_start",
+        "on_worker_exit",
+        "limit_max_requests",
+        "limit_max_requests_jitter",
+    ),
     *("limit_max_rss", "limit_worker_lifetime", "limit_concurrency", "limit_connections"),
-    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked"),
+    *("timeout_request", "timeout_worker_startup", "timeout_worker_blocked", "access_log_slow"),
     "h11_max_incomplete_event_size",
     *("ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers"),
-    *("log_config", "use_colors", "forwarded_allow_ips", "admin"),
+    *("log_config", "log_file", "access_log_file", "use_colors", "forwarded_allow_ips", "admin"),
 ]
 WINDOWS = ["ws_deflate_server_window_bits", "ws_deflate_client_window_bits"]
 ZLIB_LEVELS = ["ws_deflate_level", "ws_deflate_memory_level"]
@@ -56,7 +66,7 @@ NUMBERS = {
     "port": (0, 65535),
     "backlog": (1, 2**31 - 1),
     **dict.fromkeys(SIZES, (1, GIB)),
-    # The parser counts a body in 64 bits without sign.
+    # The parser counts a body's bytes in an unsigned 64-bit integer.
     "limit_request_body": (1, 2**64 - 1),
     "http2_max_streams": (1, GIB),
     "http2_connection_window": (65535, GIB),
@@ -70,17 +80,18 @@ NUMBERS = {
     **dict.fromkeys(COUNTS, (1, 2**31 - 1)),
     "limit_max_requests_jitter": (0, 2**31 - 1),
 }
-# Seconds at least.
+# Options whose least value is above zero, in seconds.
 LOWEST = {"timeout_worker_blocked": 1}
 UNBOUNDED = [
     *("limit_max_rss", "limit_worker_lifetime", "timeout_request", "timeout_worker_startup"),
+    "access_log_slow",
 ]
-# What None means under uvicorn, where it is no default.
+# What uvicorn takes None for, where None is not our default.
 MEANT_BY_NONE = {"host": [""], "loop": "none", "ssl_certfile": [], "ssl_keyfile": []}
 
 
 def refused(name, value):
-    """The reason that Config gives for not taking a value."""
+    """Return Config's reason for refusing a value."""
     with pytest.raises(ConfigError) as caught:
         Config("a:b", **{name: value})
     assert caught.value.option == name
@@ -93,7 +104,7 @@ def taken(name, value):
     return getattr(Config("a:b", **{name: value}), name)
 
 
-def test_every_number_is_looked_at_here():
+def test_every_number_has_its_bounds_in_these_tables():
     numbers = {name for name, spec in options() if spec.kind in (int, float)}
     assert numbers == {*NUMBERS, *TIMEOUTS, *MAY_BE_ZERO, *UNBOUNDED, *LOWEST}
 
@@ -149,7 +160,7 @@ def test_timeout_of_another_type_is_refused(name, value):
 
 
 def test_none_is_not_set():
-    """Programs hand on None for what their own options leave open."""
+    """Programs pass None for options that their own user has not set."""
     for name, spec in options():
         meant = None if spec.optional else MEANT_BY_NONE.get(name, default_of(name))
         assert taken(name, None) == meant
@@ -188,6 +199,7 @@ def test_text_means_what_it_means_on_the_command_line(name, text, value):
         ("loop", ["auto", "uvloop", "asyncio", "none", "module:function"]),
         ("ws", ["auto", "none", "websockets", "websockets-sansio", "wsproto"]),
         ("log_level", ["critical", "error", "warning", "info", "debug", "trace"]),
+        ("log_format", ["text", "json"]),
     ],
 )
 def test_choice_is_one_of_those_named(name, choices):
@@ -202,6 +214,9 @@ SWITCHES = [
     "server_header",
     "date_header",
     "access_log",
+    "log_timestamps",
+    "request_id",
+    "server_timing",
     "ws_per_message_deflate",
     "ws_deflate_context_takeover",
 ]
@@ -220,7 +235,7 @@ def test_switch_is_on_or_off(name):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        # A bound in a message is one that the reader can type in again.
+        # The reader can type the bound that a message shows.
         ("port", 65536, "an integer from 0 to 65535"),
         ("limit_header_count", 0, f"a whole number of fields from 1 to {GIB}"),
         ("limit_max_rss", 0, "a whole number of bytes of at least 1"),
@@ -261,7 +276,7 @@ def test_defaults_are_finite_and_as_the_design_says():
         10.0, 30.0, 60.0, 10.0, 5.0, 10.0,
     ]  # fmt: skip
     assert [getattr(config, name) for name in MAY_BE_ZERO] == [
-        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 0.25,
+        75.0, 30.0, 20.0, 20.0, 60.0, 0.0, 1.0, 0.25,
     ]  # fmt: skip
     assert (config.ws_max_size, config.ws_max_queue) == (16 * 1024 * 1024, 32)
     assert [getattr(config, name) for name in (*WINDOWS, *ZLIB_LEVELS)] == [12, 12, 6, 5]
@@ -269,7 +284,7 @@ def test_defaults_are_finite_and_as_the_design_says():
     assert (config.access_log, config.server_header, config.date_header) == (True, True, True)
 
 
-def test_every_field_is_an_option_but_what_has_no_text():
+def test_every_field_is_an_option_unless_its_value_has_no_spelling():
     fields = [field.name for field in dataclasses.fields(Config)]
     for name in ("ssl_context_factory", "callback_notify", "timeout_notify", "env_file"):
         fields.remove(name)
@@ -286,7 +301,7 @@ def test_options_are_named_not_counted():
         Config("a:b", "127.0.0.1")
 
 
-def test_config_error_is_one_of_ours():
+def test_config_error_is_a_thestral_error():
     assert issubclass(ConfigError, ThestralError)
 
 
@@ -298,13 +313,13 @@ PATH_OPTIONS = pytest.mark.parametrize("name", ["root_path", "health_path"])
 
 @PATH_OPTIONS
 @pytest.mark.parametrize("path", ["", "/", "/api", "/api/v1/", "/%C3%A9"])
-def test_path_of_a_url(name, path):
+def test_path_that_is_accepted(name, path):
     assert taken(name, path) == path
 
 
 @PATH_OPTIONS
 @pytest.mark.parametrize("path", ["api", "/a b", "/é", "/a\r\nb", "/\x7f", "/\x00", b"/api", 1])
-def test_path_of_a_url_that_is_none(name, path):
+def test_path_that_is_refused(name, path):
     refused(name, path)
 
 
@@ -347,7 +362,7 @@ def test_client_certificates_may_be_named():
     refused("ssl_cert_reqs", "maybe")
 
 
-def test_path_of_authorities_is_a_text():
+def test_path_of_authorities_is_stored_as_a_string():
     assert taken("ssl_ca_certs", Path("ca.pem")) == "ca.pem"
 
 
@@ -380,7 +395,7 @@ def test_header_that_can_be_sent(given, pair):
 
 @pytest.mark.parametrize("byte", [*range(9), *range(10, 32), 127])
 def test_control_byte_in_a_header_value_is_refused(byte):
-    # RFC 9110 section 5.5: of the control characters only HTAB may stand inside a value.
+    # RFC 9110 section 5.5: HTAB is the only control character allowed inside a value.
     assert "field value" in refused("headers", [("X-One", f"a{chr(byte)}b")])
 
 
@@ -401,7 +416,7 @@ def test_header_value_outside_latin_1_is_refused():
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "TRANSFER-ENCODING", "connection"])
-def test_framing_is_not_the_users(name):
+def test_framing_header_of_the_user_is_refused(name):
     assert repr(name) in refused("headers", [(name, "1")])
 
 
@@ -413,7 +428,7 @@ def test_one_value_stands_for_a_list_of_it():
 
 
 @pytest.mark.parametrize("name", ["headers", "host", "reload_dirs"])
-def test_number_is_no_list(name):
+def test_number_is_not_taken_for_a_list(name):
     refused(name, 5)
     refused(name, [5])
 
@@ -453,6 +468,34 @@ def test_web_concurrency_is_the_default_of_workers(monkeypatch, given, workers):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
     assert Config("a:b").workers == workers
     assert Config("a:b", workers=2).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"workers": 1}, True),
+        ({"workers": "auto"}, True),
+        ({"workers": 1, "app": print}, False),  # it cannot be sent to a worker
+        ({"on_worker_start": "hooks:start"}, True),
+        ({"on_worker_exit": "hooks:end"}, True),
+        ({"watchdog": 5.0}, False),
+    ],
+)
+def test_what_needs_a_supervisor(options, needed):
+    assert Config(**{"app": "a:b", **options}).needs_supervisor is needed
+
+
+@pytest.mark.parametrize(("given", "needed"), [("1", False), ("2", True)])
+def test_web_concurrency_of_one_needs_no_supervisor(monkeypatch, given, needed):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+    assert Config("a:b").needs_supervisor is needed
+
+
+@pytest.mark.parametrize("option", ["on_worker_start", "on_worker_exit"])
+@pytest.mark.parametrize("given", ["hooks", "hooks:", ":start", ".hooks:start", ""])
+def test_hook_that_is_no_function_of_a_module(option, given):
+    assert refused(option, given) == f"{given!r} given, expected MODULE:FUNCTION"
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "-1", "1.5", " "])

@@ -1,4 +1,4 @@
-"""How many processors there are, from files as the kernel writes them."""
+"""The number of available processors, read from cgroup files in the kernel's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thestral.config import cpus
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Function (own, files) that gives available() on a machine of 8 processors."""
+    """Function (own, files) that returns available() on a machine with 8 processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
     def machine(own, files):
@@ -33,7 +33,7 @@ def machine(tmp_path, monkeypatch):
         ("150000 100000", 2),  # rounded up
         ("10000 100000", 1),
         ("5000 10000", 1),
-        ("1600000 100000", 8),  # more than there are
+        ("1600000 100000", 8),  # more than the machine has
         ("nonsense", 8),
     ],
 )
@@ -50,7 +50,7 @@ def test_version_1(machine, quota, count):
 @pytest.mark.parametrize(
     ("own", "files", "count"),
     [
-        # CPUQuota= of a unit, of a slice above it, and the smaller one of both.
+        # CPUQuota= of a unit, of a slice above it, and of both, where the smaller one counts.
         ("0::/a.slice/b.service\n", {"a.slice/b.service/cpu.max": "200000 100000"}, 2),
         ("0::/a.slice/b.service\n", {"a.slice/cpu.max": "300000 100000"}, 3),
         (
@@ -59,7 +59,7 @@ def test_version_1(machine, quota, count):
             1,
         ),
         ("0::/a.slice\n", {"other.slice/cpu.max": "100000 100000"}, 8),
-        # The path of the host is not there within a container.
+        # A container does not see the host's path.
         ("0::/docker/1234\n", {"cpu.max": "200000 100000"}, 2),
         ("0::/../..\n", {"cpu.max": "200000 100000"}, 2),
         (

@@ -1,4 +1,4 @@
-"""The documents say what the code does: tables are made from it, commands run, examples compile."""
+"""The documents match the code: their tables are generated, commands run, and examples compile."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MANUALS = [*DOCUMENTS, *(ROOT / name for name in ("CONTRIBUTING.md", "bench/READ
 NOTES = [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Not run here: a whole job of its own each. That what they name exists is looked at.
+# Each of these takes too long to run here; the tests check that the files and targets exist.
 LONG = re.compile(r"make |python bench/|python -m (pytest|venv)|\. \.venv")
 
 
 def fences(path: Path, *languages: str) -> list[str]:
-    """What stands in a document's fences of these languages."""
+    """Return the code blocks of a document in these languages."""
     found = FENCE.findall(path.read_text())
     return [text for _, language, text in found if language in languages]
 
@@ -73,8 +73,14 @@ def test_every_option_of_uvicorns_that_we_have_is_compared():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the commands expect to find: an application, certificates, the examples."""
+    """A directory with the files that the commands expect: application, hooks, certificates,
+    examples.
+    """
     path = tmp_path_factory.mktemp("documents")
+    hooks = [
+        text for text in fences(ROOT / "docs/deployment.md", "python") if "worker_exit" in text
+    ]
+    (path / "hooks.py").write_text("".join(hooks))
     (path / "main.py").write_text(PLAIN)
     certificate = trustme.CA().issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(str(path / "fullchain.pem"))
@@ -96,12 +102,13 @@ def test_command_serves(folder, tmp_path, command):
         place = arguments.index("--uds") + 1
         arguments[place] = str(tmp_path / "app.sock")
     else:
-        arguments += ["--port", "0"]  # the last one counts
+        arguments += ["--port", "0"]  # the last --port counts
     if "--admin" in arguments:
         arguments[arguments.index("--admin") + 1] = "127.0.0.1:0"
     if "auto" in arguments:
-        arguments[arguments.index("auto")] = "2"  # auto is the machine's, and its tests' elsewhere
-    with Command(*arguments, cwd=folder) as process:
+        arguments[arguments.index("auto")] = "2"  # auto depends on the machine
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Command(*arguments, cwd=folder, env=env) as process:
         process.saw("Thestral running on ")
         process.process.terminate()
         assert process.wait() == 0, process.stderr
@@ -141,7 +148,7 @@ def test_the_admin_port_answers(folder, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", PIP)
-def test_what_pip_installs_is_there(command):
+def test_packages_that_pip_installs_exist(command):
     for word in shlex.split(command)[2:]:
         named = re.fullmatch(r"(?:-e|\.|thestral)(?:\[([\w,]+)\])?", word)
         assert named, word
@@ -150,7 +157,7 @@ def test_what_pip_installs_is_there(command):
 
 
 @pytest.mark.parametrize("command", [command for command in ALL if LONG.match(command)])
-def test_what_a_long_command_names_exists(command):
+def test_files_and_targets_of_long_commands_exist(command):
     words = shlex.split(command)
     if words[0] == "make":
         dry = [program("make"), "--dry-run", *words[1:]]
@@ -161,7 +168,7 @@ def test_what_a_long_command_names_exists(command):
 
 @pytest.mark.parametrize("command", REST)
 def test_other_command_is_one_that_is_known(folder, command):
-    """gunicorn's worker: started like ours."""
+    """gunicorn with our worker is started as our own commands are."""
     words = shlex.split(command)
     assert words[0] == "gunicorn"
     process = subprocess.Popen(
@@ -207,7 +214,7 @@ def test_options_and_files_that_a_document_names_exist(path):
 
 @pytest.mark.parametrize("path", sorted({*MANUALS, *NOTES}), ids=lambda path: path.stem)
 def test_lines_are_as_wide_as_those_of_the_code(path):
-    """But for tables, and for commands, which cannot be cut."""
+    """Tables and commands are exempt, because they cannot be wrapped."""
     lines = FENCE.sub("", path.read_text()).splitlines()
     assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
 

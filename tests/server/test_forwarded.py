@@ -1,4 +1,6 @@
-"""What the fields of proxies come to, in tables; over sockets: tests/protocol/test_proxies.py."""
+"""Which client, scheme and host a proxy's fields give. tests/protocol/test_proxies.py has the same
+over sockets.
+"""
 
 import logging
 import random
@@ -22,7 +24,7 @@ X_FIELDS = FIELDS[:-1]
 
 
 def applied(trusted: str, *headers: tuple[str, str], fields=X_FIELDS, client=PEER, server=SERVER):
-    """A scope after what proxies say of it; headers besides Host."""
+    """Return a scope after the proxies' fields, given beside Host, have been applied."""
     scope = {
         "client": client,
         "scheme": "http",
@@ -39,7 +41,7 @@ def client_of(trusted: str, *lines: str, **options) -> tuple[str, int] | None:
     return applied(trusted, *headers, **options)["client"]
 
 
-# --- Whom to trust --------------------------------------------------------------------------------
+# --- Trusted peers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def client_of(trusted: str, *lines: str, **options) -> tuple[str, int] | None:
     [
         ("127.0.0.1", "127.0.0.1", True),
         ("127.0.0.1", "127.0.0.2", False),
-        ("127.0.0.1", "::ffff:127.0.0.1", True),  # of a dual-stack socket
+        ("127.0.0.1", "::ffff:127.0.0.1", True),  # a dual-stack socket shows IPv4 peers so
         ("127.0.0.1", "0:0:0:0:0:ffff:7f00:1", True),
         ("127.0.0.1", "nonsense", False),
         ("127.0.0.1", "", False),
@@ -86,12 +88,12 @@ def test_trusted_unix_socket(trusted, path, expected):
     assert TrustedPeers([trusted]).trusts_peer(None, (path, None)) is expected
 
 
-def test_a_peer_without_any_name_is_not_trusted():
+def test_a_peer_without_an_address_is_not_trusted():
     assert not TrustedPeers(["127.0.0.1", "/run/a"]).trusts_peer(None, None)
 
 
 @pytest.mark.parametrize("text", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "1.2.3", "a.sock"])
-def test_what_is_no_peer_is_refused(text):
+def test_invalid_address_of_a_trusted_peer_is_refused(text):
     with pytest.raises(ConfigError, match="expected addresses, networks") as caught:
         Config("a:b", forwarded_allow_ips=f"127.0.0.1,{text}")
     assert caught.value.option == "forwarded_allow_ips"
@@ -148,10 +150,16 @@ HOPS = "127.0.0.1,10.0.0.0/8"
         (["[2001:db8::1]"], ("2001:db8::1", 0)),
         (["[2001:db8::1]:99"], ("2001:db8::1", 99)),
         (["::ffff:1.2.3.4"], ("1.2.3.4", 0)),
-        (["6.6.6.6, 1.2.3.4"], ("1.2.3.4", 0)),  # what the client made up stands further left
+        (
+            ["6.6.6.6, 1.2.3.4"],
+            ("1.2.3.4", 0),
+        ),  # addresses that the client invented stand further left
         (["6.6.6.6, 1.2.3.4, 10.0.0.1"], ("1.2.3.4", 0)),
         (["6.6.6.6", "1.2.3.4", "10.0.0.1, 10.0.0.2"], ("1.2.3.4", 0)),
-        (["10.0.0.9, 10.0.0.1"], ("10.0.0.9", 0)),  # all are proxies: the first of them asks
+        (
+            ["10.0.0.9, 10.0.0.1"],
+            ("10.0.0.9", 0),
+        ),  # all are trusted proxies: the first is the client
         (["1.2.3.4,,\t10.0.0.1 ,"], ("1.2.3.4", 0)),
         (["unknown"], PEER),
         (["1.2.3.4, unknown"], PEER),
@@ -164,14 +172,14 @@ HOPS = "127.0.0.1,10.0.0.0/8"
         (["[::1]x"], PEER),
         (["01.2.3.4"], PEER),
         (["[2001:db8::1]" + ":" * 51], ("2001:db8::1", 0)),
-        (["[2001:db8::1]" + ":" * 52], PEER),  # longer than any
+        (["[2001:db8::1]" + ":" * 52], PEER),  # longer than any address
     ],
 )
 def test_client(lines, expected):
     assert client_of(HOPS, *lines) == expected
 
 
-def test_nobody_is_believed_who_is_not_trusted():
+def test_fields_of_an_untrusted_peer_are_ignored():
     for header in X_FIELDS:
         for value in ("1.2.3.4", "https", "/x", "443"):
             before = applied(HOPS, client=("6.6.6.6", 1))
@@ -180,7 +188,7 @@ def test_nobody_is_believed_who_is_not_trusted():
             assert after == before
 
 
-def test_everybody_is_believed():
+def test_fields_of_every_peer_are_applied_if_all_are_trusted():
     assert client_of("*", "6.6.6.6, 1.2.3.4") == ("6.6.6.6", 0)
     assert client_of("*", "6.6.6.6", client=None) == ("6.6.6.6", 0)
 
@@ -192,7 +200,7 @@ def test_a_unix_socket_has_no_client_of_its_own():
     assert client_of("127.0.0.1", "1.2.3.4", **place) is None
 
 
-def test_so_many_hops_are_followed():
+def test_number_of_trusted_hops_limits_how_far_the_list_is_read():
     inner = ["10.0.0.1"] * (MAX_HOPS - 1)
     assert client_of(HOPS, ",".join(["1.2.3.4", *inner])) == ("1.2.3.4", 0)
     assert client_of(HOPS, ",".join(["1.2.3.4", "10.0.0.2", *inner])) == ("10.0.0.2", 0)
@@ -210,7 +218,7 @@ def test_so_many_hops_are_followed():
         ("wss", "https"),
         ("ws", "http"),
         (" https ", "https"),
-        ("https,http", "http"),  # our own peer's
+        ("https,http", "http"),  # the last value is about our peer's connection
         ("ftp", "http"),
         ("", "http"),
         ("\xe9", "http"),
@@ -331,7 +339,7 @@ def test_only_the_fields_that_are_named_are_read():
         ("for=1.1.1.1 ; proto=https", [{"for": "1.1.1.1", "proto": "https"}]),
         (",for=1.1.1.1,,", [{"for": "1.1.1.1"}]),
         ("", []),
-        # Anything malformed, and none of it is read.
+        # If any part is malformed, the whole field is ignored.
         ("for=1.1.1.1, for", []),
         ("for=1.1.1.1, for =2.2.2.2", []),
         ("for=1.1.1.1;for=2.2.2.2", []),
@@ -383,7 +391,7 @@ def test_forwarded_in_several_lines_is_one_list():
     "text", [" " * 60_000, " \t" * 30_000 + "x", '"' * 60_000, "a" * 60_000, 'a="' + "\\" * 60_001]
 )
 def test_forwarded_of_any_length_takes_linear_time(text):
-    """A quadratic pattern takes a minute for these."""
+    """A pattern with quadratic time would take a minute for these values."""
     assert read_forwarded(text) == []
     assert read_forwarded("for=1.1.1.1," + text) in ([], [{"for": "1.1.1.1"}])
 
@@ -391,7 +399,7 @@ def test_forwarded_of_any_length_takes_linear_time(text):
 # --- All of it ------------------------------------------------------------------------------------
 
 
-def test_who_is_not_believed_is_told_once(caplog):
+def test_ignored_fields_of_an_untrusted_peer_are_logged_once(caplog):
     forwarding = Forwarding(TrustedPeers(["10.0.0.1"]), X_FIELDS)
     scope = {"client": ("6.6.6.6", 1), "headers": [(b"x-forwarded-for", b"1.2.3.4")]}
     with caplog.at_level(logging.WARNING, "thestral.error"):
@@ -403,8 +411,8 @@ def test_who_is_not_believed_is_told_once(caplog):
     assert "forwarded_allow_ips" in caplog.text
 
 
-def test_no_bytes_at_all_break_it():
-    """Random values: nothing raises, and what comes out is what a scope may hold."""
+def test_random_bytes_never_raise():
+    """Random values raise nothing, and the result is valid in a scope."""
     chance = random.Random(7239)
     words = [*'",;=[]:\\/ .%_\t', "for", "proto", "host", "1.2.3.4", "::1", "10.0.0.1", "https"]
     names = [field.decode() for field in FIELDS]

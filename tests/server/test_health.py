@@ -1,4 +1,4 @@
-"""What is taken for stuck: real processes in each state, looked at with a clock of our own."""
+"""Which processes count as stuck: real processes in each state, checked on a clock of the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thestral.process.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.skipif(health.CALLS is None, reason="no /proc as Linux has it here")
 
-LOOKS = 30  # at a process that is alive, none of which may take it for dead
+LOOKS = 30  # checks of a live process, none of which may call it stuck
 
 LOCKS = """
 import threading
@@ -30,7 +30,7 @@ def cross(mine, other):
         with other:
             pass
 """
-# Processes that have run no event loop: only what the kernel shows counts.
+# Processes that have not run an event loop: only what the kernel shows of them counts.
 STATES = {
     "busy": ("while True: pass", False),
     "busy thread": (
@@ -76,7 +76,7 @@ STATES = {
         "cross(second, first)",
         True,
     ),
-    # The thread wakes up one day, and may have the key.
+    # The thread wakes up eventually, and may then release the lock.
     "lock beside a thread that waits for a while": (
         (
             "import threading\na = threading.Lock(); a.acquire()\n"
@@ -110,7 +110,7 @@ STATES = {
         False,
     ),
 }
-# Threads that an application may have, before the loop stops.
+# Code of the threads that an application may have before its loop stops.
 BACKGROUND = """
 import asyncio, collections, ctypes, itertools, os, queue, select, selectors, socket, sys
 import threading, time
@@ -165,7 +165,8 @@ list(pool.map(time.sleep, [0.01, 0.01]))
 loop = asyncio.new_event_loop()
 """
 SLEEPS = "repeat(lambda: time.sleep(0.02))\n"
-# Background, what stops the loop, and how many times longer than a proven deadlock it must last.
+# Background threads, the code that stops the loop, and how many times longer than a proven deadlock
+# the state must last.
 STUCK = {
     "lock": ("", "lock.acquire()", 1),
     "beside a thread that sleeps": (SLEEPS, "lock.acquire()", 3),
@@ -181,7 +182,7 @@ STUCK = {
         3,
     ),
     "beside a thread that was seen only at work": (
-        # A list, and not a queue, for whose lock the thread could be met waiting.
+        # A list, because a check could find the thread waiting for the lock of a queue.
         "asked = []\nrepeat(lambda: time.sleep(0.02) if asked else None)",
         "asked.append(1)\nlock.acquire()",
         3,
@@ -204,7 +205,8 @@ STUCK = {
         3,
     ),
 }
-# Background, what blocks the loop, and how the main thread waits then. All of it may go on.
+# Background threads, the code that blocks the loop, and how the main thread then waits. Each of
+# these can still continue by itself.
 BLOCKED = {
     "sleep": (SLEEPS, "time.sleep(600)", Wait.CLOCK),
     "network": (SLEEPS, "side.recv(1)", Wait.OTHERS),
@@ -250,7 +252,7 @@ BLOCKED = {
         "lock.acquire()",
         Wait.LOCK,
     ),
-    # As briefly as threads do that want the GIL.
+    # These waits are as short as those of threads that wait for the GIL.
     "network beside short waits": (
         "repeat(lambda: threading.Event().wait(0.004))",
         "side.recv(1)",
@@ -272,7 +274,7 @@ def heartbeat():
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes by state, all started at once; each is in its state or on the way there."""
+    """Processes by state, all started at once; each has reached its state or is about to."""
     running = {
         name: subprocess.Popen(
             [sys.executable, "-c", "print(flush=True)\n" + code],
@@ -290,11 +292,11 @@ def processes():
 
 
 class Looking:
-    """Looks at a process once a second, by a clock of its own.
+    """Checks a process once a second, on its own clock.
 
     Args:
-        process: of subprocess.
-        heartbeat: of its loop, which the test plays.
+        process: a subprocess.Popen.
+        heartbeat: the heartbeat of its loop, which the test writes.
     """
 
     def __init__(self, process, heartbeat):
@@ -307,17 +309,17 @@ class Looking:
         return self.watch.stuck(patience)
 
     def say(self):
-        """Let the process go on, which waits for a line."""
+        """Send the line that the process waits for."""
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
 
     def turn(self):
-        """The loop turns once more, and is seen to."""
+        """Let the loop turn once more, and check that the watch notices."""
         self.watch.heartbeat.beat()
         assert self.look() is None
 
     def turn_often(self):
-        """The loop turns while its threads settle."""
+        """Let the loop turn until its threads have settled."""
         done = itertools.count()
         wait_until(lambda: (self.turn(), next(done) == LOOKS)[1])
 
@@ -334,7 +336,7 @@ def test_state(processes, heartbeat, name):
     if STATES[name][1]:
         assert wait_until(lambda: looking.look(5.0)).patience == 1
         return
-    # Where it will wait it has arrived; then no look may find it stuck.
+    # Once it waits where it is meant to wait, no check may call it stuck.
     if not name.startswith("busy"):
         wait_until(lambda: health.stat(pid)[0] == "S")
     assert not any(looking.look() for _ in range(LOOKS))
@@ -342,7 +344,7 @@ def test_state(processes, heartbeat, name):
 
 @contextlib.contextmanager
 def blocked(background, stops, heartbeat):
-    """A process whose loop turned beside its background until now, when something stops it."""
+    """A process with background threads, whose loop has turned until `stops` runs now."""
     code = f"{BACKGROUND}{background}\nprint(flush=True)\nsys.stdin.readline()\n{stops}"
     arguments = [sys.executable, "-c", code]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -362,7 +364,7 @@ def test_loop_that_will_not_turn_again(heartbeat, name):
     with blocked(background, stops, heartbeat) as looking:
         symptom = wait_until(looking.look)
         assert (symptom.patience, symptom.seconds) == (times, times)
-        looking.turn()  # after all
+        looking.turn()  # a loop that turns again is no longer stuck
 
 
 @pytest.mark.parametrize("name", BLOCKED)
@@ -377,7 +379,7 @@ def test_blocked_loop_that_may_turn_again(heartbeat, name):
     ("background", "stops", "wait"),
     [
         ("repeat(lambda: (time.sleep(0.02), done.put(1)))", "while True: done.get()", Wait.LOCK),
-        # Byte by byte, with the GIL held.
+        # Reads byte by byte, holding the GIL.
         (SLEEPS, "libc.fread(ctypes.create_string_buffer(4096), 1, 4096, stdin)", Wait.OTHERS),
     ],
     ids=["lock", "GIL held"],
@@ -412,7 +414,7 @@ def test_thread_that_slept_for_another_job(heartbeat):
         looking.never_stuck()
 
 
-def test_thread_that_ends_as_it_is_looked_at(monkeypatch):
+def test_thread_that_ends_during_a_check(monkeypatch):
     read = health.read
 
     def read_too_late(path):
@@ -430,7 +432,7 @@ def test_silence_counts_from_the_last_turn(heartbeat):
     watch = Watch(os.getpid(), heartbeat)
     for now in (1000.0, 1001.0, 1002.0):
         watch.look(now)
-        assert (watch.silent, watch.turns) == (0.0, True)  # it has not begun to turn
+        assert (watch.silent, watch.turns) == (0.0, True)  # the loop has not turned yet
     heartbeat.beat()
     seen = []
     for now in (1003.0, 1004.0, 1005.5, 1006.0):
@@ -442,17 +444,17 @@ def test_silence_counts_from_the_last_turn(heartbeat):
     assert (watch.silent, watch.turns) == (0.0, True)
 
 
-def test_time_in_which_nobody_looked_does_not_count(processes, heartbeat):
+def test_time_between_distant_checks_does_not_count(processes, heartbeat):
     looking = Looking(processes["one lock twice"], heartbeat)
     looking.turn()
     wait_until(looking.look)
     before = looking.watch.silent
-    looking.clock = itertools.count(10_000)  # machine or container were suspended
+    looking.clock = itertools.count(10_000)  # as after a suspend of machine or container
     looking.look()
     assert looking.watch.silent == before
     looking.look()
     assert looking.watch.silent == before + 1
-    # The same for what the kernel shows.
+    # The same holds for the states that the kernel shows.
     again = Looking(processes["one lock twice"], heartbeat)
     assert again.look() is None
     again.clock = itertools.count(10_000)
@@ -480,6 +482,6 @@ def test_process_that_is_gone(heartbeat):
 
 def test_resident_size_grows():
     before = health.resident_size(os.getpid())
-    with mmap.mmap(-1, 50_000_000) as fresh:  # malloc() might hand out pages that are resident
+    with mmap.mmap(-1, 50_000_000) as fresh:  # malloc() could reuse resident pages
         fresh.write(b"x" * len(fresh))
         assert health.resident_size(os.getpid()) - before >= 40_000_000

@@ -13,7 +13,7 @@ from thestral.process.heartbeat import Heartbeat, beat_interval
 
 
 def beat_once(heartbeat):
-    """The whole life of a process."""
+    """Beat once, and exit; the main function of a child process."""
     heartbeat.close_descriptor()
     heartbeat.beat()
 

@@ -1,4 +1,4 @@
-"""From a name to an ASGI 3 application, and what is said when there is none."""
+"""Loading an ASGI 3 application by its name, and the errors where that fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(folder, name, *lines):
 
 
 def reason(app, **settings):
-    """Why it could not be loaded."""
+    """Return why the application could not be loaded."""
     with pytest.raises(ImportFailedError) as caught:
         load(app, **settings)
     return str(caught.value)
@@ -45,7 +45,7 @@ async def answer(scope, receive, send):
 
 
 def run(application):
-    """Drives an application by hand: no loop is needed for what does not wait."""
+    """Run an application without an event loop, which it does not need because it never waits."""
     sent = []
 
     async def receive():
@@ -75,7 +75,7 @@ async def with_more(extra, scope, receive, send):
 
 
 class TwoStep:
-    """ASGI 2 as a class: made with the scope, called with the rest."""
+    """An ASGI 2 application as a class: takes the scope when made, receive and send when called."""
 
     def __init__(self, scope):
         self.scope = scope
@@ -122,7 +122,7 @@ def test_factory_of_an_asgi_2_application_works_too():
     assert run(load(lambda: TwoStep, factory=True)) == EXPECTED
 
 
-def test_class_that_is_a_factory_is_made():
+def test_class_that_is_a_factory_is_instantiated():
     assert run(load(Method, factory=True)) == EXPECTED
 
 
@@ -142,12 +142,12 @@ def test_object_with_a_very_long_repr_is_named_in_one_short_line():
 # --- Names ----------------------------------------------------------------------------------------
 
 
-def test_attributes_may_be_dotted(folder):
+def test_attribute_may_be_dotted(folder):
     write(folder, "dotted_main", "class site:", "    " + APP)
     assert load("dotted_main:site.app").__name__ == "app"
 
 
-def test_modules_may_be_dotted(folder):
+def test_module_may_be_dotted(folder):
     write(folder, "package_one/__init__")
     write(folder, "package_one/main_module", APP)
     assert load("package_one.main_module:app").__module__ == "package_one.main_module"
@@ -166,7 +166,7 @@ def test_usual_names_are_tried_in_order(folder, names):
     assert load("usual_names").__name__ == names[0]
 
 
-def test_create_app_is_called_without_being_told(folder):
+def test_create_app_is_called_without_the_factory_option(folder):
     write(folder, "with_create", APP.replace("app(", "inner("), "def create_app(): return inner")
     assert load("with_create").__name__ == "inner"
 
@@ -240,7 +240,7 @@ def test_missing_dotted_attribute_suggests_from_where_it_is_missing(folder):
     assert 'Did you mean "' not in text or "app" in text.partition("Did you mean")[2]
 
 
-# --- Faults in the user's code --------------------------------------------------------------------
+# --- Errors in the user's code --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_syntax_error_shows_the_line_alone(folder):
 
 
 def test_importlib_in_the_users_path_is_the_users(folder):
-    # A directory that has the machinery's name in its own must not hide the user's frames.
+    # A directory with "importlib" in its name must not hide the user's frames.
     path = write(folder, "my_importlib_app/broken_there", "raise RuntimeError('mine')")
     text = reason("broken_there:app", app_dir="my_importlib_app")
     assert f'File "{path}", line 1' in text
 
 
 def test_missing_module_of_the_same_prefix_is_the_users_fault(folder):
-    # "outer_pkg" is there; what is missing is imported by it, not named on the command line.
+    # "outer_pkg" exists; the missing module is one that it imports.
     write(folder, "outer_pkg/__init__", "import outer_pkg_missing")
     write(folder, "outer_pkg/main", APP)
     text = reason("outer_pkg.main:app")

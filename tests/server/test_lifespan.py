@@ -1,4 +1,4 @@
-"""The lifespan protocol: what each mode makes of each way an application may answer it."""
+"""The lifespan protocol: what each mode does for every way in which an application may respond."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from thestral.errors import LifespanError
 from thestral.logging.loggers import error_logger
 from thestral.process.lifespan import Lifespan
 
-# What an application may raise that looks at its scope and knows no lifespan.
+# Exceptions that an application may raise when it does not know the scope's type.
 UNSUPPORTED = [AssertionError, KeyError, TypeError, ValueError, NotImplementedError]
 
 
 @contextlib.contextmanager
 def logged():
-    """The records of thestral.error; its own level and handlers do not matter."""
+    """The records of thestral.error, whatever its level and handlers are."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -36,7 +36,7 @@ def logged():
 
 
 def outcome(app, mode):
-    """Start and stop: "served", or the message of the error that prevented it."""
+    """Start and stop; return "served", or the message of the error that prevented it."""
 
     async def life():
         lifespan = Lifespan(app, mode)
@@ -127,7 +127,7 @@ def test_startup_failed_is_a_failure(mode, message, said):
 
 
 def test_raising_behind_startup_failed_is_said_once(caplog):
-    """As Starlette does: it has told why, and raises it, too."""
+    """Starlette sends the reason, and then raises the exception as well."""
 
     async def app(scope, receive, send):
         await receive()
@@ -136,7 +136,7 @@ def test_raising_behind_startup_failed_is_said_once(caplog):
 
     with logged() as records:
         assert outcome(app, "auto") == "no database"
-    gc.collect()  # asyncio would complain of an exception that nobody has looked at
+    gc.collect()  # asyncio complains about exceptions that were never retrieved
     assert tracebacks(records) == []
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
@@ -149,7 +149,7 @@ class Wordless(RuntimeError):
 FAILURES = [
     *(kind("no") for kind in (*UNSUPPORTED, RuntimeError, OSError)),
     *(GeneratorExit(), ExceptionGroup("x", [ValueError()]), Wordless()),
-    asyncio.CancelledError(),  # what a cancel scope that leaks does; the server is not cancelled
+    asyncio.CancelledError(),  # a leaking cancel scope; the server itself is not cancelled
 ]
 
 
@@ -181,7 +181,7 @@ def test_raising_after_startup_was_received_is_told_and_fatal_when_on(mode, rais
 @pytest.mark.parametrize("mode", ["auto", "on"])
 @pytest.mark.parametrize("received", [True, False])
 def test_asking_for_the_end_of_the_process_ends_the_start(mode, raised, received):
-    """It is no lack of support: Ctrl-C, where nobody takes the signal, comes out there, too."""
+    """It does not mean a lack of support: an unhandled Ctrl-C is also raised in the application."""
 
     async def app(scope, receive, send):
         if received:
@@ -207,9 +207,9 @@ def test_raising_before_startup_was_received_is_unsupported_in_auto(raised):
     }.get(raised, f"{raised.__name__}: http only")
     assert [(record.levelname, record.getMessage()) for record in records] == [
         ("INFO", "Waiting for application startup."),
-        # With what it raised: it may have been start-up code in front of receive().
+        # The exception is logged, because start-up code before receive() may have raised it.
         ("INFO", f"The application has no lifespan: it raised {said}"),
-        ("INFO", "Application startup complete."),  # uvicorn's, for which scripts look
+        ("INFO", "Application startup complete."),  # uvicorn's words, which scripts look for
     ]
 
 
@@ -273,7 +273,7 @@ def test_another_message_than_the_expected_one_raises(mode, said, message):
 
 
 @pytest.mark.parametrize("message", [None, "lifespan.startup.complete", 5, [("type", "x")]])
-def test_a_message_that_is_none_raises(message):
+def test_a_message_that_is_not_a_dict_raises(message):
     async def app(scope, receive, send):
         await receive()
         await send(message)
@@ -296,7 +296,7 @@ def test_a_lifespan_that_swallows_its_cancellation_is_left_behind(monkeypatch, a
             await receive()
         await send({"type": f"lifespan.{answer}"})
         cancelled = 0
-        while cancelled < 2:  # by the lifespan, then by the loop's end
+        while cancelled < 2:  # by the lifespan, then by the end of the loop
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
@@ -341,7 +341,7 @@ def test_answering_twice_is_the_applications_fault():
 
 
 def shutdown_of(step):
-    """The end of an application that starts well: "ended", or the error's message."""
+    """Shut down an application that has started; return "ended", or the error's message."""
 
     async def app(scope, receive, send):
         await receive()
@@ -430,7 +430,7 @@ def test_each_request_has_a_shallow_copy_of_the_state(serve):
     server = serve(app, lifespan="on")
     for _ in range(2):
         server.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    # The same object within, another dictionary around it.
+    # Each request has its own dictionary, with the same object in it.
     assert seen == [({"pool": pool}, True), ({"pool": pool}, True)]
     assert pool == ["connection", "more", "more"]
 
@@ -466,7 +466,7 @@ def test_requests_see_the_context_that_startup_left(serve):
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept"])
-def test_an_application_that_looks_at_no_scope_has_no_lifespan(kind):
+def test_an_application_that_ignores_its_scope_has_no_lifespan(kind):
     async def app(scope, receive, send):
         await receive()
         await send({"type": kind, "status": 200, "headers": []})

@@ -1,4 +1,4 @@
-"""What thestral.logging and thestral.logging.setup do to logging, in this process."""
+"""How thestral.logging and thestral.logging.setup configure logging in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHER_NAMES = ["thestral", "thestral.error", "thestral.access"]
 
 
 def configured():
-    """What our loggers do, in words."""
+    """Describe the state of our loggers."""
     said = []
     for name in NAMES:
         logger = logging.getLogger(name)
@@ -73,7 +73,7 @@ def test_records_have_uvicorns_names_and_go_up_its_tree():
 
 
 class OwnLogger(logging.Logger):
-    """Of a program that calls logging.setLoggerClass()."""
+    """The logger class of a program that calls logging.setLoggerClass()."""
 
 
 @pytest.mark.parametrize("kind", [logging.Logger, OwnLogger])
@@ -134,12 +134,12 @@ def test_use_colors_reaches_both_formatters(use_colors):
     (shown,) = logging.getLogger("thestral").handlers
     assert isinstance(shown.formatter, DefaultFormatter)
     for handler in (shown, access_logger.handlers[0]):
-        assert handler.formatter.use_colors is bool(use_colors)  # no terminal here
+        assert handler.formatter.use_colors is bool(use_colors)  # stderr is not a terminal here
 
 
 @pytest.fixture
 def changed(monkeypatch):
-    """LOGGING_CONFIG, in which a test may change formats, the access logger's level, and more."""
+    """LOGGING_CONFIG, which a test may change; it is restored afterwards."""
     for name in LOGGING_CONFIG:
         monkeypatch.setitem(LOGGING_CONFIG, name, copy.deepcopy(LOGGING_CONFIG[name]))
     return LOGGING_CONFIG
@@ -177,7 +177,7 @@ def test_yaml_without_its_package(tmp_path, monkeypatch):
         configure(Config("a:b", log_config=str(path)))
 
 
-def test_dict_that_logging_does_not_take():
+def test_dict_that_logging_refuses():
     with pytest.raises(ConfigError, match="the given dict cannot be used: ") as caught:
         configure(Config("a:b", log_config={"version": 2}))
     assert caught.value.option == "log_config"
@@ -189,7 +189,7 @@ def test_log_config_of_another_type(value):
         Config("a:b", log_config=value)
 
 
-# --- What a line calls a request ------------------------------------------------------------------
+# --- How a line names a request -------------------------------------------------------------------
 
 
 def scope(*headers, **more):
@@ -226,7 +226,7 @@ def test_title():
 
 
 class Kept(logging.Handler):
-    """Messages of one logger, whatever other tests have left on those above it."""
+    """Collects one logger's messages, whatever other tests have done to its ancestors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def test_refusals_are_told_ten_times_in_ten_seconds_and_then_counted(monkeypatch
     assert not refusals.tick(105.0)
     refusals.info(106.0, "no 10")
     refusals.info(107.0, "no 11")
-    assert refusals.tick(109.9)  # something is still to be said
+    assert refusals.tick(109.9)  # a message is still due
     assert kept.messages == [f"no {n}" for n in range(10)]
     assert not refusals.tick(110.0)
     assert not refusals.tick(111.0)
@@ -263,13 +263,13 @@ def test_a_warning_about_connections_is_told_once(monkeypatch):
         refusals.warn_once("first %d", number)
         refusals.warn_once("second %d", number)
     assert kept.messages == ["first 0", "second 0"]
-    Refusals().warn_once("first %d", 4)  # of another worker
+    Refusals().warn_once("first %d", 4)  # as in another worker
     assert kept.messages[2:] == ["first 4"]
 
 
 @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]])
 def test_stream_that_is_closed_gets_nothing(monkeypatch, capsys, closed):
-    """As in a process that was started with `>&-`."""
+    """A process started with `>&-` has such a stream."""
     for name in closed:
         monkeypatch.setattr(sys, name, None)
     configure(Config("a:b"))

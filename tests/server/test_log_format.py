@@ -1,4 +1,4 @@
-"""The access log's format as it is read."""
+"""Parsing of the access log's format."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_every_plain_atom():
         ("50% %h", "% "),
     ],
 )
-def test_atom_that_there_is_not(text, shown):
+def test_unknown_atom_is_refused(text, shown):
     with pytest.raises(ConfigError) as caught:
         Config("a:b", access_log_format=text)
     assert caught.value.option == "access_log_format"

@@ -25,7 +25,7 @@ LONG = "x" * 3000
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The times, in milliseconds, for which the handler would have waited for a reader."""
+    """The waits for a reader that the handler asked for, in milliseconds; none takes place."""
     waits = []
     poll_of = output.poll_of
 
@@ -50,7 +50,7 @@ def waits(monkeypatch):
 
 @pytest.fixture
 def write(monkeypatch):
-    """Function (stream) that has the error log go there, and gives its error()."""
+    """Function (stream) that sends the error log to the stream, and returns the log's error()."""
     monkeypatch.setattr(error_logger, "propagate", False)
 
     def install(stream):
@@ -62,7 +62,7 @@ def write(monkeypatch):
 
 
 def read_all(file):
-    """What can be read now."""
+    """Return all that can be read now."""
     received = b""
     while select.select([file], [], [], 0)[0]:
         received += os.read(file.fileno(), CAPACITY)
@@ -70,7 +70,7 @@ def read_all(file):
 
 
 def fill(write, waits):
-    """Write numbered lines until one has waited for the reader; gives how many there were."""
+    """Write numbered lines until one has waited for the reader; return their number."""
     count = 0
     while not waits:
         write("%d %s", count, LONG)
@@ -88,7 +88,7 @@ def open_pipe():
 
 @contextlib.contextmanager
 def open_socket():
-    """As systemd's journal takes a service's output."""
+    """A socket such as the one through which systemd's journal reads a service's output."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, open(theirs.detach(), "w") as writer:
         yield ours, writer
@@ -110,7 +110,7 @@ def test_reader_is_waited_for_once_then_lines_are_lost_and_counted(write, waits,
         assert 900 <= waits[0] <= output.READER_PATIENCE
         for number in range(count, count + 10):
             error("%d %s", number, LONG)
-        assert len(waits) == 1  # nobody waits a second time
+        assert len(waits) == 1  # the handler does not wait a second time
         before = read_all(reader).replace("\r\n", "\n")
         error("back")
         after = read_all(reader).replace("\r\n", "\n")
@@ -122,7 +122,7 @@ def test_reader_is_waited_for_once_then_lines_are_lost_and_counted(write, waits,
     assert after == f"\n{said}" if cut else after == said
 
 
-def test_stopped_terminal_is_one_that_nobody_reads(write, waits):
+def test_stopped_terminal_counts_as_unread(write, waits):
     with open_terminal() as (reader, writer):
         error = write(writer)
         termios.tcflow(writer.fileno(), termios.TCOOFF)  # Ctrl-S
@@ -135,7 +135,7 @@ def test_stopped_terminal_is_one_that_nobody_reads(write, waits):
         assert read_all(reader).splitlines() == [said, "back"]
 
 
-def test_what_was_lost_is_said_at_the_end(write, waits):
+def test_lost_lines_are_reported_at_the_end(write, waits):
     with open_pipe() as (reader, writer):
         count = fill(write(writer), waits)
         kept = read_all(reader).count("\n")
@@ -176,7 +176,7 @@ def test_notice_that_is_lost_keeps_the_count(write, waits, monkeypatch):
 
 
 def test_lost_lines_are_told_without_the_lock(write, waits):
-    """Or two such handlers of one logger, in two threads, could wait for each other."""
+    """Otherwise two such handlers of one logger, in two threads, could wait for each other."""
     free = []
 
     class Other(logging.Handler):
@@ -196,7 +196,7 @@ def test_lost_lines_are_told_without_the_lock(write, waits):
         (handler,) = error_logger.handlers
         error_logger.handlers.append(Other())
         error("back")
-    assert free == [True, True]  # for what was lost, and for this line
+    assert free == [True, True]  # for the notice of lost lines, and for this line
 
 
 def test_slow_reader_loses_nothing(write):
@@ -216,14 +216,14 @@ def test_slow_reader_loses_nothing(write):
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), None])
-def test_what_is_no_file_is_written_to_as_ever(write, monkeypatch, stream):
+def test_stream_without_a_descriptor_is_written_to_as_before(write, monkeypatch, stream):
     captured = stream or io.StringIO()
     monkeypatch.setattr("sys.stderr", captured)
     write(stream)("a line")
     assert captured.getvalue() == "a line\n"
 
 
-def test_handler_of_last_resort_is_bounded_if_it_is_loggings_own(monkeypatch, capsys):
+def test_handler_of_last_resort_is_bounded_unless_replaced(monkeypatch, capsys):
     class Own(logging.Handler):
         pass
 
@@ -241,7 +241,7 @@ def test_handler_of_last_resort_is_bounded_if_it_is_loggings_own(monkeypatch, ca
     assert capsys.readouterr().err == "a line\n"
 
 
-def test_file_is_written_to_as_ever(write, waits, tmp_path):
+def test_file_is_written_to_as_before(write, waits, tmp_path):
     with (tmp_path / "log").open("w") as file:
         error = write(file)
         for _ in range(100):
@@ -250,7 +250,7 @@ def test_file_is_written_to_as_ever(write, waits, tmp_path):
     assert waits == []
 
 
-def test_reader_that_is_gone_is_an_error_of_logging_and_no_more(write, capsys):
+def test_closed_reader_is_only_a_logging_error(write, capsys):
     ours, theirs = os.pipe()
     writer = open(theirs, "w")  # noqa: SIM115
     os.close(ours)

@@ -1,4 +1,4 @@
-"""tests/vectors/REQUIREMENTS.md names tests and cases: each of them exists."""
+"""Every test and case that tests/vectors/REQUIREMENTS.md names exists."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """Everything that can be named: `file: case`, `http2/file: case`, `file::test`."""
+    """Every valid name: `file: case`, `http2/file: case`, `file::test`."""
     names = set()
     for path in (ROOT / "tests/vectors").glob("*.toml"):
         cases = tomllib.loads(path.read_text())["case"]

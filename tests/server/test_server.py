@@ -1,4 +1,4 @@
-"""Server in a loop of the caller's: started, should_exit, sockets, signals, several at once."""
+"""Server in the caller's event loop: started, should_exit, sockets, signals, several at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GET = b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request):
-    """Runs a coroutine in a new loop, and fails it after 20 seconds."""
+    """Run a coroutine in a new loop; fail after 20 seconds."""
 
     def run(main):
         with asyncio.Runner(loop_factory=loop_factory(request.param)) as runner:
@@ -56,7 +56,7 @@ def port_of(server):
 
 
 async def get(port, path=b"/"):
-    """The body of a response."""
+    """Send a request, and return the response's body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(GET % path)
     received = await reader.read()
@@ -90,7 +90,7 @@ def test_public_names():
     assert thestral.Config is Config
 
 
-def test_started_is_an_event_and_a_fact(run):
+def test_started_is_an_event_and_a_boolean(run):
     server = make(answering(b"hello"))
 
     async def main():
@@ -131,7 +131,7 @@ def test_should_exit_from_another_thread_wakes_the_loop(run):
 
 
 def test_should_exit_before_serve_stops_at_once(run):
-    # A thread that starts a server may change its mind before the loop runs.
+    # A thread may start a server and then stop it before the loop has run.
     events = []
     server = make(answering(b"", events))
 
@@ -162,7 +162,7 @@ def test_force_exit_does_not_wait_for_a_request(run, order):
             setattr(server, name, True)
         await asyncio.wait_for(task, 3)
         await asyncio.wait({request})
-        request.exception()  # it was reset, or it had an answer
+        request.exception()  # the request was either reset or answered
 
     run(main())
 
@@ -244,7 +244,7 @@ def test_sockets_given_take_the_place_of_host_and_port(run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        # The config's own port could not be had.
+        # Binding the config's own port would fail.
         server = make(answering(b"hello"), port=taken.getsockname()[1])
 
         async def main():
@@ -282,14 +282,14 @@ def test_port_is_free_again_right_after_the_stop(run):
             task = await start(server)
             assert port in (0, port_of(server))
             port = port_of(server)
-            # The server closes first: this side of the port goes to TIME_WAIT.
+            # The server closes first, so its side of the connection goes to TIME_WAIT.
             assert await get(port) == body
             await stop(server, task)
 
     run(main())
 
 
-def test_two_servers_in_one_loop_do_not_know_each_other(run):
+def test_two_servers_in_one_loop_are_independent(run):
     first, second = make(answering(b"one")), make(answering(b"two"))
 
     async def main():
@@ -317,7 +317,7 @@ def test_both_families_of_a_host_have_the_same_port(run):
     run(main())
 
 
-# --- What does not start --------------------------------------------------------------------------
+# --- Failed starts --------------------------------------------------------------------------------
 
 
 async def failing(scope, receive, send):
@@ -402,7 +402,7 @@ def dispositions():
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_signals_are_left_alone_when_told_so(run):
+def test_signals_are_left_alone_if_the_option_says_so(run):
     server = make(answering(b""))
 
     async def main():
@@ -433,12 +433,12 @@ def test_signal_stops_and_the_callers_handlers_come_back(run, number):
         run(main())
     finally:
         signal.signal(number, usual)
-    assert raised == [number]  # once more, for the program around it
+    assert raised == [number]  # raised again, for the calling program
 
 
 @pytest.mark.parametrize("name", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("method", ["run", "check"])
-def test_loop_of_the_caller_is_left_to_it(name, method):
+def test_loop_of_the_caller_is_left_unchanged(name, method):
     seen = []
 
     async def app(scope, receive, send):
@@ -476,7 +476,7 @@ def test_outside_the_main_thread_no_signal_is_taken():
     assert dispositions() == before
 
 
-def test_serve_in_a_program_of_its_own_says_what_run_says(run, capfd):
+def test_serve_logs_what_run_logs(run, capfd):
     server = Server(Config(answering(b"hello"), port=0))
 
     async def main():

@@ -1,4 +1,4 @@
-"""Options from files, and `thestral check`: precedence, spelling, faults, what is shown."""
+"""Options from files, and `thestral check`: precedence, spelling, errors, output."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check(tmp_path, monkeypatch):
 
 
 def shown(result, name: str) -> str:
-    """The line of an option: value and source."""
+    """Return an option's line: value and source."""
     (line,) = [line for line in result.output.splitlines() if line.startswith(f"{name} = ")]
     return line.removeprefix(f"{name} = ")
 
@@ -104,7 +104,7 @@ def test_file_by_name(check, tmp_path):
         ("port = ", "'thestral.toml' cannot be read: "),
     ],
 )
-def test_fault_of_a_file_is_one_line_and_status_2(check, tmp_path, text, words):
+def test_error_in_a_file_is_one_line_and_status_2(check, tmp_path, text, words):
     (tmp_path / "thestral.toml").write_text(text)
     result = check("checked:app")
     assert result.exit_code == 2
@@ -219,7 +219,7 @@ def test_check_runs_the_lifespan_and_says_so(check):
 
 
 @pytest.mark.parametrize("app", ["checked:failing", "checked:none", "nowhere:app"])
-def test_check_of_what_does_not_start_is_status_3(check, app):
+def test_check_of_an_application_that_does_not_start_is_status_3(check, app):
     result = check(app)
     assert result.exit_code == 3
     assert "starts and stops" not in result.output

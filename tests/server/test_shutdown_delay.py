@@ -1,4 +1,4 @@
-"""The end of a server: the delay before it, the drain, and what connections and streams see."""
+"""Shutdown: the delay before it, the drain, and what connections and streams see of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import PATIENCE, on_every_transport, read_all, read_head, read_resp
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSES = b"\r\nconnection: close\r\n"
-# From the end of a request to the end of its connection: protocol.phases.DRAIN_GRACE and a tick.
+# Longest time from a request's end to its connection's end: protocol.phases.DRAIN_GRACE and a tick.
 GRACE = 1.0
 
 
@@ -24,8 +24,9 @@ def closes(head):
 
 
 class Application:
-    """Answers "/" at once, "/wait" when released, and streams "/stream" until told to stop: events,
-    or with a query something else.
+    """Answers "/" at once, "/wait" when released, and streams "/stream" until told to stop.
+
+    The stream is text/event-stream, or another type if there is a query.
     """
 
     def __init__(self):
@@ -79,7 +80,7 @@ def test_delay_serves_on_and_closes(serve, app):
         wait_until(lambda: "/wait" in app.started)
         stop(server)
         app.release.set()
-        # Whatever is answered from now on ends its connection: also what began before.
+        # Each response from now on ends its connection, also of requests that began before.
         for sock in (running, kept, idle):
             if sock is not running:
                 sock.sendall(REQUEST)
@@ -87,7 +88,7 @@ def test_delay_serves_on_and_closes(serve, app):
             assert closes(head)
             assert body == b"ok"
             assert sock.recv(1) == b""
-        # And load balancers that have not noticed find it open.
+        # Load balancers that have not noticed yet can still connect.
         for _ in range(3):
             assert closes(server.raw(REQUEST))
     assert server.server.started
@@ -103,7 +104,7 @@ def test_delay_ends(serve, app):
     assert time.monotonic() - asked >= 0.3
 
 
-def test_without_delay_it_refuses_at_once(serve, app):
+def test_without_delay_connections_are_refused_at_once(serve, app):
     server = serve(app)
     with server.connect() as busy:
         busy.sendall(REQUEST.replace(b"/ ", b"/wait "))
@@ -145,7 +146,7 @@ def test_busy_connection_may_ask_once_more(serve, app):
         assert not closes(read_response(sock)[0])
         stop(server)
         wait_until(lambda: not server.server.servers[0].sockets)
-        sock.sendall(REQUEST)  # it was on its way
+        sock.sendall(REQUEST)  # as if it had been on its way
         head, body = read_response(sock)
         assert (closes(head), body) == (True, b"ok")
         assert sock.recv(1) == b""
@@ -169,10 +170,10 @@ def test_idle_connection_is_closed_at_once(serve, app):
         read_response(sock)
         wait_until(lambda: len(server.context.connections) == 2)
 
-        def age():  # as if both had been silent for a minute
+        def age():  # as if both connections had been silent for a minute
             for connection in server.context.connections:
                 connection.since -= 60.0
-            server.context.stop()  # the clock would see it before the drain does
+            server.context.stop()  # else the clock would close them before the drain does
 
         server.call(age)
         asked = time.monotonic()
@@ -183,12 +184,12 @@ def test_idle_connection_is_closed_at_once(serve, app):
 
 
 @on_every_transport
-def test_connection_accepted_with_the_last_breath(serve, app):
+def test_connection_accepted_as_the_drain_begins(serve, app):
     server = serve(app)
     with socket.socket() as sock:
         sock.settimeout(PATIENCE)
 
-        def connect_and_stop():  # in the loop: it cannot accept before
+        def connect_and_stop():  # runs in the loop, which cannot accept before it returns
             sock.connect(("127.0.0.1", server.port))
             sock.sendall(REQUEST)
             server.server.should_exit = True
@@ -211,7 +212,7 @@ def test_stream_is_told_and_may_finish(serve, app):
             received += sock.recv(4096)
         assert received == b"5\r\nfirst\r\n4\r\nlast\r\n2\r\nok\r\n0\r\n\r\n"
         assert app.told == ["http.disconnect"]
-        # Its head had not said that the connection ends: a request behind it is answered.
+        # The head did not announce the connection's end, so a further request is answered.
         sock.sendall(REQUEST)
         assert closes(read_response(sock)[0])
         assert sock.recv(1) == b""
@@ -245,7 +246,7 @@ def test_request_without_response_is_not_told(serve, app):
 
 
 def test_grace_is_not_for_a_delay_that_has_passed(serve, app):
-    # The delay has already told every connection; what it left idle has the same grace once.
+    # The delay has already told every connection; an idle one gets the same grace, once.
     server = serve(app, shutdown_delay=0.1, timeout_graceful_shutdown=30.0)
     with server.connect() as sock:
         sock.sendall(REQUEST.replace(b"/ ", b"/stream "))

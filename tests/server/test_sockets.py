@@ -1,4 +1,4 @@
-"""Listening sockets: addresses, Unix sockets, inherited ones, and what accepted ones inherit."""
+"""Listening sockets: addresses, Unix sockets, inherited ones, and options of accepted sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 
 def opened(**options):
-    """Addresses that open_all() binds for these options; what is open is closed again."""
+    """Open sockets for these options, yield their addresses, and close them afterwards."""
     found = sockets.open_all(Config("a:b", **options))
     try:
         return [sock.getsockname()[:2] for sock in found], [sockets.url(sock) for sock in found]
@@ -103,7 +103,7 @@ def test_localhost_is_both_loopbacks_on_one_port(monkeypatch):
 
 
 class Taken(socket.socket):
-    """A socket whose IPv4 port somebody takes once IPv6 is bound, the first `times` times."""
+    """A socket class: the first `times` times that IPv6 is bound, the IPv4 port gets taken."""
 
     times = 0
     tries = 0
@@ -114,7 +114,7 @@ class Taken(socket.socket):
         if self.family == socket.AF_INET6 and Taken.times:
             Taken.times -= 1
             Taken.tries += 1
-            with contextlib.suppress(OSError):  # another process has it: just as well
+            with contextlib.suppress(OSError):  # another process has taken it already
                 other = socket.create_server(("127.0.0.1", self.getsockname()[1]))
                 Taken.others.append(other)
 
@@ -140,7 +140,7 @@ def test_free_port_that_is_taken_for_the_second_address(monkeypatch, options):
 
 
 def test_address_that_the_machine_lacks(monkeypatch):
-    # As ::1 is where IPv6 is switched off.
+    # ::1 is such an address where IPv6 is switched off.
     monkeypatch.setattr(socket, "getaddrinfo", resolver("2001:db8::1", "127.0.0.1"))
     addresses, _ = opened(host="localhost", port=0)
     assert [host for host, _ in addresses] == ["127.0.0.1"]
@@ -162,7 +162,7 @@ def test_machine_without_ipv6(monkeypatch):
         opened(host="::1", port=0)
 
 
-def test_name_that_nobody_knows():
+def test_unknown_host_name():
     with pytest.raises(BindError, match=r"Cannot listen on 'no\.such\.invalid'"):
         opened(host="no.such.invalid")
 
@@ -187,9 +187,9 @@ def over(path):
 def test_unix_socket(folder, arguments):
     path = folder / "s"
     with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(path))  # and left behind
+        stale.bind(str(path))  # as a killed server leaves it behind
     (folder / "main.py").write_text(APP)
-    # A queue for each worker is nothing for a Unix socket.
+    # Unix sockets do not have a queue for each worker.
     arguments = ["main:app", "--uds", "s", "--uds-permissions", "640", "--reuse-port", *arguments]
     with Command(*arguments, cwd=folder) as command:
         command.saw("Thestral running on unix:s")
@@ -201,7 +201,7 @@ def test_unix_socket(folder, arguments):
             assert second.wait() == 1
         assert "s is in use by another server" in second.stderr
         if "--workers=2" in arguments:
-            os.kill(pids[0], signal.SIGTERM)  # a worker does not take the path with it
+            os.kill(pids[0], signal.SIGTERM)  # a worker's end does not remove the path
             workers(command, 3)
             command.saw(f"lifespan.shutdown {pids[0]}")
         with over(path) as client:
@@ -214,7 +214,7 @@ def test_unix_socket(folder, arguments):
 def test_servers_that_start_at_once_on_a_dead_unix_socket(folder):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(folder / "s"))
-    # Long after it has bound the path, and before it listens on it.
+    # The import takes long: a server has bound the path by then, and does not listen on it yet.
     (folder / "main.py").write_text(
         "import os, time\nwhile not os.path.exists('release'): time.sleep(0.01)\n" + PLAIN
     )
@@ -276,14 +276,14 @@ def test_unix_socket_taken_over_is_not_removed(folder):
     ("path", "said"),
     [("main.py", "main.py exists and is not a socket"), ("no/s", "Cannot listen on no/s: No such")],
 )
-def test_unix_socket_that_cannot_be(folder, path, said):
+def test_unix_socket_that_cannot_be_bound(folder, path, said):
     with Command("main:app", "--uds", path, cwd=folder) as command:
         assert command.wait() == 1
     assert said in command.stderr
     assert (folder / "main.py").read_text() == PLAIN
 
 
-# --- Sockets that were given --------------------------------------------------------------------
+# --- Inherited sockets --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -315,10 +315,10 @@ def test_descriptor(folder, family, listens, count):
                     assert int(client.get("/").text.split()[0]) in pids
             command.signal(signal.SIGTERM)
             assert command.wait() == 0
-    assert (folder / "s").exists() == (family == socket.AF_UNIX)  # who made it takes it away
+    assert (folder / "s").exists() == (family == socket.AF_UNIX)  # its creator removes it
 
 
-def test_descriptor_that_cannot_be(folder):
+def test_descriptor_that_cannot_be_used(folder):
     with (
         socket.socket(type=socket.SOCK_DGRAM) as datagrams,
         (folder / "main.py").open() as file,
@@ -350,7 +350,7 @@ def test_sockets_from_systemd(folder):
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(folder / "s"))
 
-        def place():  # descriptors from 3 on, as systemd gives them
+        def place():  # descriptors from 3 on, as systemd passes them
             os.dup2(tcp.fileno(), 103)
             os.dup2(unix.fileno(), 104)
             os.dup2(103, 3)
@@ -368,7 +368,7 @@ def test_sockets_from_systemd(folder):
                 assert client.get("/").text == " /"
             command.saw("set()\n")
             assert command.stdout.startswith("set()\n")
-        # Meant for another process.
+        # LISTEN_PID names another process.
         with Started(ACTIVATED, "1", "main:app", "--port=0", cwd=folder, **popen) as command:
             assert httpx.URL(command.url()).port != tcp.getsockname()[1]
             command.saw("set()\n")
@@ -376,7 +376,7 @@ def test_sockets_from_systemd(folder):
 
 
 class Started(Command):
-    """A Command by way of a program."""
+    """A Command whose process is started by another program."""
 
     def __init__(self, program, *arguments, **settings):
         self.program = ["-c", program]
@@ -413,12 +413,12 @@ def test_keepalive_of_given_and_of_twin_sockets():
     (sock,) = sockets.open_all(Config("a:b", port=0, reuse_port=True))
     with sock, sockets.own_queue(sock, 9.0) as twin:
         assert twin.getsockname() == sock.getsockname()
-        assert twin.proto == socket.IPPROTO_TCP  # or asyncio would not set TCP_NODELAY
+        assert twin.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY only then
         assert twin.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 9
 
 
-def test_reuse_port_lets_another_in(serve):
+def test_reuse_port_allows_a_second_server(serve):
     server = serve(app, reuse_port=True)
     (other,) = sockets.bind("127.0.0.1", server.port, reuse_port=True)
     other.close()
@@ -428,6 +428,6 @@ def test_reuse_port_lets_another_in(serve):
 
 def test_backlog(serve):
     server = serve(app, backlog=37)
-    # Of a socket that listens, Linux shows the backlog as tcpi_sacked.
+    # For a listening socket, Linux gives the backlog in tcpi_sacked.
     known = server.server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
     assert struct.unpack_from("=8B6I", known)[-1] == 37

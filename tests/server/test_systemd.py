@@ -1,4 +1,4 @@
-"""What systemd hears (sd_notify(3)), from one process and from a supervisor."""
+"""Notifications to systemd (sd_notify(3)), from a single process and from a supervisor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHDOG = "WATCHDOG=1"
 
 
 class Manager:
-    """A service manager's socket; `heard` is all that came, with the sender's PID.
+    """A service manager's socket; `heard` lists all messages with their sender's PID.
 
     Args:
         path: a file's path, or "@" and a name in the abstract namespace.
@@ -48,7 +48,7 @@ class Manager:
         return data.decode()
 
     def is_silent(self, seconds):
-        """Whether for so long nothing comes."""
+        """Return whether nothing arrives for this long."""
         self._socket.settimeout(seconds)
         try:
             self.hear()
@@ -59,7 +59,7 @@ class Manager:
         return False
 
     def next(self):
-        """The next message that is no sign of life."""
+        """Return the next message, leaving out those of the watchdog."""
         while (text := self.hear()) == WATCHDOG:
             pass
         return text
@@ -82,12 +82,12 @@ def manager(request, tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_ready_watchdog_and_stopping(folder, manager, count):
     env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "100000"}
-    arguments = ["main:app", "--port", "0", "--workers", str(count)]
+    arguments = ["main:app", "--port", "0", *(["--workers", "2"] if count == 2 else [])]
     with Command(*arguments, cwd=folder, env=env) as command:
         pid = command.process.pid
         assert manager.next() == "EXTEND_TIMEOUT_USEC=900000000"
         assert manager.next() == f"READY=1\nMAINPID={pid}"
-        assert len(workers(command, count)) == count  # it was ready when all were
+        assert len(workers(command, count)) == count  # READY came once all were ready
         assert [manager.hear() for _ in range(3)] == [WATCHDOG] * 3
         if count == 2:
             before = time.monotonic_ns() // 1000
@@ -96,7 +96,7 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
             assert before <= int(lines[1]) <= time.monotonic_ns() // 1000
             assert manager.next() == f"READY=1\nMAINPID={pid}"
             assert len(workers(command, 4)) == 4
-            # A failed roll ends the reload as well: else systemd would wait for its end.
+            # A failed rolling restart also ends the reload; otherwise systemd would wait for it.
             (folder / "main.py").write_text("broken")
             command.signal(signal.SIGHUP)
             assert manager.next().startswith("RELOADING=1")
@@ -105,7 +105,7 @@ def test_ready_watchdog_and_stopping(folder, manager, count):
         command.signal(signal.SIGTERM)
         assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
         assert command.wait() == 0
-    # Of workers it hears nothing.
+    # Workers send nothing.
     assert {sender for sender, _ in manager.heard} == {pid}
 
 
@@ -122,7 +122,7 @@ def test_manager_waits_for_a_slow_start_and_a_slow_stop(tmp_path, how):
         with Command(*arguments, cwd=tmp_path, env=env) as command:
             assert manager.next() == "EXTEND_TIMEOUT_USEC=330000000"
             assert "Thestral running" not in command.stderr
-            with open(tmp_path / "gate", "w"):  # each process that imports it
+            with open(tmp_path / "gate", "w"):  # released for each process that imports it
                 assert manager.next().startswith("READY=1")
             command.stop()
             assert manager.next() == "STOPPING=1\nEXTEND_TIMEOUT_USEC=1030100000"
@@ -134,7 +134,7 @@ def test_manager_waits_for_a_slow_start_and_a_slow_stop(tmp_path, how):
 def test_watchdog_hears_nothing_while_a_loop_does_not_turn(folder, manager, count):
     os.mkfifo(folder / "gate")
     env = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "100000"}
-    arguments = ["main:app", "--port", "0", "--workers", str(count)]
+    arguments = ["main:app", "--port", "0", *(["--workers", "2"] if count == 2 else [])]
     with Command(*arguments, cwd=folder, env=env) as command:
         wait_until(lambda: manager.next().startswith("READY=1"))
         assert manager.hear() == WATCHDOG
@@ -159,7 +159,7 @@ def test_worker_that_starts_does_not_silence_the_watchdog(folder, manager):
         os.kill(first, signal.SIGKILL)
         command.saw("begun")
         begun = time.monotonic()
-        # Longer than a loop may be late that turned before.
+        # This is longer than a loop that has turned before may be late.
         wait_until(lambda: manager.hear() == WATCHDOG and time.monotonic() > begun + LATE + 1)
         with (folder / "gate").open("w"):
             pass
@@ -168,17 +168,17 @@ def test_worker_that_starts_does_not_silence_the_watchdog(folder, manager):
 
 
 @pytest.mark.timeout(10)
-def test_manager_that_does_not_read_holds_nobody_up(tmp_path, monkeypatch):
+def test_manager_that_does_not_read_holds_up_nothing(tmp_path, monkeypatch):
     with Manager(tmp_path / "notify") as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", manager.path)
-        for _ in range(1000):  # more than any queue of datagrams takes
+        for _ in range(1000):  # more than any queue of datagrams holds
             systemd.notify(WATCHDOG)
         systemd.stopping(1.0)
         assert manager.hear() == WATCHDOG
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/no/such/socket", "@none", "/" + "x" * 200])
-def test_nobody_there_is_no_error(monkeypatch, address):
+def test_missing_manager_is_not_an_error(monkeypatch, address):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     systemd.ready()
 

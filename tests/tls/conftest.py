@@ -1,4 +1,4 @@
-"""Certificates made for the run, and servers that speak TLS with them."""
+"""Certificates made for this run, and servers that use them for TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tls_client import TLSClient
 
 
 class Files:
-    """An authority, and what it issues, as PEM files in a directory."""
+    """An authority and the certificates that it issues, as PEM files in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -28,7 +28,7 @@ class Files:
         return str(path)
 
     def issue(self, stem: str, *names: str, **options) -> tuple[str, str]:
-        """Paths of a new certificate and its key."""
+        """Issue a certificate; return its path and that of its key."""
         issued = self.authority.issue_cert(*names, **options)
         return (
             self.write(f"{stem}.pem", *issued.cert_chain_pems),
@@ -40,7 +40,7 @@ class Files:
         return {"ssl_certfile": self.cert, "ssl_keyfile": self.key}
 
     def client(self, *chain: str, **settings) -> ssl.SSLContext:
-        """A client that trusts the authority, with a certificate and key of its own if given."""
+        """A context for clients that trust the authority, with a client certificate if given."""
         context = ssl.create_default_context(cafile=self.ca)
         if chain:
             context.load_cert_chain(*chain)
@@ -60,7 +60,7 @@ class Secure(Running):
         return self
 
     def plain(self, receive_buffer: int | None = None):
-        """A TCP connection on which nothing has been said."""
+        """Open a TCP connection without a handshake."""
         return super().connect(receive_buffer)
 
     def connect(
@@ -85,13 +85,13 @@ def shared(tmp_path_factory) -> Files:
 
 @pytest.fixture
 def files(tmp_path) -> Files:
-    """Files of this test alone."""
+    """Files that only this test uses."""
     return Files(tmp_path)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def serve(request, shared):
-    """As the fixture of the same name for plain HTTP; on both loops."""
+    """The counterpart over TLS of the fixture `serve` for plain HTTP; on both loops."""
     with contextlib.ExitStack() as stack:
 
         def start(app, **options):
@@ -102,4 +102,4 @@ def serve(request, shared):
             return stack.enter_context(running)
 
         yield start
-    gc.collect()  # what a test leaves behind must complain in that test
+    gc.collect()  # leaked objects must warn within the test that leaked them

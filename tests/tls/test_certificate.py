@@ -1,4 +1,4 @@
-"""Certificates as thestral reads them; the package cryptography is the oracle."""
+"""Parsing of certificates, compared with the package cryptography."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def der(
     begin=NEW_YEAR,
     end=NEW_YEAR,
 ) -> bytes:
-    """A certificate with that subject, by relative distinguished names, and alternative names."""
+    """A certificate with these relative distinguished names and alternative names, as DER."""
     subject = x509.Name(
         [
             x509.RelativeDistinguishedName(
@@ -106,8 +106,8 @@ def test_subject_with_several_values_in_one_part():
     assert "+" in expected
 
 
-def test_kind_without_short_name_is_in_hexadecimal():
-    """RFC 4514 section 2.4: `#` and the value as it is encoded, tag and length with it."""
+def test_attribute_without_short_name_is_in_hexadecimal():
+    """RFC 4514 section 2.4: `#` and the encoded value, including its tag and length."""
     subject = read_certificate(der([(NameOID.SERIAL_NUMBER, "AB")], [(CN, "x")])).subject
     assert subject == "CN=x,2.5.4.5=#13024142"
 
@@ -161,8 +161,8 @@ def test_every_cut_is_an_error():
             read_certificate(data[:size])
 
 
-def test_other_bytes_are_an_error_or_taken():
-    """Whatever a byte becomes, nothing but ValueError comes out."""
+def test_changed_bytes_are_parsed_or_an_error():
+    """Changing any byte raises nothing but ValueError."""
     data = der([(CN, "a")], names=[x509.DNSName("a.example")])
     for position in range(len(data)):
         for value in (0, 0x7F, 0x80, 0x84, 0xFF):

@@ -1,4 +1,4 @@
-"""Which certificate a client gets: by its server name, and after the files have changed."""
+"""Which certificate a client gets, by server name, and after the files have changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from thestral.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def look_at_once(monkeypatch):
-    """No test waits for the next look at the files."""
+    """Check the files at every handshake, so that no test has to wait."""
     monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 0.0)
 
 
@@ -60,7 +60,7 @@ def several(shared):
         ("one.wild.example", 1),
         ("exact.wild.example", 2),
         ("xn--bcher-kva.example", 3),
-        # None has these, so the first one answers.
+        # No certificate has these names, so the first one is used.
         ("two.one.wild.example", 0),
         ("wild.example", 0),
         ("other.example", 0),
@@ -77,7 +77,7 @@ def test_server_name_chooses(serve, shared, several, name, number):
 
 
 def test_every_certificate_keeps_the_options(serve, shared, several):
-    """The client's certificate is asked for, whichever of the server's is chosen."""
+    """The server asks for a client certificate, whichever of its own certificates is chosen."""
     running = serve(hello, ssl_cert_reqs="required", ssl_ca_certs=shared.ca, **several)
     refused = pytest.raises(ssl.SSLError, match="certificate required")
     with running.connect(name="one.wild.example") as sock, refused:
@@ -93,19 +93,19 @@ def test_every_certificate_keeps_the_options(serve, shared, several):
 
 @pytest.fixture
 def log(caplog):
-    """Lines about renewal."""
+    """The log lines about renewal."""
     caplog.set_level(logging.INFO, "thestral.error")
     return lambda: [text for text in caplog.messages if "reloaded" in text]
 
 
 def renew(files, *names: str) -> None:
-    """As a certificate manager does: write beside, then rename."""
+    """Write new files, then rename them into place, as certificate managers do."""
     cert, key = files.issue("new", *names)
     os.replace(cert, files.cert)
     os.replace(key, files.key)
 
 
-def test_changed_files_are_for_new_handshakes(serve, files, log):
+def test_changed_files_are_used_for_new_handshakes(serve, files, log):
     running = serve(hello, **files.options)
     client = files.client(check_hostname=False)
     with running.connect(client=client) as old:
@@ -114,12 +114,12 @@ def test_changed_files_are_for_new_handshakes(serve, files, log):
         for _ in range(3):
             with running.connect(client=client) as sock:
                 assert names_of(sock) == {"renewed.example"}
-        old.sendall(GET)  # runs on
+        old.sendall(GET)  # the old connection goes on
         assert read_response(old)[1] == b"hello"
     assert log() == ["TLS certificates reloaded"]
 
 
-def test_names_of_changed_files_count(serve, files):
+def test_server_names_of_changed_files_are_used(serve, files):
     second = files.issue("second", "second.example")
     running = serve(hello, ssl_certfile=[files.cert, second[0]], ssl_keyfile=[files.key, second[1]])
     client = files.client(check_hostname=False)
@@ -132,7 +132,7 @@ def test_names_of_changed_files_count(serve, files):
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "mismatch", "garbage"])
-def test_file_that_cannot_be_used_leaves_the_old_one(serve, files, log, damage):
+def test_unusable_file_leaves_the_old_certificate_in_use(serve, files, log, damage):
     running = serve(hello, **files.options)
     client = files.client(check_hostname=False)
     if damage == "gone":
@@ -147,7 +147,7 @@ def test_file_that_cannot_be_used_leaves_the_old_one(serve, files, log, damage):
             assert "localhost" in names_of(sock)
     (line,) = log()
     assert line.startswith("TLS certificates not reloaded, the old ones stay in use: ssl_")
-    renew(files, "renewed.example")  # and is taken once it can be
+    renew(files, "renewed.example")  # a usable file is loaded again
     with running.connect(client=client) as sock:
         assert names_of(sock) == {"renewed.example"}
 
@@ -166,8 +166,8 @@ def test_authorities_are_renewed_too(serve, files, tmp_path_factory):
         assert read_all(sock).endswith(b"hello")
 
 
-def test_reload_when_told_to(serve, files, monkeypatch):
-    """What SIGHUP calls: it needs no change that can be seen."""
+def test_reload_on_request(serve, files, monkeypatch):
+    """SIGHUP calls this; it reloads even if the files look unchanged."""
     monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 1e9)
     running = serve(hello, **files.options)
     client = files.client(check_hostname=False)
@@ -179,7 +179,7 @@ def test_reload_when_told_to(serve, files, monkeypatch):
         assert names_of(sock) == {"renewed.example"}
 
 
-def test_files_are_looked_at_once_an_interval(files, monkeypatch):
+def test_files_are_checked_once_an_interval(files, monkeypatch):
     looks = []
     certificates = thestral.net.tls.load(Config("a:b", **files.options))
     monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 1e9)
@@ -209,8 +209,8 @@ def test_factory_is_asked_again(serve, files, log):
         assert names_of(sock) == {"renewed.example"}
 
 
-def test_handshake_that_began_before_a_change_ends_with_what_it_began(serve, files):
-    """The extension names the certificate that was sent, not the newest."""
+def test_handshake_begun_before_a_change_keeps_its_certificate(serve, files):
+    """The extension has the certificate that was sent, not the newest one."""
     seen = []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Other people's clients: ssl's sockets, httpx, curl, websockets."""
+"""Third-party clients: sockets of Python's ssl, httpx, curl, websockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_curl_with_a_client_certificate(serve, shared):
     running = serve(hello, ssl_cert_reqs="required", ssl_ca_certs=shared.ca)
     command = [program("curl"), "-sS", "--cacert", shared.ca, running.url]
     refused = subprocess.run(command, capture_output=True, timeout=PATIENCE)
-    assert refused.returncode in (35, 55, 56)  # in the handshake, or at the first write or read
+    assert refused.returncode in (35, 55, 56)  # during the handshake, or at the first write or read
     command += ["--cert", shared.cert, "--key", shared.key]
     taken = subprocess.run(command, capture_output=True, timeout=PATIENCE)
     assert (taken.returncode, taken.stdout) == (0, b"hello")
@@ -103,9 +103,9 @@ def test_large_bodies_of_both_directions(serve, shared, part):
 
 # --- WebSocket ---------------------------------------------------------------------------------
 #
-# By websockets' asyncio client: its threading client reads and writes one SSL object in two threads
-# at once, which OpenSSL does not allow (openssl issue 20446). With TLS 1.3, where tickets come
-# behind the handshake, that loses some of its requests; none of 25,000 with TLS 1.2.
+# These tests use websockets' asyncio client. Its threading client reads and writes one SSL object
+# in two threads at once, which OpenSSL does not allow (openssl issue 20446). With TLS 1.3, which
+# sends tickets after the handshake, some requests are lost; with TLS 1.2 none of 25,000 were.
 
 
 def talk(conversation):
@@ -149,7 +149,7 @@ def test_wss(serve, shared, compression):
 
 
 def test_wss_back_pressure(serve, shared):
-    """A client that reads nothing holds the application, and the memory."""
+    """A client that reads nothing makes the application wait, and memory stays bounded."""
     sent = []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""What an application learns of TLS: the scope's scheme, and the extension `tls` (ASGI's TLS
+"""What an application learns about TLS: the scope's scheme, and the extension `tls` (ASGI's TLS
 specification 0.2), with and without client certificates.
 """
 
@@ -32,7 +32,7 @@ def keeper(seen):
 
 
 def ask(running, seen, client=None):
-    """The extension that a request on a new connection meets."""
+    """Send a request on a new connection; return the extension in its scope."""
     with running.connect(client=client) as sock:
         sock.sendall(GET_CLOSE)
         assert read_all(sock).startswith(b"HTTP/1.1 200")
@@ -126,7 +126,7 @@ def test_optional_client_certificate(serve, shared, shown):
 def test_required_client_certificate_is_required(serve, shared, version, required):
     running = serve(hello, ssl_cert_reqs=required, ssl_ca_certs=shared.ca)
     client = shared.client(maximum_version=version)
-    # With 1.3 the client has finished when the server first sees that there is none.
+    # With TLS 1.3 the client has finished its handshake before the server can refuse it.
     with pytest.raises(ssl.SSLError, match=r"certificate required|handshake failure"):  # noqa: SIM117
         with running.connect(client=client) as sock:
             sock.sendall(GET)

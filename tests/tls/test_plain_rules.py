@@ -1,9 +1,10 @@
-"""Rules of HTTP/1.1 on a connection, as the tests of plain HTTP state them, over TLS: the fixture
-`serve` of this directory gives servers, and clients, that speak it.
+"""Runs the tests of plain HTTP/1.1 connections over TLS: this directory's fixture `serve` replaces
+the one that they were written for.
 """
 
 # ruff: noqa: F401
 
+import pytest
 from leaks import (
     only_ours,
 )
@@ -46,3 +47,6 @@ from test_time_outs import (
     test_silent_connection_is_closed_without_a_word,
     test_slow_reader_that_does_read_is_not_given_up,
 )
+
+# Both loops run these tests over plain HTTP/1.1; what TLS adds does not depend on the loop.
+pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

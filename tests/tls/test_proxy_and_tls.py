@@ -1,4 +1,4 @@
-"""The PROXY protocol's head comes before TLS."""
+"""The PROXY protocol's head, which comes before TLS."""
 
 import json
 import ssl
@@ -27,7 +27,7 @@ def test_the_head_before_the_handshake(serve, together):
     sock = running.plain()
     if together:
 
-        class Behind:  # the ClientHello in one packet with the head
+        class Behind:  # sends the ClientHello in one packet with the head
             def __init__(self, sock):
                 self._sock, self._first = sock, V1
 
@@ -49,7 +49,7 @@ def test_the_head_before_the_handshake(serve, together):
         assert json.loads(read_response(client)[1]) == expected
 
 
-def test_our_own_handshake_comes_before_what_the_head_says(serve, shared):
+def test_tls_facts_of_our_handshake_beat_those_of_the_head(serve, shared):
     seen = []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Certificates, keys and authorities from pipes, which can be read once."""
+"""Certificates, keys and authorities from pipes, which can be read only once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def look_at_once(monkeypatch):
 
 @pytest.fixture
 def piped(tmp_path):
-    """Function (path) that gives the name of a FIFO, into which somebody writes that file, once."""
+    """Function (path) that returns the name of a FIFO into which the file is written, once."""
     writers = []
 
     def make(path: str, data: bytes | None = None) -> str:
@@ -52,7 +52,7 @@ def piped(tmp_path):
 
 @pytest.fixture
 def descriptor():
-    """Function (path) that gives the name of a descriptor of a pipe which holds that file."""
+    """Function (path) that returns the name of a pipe's descriptor; the pipe holds that file."""
     opened = []
 
     def make(path: str) -> str:
@@ -137,11 +137,11 @@ def test_a_pipe_without_a_key_is_an_error_that_names_it(shared, piped, data):
         load(Config("a:b", ssl_certfile=shared.cert, ssl_keyfile=name))
 
 
-# --- What has been read goes with the options -----------------------------------------------------
+# --- Contents are passed on with the options ------------------------------------------------------
 
 
-def test_workers_get_it_with_the_options(shared, descriptor):
-    """A spawned worker has the options by pickle, and no descriptor of that number."""
+def test_workers_get_the_contents_with_the_options(shared, descriptor):
+    """A spawned worker gets the options by pickle, and does not inherit the descriptor."""
     options = {"ssl_certfile": shared.cert, "ssl_keyfile": descriptor(shared.key)}
     config = Config("a:b", **options)
     load(config)
@@ -150,8 +150,8 @@ def test_workers_get_it_with_the_options(shared, descriptor):
     assert load(config) is not None
 
 
-def test_a_name_of_a_descriptor_is_that_of_this_process(shared):
-    """A file that could be read again here, but not in a worker, which has not opened it."""
+def test_file_named_by_a_descriptor_is_read_once(shared):
+    """This process could read the file again; a worker, which has not opened it, could not."""
     with open(shared.key) as file:
         name = f"/dev/fd/{file.fileno()}"
         config = Config("a:b", ssl_certfile=shared.cert, ssl_keyfile=name)
@@ -159,7 +159,7 @@ def test_a_name_of_a_descriptor_is_that_of_this_process(shared):
     assert load(pickle.loads(pickle.dumps(config))) is not None
 
 
-def test_only_what_can_be_read_once_is_kept(shared, descriptor):
+def test_only_contents_of_pipes_are_kept(shared, descriptor):
     config = Config("a:b", **shared.options, ssl_ca_certs=shared.ca)
     load(config)
     assert config.read_once == {}
@@ -170,11 +170,11 @@ def test_only_what_can_be_read_once_is_kept(shared, descriptor):
     assert "PRIVATE" not in repr(config)
 
 
-# --- A key is left nowhere ------------------------------------------------------------------------
+# --- No copy of a key is left behind --------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory without a file is Linux's")
-def test_openssl_reads_it_from_memory(shared, descriptor):
+def test_openssl_reads_the_key_from_memory(shared, descriptor):
     name = descriptor(shared.key)
     config = Config("a:b", ssl_certfile=shared.cert, ssl_keyfile=name)
     before = set(os.listdir("/dev/fd"))
@@ -187,7 +187,7 @@ def test_openssl_reads_it_from_memory(shared, descriptor):
         assert path == shared.cert
 
 
-def test_where_there_is_no_such_memory_the_file_has_no_name(shared, descriptor, monkeypatch):
+def test_without_memfd_the_key_is_in_a_file_without_a_name(shared, descriptor, monkeypatch):
     monkeypatch.setattr(sys, "platform", "other")
     name = descriptor(shared.key)
     config = Config("a:b", ssl_certfile=shared.cert, ssl_keyfile=name)
@@ -233,7 +233,7 @@ def test_files_beside_a_pipe_are_renewed(serve, files, pipe, log, tmp_path_facto
     assert reloaded == "TLS certificates reloaded"
 
 
-def test_a_certificate_that_the_key_from_a_pipe_does_not_fit(serve, files, pipe, log):
+def test_renewed_certificate_that_does_not_fit_the_key_from_a_pipe(serve, files, pipe, log):
     running = serve(hello, ssl_certfile=files.cert, ssl_keyfile=pipe(files.key))
     os.replace(files.issue("new", "renewed.example")[0], files.cert)
     assert asked(running, files.client()).endswith(b"hello")

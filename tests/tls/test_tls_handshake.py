@@ -1,4 +1,4 @@
-"""Handshakes: those that succeed, those that fail, those that never end, and what is no TLS."""
+"""Handshakes that succeed, fail or never end, and bytes that are not TLS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 
 import pytest
 from apps import GET, GET_CLOSE, echo, hello, http_only, is_closed, post, respond, take_reply
+from driven import DrivenLoop
 from support import (
     PATIENCE,
     Running,
@@ -23,6 +24,8 @@ from support import (
 from tls_client import TLSClient
 
 from thestral.protocol import protocols
+from thestral.protocol.clock import SLOWEST_TICK
+from thestral.protocol.phases import LINGER_TIMEOUT
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -43,7 +46,7 @@ def test_request_over_each_version(serve, shared, version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_handshake_and_request_in_any_pieces(serve, shared, version):
-    """A byte at a time, so that every record is cut at every place."""
+    """Sends a byte at a time, so that every record is cut at every place."""
     client = shared.client(maximum_version=VERSIONS[version])
     running = serve(echo)
     raw = running.plain()
@@ -65,7 +68,7 @@ def test_handshake_and_request_in_any_pieces(serve, shared, version):
 
 @on_every_transport
 def test_requests_that_come_with_the_end_of_the_handshake(serve, shared):
-    """TLS 1.3: the client's Finished and its first request are one segment."""
+    """With TLS 1.3 a client may send its Finished and first requests in one segment."""
     running = serve(hello)
     with running.plain() as raw:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -120,7 +123,7 @@ def test_1_1_is_refused_by_default(serve, shared):
         running.connect(client=client)
 
 
-def test_ssl_version_5_is_1_2_alone(serve, shared):
+def test_ssl_version_5_allows_only_1_2(serve, shared):
     running = serve(hello, ssl_version=int(ssl.PROTOCOL_TLSv1_2))
     with running.connect() as sock:
         assert sock.secure.version() == "TLSv1.2"
@@ -139,7 +142,7 @@ def test_ciphers(serve, shared):
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [(["h3", "http/1.1"], "http/1.1"), ([], None)])
-def test_alpn_chooses_the_connection_above(serve, shared, monkeypatch, offered, chosen):
+def test_alpn_chooses_the_protocol(serve, shared, monkeypatch, offered, chosen):
     told = []
 
     def new_http(context, alpn):
@@ -233,7 +236,7 @@ def client_hello(shared) -> bytes:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_handshake_that_does_not_end_is_given_up(serve, shared, caplog, share):
+def test_handshake_that_does_not_end_is_abandoned(serve, shared, caplog, share):
     caplog.set_level(logging.INFO, "thestral.error")
     running = serve(hello, timeout_tls_handshake=0.3)
     hello_record = client_hello(shared)
@@ -241,15 +244,15 @@ def test_handshake_that_does_not_end_is_given_up(serve, shared, caplog, share):
         started = time.monotonic()
         sock.sendall(hello_record[: int(len(hello_record) * share)])
         with pytest.raises(ConnectionResetError):
-            read_all(sock)  # our side of the handshake, and no more
+            read_all(sock)  # the server's messages of the handshake, and nothing else
             read_all(sock)
         assert 0.3 <= time.monotonic() - started < PATIENCE / 2
     wait_until(lambda: not running.context.connections)
     assert ("not completed in time" in caplog.text) is (share > 0)
 
 
-def test_handshake_time_out_is_not_that_of_the_request(serve):
-    """Neither ends the other: a slow handshake leaves the request its time."""
+def test_handshake_and_request_have_their_own_time_outs(serve):
+    """A slow handshake does not shorten the request's time."""
     running = serve(hello, timeout_tls_handshake=0.2, timeout_head=PATIENCE)
     with running.connect() as sock:
         deadline = running.call(lambda: max(one.deadline for one in running.context.connections))
@@ -258,12 +261,12 @@ def test_handshake_time_out_is_not_that_of_the_request(serve):
         assert read_all(sock).endswith(b"hello")
 
 
-# --- What is no TLS ----------------------------------------------------------------------------
+# --- Bytes that are not TLS --------------------------------------------------------------------
 
 
 @on_every_transport
 @pytest.mark.parametrize("request_", [GET, b"G", post(b"x" * 100_000)])
-def test_plain_http_gets_400_that_says_https(serve, caplog, request_):
+def test_plain_http_gets_a_400_that_mentions_https(serve, caplog, request_):
     caplog.set_level(logging.INFO, "thestral.error")
     running = serve(hello)
     with running.plain() as sock:
@@ -311,7 +314,7 @@ def test_garbage_within_a_connection_ends_it(serve, caplog):
 
 
 def test_renegotiation_is_refused(serve, shared):
-    """OpenSSL's client asks when told `R`; Python's cannot ask at all."""
+    """Uses OpenSSL's client, which renegotiates when it reads `R`; Python's client cannot."""
     running = serve(hello)
     result = subprocess.run(
         [program("openssl"), "s_client", "-connect", f"127.0.0.1:{running.port}", "-tls1_2"],
@@ -330,7 +333,7 @@ def test_tls_to_a_plain_port_is_refused(shared):
         assert b"TLS handshake on a plain HTTP port" in read_all(sock)
 
 
-# --- Ends --------------------------------------------------------------------------------------
+# --- Ends of connections -----------------------------------------------------------------------
 
 
 @on_every_transport
@@ -343,7 +346,7 @@ def test_end_without_close_notify_still_gets_the_answer(serve):
 
 
 def test_close_notify_alone_ends_an_idle_connection(serve):
-    """The socket's side stays open: nothing but close_notify says that the client is done."""
+    """TCP stays open: only close_notify shows that the client has finished."""
     running = serve(hello)
     with running.connect() as sock:
         sock.sendall(GET)
@@ -357,7 +360,7 @@ def test_close_notify_alone_ends_an_idle_connection(serve):
 
 
 def test_refused_client_that_still_sends_can_read_why(serve):
-    """The lingering close: what it sends behind the refusal must not reset the connection."""
+    """The server lingers: bytes that arrive after the refusal must not reset the connection."""
     running = serve(hello, limit_request_body=1000)
     with running.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
@@ -386,3 +389,16 @@ def test_shutdown_closes_idle_connections_and_waits_for_busy_ones(serve, shared)
         assert read_all(idle) == b""
         running.loop.call_soon_threadsafe(release.set)
         assert read_all(busy).endswith(b"done")
+
+
+def test_failed_handshake_is_closed_without_a_word_about_time(serve, caplog):
+    """The client, which has read the alert, may keep its side open."""
+    caplog.set_level(logging.INFO, "thestral.error")
+    running = serve(hello)
+    clock = DrivenLoop.drive(running)
+    with running.plain() as sock:
+        sock.sendall(b"\x16\x03\x01\x00\x10" + b"\xff" * 16)
+        assert read_all(sock)[:1] == b"\x15"
+        running.call(lambda: clock.move(LINGER_TIMEOUT + 2 * SLOWEST_TICK))
+        wait_until(lambda: not running.context.connections)
+    assert "not completed in time" not in caplog.text

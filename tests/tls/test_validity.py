@@ -1,4 +1,4 @@
-"""Certificates that clients refuse for their time, now or soon: a warning names the file."""
+"""Warnings about certificates that are not valid now, or not for much longer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
         (None, None, None),
     ],
 )
-def test_what_is_said_of_a_certificates_time(begin, end, expected):
+def test_warning_for_each_state_of_validity(begin, end, expected):
     certificate = Certificate("CN=a", ("a",), begin, end)
     if expected is not None:
         expected = f"The certificate in 'c.pem' {expected}"
@@ -45,7 +45,7 @@ def log(caplog):
     return lambda: [text for text in caplog.messages if text.startswith("The certificate in")]
 
 
-def test_at_the_start_once_for_each_certificate(files, log):
+def test_warning_at_the_start_once_for_each_certificate(files, log):
     now = datetime.now(UTC)
     old = files.issue("old", "a.example", not_before=now - 9 * DAY, not_after=now - DAY)
     early = files.issue("early", "b.example", not_before=now + DAY, not_after=now + 90 * DAY)
@@ -59,7 +59,7 @@ def test_at_the_start_once_for_each_certificate(files, log):
     ]
 
 
-def test_at_a_renewal(serve, files, log, monkeypatch):
+def test_warning_at_a_renewal(serve, files, log, monkeypatch):
     monkeypatch.setattr(thestral.net.tls, "LOOK_INTERVAL", 0.0)
     running = serve(hello, **files.options)
     assert log() == []
@@ -77,11 +77,11 @@ def test_at_a_renewal(serve, files, log, monkeypatch):
     assert log() == [line, line]
 
 
-def test_a_worker_leaves_it_to_its_supervisor(files, log, caplog):
+def test_worker_leaves_the_warning_to_its_supervisor(files, log, caplog):
     cert, key = files.issue("new", "localhost", not_after=datetime.now(UTC) + DAY)
     certificates = load(Config("a:b", ssl_certfile=cert, ssl_keyfile=key), quiet=True)
     assert certificates.reload() is True
     assert caplog.messages == []
     os.unlink(key)
-    assert certificates.reload() is False  # what goes wrong in a worker it says
+    assert certificates.reload() is False  # a worker still logs its own errors
     assert "TLS certificates not reloaded" in caplog.text

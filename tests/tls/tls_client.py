@@ -10,7 +10,7 @@ RECORD_MAX = 16 * 1024
 
 
 class TLSClient:
-    """Takes a socket's place in tests that were written for one.
+    """Replaces a socket in tests that were written for plain connections.
 
     Attributes:
         secure: the ssl.SSLObject.
@@ -38,7 +38,7 @@ class TLSClient:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what is encrypted; of what a socket that does not block leaves, the rest waits."""
+        """Send encrypted bytes; keep those that a non-blocking socket does not accept."""
         self._unsent += self._outgoing.read()
         while self._unsent:
             self._unsent = self._unsent[self.raw.send(self._unsent) :]
@@ -57,7 +57,7 @@ class TLSClient:
             self._flush()
 
     def send(self, data: bytes) -> int:
-        """Take at most a record, once all before it has left."""
+        """Send at most one record, once all earlier bytes have been sent."""
         self._flush()
         taken = self.secure.write(data[:RECORD_MAX])
         with contextlib.suppress(BlockingIOError):
@@ -65,7 +65,7 @@ class TLSClient:
         return taken
 
     def encrypted(self, data: bytes) -> bytes:
-        """What stands for `data` on the wire; the caller sends it."""
+        """Encrypt `data`; the caller sends the result."""
         self.secure.write(data)
         return self._outgoing.read()
 
@@ -88,7 +88,7 @@ class TLSClient:
     def shutdown(self, how: int) -> None:
         """Send close_notify, and close our side of the socket."""
         assert how == socket.SHUT_WR
-        with contextlib.suppress(ssl.SSLError):  # the server has not sent its own
+        with contextlib.suppress(ssl.SSLError):  # the server has not sent its close_notify
             self.secure.unwrap()
         self._flush()
         self.raw.shutdown(how)

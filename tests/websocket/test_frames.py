@@ -1,5 +1,7 @@
-"""Frames (RFC 6455 section 5) on real sockets, in the categories of the Autobahn test suite; large
-messages and UTF-8 have files of their own."""
+"""Frames (RFC 6455 section 5) on real sockets, in the categories of the Autobahn test suite.
+
+test_messages.py has its categories for UTF-8, large messages and many fragments.
+"""
 
 import contextlib
 import itertools
@@ -43,7 +45,7 @@ def fails(server, data: bytes, code: int, how: str = "whole") -> None:
             assert client.message() == "first"
         if how == "in pieces":
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                client.drip(data)  # the verdict may come before the last byte
+                client.drip(data)  # the server may refuse before the last byte
         else:
             client.send(data)
         client.closed(code)
@@ -67,7 +69,7 @@ SIZES = [0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537]
 @pytest.mark.parametrize("cut", [None, 1, 997])
 def test_echo_of_each_length_form_5_2(server, opcode, size, cut):
     if cut == 1 and size > 200:
-        cut = 4093  # the other sizes, byte by byte, go through all states of the head
+        cut = 4093  # sizes below it are sent byte by byte, through all states of the head
     payload = b"*" * size if opcode == TEXT else os.urandom(size)
     with connected(server) as client:
         data = frame(opcode, payload)
@@ -170,7 +172,7 @@ def test_unsolicited_pongs_are_ignored_5_5_3(server):
 
 @pytest.mark.parametrize("dripped", [False, True])
 def test_ten_pings_in_a_row_5_5_3(server, dripped):
-    """A client that reads gets an answer to each."""
+    """A client that reads gets a Pong for each."""
     with connected(server) as client:
         data = b"".join(frame(PING, f"payload-{number}") for number in range(10))
         client.drip(data) if dripped else client.send(data)
@@ -264,7 +266,7 @@ def test_a_pong_does_not_wait_for_the_message_5_4(server):
 
 
 def test_a_ping_within_a_frames_bytes_is_not_one_5_2(server):
-    """Only the boundaries of frames count: a payload may look like a frame."""
+    """A payload may look like a frame; only real frame boundaries count."""
     payload = frame(PING, "x") + frame(CLOSE)
     with connected(server) as client:
         client.binary(payload)

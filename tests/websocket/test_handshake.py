@@ -1,5 +1,6 @@
-"""The opening handshake (RFC 6455 section 4) on real sockets: which requests are
-one, which are refused, which are accepted."""
+"""The opening handshake (RFC 6455 section 4) on real sockets: which requests count as handshakes,
+and which of them are accepted or refused.
+"""
 
 import pytest
 from support import read_all, wait_until
@@ -22,7 +23,7 @@ GET_CLOSE = b"GET /behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 async def both(scope, receive, send):
-    """Echo for WebSocket; for HTTP a response that says so."""
+    """Echoes WebSocket messages; answers HTTP requests with a body that says "http"."""
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"http"})
@@ -31,7 +32,7 @@ async def both(scope, receive, send):
 
 
 class Both(Sessions):
-    """Counts the WebSockets, lets HTTP through."""
+    """Records WebSocket sessions, and passes HTTP through."""
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
@@ -43,7 +44,7 @@ class Both(Sessions):
 server = shared_server(Both(echo))
 
 
-# --- What means WebSocket: RFC 6455 section 4.2.1, RFC 9110 section 7.8 ---------------------------
+# --- Which requests ask for WebSocket: RFC 6455 section 4.2.1, RFC 9110 section 7.8 ---------------
 
 ORDINARY = {
     "another_protocol_9110_7_8": handshake(
@@ -73,10 +74,10 @@ ORDINARY = {
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_what_does_not_mean_websocket_is_http(server, name):
+def test_request_that_does_not_ask_for_websocket_is_http(server, name):
     raw = server.raw(ORDINARY[name] + GET_CLOSE)
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
-    # with HTTP/1.0 the client expects no second response
+    # with HTTP/1.0 the client does not expect a second response
     assert raw.count(b"http") in (raw.count(b"HTTP/1.1 200"), 2)
     if b"HTTP/1.0" not in ORDINARY[name]:
         assert raw.count(b"HTTP/1.1 200") == 2
@@ -127,7 +128,7 @@ MEANT = {
 
 
 @pytest.mark.parametrize("name", MEANT)
-def test_what_means_websocket_is_accepted(server, name):
+def test_request_that_asks_for_websocket_is_accepted(server, name):
     with Client(server, MEANT[name]) as client:
         client.accepted()
         assert client.answer.all(b"sec-websocket-protocol") == []
@@ -166,7 +167,7 @@ def test_no_continue_before_a_refusal_9110_10_1_1(server):
 
 
 def test_the_handshake_may_follow_a_request(server):
-    """RFC 9112 section 9.3: until then the connection is a persistent one."""
+    """RFC 9112 section 9.3: the connection is persistent until the handshake."""
     get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with Client(server, get + get + handshake() + frame(TEXT, "x")) as client:
         for _ in range(2):
@@ -276,7 +277,9 @@ def connection_options(answer) -> set[bytes]:
 
 
 def refused(server, request: bytes):
-    """Head and body of the answer to a bad handshake; nothing follows, and no application ran."""
+    """Send a bad handshake; return the response's head and body. Nothing may follow, and no
+    application may have run.
+    """
     calls = server.app.calls
     raw = server.raw(request + GET_CLOSE)
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -321,13 +324,13 @@ def test_head_is_refused_without_a_body_9110_9_3_2(server):
 
 
 def test_refusal_can_be_read_while_more_is_sent(server):
-    """RFC 9112 section 9.6: no reset takes the answer away."""
+    """RFC 9112 section 9.6: a reset must not make the client lose the response."""
     with Client(server, keyed("x") + b"x" * 500_000) as client:
         assert client.head().status == 400
         assert b"x" * 100 not in read_all(client.sock)
 
 
-# --- Bytes behind the handshake -------------------------------------------------------------------
+# --- Bytes after the handshake --------------------------------------------------------------------
 
 
 def test_frames_behind_the_handshake(server):
@@ -363,7 +366,7 @@ def test_bad_frame_behind_the_handshake(server):
 
 @pytest.mark.parametrize("count", [1, 10, 2000])
 def test_frames_before_the_application_accepts(serve, count):
-    """Any number of bytes is kept or left in the socket, and echoed once accepted."""
+    """However many they are, they are kept or left in the socket, and echoed after the accept."""
     gate = Gate()
 
     @ws_only
@@ -376,9 +379,7 @@ def test_frames_before_the_application_accepts(serve, count):
     with Client(running, handshake()) as client:
         wait_until(lambda: gate.reached)
         sender = Sender(client, b"".join(frame(BINARY, payload) for payload in payloads))
-        wait_until(
-            lambda: sender.done or any(c.reading_paused for c in running.context.connections)
-        )
+        wait_until(lambda: sender.done or running.holds_back())
         gate.open(running)
         client.accepted()
         for payload in payloads:

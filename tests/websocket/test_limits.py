@@ -1,4 +1,4 @@
-"""Limits of sizes, memory and waiting messages: max_size, the queue, slow readers, floods."""
+"""Limits of message sizes, memory and queued messages: max_size, queue, slow readers, floods."""
 
 import functools
 import gc
@@ -60,7 +60,7 @@ def only_connection(running):
 
 
 def shapes(size: int, opcode: int = BINARY) -> dict[str, bytes]:
-    """A message of this size, in each possible form."""
+    """Yield a message of this size in each possible form."""
     data = b"x" * size
     parts = [data[:400], data[400:800], data[800:]]
     compressed = deflate(data)
@@ -82,7 +82,7 @@ def shapes(size: int, opcode: int = BINARY) -> dict[str, bytes]:
 
 
 def read_echo(client) -> int:
-    """Length of the next message, compressed or not; pongs are skipped."""
+    """Return the length of the next message, compressed or not; Pongs are skipped."""
     while (got := client.read()).opcode == PONG:
         pass
     assert got.opcode in (TEXT, BINARY), got
@@ -131,7 +131,7 @@ def test_header_alone_is_refused_by_default_7_4_1(usual, length):
     ("sizes", "length"), [([600], MAX - 599), ([500, 500], 1), ([1, 1], MAX - 1), ([1], 2**63 - 1)]
 )
 def test_header_of_a_continuation_is_refused_7_4_1(small, sizes, length):
-    """The sum of the fragments exceeds the limit, which shows at the last header."""
+    """The last header shows that the fragments together exceed the limit."""
     with connected(small) as client:
         for number, size in enumerate(sizes):
             client.send(frame(CONT if number else BINARY, b"x" * size, fin=False))
@@ -163,7 +163,7 @@ def test_compressed_bytes_are_counted_over_fragments(small):
         client.closed(1009)
 
 
-def test_the_limit_is_each_messages(small):
+def test_the_limit_is_per_message(small):
     with connected(small) as client:
         for _ in range(5):
             client.binary(b"x" * MAX)
@@ -191,7 +191,7 @@ def bomb_of_128_mib() -> bytes:
 
 @pytest.mark.parametrize("parts", [1, 2, 50])
 def test_bomb_is_refused_early(serve, parts):
-    """128 MiB in 128 KiB; a server that inflates all of it grows by more than the slack."""
+    """The message is 128 MiB in 128 KiB; a server that inflates it all grows by more than SLACK."""
     app = Sessions(echo)
     running = serve(app, ws_max_size=MIB)
     bomb = bomb_of_128_mib()
@@ -242,8 +242,8 @@ def test_client_of_an_application_that_does_not_receive_waits(serve, options, si
         gc.collect()
         before = resident()
         sender = Sender(client, data)
-        wait_until(lambda: only_connection(running).reading_paused)
-        assert not sender.done  # more than the kernel holds for both sides
+        wait_until(running.holds_back)
+        assert not sender.done  # the data exceeds what both kernels' buffers hold
         assert resident() - before < SLACK
         gate.open(running)
         sender.join()
@@ -274,7 +274,7 @@ def test_a_full_queue_keeps_the_close_waiting_not_lost(serve):
 
 
 def test_a_long_queue_is_taken_in_linear_time(serve):
-    """Each receive() costs the same, however many messages wait, and does not block the loop."""
+    """receive() takes constant time, however many messages wait, and does not block the loop."""
     took = {}
 
     async def app(scope, receive, send):
@@ -296,7 +296,8 @@ def test_a_long_queue_is_taken_in_linear_time(serve):
             gate.open(running)
             client.close()
         wait_until(lambda count=count: count in took)
-    assert took[160_000] < 24 * took[20_000], took  # 8 if linear, 64 if not
+    # Linear time is 8 times as long, quadratic time 64 times.
+    assert took[160_000] < 24 * took[20_000], took
 
 
 def test_one_message_may_be_larger_than_the_queue(serve):
@@ -311,7 +312,7 @@ def test_one_message_may_be_larger_than_the_queue(serve):
 
 
 def flooding(count: int, size: int):
-    """An application that sends `count` messages, however long each takes; `sent` counts them."""
+    """An application that sends `count` messages, however long that takes; `sent` counts them."""
     sent = itertools.count()
 
     async def app(scope, receive, send):
@@ -354,8 +355,8 @@ def test_client_that_takes_nothing_is_dropped(serve, errors):
 
 
 def test_client_that_reads_slowly_is_not_dropped(serve):
-    """It needs longer than timeout_write for everything, but never reads nothing for that long."""
-    rounds, part = 6, 4 * MIB  # as much as a socket holds, so that the server can send more
+    """It takes longer than timeout_write in all, but never pauses for that long."""
+    rounds, part = 6, 4 * MIB  # a part is what a socket holds, so the server can send more
     running = serve(ws_only(flooding(rounds * 20, part // 20)), timeout_write=0.4)
     with connected(running, receive_buffer=65536) as client:
         for _ in range(rounds):
@@ -370,7 +371,7 @@ def test_client_that_reads_slowly_is_not_dropped(serve):
 
 
 def test_pings_of_a_client_that_does_not_read_5_5_3(serve):
-    """16 MB of pings: the server answers those whose pongs fit into the socket, and the newest."""
+    """16 MB of Pings: the server answers those whose Pongs fit into the socket, and the newest."""
     count = 120_000
     running = serve(ws_only(sink))
     with Client(running, handshake(), receive_buffer=4096) as client:
@@ -417,3 +418,26 @@ def test_100_000_fragments_5_4(serve, part):
         sender.join()
         assert resident() - before < SLACK
         client.close()
+
+
+def test_reading_goes_on_only_when_no_frame_waits(serve):
+    first, rest = Gate(), Gate()
+
+    @ws_only
+    async def app(scope, receive, send):
+        await accept(receive, send)
+        await first.wait()
+        await receive()
+        await rest.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    running = serve(app, ws_max_queue=2)
+    with connected(running) as client:
+        client.send(*[frame(TEXT, "x")] * 6)
+        wait_until(lambda: only_connection(running).reading_paused)
+        first.open(running)
+        wait_until(lambda: rest.reached)
+        assert only_connection(running).reading_paused
+        rest.open(running)
+        wait_until(lambda: not only_connection(running).reading_paused)

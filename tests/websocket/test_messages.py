@@ -1,5 +1,6 @@
 """UTF-8 (RFC 6455 section 8.1), large messages, many messages, many fragments: categories 6, 9 and
-10 of the Autobahn test suite."""
+10 of the Autobahn test suite.
+"""
 
 import os
 
@@ -8,7 +9,7 @@ from ws_apps import Sessions, echo, shared_server, ws_only
 from ws_client import BINARY, CONT, TEXT, Sender, connected, fragments, frame
 
 server = shared_server(Sessions(echo))
-large_server = shared_server(ws_only(echo))  # keeps no message
+large_server = shared_server(ws_only(echo))  # does not record messages
 
 KOSME = "\u03ba\u1f79\u03c3\u03bc\u03b5".encode()
 
@@ -33,7 +34,7 @@ VALID = {
     "long_ascii_then_not": b"x" * 63 + "\U0001f600".encode(),
 }
 
-# The bytes up to and including the first invalid one.
+# Each is the text up to and including its first invalid byte.
 INVALID = {
     "continuation_alone": b"\x80",
     "last_continuation_alone": b"\xbf",
@@ -61,7 +62,7 @@ INVALID = {
 
 
 def splits(data: bytes):
-    """The text in two parts: cut at every place of a short text, or at the last 8 of a long one."""
+    """Yield the text cut in two at every place, or for a long text at the last 8 places."""
     return [(data[:at], data[at:]) for at in range(max(0, len(data) - 16), len(data) + 1)]
 
 
@@ -83,7 +84,7 @@ def test_valid_text_at_every_split_8_1(server, name):
 @pytest.mark.parametrize("name", INVALID)
 @pytest.mark.parametrize("how", ["whole", "fragment", "within a frame", "each byte a fragment"])
 def test_invalid_text_fails_at_the_first_wrong_byte_8_1(server, name, how):
-    """The client sends nothing after the wrong byte, and still gets the verdict."""
+    """The client sends nothing after the invalid byte, and still gets the Close."""
     data = INVALID[name]
     with connected(server) as client:
         if how == "whole":
@@ -113,7 +114,7 @@ def test_text_that_ends_within_a_character_8_1(server, data, parts):
     assert server.app.disconnect()[0] == 1007
 
 
-def test_binary_is_not_looked_at_5_6(server):
+def test_binary_is_not_validated_5_6(server):
     payload = bytes(range(256)) + b"".join(INVALID.values())
     with connected(server) as client:
         client.send(*fragments(BINARY, [payload[:3], payload[3:]]))
@@ -121,7 +122,7 @@ def test_binary_is_not_looked_at_5_6(server):
         client.works()
 
 
-def test_each_text_is_looked_at_alone_8_1(server):
+def test_each_text_is_validated_by_itself_8_1(server):
     """An incomplete character at the end of a message does not continue in the next."""
     with connected(server) as client:
         for data in (b"a", KOSME, b"", b"b"):
@@ -178,7 +179,7 @@ def test_16_mib_in_fragments_5_4(large_server):
 @pytest.mark.parametrize("size", [0, 16, 256, 4 * KIB, 16 * KIB])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY], ids=["text", "binary"])
 def test_many_messages_5_2(large_server, opcode, size):
-    """All in order, although they arrive faster than the client reads the echoes."""
+    """The echoes are in order, although messages arrive faster than the client reads."""
     payloads = [b"%d-" % number + bytes(size) for number in range(500)]
     with connected(large_server) as client:
         sender = Sender(client, b"".join(frame(opcode, payload) for payload in payloads))

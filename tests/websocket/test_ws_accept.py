@@ -1,5 +1,6 @@
 """Scope and acceptance (ASGI 2.5, RFC 6455 section 4.2.2): what the application sees, and how it
-may answer."""
+may accept.
+"""
 
 import pytest
 from support import read_all
@@ -138,7 +139,7 @@ def test_ws_none_leaves_handshakes_to_http(serve):
 
 
 @pytest.mark.parametrize("ws", ["auto", "websockets", "websockets-sansio", "wsproto"])
-def test_other_values_of_ws_mean_ours(serve, ws):
+def test_other_values_of_ws_select_our_implementation(serve, ws):
     with connected(serve(echo_only, ws=ws)) as client:
         client.works()
 
@@ -162,7 +163,7 @@ def test_accept_needs_no_message_before(serve):
 
 
 def accepting(**fields):
-    """Accepts with these fields, then closes; `faults` keeps the refusals of the server."""
+    """Accepts with these arguments, then closes; `faults` collects the errors of send()."""
     faults = []
 
     @ws_only
@@ -194,7 +195,7 @@ def test_subprotocol_4_2_2(serve, chosen):
 @pytest.mark.parametrize("offered", [("Sec-WebSocket-Protocol: a, b",), ()], ids=["a, b", "none"])
 @pytest.mark.parametrize("chosen", ["d", "A", "a, b", "", " a", "\u20ac", "x\r\ny: z" * 50])
 def test_subprotocol_that_was_not_offered_4_2_2(serve, chosen, offered, errors, caplog):
-    """The field must not be sent: a client would fail the connection (section 4.1)."""
+    """The field must not be sent, or a client would fail the connection (section 4.1)."""
     running = serve(accepting(subprotocol=chosen))
     for _ in range(3):
         answer = answer_of(running, *offered)
@@ -310,7 +311,7 @@ def test_headers_of_a_wrong_shape(serve, headers, errors):
 
 
 def test_accept_can_be_tried_again(serve):
-    """A refused message has changed nothing."""
+    """A refused message does not change the connection's state."""
 
     @ws_only
     async def app(scope, receive, send):

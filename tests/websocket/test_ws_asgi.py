@@ -1,4 +1,4 @@
-"""receive() and send() of a websocket scope (ASGI 2.5): order, types, ends of the application."""
+"""receive() and send() of a websocket scope (ASGI 2.5): order, types, cancellation."""
 
 import asyncio
 import enum
@@ -25,7 +25,7 @@ CLOSING = "websocket.close"
 START = "websocket.http.response.start"
 BODY = "websocket.http.response.body"
 
-# --- Messages that may not come: ASGI, "Send", "Close" --------------------------------------------
+# --- Invalid messages: ASGI, "Send", "Close" ------------------------------------------------------
 
 WRONG = {
     "accept_twice": {"type": "websocket.accept"},
@@ -69,7 +69,7 @@ WRONG |= {
 
 
 async def wrong_then_echo(scope, receive, send):
-    """Tries the message that the path names, sends the result to the client, and goes on."""
+    """Sends the message that the path names, tells the client the result, and goes on."""
     await accept(receive, send)
     try:
         await send(WRONG[scope["path"][1:]])
@@ -178,7 +178,7 @@ def test_messages_behind_the_applications_own_close(serve, message, errors):
     assert len(errors()) == 1
 
 
-# --- Messages that may come -----------------------------------------------------------------------
+# --- Valid messages -------------------------------------------------------------------------------
 
 GOOD = [
     ({"text": "x"}, TEXT, b"x"),
@@ -224,7 +224,7 @@ def test_a_bytearray_may_be_changed_behind_send(serve):
         data = bytearray(b"x" * 3_000_000)
         await send_bytes(send, data)
         data[:] = b"y" * 3_000_000
-        data += b"resizable"  # no buffer is held
+        data += b"resizable"  # resizing fails while a buffer is exported
         await send_bytes(send, b"end")
         await receive()
 
@@ -293,7 +293,7 @@ def test_receive_behind_the_disconnect(serve):
 
 
 def test_receive_that_is_cancelled_loses_nothing(serve):
-    """As a framework's time-out or task group does it."""
+    """Time-outs and task groups of frameworks cancel it."""
     gate = Gate()
 
     @ws_only
@@ -305,7 +305,7 @@ def test_receive_that_is_cancelled_loses_nothing(serve):
                     await receive()
         await gate.wait()
         waiting = asyncio.ensure_future(receive())
-        waiting.cancel()  # before its first step, or while it returns the message that is there
+        waiting.cancel()  # before its first step, or as it returns a message
         await asyncio.gather(waiting, return_exceptions=True)
         if not waiting.cancelled():
             await send(waiting.result() | {"type": SEND})
@@ -322,7 +322,7 @@ def test_receive_that_is_cancelled_loses_nothing(serve):
 
 
 def test_receive_cancelled_as_the_message_comes(serve):
-    """The waiter is woken and cancelled in one turn of the loop: the message stays."""
+    """The waiter is woken and cancelled in one turn of the loop, and the message is kept."""
     got = []
 
     @ws_only
@@ -348,7 +348,7 @@ def test_receive_cancelled_as_the_message_comes(serve):
 
 
 def test_two_receive_at_once(serve):
-    """Each message goes to one of them, in order; both learn of the end in some form."""
+    """Each message goes to one of them, in order; both learn in some form that the client left."""
     gate = Gate()
     got = []
     ends = []
@@ -434,7 +434,7 @@ def test_send_from_another_task(serve):
 
 
 def test_sends_at_once_do_not_mix_5_4(serve):
-    """Many tasks wait for a client that reads slowly: each message stays in one piece."""
+    """Messages stay whole while many tasks wait for a client that reads slowly."""
 
     @ws_only
     async def app(scope, receive, send):

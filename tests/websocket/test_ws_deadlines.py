@@ -1,4 +1,4 @@
-"""How long a WebSocket waits for the client's Close, and for its Pong."""
+"""How long a WebSocket waits for the client's Close and for its Pongs."""
 
 import itertools
 import time
@@ -23,14 +23,14 @@ async def closer(scope, receive, send):
     ids=["nothing", "text", "pings", "part of a frame"],
 )
 def test_client_that_does_not_answer_a_close(serve, behind, errors):
-    """Messages that it sends instead are not an answer, nor does the application get them."""
+    """Messages that it sends instead do not count, and the application does not get them."""
     app = Sessions(closer)
     running = serve(app, ws_close_timeout=0.3)
     with connected(running) as client:
         assert client.read_close() == (4000, "enough")
         began = time.monotonic()
         client.send(behind)
-        client.is_reset()  # pongs may come first, and the end may be a reset
+        client.is_reset()  # Pongs may come first, and the end may be a reset
         assert 0.25 < time.monotonic() - began < 5
     wait_until(lambda: not running.context.connections)
     assert app.disconnect()[0] == 4000
@@ -143,7 +143,7 @@ def test_part_of_a_frame_shows_life(serve):
 
 @pytest.mark.parametrize("off", [0, None])
 def test_pings_can_be_off(serve, off):
-    """HTTP's time-outs do not end a WebSocket either: the client owes nothing."""
+    """HTTP's time-outs do not end a WebSocket either, because the client owes nothing."""
     running = serve(Sessions(echo), ws_ping_interval=off)
     with connected(running) as client:
         (connection,) = running.context.connections
@@ -166,7 +166,7 @@ def test_the_wait_for_an_answer_can_be_off(serve, off):
 
 
 def test_client_is_not_blamed_for_what_the_server_does_not_read(serve):
-    """The application receives nothing, so the server reads nothing, and does not see the pongs."""
+    """The application receives nothing, so the server reads nothing and does not see the Pongs."""
     gate = Gate()
 
     @ws_only
@@ -180,8 +180,7 @@ def test_client_is_not_blamed_for_what_the_server_does_not_read(serve):
     running = serve(app, ws_max_queue=1, ws_ping_interval=0.1, ws_ping_timeout=0.2)
     with connected(running) as client:
         client.send(*[frame(TEXT, "x")] * 10)
-        (connection,) = running.context.connections
-        wait_until(lambda: connection.reading_paused)
+        wait_until(running.holds_back)
         began = time.monotonic()
         wait_until(lambda: not running.context.connections or time.monotonic() - began > 0.6)
         assert running.context.connections

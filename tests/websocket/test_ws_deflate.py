@@ -19,7 +19,7 @@ widest = shared_server(
 
 
 def repetitive(size: int, distance: int, seed: int = 1) -> bytes:
-    """Noise that repeats after `distance` bytes: only a window of that size compresses it."""
+    """Noise that repeats after `distance` bytes; only a window of that size compresses it."""
     block = random.Random(seed).randbytes(distance)
     return (block * (size // distance + 1))[:size]
 
@@ -62,7 +62,7 @@ def test_window_of_the_server_7_1_2_1(widest, bits, takeover):
 
 
 def test_window_of_the_server_of_8_bits_7_1_2_1(server):
-    """zlib cannot compress with 256 bytes: a server that agrees to them needs another way."""
+    """zlib cannot compress with a window of 256 bytes, so the server does it in another way."""
     with Deflating(server, f"{DEFLATE}; {SERVER_BITS}=8") as client:
         assert client.agreed[SERVER_BITS] == "8"
         for distance in (100, 250, 256, 257, 300, 400, 500, 512):
@@ -82,7 +82,7 @@ def test_window_of_the_client_7_1_2_2(widest, bits, takeover):
         client.close()
 
 
-def test_window_of_a_client_that_cannot_be_told_7_1_2_2(server):
+def test_window_of_a_client_that_does_not_offer_it_7_1_2_2(server):
     """Its offer did not name client_max_window_bits, so it may use all 32 KiB."""
     with Deflating(server, DEFLATE) as client:
         assert client.window == 15
@@ -127,7 +127,7 @@ def test_min_size_counts_bytes(serve):
         client.close()
 
 
-def test_compressed_and_not_may_be_mixed_6_1(server):
+def test_compressed_and_uncompressed_may_be_mixed_6_1(server):
     """Uncompressed messages do not change the windows."""
     with Deflating(server) as client:
         for number in range(20):
@@ -170,7 +170,7 @@ def test_every_split_in_two_fragments_6_1(server):
         client.close()
 
 
-# The examples of section 7.2.3: lists of frames of one connection, with their content.
+# The examples of section 7.2.3: lists of frames on one connection, with their content.
 EXAMPLES = {
     "7_2_3_1": [("f248cdc9c90700", b"Hello")],
     "7_2_3_1_fragmented": [(("f248cd", "c9c90700"), b"Hello")],
@@ -219,7 +219,7 @@ CORRUPT = {
 @pytest.mark.parametrize("when", ["first", "later", "fragmented"])
 def test_corrupt_data_7_4_1(server, name, when):
     data = bytes.fromhex(CORRUPT[name])
-    # with the previous window the distance would be valid
+    # with the previous message's window the distance would be valid
     offer = f"{DEFLATE}; {CLIENT_NO}; {CLIENT_BITS}"
     with Deflating(server, offer) as client:
         if when == "later":
@@ -265,7 +265,7 @@ def test_reserved_bits_with_deflate_6_1(server, data):
 
 
 def test_compressed_frame_of_no_bytes(server):
-    """Not a DEFLATE stream (section 7.2.2): an error or, as some read it, an empty message."""
+    """It is no DEFLATE stream (section 7.2.2): an error or, to some readers, an empty message."""
     with Deflating(server) as client:
         client.send(frame(TEXT, b"", rsv=RSV1))
         got = client.read()

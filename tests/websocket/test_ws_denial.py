@@ -1,4 +1,4 @@
-"""Applications that do not accept: 403, websocket.http.response, 500; and the access line."""
+"""Responses of applications that do not accept: 403, websocket.http.response, 500; access lines."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ BODY = "websocket.http.response.body"
 
 
 def take_answer(raw: bytes) -> tuple[Head, bytes]:
-    """The only response in `raw`: its head, and its body by the framing (RFC 9112 section 6.3)."""
+    """Parse the only response in `raw`: its head, and its body by RFC 9112 section 6.3."""
     head, end, rest = raw.partition(b"\r\n\r\n")
     assert end, raw
     answer = parse_head(head)
@@ -45,7 +45,7 @@ def take_answer(raw: bytes) -> tuple[Head, bytes]:
 
 
 def denied(running, behind: bytes = BEHIND) -> tuple[Head, bytes]:
-    """The response to a handshake that is not accepted, after which the connection ends."""
+    """Send a handshake that is not accepted; return its response, which ends the connection."""
     answer, body = take_answer(running.raw(handshake() + behind))
     assert answer.one(b"connection").lower() == b"close"
     assert not answer.all(b"upgrade")
@@ -88,7 +88,7 @@ def test_close_without_receiving_is_403(serve):
 
 
 def test_refusal_can_be_read_while_frames_are_sent(serve):
-    """RFC 9112 section 9.6: no reset takes the answer away."""
+    """RFC 9112 section 9.6: a reset must not make the client lose the response."""
     answer, _ = denied(serve(messages({"type": "websocket.close"})), frame(TEXT, b"x" * 300_000))
     assert answer.status == 403
 
@@ -150,7 +150,7 @@ def test_denial_without_a_body_9112_6_3(serve):
     assert (answer.one(b"content-length"), got) == (b"0", b"")
 
 
-def test_denial_body_may_be_left_away(serve):
+def test_denial_body_may_be_omitted(serve):
     answer, got = denied(serve(messages(start(401), {"type": BODY})))
     assert (answer.status, got) == (401, b"")
 
@@ -240,7 +240,7 @@ def test_start_behind_accept(serve):
 
 
 def test_denial_of_the_wrong_length_9112_6_3(serve, errors):
-    """Too short: the client must not take it for complete."""
+    """The client must not take a body that is too short for complete."""
     app = messages(start(401, [(b"content-length", b"5")]), body(b"abc"))
     running = serve(app)
     with Client(running) as client:
@@ -258,7 +258,7 @@ def test_denial_of_the_wrong_length_9112_6_3(serve, errors):
 
 @pytest.mark.parametrize("when", ["at_once", "behind_connect", "behind_denial_start"])
 @pytest.mark.parametrize("how", ["raises", "returns", "cancels"])
-def test_application_that_gives_no_answer_is_500(serve, when, how, errors):
+def test_application_that_does_not_answer_is_500(serve, when, how, errors):
     async def app(scope, receive, send):
         if when != "at_once":
             await receive()
@@ -300,7 +300,7 @@ def test_application_that_ends_within_the_denials_body(serve, raises, errors):
 
 @pytest.fixture
 def access(caplog, monkeypatch):
-    """Arguments of the access records."""
+    """Return the arguments of the access records."""
     for name in ("thestral", "thestral.access"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     caplog.set_level(logging.INFO, "thestral.access")
@@ -311,7 +311,7 @@ def test_access_line_of_a_websocket(serve, access, caplog):
     running = serve(Sessions(echo), access_log=True)
     with connected(running, path="/chat?room=1") as client:
         host, port = client.sock.getsockname()
-        wait_until(access)  # when the handshake is accepted, not when the WebSocket ends
+        wait_until(access)  # logged at the accept, not when the WebSocket ends
         client.works()
     wait_until(lambda: not running.context.connections)
     (args,) = access()

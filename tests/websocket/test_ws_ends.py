@@ -146,7 +146,7 @@ def test_shutdown_7_4_1(serve, errors):
     app = Sessions(echo)
     running = serve(app, timeout_graceful_shutdown=30.0)
     with connected(running) as one, connected(running) as other:
-        one.send(frame(BINARY, b"x", fin=False))  # within a message
+        one.send(frame(BINARY, b"x", fin=False))  # leaves a message unfinished
         began = time.monotonic()
         stop(running)
         for client in (one, other):
@@ -179,7 +179,9 @@ async def closing(scope, receive, send):
 
 @pytest.mark.parametrize(("app", "code"), [(echo, 1012), (closing, 4000)])
 def test_shutdown_waits_two_seconds_at_most_for_a_close(serve, app, code):
-    """Whether the Close leaves at the shutdown, or has left before with more time for an answer."""
+    """It makes no difference whether the Close is sent at the shutdown, or was sent before with a
+    longer time-out.
+    """
     running = serve(ws_only(app), timeout_graceful_shutdown=60.0, ws_close_timeout=50.0)
     with connected(running) as client:
         if app is closing:
@@ -195,7 +197,7 @@ def test_shutdown_waits_two_seconds_at_most_for_a_close(serve, app, code):
 
 
 def test_client_that_closes_during_the_shutdown_ends_it_at_once(serve):
-    """Also if it had been sent a Close before."""
+    """This holds also if the server had sent it a Close before."""
     running = serve(ws_only(closing), ws_close_timeout=50.0)
     with connected(running) as client:
         assert client.read_close()[0] == 4000
@@ -265,7 +267,7 @@ def test_shutdown_while_send_waits(serve, errors):
 
 
 def test_accept_during_the_drain(serve):
-    """A handshake that began before the drain ends like the open WebSockets."""
+    """The WebSocket of a handshake that began before the drain ends like the open ones."""
     gate = Gate()
 
     async def app(scope, receive, send):

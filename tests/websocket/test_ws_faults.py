@@ -1,5 +1,5 @@
-"""A faulty frame after complete messages: the application may answer those for a moment, before the
-Close for the fault.
+"""An invalid frame after complete messages: the application has a moment to answer those before
+the server sends the Close for the fault.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from thestral.errors import ClientDisconnected, LocalProtocolError
 from thestral.protocol import websocket
 
 server = shared_server(Sessions(echo))
-# Finds a fault when the application takes the message before it.
+# With this server, a fault is found when the application receives the message before it.
 one_by_one = shared_server(Sessions(echo), ws_max_queue=1)
 
 HELLO = frame(TEXT, "hello")
 BAD = frame(TEXT, "bad", rsv=RSV2)
-# What Autobahn sends in its cases of these numbers, and other faults: "hello", a fault, and more.
+# What Autobahn sends in the cases with these numbers, and other faults, each after "hello".
 SEQUENCES = {
     "3.2": (1002, HELLO, BAD, frame(PING)),
     "3.3": (1002, HELLO, frame(TEXT, "bad", rsv=RSV1 | RSV2), frame(PING)),
@@ -60,7 +60,7 @@ def send_in_two(client, data: bytes, cut: int) -> None:
 
 
 def answered_at_every_split(running, code: int, *frames: bytes) -> None:
-    """Expect "hello" back, then the Close."""
+    """Expect the echo of "hello", then the Close."""
     data = b"".join(frames)
     for cut in range(len(data) + 1):
         with connected(running) as client:
@@ -107,14 +107,14 @@ def test_message_before_a_fault_is_answered_by_starlette(serve):
 
 
 def test_fault_in_a_compressed_message(server):
-    """Inflating finds the fault; the message before it is compressed, too, and so is its answer."""
+    """Inflating finds the fault; the message before it and its echo are compressed, too."""
     with connected(server, DEFLATE) as client:
         client.send(frame(TEXT, b"\x4a\x4c\x04\x00", rsv=RSV1), frame(TEXT, b"\x07", rsv=RSV1))
         assert client.read().opcode == TEXT
         client.closed(1007)
 
 
-def test_a_fault_behind_nothing_is_told_at_once_though_the_application_is_busy(serve):
+def test_fault_without_queued_messages_is_closed_at_once_though_the_application_is_busy(serve):
     gate = Gate()
 
     @ws_only
@@ -132,13 +132,13 @@ def test_a_fault_behind_nothing_is_told_at_once_though_the_application_is_busy(s
         gate.open(running)
 
 
-# --- How long, and what else may come first -------------------------------------------------------
+# --- How long the Close waits, and what else may come first ---------------------------------------
 
 
 class Slow:
-    """Takes a message when its gate opens, and goes on as `step` says.
+    """Receives a message when its gate opens, and goes on as `step` says.
 
-    Between "hello" and the gate the fault is known and waits.
+    Between "hello" and the gate the server knows of the fault and waits.
     """
 
     def __init__(self, step) -> None:
@@ -156,13 +156,13 @@ class Slow:
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Faults wait longer for answers than a test takes."""
+    """Make the Close for a fault wait longer than any test takes."""
     monkeypatch.setattr(websocket, "ANSWER_GRACE", 2 * PATIENCE)
 
 
 @pytest.fixture
 def known(caplog, errors):
-    """Function that waits until the server knows of the fault."""
+    """Function that waits until the server knows about the fault."""
     return lambda: wait_until(lambda: "Closed the WebSocket of " in caplog.text)
 
 
@@ -222,7 +222,7 @@ def test_the_faults_close_follows_the_answer_whatever_the_application_does_next_
 
 
 def test_application_that_receives_no_more_does_not_keep_the_client(serve):
-    """Nor do Pings, which use the same deadline. It still gets the messages that wait."""
+    """Pings, which use the same deadline, do not either. It still gets the queued messages."""
     app = Slow(answer_and_receive)
     running = serve(app.sessions, ws_ping_interval=0.05, ws_ping_timeout=0.05)
     with connected(running) as client:
@@ -236,14 +236,14 @@ def test_application_that_receives_no_more_does_not_keep_the_client(serve):
         wait_until(lambda: not running.context.connections)
     app.gate.open(running)
     wait_until(lambda: app.sessions.last.ended)
-    assert isinstance(app.sessions.last.raised, ClientDisconnected)  # of its answer
+    assert isinstance(app.sessions.last.raised, ClientDisconnected)  # raised by its send()
     assert [one["type"] for one in app.sessions.last.received] == [
         "websocket.connect",
         "websocket.receive",
     ]
 
 
-def test_what_comes_behind_the_fault_is_thrown_away(serve, known, patient):
+def test_bytes_behind_the_fault_are_dropped(serve, known, patient):
     app = Slow(answer_and_receive)
     running = serve(app.sessions)
     with connected(running) as client:
@@ -291,7 +291,7 @@ def test_client_gone_before_receive_has_the_faults_code(serve, leave, known, pat
 
 
 def test_shutdown_does_not_wait_for_the_answer(serve, known, errors, patient):
-    """The fault's Close then leaves at once; waiting messages are still delivered."""
+    """The fault's Close is sent at once; queued messages are still delivered."""
 
     async def only_receive(receive, send):
         assert (await receive())["type"] == "websocket.disconnect"

@@ -1,4 +1,4 @@
-"""Clients that leave, at each point and in each way: the application hears of it, nothing stays."""
+"""Clients that leave at each point and in each way: the application is told, and nothing leaks."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ LEAVES = pytest.mark.parametrize("leave", LEAVING)
 def test_client_gone_while_the_application_receives(serve, leave, sent, errors):
     go, code = LEAVING[leave]
     if leave == "Close" and len(sent) < len(frame(TEXT, "abc")):
-        sent = b""  # a Close there would be read as the payload of the frame
+        sent = b""  # a Close would be read as the frame's payload
     app = Sessions(echo)
     running = serve(app)
     with connected(running) as client:
@@ -48,7 +48,7 @@ def test_client_gone_while_the_application_receives(serve, leave, sent, errors):
 
 @LEAVES
 def test_client_gone_before_the_answer(serve, leave, errors):
-    """A Close sent then is read once the handshake is answered."""
+    """A Close sent that early is read after the handshake's response."""
     gate = Gate()
 
     async def app(scope, receive, send):
@@ -132,7 +132,7 @@ def test_close_is_dropped_once_the_client_is_gone(serve, leave, accepts, errors)
     running = serve(sessions)
     with connected(running) if accepts else Client(running) as client:
         if leave == "Close" and not accepts:
-            leave = "FIN"  # a Close is not read before the answer
+            leave = "FIN"  # a Close is not read before the handshake's response
         wait_until(lambda: sessions.calls and sessions.last.received)
         LEAVING[leave][0](client)
         wait_until(lambda: sessions.last.ended)
@@ -195,7 +195,7 @@ def test_queued_messages_are_delivered_when_the_client_has_gone(serve, leave):
         client.send(*[frame(TEXT, str(number)) for number in range(10)])
         go, code = LEAVING[leave]
         if leave == "RST":
-            # a reset takes from the kernel what the server has not read: let it read
+            # a reset discards what the server has not read yet, so let it read first
             wait_until(lambda: gate.reached)
             client.send(frame(PING, "all read?"))
             assert client.read().payload == b"all read?"
@@ -219,7 +219,7 @@ def test_queued_messages_are_delivered_when_the_client_has_gone(serve, leave):
     ids=["byte", "frame", "fragment"],
 )
 def test_client_gone_with_a_full_queue(serve, leave, behind):
-    """Bytes wait behind the queue, the last of them part of a frame; the disconnect comes last."""
+    """Bytes wait behind the queue, and end within a frame; the disconnect comes last."""
     gate = Gate()
 
     async def app(scope, receive, send):
@@ -232,7 +232,7 @@ def test_client_gone_with_a_full_queue(serve, leave, behind):
     running = serve(sessions, ws_max_queue=2)
     with connected(running) as client:
         client.send(*[frame(TEXT, str(number)) for number in range(6)], behind)
-        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        wait_until(running.holds_back)
         LEAVING[leave][0](client)
         gate.open(running)
         code, _ = sessions.disconnect()
@@ -267,7 +267,7 @@ def test_client_gone_with_a_full_queue_while_the_application_sends(serve, errors
     assert not errors()
 
 
-def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
+def test_send_while_messages_of_a_gone_client_wait_is_not_an_error(serve, errors):
     """receive() has not reported the disconnect yet: messages come first."""
     gate = Gate()
 
@@ -281,7 +281,7 @@ def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
     running = serve(sessions, ws_max_queue=2)
     with connected(running) as client:
         client.send(*[frame(TEXT, str(number)) for number in range(6)])
-        wait_until(lambda: all(c.reading_paused for c in running.context.connections))
+        wait_until(running.holds_back)
         client.reset()
         wait_until(lambda: not running.context.connections)
         gate.open(running)
@@ -292,10 +292,10 @@ def test_send_to_a_client_that_left_messages_behind_is_no_error(serve, errors):
 
 
 class WebSocketDisconnect(Exception):
-    """Has the name of Starlette's exception."""
+    """Has the same name as Starlette's exception."""
 
 
-def test_starlettes_word_for_it_is_no_error(serve, errors):
+def test_starlettes_disconnect_exception_is_not_an_error(serve, errors):
     async def app(scope, receive, send):
         await accept(receive, send)
         assert (await receive())["type"] == "websocket.disconnect"
@@ -308,7 +308,7 @@ def test_starlettes_word_for_it_is_no_error(serve, errors):
     assert not errors()
 
 
-def test_a_group_of_disconnects_is_no_error(serve, errors):
+def test_exception_group_of_disconnects_is_not_an_error(serve, errors):
     async def app(scope, receive, send):
         await accept(receive, send)
         await receive()
@@ -337,7 +337,7 @@ def test_other_exceptions_behind_the_disconnect_are_errors(serve, errors):
     assert len(errors()) == 1
 
 
-def test_starlettes_word_while_the_client_is_there_is_an_error(serve, errors):
+def test_starlettes_disconnect_exception_is_an_error_while_connected(serve, errors):
     async def app(scope, receive, send):
         await accept(receive, send)
         raise WebSocketDisconnect(1000)
@@ -348,7 +348,7 @@ def test_starlettes_word_while_the_client_is_there_is_an_error(serve, errors):
 
 
 def test_send_behind_a_failure_of_the_client(serve, errors):
-    """The server has closed the connection for the client's fault: send() raises as usual."""
+    """Once the server has closed the connection for the client's fault, send() raises as usual."""
 
     async def app(scope, receive, send):
         await accept(receive, send)
@@ -365,7 +365,7 @@ def test_send_behind_a_failure_of_the_client(serve, errors):
 
 
 def test_application_that_never_receives_does_not_keep_the_connection(serve):
-    """The client's Close is answered and TCP closed; the application may end later."""
+    """The server answers the Close and closes TCP; the application may end later."""
     gate = Gate()
 
     @ws_only
@@ -383,7 +383,7 @@ def test_application_that_never_receives_does_not_keep_the_connection(serve):
 
 
 def test_half_close_7_1_5(serve):
-    """A client that closes its side of TCP has left: no Close can come any more."""
+    """A client that closes its side of TCP has left, because it can no longer send a Close."""
     app = Sessions(echo)
     running = serve(app)
     with connected(running) as client:

@@ -1,4 +1,4 @@
-"""Which offers of permessage-deflate are accepted, and with what (RFC 7692 section 7.1)."""
+"""Which offers of permessage-deflate are accepted, with which parameters (RFC 7692 section 7.1)."""
 
 import pytest
 from ws_apps import Sessions, echo, shared_server
@@ -17,7 +17,7 @@ widest = shared_server(
 # --- Negotiation: section 7.1 ---------------------------------------------------------------------
 
 D = "permessage-deflate"
-# Offer and answer, for a server with 12 bits for both sides and takeover (the defaults).
+# Offer and response, for a server with 12 bits for both sides and takeover (the defaults).
 OFFERS = {
     D: {CLIENT_NO: None, SERVER_BITS: "12"},
     f"{D}; {CLIENT_BITS}": {SERVER_BITS: "12", CLIENT_BITS: "12"},
@@ -41,7 +41,7 @@ OFFERS = {
         CLIENT_BITS: "11",
     },
     f"{CLIENT_BITS}; {D}": None,
-    # several offers: the first acceptable one (section 7.1, RFC 6455 section 9.1)
+    # of several offers the first acceptable one counts (section 7.1, RFC 6455 section 9.1)
     f"{D}; {SERVER_BITS}=10, {D}": {CLIENT_NO: None, SERVER_BITS: "10"},
     f"{D}; {SERVER_BITS}=7, {D}; {CLIENT_BITS}": {SERVER_BITS: "12", CLIENT_BITS: "12"},
     f"{D}; unknown, {D}; {SERVER_NO}": {SERVER_NO: None, CLIENT_NO: None, SERVER_BITS: "12"},
@@ -86,7 +86,7 @@ OFFERS |= dict.fromkeys(
 
 
 def agreed(running, *offers: str):
-    """The parameters of the answer, after checking that the connection works with them."""
+    """Return the agreed parameters, after checking that the connection works with them."""
     request = handshake(*[f"Sec-WebSocket-Extensions: {offer}" for offer in offers])
     with Client(running, request) as client:
         got = parameters(client.accepted().answer)
@@ -127,12 +127,12 @@ def test_negotiation_with_the_widest_windows_7_1(widest, offer, want):
     got = agreed(widest, offer)
     assert got is not None
     if CLIENT_BITS in offer and got.get(CLIENT_BITS) == "15":
-        del got[CLIENT_BITS]  # names the default (section 7.1.2.2)
+        del got[CLIENT_BITS]  # 15 is the default (section 7.1.2.2)
     assert got == want
 
 
 def test_offered_server_window_is_answered_7_1_2_1(widest):
-    """An offer is accepted "by including" the parameter, be it 15: some clients insist."""
+    """Some clients insist that an accepted parameter is included, even if its value is 15."""
     assert agreed(widest, f"{D}; {SERVER_BITS}=15") == {SERVER_BITS: "15"}
 
 

@@ -12,7 +12,7 @@ from support import Running, wait_until
 
 
 def ws_only(app):
-    """Make `app` raise for every other scope, as ASGI asks of an application that knows none."""
+    """Make `app` raise for other scopes, as ASGI asks of applications that do not know them."""
 
     @functools.wraps(app)
     async def asgi(scope, receive, send):
@@ -24,7 +24,7 @@ def ws_only(app):
 
 
 async def accept(receive, send, **fields) -> None:
-    """Take websocket.connect and accept."""
+    """Receive websocket.connect, and accept."""
     message = await receive()
     assert message == {"type": "websocket.connect"}, message
     await send({"type": "websocket.accept"} | fields)
@@ -50,7 +50,7 @@ async def echo(scope, receive, send):
 
 
 async def sink(scope, receive, send):
-    """Receives each message and sends nothing."""
+    """Receives every message, and sends nothing."""
     await accept(receive, send)
     while (await receive())["type"] != "websocket.disconnect":
         pass
@@ -67,7 +67,7 @@ class Session:
 
 
 class Sessions:
-    """Wraps an application: records for each call the scope, what it received, and how it ended."""
+    """Wraps an application, and records each call's scope, received messages and end."""
 
     def __init__(self, app=echo) -> None:
         self.app = app
@@ -99,7 +99,7 @@ class Sessions:
         return self.all[-1]
 
     def disconnect(self) -> tuple[int, str]:
-        """Wait for the end of the last call; code and reason of its websocket.disconnect."""
+        """Wait for the end of the last call; return code and reason of its websocket.disconnect."""
         wait_until(lambda: self.all and self.last.ended)
         message = self.last.received[-1]
         assert set(message) == {"type", "code", "reason"}, message
@@ -108,7 +108,7 @@ class Sessions:
 
 
 class Gate:
-    """Holds an application until the test opens the gate."""
+    """Blocks an application until the test opens the gate."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -123,7 +123,7 @@ class Gate:
 
 
 def shared_server(app, **options):
-    """A fixture: one server for all tests of a module, on both loops; its app as `.app`."""
+    """Make a fixture: one server for all tests of a module, on both loops, with `.app`."""
 
     @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
     def server(request, server_class):

@@ -42,8 +42,8 @@ def handshake(
     """An opening handshake (RFC 6455 section 4.1).
 
     Args:
-        extra: field lines behind the usual ones.
-        without: names of usual fields to leave away, lower case.
+        extra: further field lines.
+        without: lower-case names of usual fields to omit.
     """
     usual = [
         "Host: a",
@@ -58,12 +58,12 @@ def handshake(
 
 
 def accept_value(key: str = KEY) -> bytes:
-    """The Sec-WebSocket-Accept that answers a key (RFC 6455 section 4.2.2)."""
+    """Return the Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key.encode() + GUID).digest())
 
 
 class Head(NamedTuple):
-    """A response's status and fields; names lower case."""
+    """A response's status and fields, with lower-case names."""
 
     status: int
     fields: list[tuple[bytes, bytes]]
@@ -72,13 +72,13 @@ class Head(NamedTuple):
         return [value for key, value in self.fields if key == name]
 
     def one(self, name: bytes) -> bytes:
-        """The value of a field that must occur exactly once."""
+        """Return the value of a field that must occur exactly once."""
         (value,) = self.all(name)
         return value
 
 
 def parse_head(raw: bytes) -> Head:
-    """A complete response head, read strictly."""
+    """Parse a complete response head, strictly."""
     line, *lines = raw.removesuffix(b"\r\n\r\n").split(b"\r\n")
     version, status, _phrase = line.split(b" ", 2)
     assert version == b"HTTP/1.1", line[:100]
@@ -100,7 +100,7 @@ class Frame(NamedTuple):
     opcode: int
     payload: bytes
     fin: bool = True
-    rsv: int = 0  # bits RSV1, RSV2, RSV3 of the first byte
+    rsv: int = 0  # RSV1, RSV2 and RSV3, at their places in the first byte
 
 
 def apply_mask(mask: bytes, data: bytes) -> bytes:
@@ -123,12 +123,12 @@ def frame(
     form: int | None = None,
     length: int | None = None,
 ) -> bytes:
-    """A client's frame (RFC 6455 section 5.2).
+    """Encode a client's frame (RFC 6455 section 5.2).
 
     Args:
         mask: four bytes; NO_MASK for an unmasked frame; None for random ones.
-        form: 7, 16 or 64 bits for the length; None for the shortest that holds it.
-        length: the length to announce, if not that of the payload.
+        form: 7, 16 or 64 bits for the length; None for the shortest form.
+        length: the length to announce, if not the payload's.
     """
     if isinstance(payload, str):
         payload = payload.encode()
@@ -149,14 +149,14 @@ def frame(
 
 
 def close_frame(code: int | None = None, reason: bytes | str = b"") -> bytes:
-    """A client's Close (RFC 6455 section 5.5.1); without a code its payload is empty."""
+    """Encode a client's Close (RFC 6455 section 5.5.1); without a code its payload is empty."""
     if isinstance(reason, str):
         reason = reason.encode()
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason)
 
 
 def fragments(opcode: int, parts: Iterable[bytes], rsv: int = 0) -> list[bytes]:
-    """One message in one frame for each part (RFC 6455 section 5.4)."""
+    """Encode one message, each part in its own frame (RFC 6455 section 5.4)."""
     parts = list(parts)
     last = len(parts) - 1
     return [
@@ -173,8 +173,8 @@ class Client:
 
     Args:
         running: the server, or anything with connect().
-        request: the opening handshake; behind it may stand frames already.
-        receive_buffer: of the socket, in bytes.
+        request: the opening handshake; frames may follow it.
+        receive_buffer: size of the socket's receive buffer in bytes.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Client:
     # --- In -----------------------------------------------------------------------------------
 
     def head(self) -> Head:
-        """The response's head; a body or frames stay in the socket."""
+        """Read the response's head; a body or frames stay in the socket."""
         start = self.sock.recv(5, socket.MSG_PEEK)
         assert b"HTTP/".startswith(start[:5]), f"no response: {start!r}"
         return parse_head(read_head(self.sock))
@@ -236,7 +236,7 @@ class Client:
         return self
 
     def _fill(self, size: int) -> bytes:
-        """Read exactly `size` bytes; fails if the connection ends before."""
+        """Read exactly `size` bytes; fail if the connection ends before."""
         while len(self._buffer) < size:
             data = self.sock.recv(max(65536, size - len(self._buffer)))
             if not data:
@@ -270,7 +270,7 @@ class Client:
         return Frame(opcode, self._fill(size), fin, rsv)
 
     def message(self) -> str | bytes:
-        """The next message, uncompressed, its fragments joined; no control frame may come."""
+        """Read the next message, uncompressed, with joined fragments; control frames fail."""
         got = self.read()
         assert got.opcode in (TEXT, BINARY), repr(got)[:300]
         assert not got.rsv, "compressed"
@@ -294,7 +294,7 @@ class Client:
         assert got == Frame(opcode, payload), repr(got)[:300]
 
     def read_close(self) -> tuple[int | None, str]:
-        """Read a Close, which must be the next frame; its code (None if it is empty) and reason."""
+        """Read a Close, which must come next; return its code (None if it is empty) and reason."""
         got = self.read()
         assert got.opcode == CLOSE, repr(got)[:300]
         if not got.payload:
@@ -352,12 +352,12 @@ class Client:
 
 
 class Sender:
-    """Sends bytes in a thread, as they may be more than the server reads at once.
+    """Sends bytes in a thread, because they may be more than the server reads at once.
 
     Attributes:
-        done: whether the kernel has taken all bytes.
-        sent: number of bytes that the kernel has taken.
-        error: the exception that ended the thread before.
+        done: whether the kernel has accepted all bytes.
+        sent: number of bytes that the kernel has accepted.
+        error: the exception that ended the thread early.
     """
 
     PIECE = 16384  # bytes
@@ -387,7 +387,7 @@ class Sender:
 
 @contextlib.contextmanager
 def connected(running: Running, *extra: str, **settings: Any) -> Iterator[Client]:
-    """A client whose handshake was accepted."""
+    """Return a client whose handshake was accepted."""
     receive_buffer = settings.pop("receive_buffer", None)
     with Client(running, handshake(*extra, **settings), receive_buffer) as client:
         yield client.accepted()

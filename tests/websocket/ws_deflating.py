@@ -14,7 +14,7 @@ CLIENT_NO = "client_no_context_takeover"
 
 
 def parameters(answer: Head) -> dict[str, str | None] | None:
-    """The parameters of the agreement, read strictly (RFC 7692 section 7.1); None without one."""
+    """Parse the agreed parameters strictly (RFC 7692 section 7.1); None without an agreement."""
     lines = answer.all(b"sec-websocket-extensions")
     if not lines:
         return None
@@ -36,7 +36,7 @@ def parameters(answer: Head) -> dict[str, str | None] | None:
 
 
 class Deflating(Client):
-    """A client that has agreed on compression and keeps to the agreement."""
+    """A client that has agreed on compression, and uses the agreed parameters."""
 
     def __init__(self, running: Running, *offer: str) -> None:
         super().__init__(running, handshake(*(offer or (f"{DEFLATE}; {CLIENT_BITS}",))))
@@ -62,7 +62,7 @@ class Deflating(Client):
         return packed[:-4]
 
     def inflate(self, data: bytes) -> bytes:
-        """Inflate in steps, so that zlib reads from its window and not from its latest output."""
+        """Inflate in steps, so that zlib reads from its window, not from its latest output."""
         if SERVER_NO in self.agreed:
             self.inflater = self.new_inflater()
         out = bytearray()
@@ -79,7 +79,7 @@ class Deflating(Client):
         self.send(frame(opcode, self.deflate(data), rsv=RSV1))
 
     def unpacked(self) -> tuple[int, bytes, int]:
-        """Opcode, content and bytes on the wire of the next message.
+        """Read the next message; return its opcode, content and bytes on the wire.
 
         It must be compressed, unless it is empty.
         """

@@ -407,7 +407,6 @@ cdef extern from "http2.h" nogil:
         double now
         uint8_t stalled
         th_buffer out
-        uint8_t opened
         uint8_t settings_acked
         uint32_t last_id
         uint32_t open

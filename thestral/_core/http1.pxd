@@ -1,3 +1,5 @@
+from cpython.bytes cimport PyBytes_CheckExact
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t
 
 from thestral._core.csrc cimport th_buffer, th_http1
@@ -9,6 +11,21 @@ cpdef enum Event:
     HEAD = 1
     BODY = 2
     END = 3
+
+
+cdef tuple converted_pair(object pair)
+
+
+cdef inline tuple pair_of(object pair):
+    """Return a field that the application sends as a tuple (name, value) of bytes.
+
+    Raises:
+        LocalProtocolError: it is not a pair, or not one of bytes.
+    """
+    if PyTuple_CheckExact(pair) and PyTuple_GET_SIZE(pair) == 2:
+        if PyBytes_CheckExact(<object>PyTuple_GET_ITEM(pair, 0)) and PyBytes_CheckExact(<object>PyTuple_GET_ITEM(pair, 1)):
+            return <tuple>pair
+    return converted_pair(pair)
 
 
 cpdef str reason_phrase(int status)

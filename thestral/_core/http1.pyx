@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint32_t, uint64_t
 
 from thestral._core.csrc cimport (
@@ -47,6 +48,17 @@ cdef tuple BYTES = (bytes, bytearray, memoryview)
 # A buffer that a large response has grown beyond this is freed.
 cdef enum:
     SCRATCH_KEPT = 256 * 1024
+
+
+cdef tuple converted_pair(object pair):
+    """Do for pair_of() what a pair that is no tuple of bytes needs."""
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise LocalProtocolError(f"response header {pair!r:.100}: expected a pair (name, value)") from None
+    if not isinstance(name, BYTES) or not isinstance(value, BYTES):
+        raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
+    return bytes(name), bytes(value)
 
 
 cpdef str reason_phrase(int status):
@@ -176,29 +188,17 @@ cdef class ResponseWriter:
                 self._write_header(pair, drop_content_length)
 
     cdef object _write_header(self, object pair, bint drop_content_length):
-        cdef object name
-        cdef object value
+        cdef tuple field = pair_of(pair)
+        cdef bytes name = <bytes>PyTuple_GET_ITEM(field, 0)
+        cdef bytes value = <bytes>PyTuple_GET_ITEM(field, 1)
         cdef int known
         cdef int status
-        if type(pair) is tuple and len(<tuple>pair) == 2:
-            name = (<tuple>pair)[0]
-            value = (<tuple>pair)[1]
-        else:
-            try:
-                name, value = pair
-            except (TypeError, ValueError):
-                raise LocalProtocolError(f"response header {pair!r:.100}: expected a pair (name, value)") from None
-        if type(name) is not bytes or type(value) is not bytes:
-            if not isinstance(name, BYTES) or not isinstance(value, BYTES):
-                raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
-            name = bytes(name)
-            value = bytes(value)
         known = th_field_lookup(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         if known == TH_FIELD_TRANSFER_ENCODING:
             return None  # the server decides the framing: RFC 9112 section 6.1
         if known == TH_FIELD_CONTENT_LENGTH:
             if self.content_length >= 0 or drop_content_length:
-                self._note(known, <bytes>value)
+                self._note(known, value)
                 return None
         status = th_write_field(
             &self.buffer,
@@ -208,9 +208,9 @@ cdef class ResponseWriter:
             PyBytes_GET_SIZE(value),
         )
         if status < 0:
-            raise_field(status, <bytes>name)
+            raise_field(status, name)
         if known >= 0:
-            self._note(known, <bytes>value)
+            self._note(known, value)
 
     cdef object _note(self, int known, bytes value):
         """Note what a field means for the framing and the connection."""

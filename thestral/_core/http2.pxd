@@ -23,7 +23,7 @@ cpdef enum ErrorCode:
     INADEQUATE_SECURITY = 0xC
 
 cdef enum:
-    LINES_KEPT = 64  # of the peer's dynamic table; a power of two
+    LINES_KEPT = 64  # entries of the peer's dynamic table; a power of two
 
 
 cdef class ResponseFields:
@@ -44,8 +44,8 @@ cpdef ResponseFields check_fields(object headers, bint drop_content_length)
 cdef class FrameCodec:
     cdef th_http2 _http2
     cdef bytes _fed  # as in RequestParser
-    cdef list _lines  # fields that were made of entries of the peer's dynamic table
-    cdef uint32_t[LINES_KEPT] _serials  # of these entries
+    cdef list _lines  # pairs made from entries of the peer's dynamic table
+    cdef uint32_t[LINES_KEPT] _serials  # serials of these entries
 
     cpdef object feed(self, bytes data, double now)
     cpdef object borrow(self, ReadBuffer buffer, double now)
@@ -68,7 +68,6 @@ cdef class FrameCodec:
     cpdef bint settings_acked(self) noexcept
     cpdef uint32_t last_id(self) noexcept
     cpdef Py_ssize_t sendable(self, uint32_t id) noexcept
-    cpdef bint has_opened(self) noexcept
     cpdef bint may_receive(self, uint32_t id) noexcept
     cpdef int urgency(self, uint32_t id) noexcept
     cpdef bint is_incremental(self, uint32_t id) noexcept

@@ -121,8 +121,6 @@ class FrameCodec:
         """Return the highest identifier of a stream that was processed."""
     def sendable(self, id: int) -> int:
         """Return how many bytes of content may be sent on a stream now, in one frame."""
-    def has_opened(self) -> bool:
-        """Whether a window for sending has opened since the last call."""
     def may_receive(self, id: int) -> bool:
         """Whether the peer may send content on a stream."""
     def urgency(self, id: int) -> int:

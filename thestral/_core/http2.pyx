@@ -1,4 +1,4 @@
-"""The HTTP/2 codec: FrameCodec for both directions of a connection, whose windows belong together."""
+"""The HTTP/2 codec: FrameCodec, for both directions of a connection, because their windows are linked."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -6,6 +6,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
 from thestral._core.csrc cimport (
     TH_FIELD_CONNECTION,
@@ -56,14 +57,13 @@ from thestral._core.csrc cimport (
 )
 from thestral._core.errors cimport raise_failed, raise_field
 from thestral._core.head cimport METHOD_HEAD, head_of, line_of, make_line
+from thestral._core.http1 cimport pair_of
 
 from thestral.errors import LocalProtocolError, RemoteProtocolError
 
-# Types accepted as bytes, as in a body.
-cdef tuple BYTES = (bytes, bytearray, memoryview)
 # Fields of a connection, which HTTP/2 does not have (RFC 9113 section 8.2.2). The others have ids.
 cdef frozenset HOP_BY_HOP = frozenset((b"keep-alive", b"proxy-connection"))
-# Of all connections of the thread; a head is read at once.
+# Shared by all connections of the thread, because a head is read in one go.
 cdef th_http2_scratch SCRATCH
 th_http2_scratch_init(&SCRATCH)
 
@@ -78,54 +78,40 @@ cdef int check(int status) except -1:
 @cython.final
 cdef class ResponseFields:
     cdef object _add(self, object pair, bint drop_content_length):
-        cdef object name
-        cdef object value
+        cdef tuple field = pair_of(pair)
+        cdef bytes name = <bytes>PyTuple_GET_ITEM(field, 0)
+        cdef bytes value = <bytes>PyTuple_GET_ITEM(field, 1)
         cdef bytes lower
         cdef int known
         cdef int status
-        if type(pair) is tuple and len(<tuple>pair) == 2:
-            name = (<tuple>pair)[0]
-            value = (<tuple>pair)[1]
-        else:
-            try:
-                name, value = pair
-            except (TypeError, ValueError):
-                raise LocalProtocolError(f"response header {pair!r:.100}: expected a pair (name, value)") from None
-            pair = (name, value)
-        if type(name) is not bytes or type(value) is not bytes:
-            if not isinstance(name, BYTES) or not isinstance(value, BYTES):
-                raise LocalProtocolError(f"response header {pair!r:.100}: expected bytes for name and value")
-            name = bytes(name)
-            value = bytes(value)
-            pair = (name, value)
         known = th_field_lookup(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         status = th_http2_check_field(
             PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
         )
         if status < 0:
-            raise_field(status, <bytes>name)
+            raise_field(status, name)
         if status > 0:  # RFC 9113 section 8.2.1: names are lower-case, values have no blanks at their ends
             lower = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(name))
             th_field_name_lower(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), PyBytes_AS_STRING(lower))
             name = lower
-            value = (<bytes>value).strip(b" \t")
-            pair = (name, value)
+            value = value.strip(b" \t")
+            field = (name, value)
         if known < 0:
-            if <bytes>name not in HOP_BY_HOP:
-                self._pairs.append(pair)
+            if name not in HOP_BY_HOP:
+                self._pairs.append(field)
             return None
         if known in (TH_FIELD_TRANSFER_ENCODING, TH_FIELD_CONNECTION, TH_FIELD_UPGRADE):
             return None
         if known == TH_FIELD_CONTENT_LENGTH:
             first = self.content_length < 0
-            self._note_length(<bytes>value)
+            self._note_length(value)
             if drop_content_length or not first:
                 return None
         elif known == TH_FIELD_DATE:
             self.has_date = True
         elif known == TH_FIELD_SERVER:
             self.has_server = True
-        self._pairs.append(pair)
+        self._pairs.append(field)
 
     cdef object _note_length(self, bytes value):
         cdef uint64_t length = 0
@@ -250,7 +236,7 @@ cdef class FrameCodec:
         return line
 
     cdef tuple _line(self, const th_http2_hint *hint, uint32_t index):
-        """Return a field as (name, value): that of an earlier request, if it is the same entry of the table."""
+        """Return a field as (name, value), reusing an earlier request's pair if the table's entry is the same."""
         cdef uint32_t serial = hint.serial
         cdef tuple line
         if serial and self._lines is not None and self._serials[serial % LINES_KEPT] == serial:
@@ -304,11 +290,6 @@ cdef class FrameCodec:
     cpdef Py_ssize_t sendable(self, uint32_t id) noexcept:
         return th_http2_sendable(&self._http2, id)
 
-    cpdef bint has_opened(self) noexcept:
-        cdef bint opened = self._http2.opened
-        self._http2.opened = 0
-        return opened
-
     cpdef bint may_receive(self, uint32_t id) noexcept:
         cdef const th_http2_stream *stream = th_http2_find(&self._http2, id)
         return stream != NULL and stream.window > 0 and self._http2.window > 0
@@ -331,6 +312,9 @@ cdef class FrameCodec:
 
     cpdef object rest(self):
         th_http2_rest(&self._http2)
+        if self._lines is not None:
+            self._lines = None
+            memset(self._serials, 0, sizeof(self._serials))
 
     cpdef object completed(self):
         th_http2_completed(&self._http2)

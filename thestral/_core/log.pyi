@@ -15,6 +15,17 @@ def escaped(data: bytes) -> str:
 def find_field(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """Return the value of the first field with a lower-case name; None if there is none."""
 
+def uuid7_of(milliseconds: int, noise: bytes) -> str:
+    """Return a UUID of version 7 (RFC 9562 section 5.7).
+
+    Args:
+        milliseconds: Unix time; its lowest 48 bits count.
+        noise: 10 random bytes, of which 74 bits are used.
+
+    Raises:
+        ValueError: `noise` has another length.
+    """
+
 @final
 class LineBuffer:
     """Complete lines that wait to be written, and the line being built.

@@ -3,9 +3,10 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.time cimport monotonic as c_monotonic, time as c_time
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memmove
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy, memmove
 
 from thestral._core.csrc cimport (
     th_append_escaped,
@@ -17,9 +18,11 @@ from thestral._core.csrc cimport (
     th_buffer_init,
 )
 
-# A buffer that a large line has grown beyond this is freed.
+# A buffer that a large line has grown beyond CAPACITY_KEPT is freed.
 cdef enum:
     CAPACITY_KEPT = 256 * 1024
+    UUID_LENGTH = 36
+    UUID_NOISE = 10
 
 
 cpdef double monotonic() noexcept:
@@ -46,6 +49,26 @@ cpdef bytes find_field(object headers, bytes name):
         if field == name:
             return value
     return None
+
+
+def uuid7_of(uint64_t milliseconds, bytes noise):
+    cdef const unsigned char *random = <const unsigned char *>PyBytes_AS_STRING(noise)
+    cdef char text[UUID_LENGTH + 1]
+    cdef uint64_t node = 0
+    if PyBytes_GET_SIZE(noise) != UUID_NOISE:
+        raise ValueError(f"{PyBytes_GET_SIZE(noise)} random bytes given, expected {UUID_NOISE}")
+    memcpy(&node, random + 4, 6)
+    snprintf(
+        text,
+        sizeof(text),
+        "%08x-%04x-7%03x-%04x-%012llx",
+        <unsigned int>(milliseconds >> 16 & 0xFFFFFFFF),
+        <unsigned int>(milliseconds & 0xFFFF),
+        <unsigned int>((random[0] << 8 | random[1]) & 0xFFF),
+        <unsigned int>((random[2] << 8 | random[3]) & 0x3FFF | 0x8000),
+        <unsigned long long>node,
+    )
+    return PyUnicode_DecodeASCII(text, UUID_LENGTH, NULL)
 
 
 @cython.final

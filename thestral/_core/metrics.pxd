@@ -23,7 +23,16 @@ cdef class WorkerMetrics:
     cpdef bint is_crowded(self) noexcept
     cdef int _row(self, dict scope, int method) except -1
     cdef object _row_of_route(self, object route, dict scope, int method)
-    cpdef object end(self, int place, RequestHead head, dict scope, int status, uint64_t began, uint64_t first_byte)
+    cpdef object end(
+        self,
+        int place,
+        RequestHead head,
+        dict scope,
+        dict template,
+        int status,
+        uint64_t began,
+        uint64_t first_byte,
+    )
     cpdef object progress(self, int place, uint64_t received, uint64_t sent)
     cpdef object add_received(self, uint64_t size)
     cpdef object add_sent(self, uint64_t size)

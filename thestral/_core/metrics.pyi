@@ -53,7 +53,8 @@ class WorkerMetrics:
         self,
         place: int,
         head: RequestHead,
-        scope: dict[str, Any] | None,
+        scope: Any,
+        template: dict[str, Any],
         status: int,
         began: int,
         first_byte: int,
@@ -62,7 +63,8 @@ class WorkerMetrics:
 
         Args:
             place: from begin().
-            scope: may have a route; None if it has none.
+            scope: of the request, a dict.
+            template: what the scope was copied from: if nothing was added, there is no route.
             status: of the response; 0 if there was none.
             began: now() at the request's head.
             first_byte: now() at the response's head; 0 if it leaves now.

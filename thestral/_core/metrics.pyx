@@ -3,6 +3,7 @@
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport memmove
@@ -16,6 +17,7 @@ from thestral._core.csrc cimport (
     TH_METRICS_STATUSES,
     TH_METRICS_TIMEOUTS,
     TH_METRICS_VERSION,
+    dict_size,
     th_count,
     th_histogram_add,
     th_method_count,
@@ -165,9 +167,18 @@ cdef class WorkerMetrics:
             self._rows[key] = found
         return (<tuple>found)[0]
 
-    cpdef object end(self, int place, RequestHead head, dict scope, int status, uint64_t began, uint64_t first_byte):
+    cpdef object end(
+        self,
+        int place,
+        RequestHead head,
+        dict scope,
+        dict template,
+        int status,
+        uint64_t began,
+        uint64_t first_byte,
+    ):
         cdef int row = METHODS[head.method_number]
-        if scope is not None:
+        if dict_size(<PyObject *>scope) != dict_size(<PyObject *>template):
             row = self._row(scope, row)
         th_slot_end_request(self._slot, row, status, began, first_byte)
         if place >= 0:

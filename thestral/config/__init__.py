@@ -63,8 +63,10 @@ POSIX = os.name == "posix"
 NEED_POSIX = (
     *("uds", "fd", "workers", "preload", "reload"),
     *("limit_max_requests", "limit_max_rss", "limit_worker_lifetime", "timeout_worker_blocked"),
-    "admin",
+    *("on_worker_start", "on_worker_exit", "admin"),
 )
+# Options that say how the default configuration of logging writes; log_config replaces that.
+NEED_OWN_LOGGING = ("log_format", "log_timestamps", "log_file", "access_log_file")
 NOTIFY_SPEC = Option("", "", float, "seconds", ABOVE_ZERO)  # for uvicorn's timeout_notify
 
 
@@ -74,9 +76,23 @@ def checked_loop(name: str) -> str:
     return name
 
 
+def checked_function(given: str) -> str:
+    module, _, function = given.partition(":")
+    if not module or module.startswith(".") or not function:
+        raise ValueError(f"{given!r} given, expected MODULE:FUNCTION")
+    return given
+
+
 def checked_format(given: str) -> str:
     read_format(given)  # only a check: the access log of each process reads it again
     return given
+
+
+def checked_log_file(given: str) -> str:
+    """Return the absolute path: the application may change the working directory."""
+    if not given:
+        raise ValueError("'' given, expected a path")
+    return os.path.abspath(given)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -207,8 +223,8 @@ class Config:
         help="Size of the smallest message to compress.")
 
     workers: int | str | None = count(None, "Workers", words=("auto",), highest=LARGEST_WORKERS,
-        help="Number of worker processes; auto is one for each available processor [default:"
-             " WEB_CONCURRENCY, else 1].")
+        help="Number of worker processes, beside a supervisor; auto is one for each available"
+             " processor [default: WEB_CONCURRENCY, else none: one process].")
     preload: bool = flag(False, "Workers",
         help="Import the application before the workers fork, so that they share its memory.")
     limit_max_requests: int | None = count(None, "Workers", unit="requests",
@@ -225,6 +241,9 @@ class Config:
     timeout_worker_blocked: float | None = seconds(None, "Workers", lowest=1,
         help="Kill a worker whose event loop has been blocked for this long, even by computation"
              " [default: never].")
+    watchdog: float = seconds(1.0, "Workers", lowest=0,
+        help="Log where the event loop is blocked, and in which request, when it has been for this"
+             " long; 0 never does.")
     timeout_worker_startup: float | None = seconds(None, "Workers",
         help="Kill a worker that is not ready after this time [default: log a reminder each"
              " minute].")
@@ -232,6 +251,13 @@ class Config:
         help="Keep accepting for this long after a signal to stop, closing each connection after"
              " its response.")
     pid_file: str | None = path(None, "Workers", help="Write the process ID to this file.")
+    on_worker_start: str | None = text(None, "Workers", item="MODULE:FUNCTION",
+        convert=checked_function,
+        help="Function to call in each worker, before it imports the application:"
+             " f(number, pid).")
+    on_worker_exit: str | None = text(None, "Workers", item="MODULE:FUNCTION",
+        convert=checked_function,
+        help="Function to call in the supervisor when a worker has ended: f(number, pid, status).")
 
     reload: bool = flag(False, "Development", help="Restart when a file changes.")
     reload_dirs: str | list[str] | None = several([], "Development", flag="reload_dir", item="PATH",
@@ -285,9 +311,27 @@ class Config:
     proxy_protocol: bool = flag(False, "Proxies",
         help="Trusted proxies start each connection with the PROXY protocol, version 1 or 2.")
 
+    log_format: str = text("text", "Logging", choices=("text", "json"),
+        help="Format of every line of the log: text, or an object of JSON.")
+    log_timestamps: bool = flag(False, "Logging",
+        help="Begin each line of text with the time, in UTC.")
+    log_file: str | None = path(None, "Logging", convert=checked_log_file,
+        help="Write the log to this file instead of stderr; SIGUSR1 reopens it.")
+    access_log_file: str | None = path(None, "Logging", convert=checked_log_file,
+        help="Write the access log to this file instead of stdout; SIGUSR1 reopens it.")
     access_log_format: str = text(DEFAULT, "Logging", convert=checked_format,
         help="Format of the access log: uvicorn, combined, json, or a string with Apache's and"
              " gunicorn's atoms.")
+    access_log_exclude: list[str] = several([], "Logging", item="GLOB",
+        help="Leave requests for these paths out of the access log, such as /healthz or"
+             " '/static/*'; repeatable.")
+    access_log_slow: float | None = seconds(None, "Logging",
+        help="Log a warning for each request that takes longer, also without access log.")
+    request_id: bool = flag(False, "Logging",
+        help="Give each request an id: X-Request-ID of a trusted proxy, else a new UUID. The"
+             " application, the response and the log get it.")
+    server_timing: bool = flag(False, "Logging",
+        help="Send Server-Timing: how long the request waited, and how long the application took.")
     log_config: str | dict[str, Any] | None = path("", "Logging", also=(dict,), optional=True,
         help="Logging configuration file: .json, .yaml, .toml, otherwise INI. In Python also a"
              " dict for logging.config.dictConfig, or None to leave logging alone.")
@@ -324,6 +368,8 @@ class Config:
         self.timeout_notify = checked("timeout_notify", NOTIFY_SPEC, self.timeout_notify)
         if self.log_config == "":
             self.log_config = changed_default() or ""
+        # An application that is an object cannot be sent to a worker: it stays in this process.
+        self._asks_for_worker = self.workers is not None and isinstance(self.app, str)
         if self.workers is None:
             self.workers = workers_of_environment()
         for name, spec in options():
@@ -334,6 +380,13 @@ class Config:
         for name in () if POSIX else NEED_POSIX:
             if getattr(self, name):
                 raise ConfigError(name, "needs a POSIX system")
+        for name in NEED_OWN_LOGGING if self.log_config != "" else ():
+            if getattr(self, name) != default_of(name):
+                raise ConfigError(
+                    name,
+                    "not possible with a logging configuration of your own (log_config, or a"
+                    " changed LOGGING_CONFIG), which names its formatters and files itself",
+                )
         if self.h11_max_incomplete_event_size is not None:
             self.limit_header_size = self.h11_max_incomplete_event_size
         peers = self.forwarded_allow_ips
@@ -385,6 +438,9 @@ class Config:
         """Whether the options need worker processes, and a supervisor for them."""
         return bool(
             self.worker_count > 1
+            or self._asks_for_worker
+            or self.on_worker_start
+            or self.on_worker_exit
             or self.limit_max_requests
             or self.limit_max_rss
             or self.limit_worker_lifetime

@@ -9,17 +9,38 @@ from thestral._csrc import lib
 from thestral.errors import ConfigError
 
 DEFAULT = "uvicorn"
+MESSAGE = '%{client}x - "%r" %{status}x'  # of the default format, without its level
+# What JSON strings must escape.
+UNSAFE = re.compile(r'["\\\x00-\x1f]')
+
+
+def json_format(message: str) -> str:
+    """Return the format of a JSON object with everything that is known of a request.
+
+    Args:
+        message: a format of text.
+    """
+    shown = UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", message)
+    return (
+        f'{{"time":"%{{utc}}x","level":"INFO","logger":"uvicorn.access","message":"{shown}",'
+        '"worker":%{worker}x,"pid":%p,%{ids}x"client":"%h","method":"%m","path":"%U","query":"%q",'
+        '"version":"%{version}x","status":%s,"bytes":%B,"duration":%L,"aborted":%{aborted}x,'
+        '"referer":"%f","user_agent":"%a"}'
+    )
+
+
 PRESETS = {
-    "uvicorn": 'INFO:     %{client}x - "%r" %{status}x',
+    DEFAULT: f"INFO:     {MESSAGE}",
     "combined": '%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"',
-    "json": '{"time":"%{time}x","client":"%h","method":"%m","path":"%U","query":"%q",'
-    '"protocol":"%H","status":%s,"bytes":%B,"duration":%L,"aborted":%{aborted}x,'
-    '"referer":"%f","user_agent":"%a","request_id":"%{request_id}x","pid":%p}',
+    "json": json_format(MESSAGE),
 }
 PLAIN = "hlutrsmUqHbBfaTDMLp"
 NAMED = "ioe"
 # %{name}x, the form of additions in Apache's modules.
-EXTENSIONS = ("client", "status", "time", "aborted", "request_id")
+EXTENSIONS = (
+    *("client", "status", "version", "time", "utc", "aborted", "worker"),
+    *("request_id", "trace_id", "span_id", "ids"),
+)
 
 # gunicorn's %(h)s and %({name}i)s, Apache's %h, %>s and %{name}i.
 ATOM = re.compile(
@@ -37,6 +58,24 @@ class Atom(NamedTuple):
 
     letter: str
     name: str
+
+
+def whole_format(text: str, log_format: str, timestamps: bool, request_ids: bool) -> str:
+    """Return the format of a whole line.
+
+    Args:
+        text: value of --access-log-format. In a log of JSON, text becomes the message of an object;
+            a format that is an object itself stays as it is.
+        log_format: value of --log-format.
+        timestamps, request_ids: values of --log-timestamps and --request-id. They change only the
+            default format: others have atoms for both.
+    """
+    if log_format == "json" and not is_json(text):
+        return json_format(MESSAGE if text == DEFAULT else PRESETS.get(text, text))
+    if text != DEFAULT:
+        return text
+    time, identity = "%{utc}x " if timestamps else "", " %{request_id}x" if request_ids else ""
+    return time + PRESETS[DEFAULT] + identity
 
 
 def read_format(text: str) -> list[Atom]:
@@ -98,6 +137,11 @@ def unknown(shown: str) -> ConfigError:
         f" {', '.join('%' + letter for letter in PLAIN)}, %{{Field}}i, %{{Field}}o, %{{VARIABLE}}e,"
         f" {names}; %% is a percent sign",
     )
+
+
+def needs_ids(text: str) -> bool:
+    """Whether lines show ids that a request's fields do not simply have."""
+    return any(atom.name in ("ids", "trace_id", "span_id") for atom in read_format(text))
 
 
 def is_json(text: str) -> bool:

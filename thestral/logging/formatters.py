@@ -11,11 +11,13 @@ from typing import ClassVar, Literal
 import click
 
 from thestral._core.http1 import reason_phrase
+from thestral.logging.jsonlines import utc
 from thestral.logging.loggers import TRACE_LOG_LEVEL
 
 
 class ColourizedFormatter(logging.Formatter):
-    """Adds %(levelprefix)s: the level's name in its colour, padded.
+    """Adds %(levelprefix)s, the level's name in its colour, padded; and %(timestamp)s, the time in
+    UTC with milliseconds.
 
     Args:
         use_colors: None means on a terminal, unless NO_COLOR is set (no-color.org).
@@ -41,6 +43,7 @@ class ColourizedFormatter(logging.Formatter):
         if use_colors is None:
             use_colors = self.is_terminal() and not os.environ.get("NO_COLOR")
         self.use_colors = use_colors
+        self._timestamped = "timestamp" in (fmt or "")
 
     def is_terminal(self) -> bool:
         return sys.stderr is not None and sys.stderr.isatty()
@@ -52,6 +55,8 @@ class ColourizedFormatter(logging.Formatter):
         painted = copy.copy(record)
         prefix = self.paint(record.levelname, self.colors.get(record.levelno))
         painted.__dict__["levelprefix"] = f"{prefix}:{' ' * (8 - len(record.levelname))}"
+        if self._timestamped:
+            painted.__dict__["timestamp"] = utc(record.created)
         return super().formatMessage(painted)
 
 
@@ -61,7 +66,7 @@ class DefaultFormatter(ColourizedFormatter):
 
 class AccessFormatter(ColourizedFormatter):
     """Formats access records: adds client_addr, request_line, status_code, method, full_path,
-    http_version.
+    http_version, and request_id, which is "-" without --request-id.
     """
 
     def is_terminal(self) -> bool:
@@ -72,6 +77,7 @@ class AccessFormatter(ColourizedFormatter):
         client_addr, method, full_path, http_version, status_code = record.args  # type: ignore[misc]
         assert isinstance(status_code, int)
         line = f"{method} {full_path} HTTP/{http_version}"
+        painted.__dict__.setdefault("request_id", "-")
         painted.__dict__.update(
             client_addr=client_addr,
             method=method,

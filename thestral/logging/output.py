@@ -101,6 +101,20 @@ class BoundedStreamHandler(logging.StreamHandler[Any]):
             self._report_lost()
 
 
+class LogFileHandler(BoundedStreamHandler, logging.FileHandler):
+    """Appends to a file, which SIGUSR1 reopens (thestral.logging.files). If its path leads to a
+    pipe or a terminal, it drops lines as its base class does.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
+        self._lost = 0
+        self._line_is_cut = False
+
+
 class LastResortHandler(BoundedStreamHandler):
     """Writes to stderr for loggers without a handler, like logging's own last resort."""
 
@@ -113,14 +127,19 @@ class LastResortHandler(BoundedStreamHandler):
         pass  # StreamHandler.__init__() assigns it
 
 
-def bound_last_resort() -> None:
+def bound_last_resort(formatter: logging.Formatter | None = None) -> None:
     """Replace logging's own handler of last resort by one that cannot block. asyncio's reports of
     exceptions in the application's tasks may end there.
+
+    Args:
+        formatter: None leaves the message as it is.
     """
     handler = logging.lastResort
     if handler is not None and type(handler).__module__ == logging.__name__:
         logging.lastResort = LastResortHandler()
         logging.lastResort.setLevel(handler.level)
+    if isinstance(logging.lastResort, LastResortHandler):
+        logging.lastResort.setFormatter(formatter)
 
 
 def count_lines(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from thestral.logging.loggers import error_logger
 
 # At most this many refusals are logged per REFUSALS_TIME; the rest are only counted.
@@ -20,14 +22,16 @@ class Refusals:
         self._until = 0.0
         self._warned: set[str] = set()
 
-    def info(self, now: float, message: str, *arguments: object) -> None:
+    def info(
+        self, now: float, message: str, *arguments: object, extra: dict[str, Any] | None = None
+    ) -> None:
         """Log a line, or only count it if there were too many."""
         self.tick(now)
         if self._count == 0:
             self._until = now + REFUSALS_TIME
         self._count += 1
         if self._count <= REFUSALS_LOGGED:
-            error_logger.info(message, *arguments)
+            error_logger.info(message, *arguments, extra=extra)
 
     def warn_once(self, message: str, *arguments: object) -> None:
         """Log a warning, unless one with this message was logged before, with any arguments."""

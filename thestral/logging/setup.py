@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from thestral.errors import ConfigError
 from thestral.logging.format import DEFAULT
 from thestral.logging.formatters import AccessFormatter, DefaultFormatter
-from thestral.logging.loggers import SharedLogger, access_logger, error_logger, server_logger
-from thestral.logging.output import BoundedStreamHandler, bound_last_resort
+from thestral.logging.jsonlines import JsonFormatter
+from thestral.logging.levels import set_level
+from thestral.logging.loggers import SharedLogger, access_logger
+from thestral.logging.output import BoundedStreamHandler, LogFileHandler, bound_last_resort
+from thestral.logging.uncaught import log_uncaught
 
 if TYPE_CHECKING:
     import configparser
@@ -28,6 +31,9 @@ LINE_FORMATS = {
     True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
     False: "%(message)s",
 }
+# In front of a format with --log-timestamps, and behind that of the access log with --request-id.
+TIMESTAMP = "%(timestamp)s "
+REQUEST_ID = " %(request_id)s"
 LOGGING_CONFIG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -62,9 +68,6 @@ LOGGING_CONFIG: dict[str, Any] = {
     },
 }
 UNCHANGED = copy.deepcopy(LOGGING_CONFIG)
-# The classes and streams that LOGGING_CONFIG names. sys is read when logging is configured.
-FORMATTERS = {f"{OWN_MODULE}{kind.__name__}": kind for kind in (DefaultFormatter, AccessFormatter)}
-STREAMS = {"ext://sys.stderr": lambda: sys.stderr, "ext://sys.stdout": lambda: sys.stdout}
 
 
 def read_log_config(given: str | dict[str, Any]) -> dict[str, Any] | configparser.RawConfigParser:
@@ -195,8 +198,13 @@ class LoggingOptions(Protocol):
 
     log_config: Any
     use_colors: bool | None
+    log_format: str
+    log_timestamps: bool
+    log_file: str | None
     access_log: bool
     access_log_format: str
+    access_log_file: str | None
+    request_id: bool
 
     @property
     def log_level_number(self) -> int | None: ...
@@ -210,46 +218,85 @@ def configure(options: LoggingOptions) -> None:
     """
     given = options.log_config
     if given is not None and not given:
-        apply_own(own_config(options), options.use_colors)
+        apply_own(options)
     elif given:
         content = read_log_config(given)
         shown = repr(given) if isinstance(given, str) else "the given dict"
         apply_log_config(content, options.use_colors, shown)
     if given is not None:
-        bound_last_resort()
+        bound_last_resort(JsonFormatter() if options.log_format == "json" else None)
         SharedLogger.first_names_used = None  # from now on the program may disable by either name
     level = options.log_level_number
     if level is not None:
-        for logger in (error_logger, access_logger, server_logger):
-            logger.setLevel(level)
+        set_level("thestral", level)
     if not options.access_log:
         access_logger.handlers = []
         access_logger.propagate = False
 
 
-def apply_own(content: dict[str, Any], use_colors: bool | None) -> None:
-    """Apply our own configuration as logging.config would, without importing that."""
-    handlers = {}
-    for name, spec in content["handlers"].items():
-        handler: logging.Handler = logging.NullHandler()
-        if "stream" in spec:
-            handler = BoundedStreamHandler(STREAMS[spec["stream"]]())
-            formatter = content["formatters"][spec["formatter"]]
-            kind = FORMATTERS[formatter["()"]]
-            handler.setFormatter(kind(formatter["fmt"], use_colors=use_colors))
-        handlers[name] = handler
-    for name, spec in content["loggers"].items():
+def apply_own(options: LoggingOptions) -> None:
+    """Set up LOGGING_CONFIG as the options change it, without importing logging.config.
+
+    Raises:
+        ConfigError: a log file cannot be opened.
+    """
+    shown = own_handler("log_file", options.log_file, sys.stderr)
+    access = own_handler("access_log_file", options.access_log_file, sys.stdout)
+    shown.setFormatter(own_formatter(options, "default"))
+    access.setFormatter(own_formatter(options, "access"))
+    handlers = {"default": shown, "access": access}
+    for name, spec in UNCHANGED["loggers"].items():
         logger = logging.getLogger(name)
+        for old in logger.handlers:
+            if type(old) is LogFileHandler:
+                old.close()
         logger.handlers = [handlers[of] for of in spec.get("handlers", ())]
         logger.setLevel(spec["level"])
         logger.propagate = spec.get("propagate", True)
         logger.disabled = False
+    if options.log_format == "json":
+        log_uncaught(shown)
 
 
-def own_config(options: LoggingOptions) -> dict[str, Any]:
-    own = copy.deepcopy(UNCHANGED)
-    for name, stream in (("default", sys.stderr), ("access", sys.stdout)):
-        if stream is None:  # the stream was closed when the process started
-            own["handlers"][name] = {"class": "logging.NullHandler"}
-    own["formatters"]["access"]["fmt"] = LINE_FORMATS[options.access_log_format == DEFAULT]
-    return own
+def own_handler(option: str, path: str | None, stream: Any) -> logging.Handler:
+    """Return a handler for a file if there is a path, else for a stream.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    if path is not None:
+        try:
+            return LogFileHandler(path)
+        except OSError as exc:
+            reason = f"{path!r} cannot be opened: {os.strerror(exc.errno or 0)}"
+            raise ConfigError(option, reason) from None
+    if stream is None:  # it was closed when the process started
+        return logging.NullHandler()
+    return BoundedStreamHandler(stream)
+
+
+def line_format_of(default: bool, timestamps: bool, request_ids: bool) -> str:
+    """Return the format string of the access handler; arguments as for whole_format(), `default`
+    for its default.
+    """
+    if not default:
+        return LINE_FORMATS[False]
+    before, behind = TIMESTAMP if timestamps else "", REQUEST_ID if request_ids else ""
+    return before + LINE_FORMATS[True] + behind
+
+
+def own_formatter(options: LoggingOptions, name: str) -> logging.Formatter:
+    """Return the formatter of one of LOGGING_CONFIG's handlers."""
+    if options.log_format == "json":
+        return JsonFormatter()
+    if name == "default":
+        line_format = UNCHANGED["formatters"][name]["fmt"]
+        line_format = TIMESTAMP + line_format if options.log_timestamps else line_format
+    else:
+        default = options.access_log_format == DEFAULT
+        line_format = line_format_of(default, options.log_timestamps, options.request_id)
+    use_colors = options.use_colors
+    if use_colors is None and (options.log_file, options.access_log_file)[name == "access"]:
+        use_colors = False  # a terminal that is elsewhere does not count
+    kind = DefaultFormatter if name == "default" else AccessFormatter
+    return kind(line_format, use_colors=use_colors)

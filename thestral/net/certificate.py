@@ -26,7 +26,7 @@ CHARACTER_SETS = {
     0x0C: "utf-8",
     0x12: "ascii",  # NumericString
     0x13: "ascii",  # PrintableString
-    0x14: "latin-1",  # TeletexString, as others read it, too
+    0x14: "latin-1",  # TeletexString, which other software also reads as Latin-1
     0x16: "ascii",  # IA5String
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",

@@ -50,13 +50,13 @@ class Proxied(NamedTuple):
 
     Attributes:
         client, server: addresses of the forwarded connection's two ends.
-        secure: whether the client connected to the proxy over TLS.
+        secure: whether the client connected to the proxy over TLS; None if the head does not say.
         tls: ASGI's tls extension for that TLS connection, if the head has enough for one.
     """
 
     client: tuple[str, int] | None
     server: Address | None
-    secure: bool
+    secure: bool | None
     tls: dict[str, Any] | None
 
 

@@ -109,7 +109,7 @@ class Poller:
                     self.uncork()
                     since = monotonic()
         finally:
-            # On KeyboardInterrupt: defer the rest: edge-triggered epoll will not report it again.
+            # On KeyboardInterrupt, defer the rest: edge-triggered epoll will not report it again.
             while done < count:
                 entry = entry_at(self._watched, ready.fd(done))
                 if entry is not None:
@@ -121,7 +121,7 @@ class Poller:
             self.uncork()
 
     def cork(self, entry: Watched) -> None:
-        """Call its uncork() when others of this turn have been answered."""
+        """Call the connection's uncork() once other sockets of this turn have been answered."""
         if not entry._corked:
             entry._corked = True
             self._corked.append(entry)
@@ -161,7 +161,7 @@ class Poller:
         self.open += 1
 
     def change(self, entry: Watched, bits: int) -> None:
-        """Watch for something else."""
+        """Change the events that a socket is watched for."""
         self._poll.change(entry.fd, bits)
 
     def unwatch(self, entry: Watched) -> None:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 # Protocols that the server accepts by ALPN (RFC 7301), preferred first.
 ALPN_PROTOCOLS = ("h2", "http/1.1")
-# What TLS 1.2 has that HTTP/2 may use (RFC 9113 section 9.2.2). OpenSSL chooses the suite without a
-# look at the protocol that ALPN agrees on.
+# The suites of TLS 1.2 that HTTP/2 may use (RFC 9113 section 9.2.2). They apply to all connections,
+# because OpenSSL chooses the suite regardless of the protocol that ALPN selects.
 HTTP2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # A handshake checks whether files have changed, if the last check was at least this long ago.
 LOOK_INTERVAL = 1.0  # seconds
 # A certificate that expires sooner gets a warning.
 SHORT_VALIDITY = timedelta(days=7)
-# Paths that depend on the process: in another one they may name another file, or none.
+# Paths that may name another file, or none, in another process.
 DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/")
 
 MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

@@ -189,6 +189,7 @@ class Watch:
         blocked = bool(beat) and not turned
         self.silent = self.silent + step if blocked else 0.0
         threads = waits(self.pid)
+        threads.pop(self.heartbeat.watcher(), None)
         waiting = sum(wait is Wait.GIL for wait in threads.values())
         spent = processor_time(self.pid)
         idle = spent - self._spent < elapsed * (LEAST_SHARE + waiting * GIL_SHARE)

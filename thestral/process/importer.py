@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def load(
             a traceback if the fault is in the application's code.
     """
     if isinstance(app, str):
-        sys.path.insert(0, os.path.abspath(app_dir or os.curdir))
+        look_in(app_dir)
         name, colon, attribute = app.partition(":")
         if not name or name.startswith(".") or (colon and not attribute):
             raise ImportFailedError(f'"{app}" is not of the form "module:attribute"')
@@ -56,6 +57,29 @@ def load_application(config: Config) -> ASGIApplication:
         ImportFailedError: as in load().
     """
     return load(config.app, config.app_dir, config.factory, config.interface)
+
+
+def load_function(name: str | None, app_dir: str = "") -> Callable[..., Any] | None:
+    """Import the function that an option names as "module:function"; None if it is not set.
+
+    Raises:
+        ImportFailedError: it cannot be imported, or called.
+    """
+    if name is None:
+        return None
+    look_in(app_dir)
+    module, _, attribute = name.partition(":")
+    function = find(import_module(module), attribute)
+    if not callable(function):
+        raise ImportFailedError(f'"{name}" is not callable')
+    return function  # type: ignore[no-any-return]
+
+
+def look_in(app_dir: str) -> None:
+    """Have modules imported from a directory first; "" is the current directory."""
+    directory = os.path.abspath(app_dir or os.curdir)
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
 
 
 def import_module(name: str) -> ModuleType:

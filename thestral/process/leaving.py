@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Protocol
 
 from thestral.logging.loggers import error_logger
+from thestral.logging.uncaught import report
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -34,8 +35,8 @@ def exit_in_time(server: Runs) -> Generator[None]:
     try:
         yield
     except SystemExit as end:
-        if isinstance(end.code, str):  # print it, as the interpreter does
-            print(end.code, file=sys.stderr)
+        if isinstance(end.code, str):
+            report(end.code)
             end.code = 1
         leave(server.left_behind, end.code or 0)
         raise

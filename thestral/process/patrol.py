@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thestral.config import Config
     from thestral.process.metrics import Slot
 
-# How long a worker is young: if it dies or grows too large by then, the next one may do so, too.
+# A worker is young for this long: if it dies or grows too large by then, a successor may do so too.
 SETTLED = 30.0  # seconds
 # How often a line about a worker that is not ready yet is logged.
 REMINDER = 60.0  # seconds
@@ -153,7 +153,9 @@ class Patrol:
             text = "%s has been stuck for %.0f s: killing it (%s)"
             error_logger.error(text, name, stuck.seconds, stuck.text)
         elif silent >= (self.config.timeout_worker_blocked or math.inf):
-            error_logger.error("%s has blocked its event loop for %.0f s: killing it", name, silent)
+            title = worker.watch.heartbeat.request()
+            text = "%s has blocked its event loop for %.0f s%s: killing it"
+            error_logger.error(text, name, silent, f" in {title}" if title else "")
         elif starting >= (self.config.timeout_worker_startup or math.inf):
             error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
         else:

@@ -44,6 +44,7 @@ from thestral.process.signals import (
     taking,
     terminated_quietly,
 )
+from thestral.process.watchdog import Watchdog
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.protocols import new_connection
 from thestral.protocol.routes import template_of
@@ -97,6 +98,7 @@ class Server:
         certificates: those of the TLS port, once it serves; reload() reads their files again.
         listeners: the listeners on the sockets, once it serves.
         lifespan: the application's lifespan, once it serves.
+        watchdog: that of the loop, once it serves; None without one.
         metrics: what the server counts, if `admin` is set and no supervisor reads it.
         left_behind: after run(), whether a task has not ended although it was cancelled.
     """
@@ -135,6 +137,7 @@ class Server:
         self._signals_taken: list[int] = []
         self.listeners: Listeners | None = None
         self.lifespan: Lifespan | None = None
+        self.watchdog: Watchdog | None = None
         self._on_terminal = is_terminal()
 
     @property
@@ -262,6 +265,7 @@ class Server:
         self.sockets = list(sockets or listening.open_all(self.config))
         try:
             with self._pid_file():
+                self.prepare()
                 app = self._loaded or load_application(self.config)
                 with self.capture_signals():
                     lifespan = Lifespan(app, self.config.lifespan)
@@ -272,6 +276,9 @@ class Server:
                 self.metrics.give_back(self._slot, STOPPED)
                 self._slot = None
         error_logger.info("Finished server process [%d]", os.getpid())
+
+    def prepare(self) -> None:
+        """Called before the application is imported."""
 
     def load_certificates(self) -> tls.Certificates | None:
         return tls.load(self.config)
@@ -317,6 +324,7 @@ class Server:
         calling: asyncio.Task[None] | None = None
         try:
             await listeners.open()
+            self._watch()
             self.started.set()
             self.announce()
             self.on_started()
@@ -336,6 +344,8 @@ class Server:
                 await self._delay_shutdown(context)
             await listeners.stop()
             await self._drain(context)
+            if self.watchdog is not None:
+                self.watchdog.stop()
             listeners.close()
             if sampler is not None:
                 sampler.stop()
@@ -376,6 +386,23 @@ class Server:
             except Exception:
                 error_logger.exception("Exception in callback_notify")
             await asyncio.sleep(self.config.timeout_notify)
+
+    def _watch(self) -> None:
+        """Start the watchdog of the loop, if there is to be one. Not earlier: an application may
+        block the loop while it starts.
+        """
+        if self.config.watchdog:
+            assert self._loop is not None
+            watchdog = Watchdog(self._loop, self.config.watchdog, self.on_blocked)
+            try:
+                watchdog.start()
+            except RuntimeError as exc:  # no threads are left, or the interpreter shuts down
+                error_logger.warning("The event loop has no watchdog: %s", exc)
+            else:
+                self.watchdog = watchdog
+
+    def on_blocked(self, title: str | None) -> None:
+        """Called by the watchdog, as that says."""
 
     def announce(self) -> None:
         """Log that requests are accepted, and tell systemd."""
@@ -434,7 +461,7 @@ class Server:
                 await self._unless(self._forced, context.wait_until_empty())
         tasks = []
         for cycle in list(context.cycles):
-            error_logger.error("Cancelled at shutdown: %s", cycle.title())
+            error_logger.error("Cancelled at shutdown: %s", cycle.title(), extra=cycle.extra())
             if cycle.task is not None:
                 tasks.append(cycle.task)
             cycle.cancel()

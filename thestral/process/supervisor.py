@@ -33,7 +33,7 @@ from thestral.process import systemd
 from thestral.process.directory import directory_with_links, reenter
 from thestral.process.health import Watch
 from thestral.process.heartbeat import Heartbeat, beat_interval
-from thestral.process.importer import load_application
+from thestral.process.importer import load_application, load_function
 from thestral.process.metrics import DIED, FAILED, KILLED, RECYCLED, STOPPED, Metrics
 from thestral.process.patrol import SETTLED, Patrol, Worker
 from thestral.process.reloader import Reloader
@@ -113,6 +113,7 @@ class Supervisor:
         self.config = config
         self._context: Any = multiprocessing.get_context("fork" if config.preload else "spawn")
         self._app: Any = None
+        self._on_worker_exit: Callable[..., Any] | None = None
         self.workers: list[Worker] = []
         self._sockets: list[socket.socket] = []
         self.addresses: list[str] = []
@@ -153,6 +154,7 @@ class Supervisor:
         configure(self.config)
         # Loaded here too, so that warnings about them are logged once and not by each worker.
         self._certificates = tls.load(self.config)
+        self._on_worker_exit = load_function(self.config.on_worker_exit, self.config.app_dir)
         self._sockets = listening.open_all(self.config)
         self.addresses = [listening.url(sock, self.config.is_ssl) for sock in self._sockets]
         try:
@@ -547,9 +549,19 @@ class Supervisor:
             if self.metrics is not None and worker.slot is not None:
                 self.metrics.give_back(worker.slot, self._cause_of_end(worker))
             status = worker.process.exitcode
+            self._call_exit_hook(worker, status)
             if not worker.stopping:
                 self._on_death(worker, status)
             worker.process.close()
+
+    def _call_exit_hook(self, worker: Worker, status: int) -> None:
+        """Call on_worker_exit for a worker that has ended."""
+        if self._on_worker_exit is None:
+            return
+        try:
+            self._on_worker_exit(worker.number, worker.watch.pid, status)
+        except (Exception, SystemExit):
+            error_logger.exception("Exception in on_worker_exit")
 
     def _cause_of_end(self, worker: Worker) -> str:
         if worker.killed:
@@ -640,6 +652,7 @@ class Supervisor:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
             worker.process.join()
+            self._call_exit_hook(worker, worker.process.exitcode)
         self.workers.clear()
 
     def _unregister(self, thing: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 import socket
 import sys
@@ -11,12 +12,14 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thestral.errors import Terminated, ThestralError
+from thestral.errors import ImportFailedError, Terminated, ThestralError
 from thestral.logging.files import reopen_files
+from thestral.logging.jsonlines import ThisProcess
 from thestral.logging.levels import set_level
 from thestral.logging.loggers import error_logger
 from thestral.net import tls
 from thestral.process.heartbeat import beat_interval
+from thestral.process.importer import in_user_code, load_function
 from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
 from thestral.process.signals import QUIT, REQUEST_SIGNALS, SUPERVISOR_SIGNALS, do_nothing, is_free
@@ -71,6 +74,7 @@ def run_worker(
             a forked worker has copies.
         app: the application if the supervisor has imported it before the fork.
     """
+    ThisProcess.worker = number
     for close in inherited:
         close()
     heartbeat.close_descriptor()
@@ -78,12 +82,12 @@ def run_worker(
         slot.close_descriptor()
     set_title(f"worker {number}")
     # Ctrl-C reaches the whole process group, but the supervisor decides when a worker stops.
-    for number in [*SUPERVISOR_SIGNALS, *filter(is_free, REQUEST_SIGNALS)]:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else do_nothing)
+    for taken in [*SUPERVISOR_SIGNALS, *filter(is_free, REQUEST_SIGNALS)]:
+        signal.signal(taken, signal.SIG_DFL if taken == signal.SIGTERM else do_nothing)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*SUPERVISOR_SIGNALS, *REQUEST_SIGNALS])
     faulthandler.enable(all_threads=True)
-    server = WorkerServer(config, pipe, heartbeat, slot, app)
+    server = WorkerServer(config, number, pipe, heartbeat, app, slot)
     with ending_pools(), exit_in_time(server):
         try:
             server.run(sockets)
@@ -95,6 +99,9 @@ def run_worker(
                 sys.exit(1)
             server.tell(str(error))
             sys.exit(error.exit_status)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # multiprocessing would print more
+            sys.exit(1)
         finally:
             flush_output()
 
@@ -147,18 +154,38 @@ class WorkerServer(Server):
     def __init__(
         self,
         config: Config,
+        number: int,
         pipe: Connection,
         heartbeat: Heartbeat,
-        slot: Slot | None,
         app: ASGIApplication | None,
+        slot: Slot | None = None,
     ) -> None:
         super().__init__(config, loaded=app, slot=slot)
+        self._number = number
         self._pipe = pipe
         self._heartbeat = heartbeat
+
+    def prepare(self) -> None:
+        """Call on_worker_start.
+
+        Raises:
+            ImportFailedError: it cannot be imported, or has raised an exception.
+        """
+        config = self.config
+        start = load_function(config.on_worker_start, config.app_dir)
+        if start is None:
+            return
+        try:
+            start(self._number, os.getpid())
+        except (Exception, SystemExit) as exc:
+            what = f'on_worker_start, "{config.on_worker_start}", failed'
+            raise ImportFailedError(in_user_code(what, exc)) from exc
 
     def announce(self) -> None:
         assert self._loop is not None
         self._loop.add_reader(self._pipe.fileno(), self._on_message)
+        if self.watchdog is not None:
+            self._heartbeat.note_watcher(self.watchdog.native_id)
         self._beat()
         if self.config.admin is not None:
             found = offer_dump()
@@ -171,6 +198,10 @@ class WorkerServer(Server):
         assert self._loop is not None
         self._heartbeat.beat()
         self._loop.call_later(beat_interval(self.config.timeout_worker_blocked), self._beat)
+
+    def on_blocked(self, title: str | None) -> None:
+        """Have the supervisor name the request if it kills this process."""
+        self._heartbeat.note_request(title or "")
 
     def retire(self) -> None:
         self.tell(RETIRE)

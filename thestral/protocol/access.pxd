@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 from thestral._core.head cimport RequestHead
 from thestral._core.log cimport LineBuffer, escaped, find_field, monotonic, wall_clock
 from thestral.protocol.exchange cimport Exchange
+from thestral.protocol.trace cimport Trace
 
 cdef int LITERAL
 cdef int CLIENT_HOST
@@ -28,6 +29,11 @@ cdef int STATUS_LINE
 cdef int ISO_TIME
 cdef int ABORTED
 cdef int REQUEST_ID
+cdef int UTC_TIME
+cdef int VERSION
+cdef int TRACE_ID
+cdef int SPAN_ID
+cdef int IDS
 cdef Py_ssize_t BATCH
 cdef Py_ssize_t WAITING_MAX
 cdef int READER_PATIENCE
@@ -40,6 +46,14 @@ cdef class Part:
     cdef readonly bytes text
 
 
+cdef class Exclusion:
+    cdef frozenset _names
+    cdef tuple _begins
+    cdef object _pattern
+
+    cpdef bint matches(self, bytes path)
+
+
 cdef class AccessLog:
     cdef object __weakref__
     cdef public bint enabled
@@ -47,9 +61,16 @@ cdef class AccessLog:
     cdef public bint timed
     cdef public bint keeps_head
     cdef bint _default
+    cdef bint _is_json
+    cdef bint _has_ids
+    cdef bint _logs
+    cdef double _slow
+    cdef Exclusion _exclusion
+    cdef set _kinds
+    cdef tuple _silent
+    cdef str _line_format
     cdef bint _dated
     cdef list _parts
-    cdef frozenset _silent
     cdef LineBuffer _lines
     cdef dict _status_lines
     cdef object _logger
@@ -58,6 +79,7 @@ cdef class AccessLog:
     cdef int64_t _second
     cdef bytes _clf_time
     cdef bytes _iso_time
+    cdef bytes _utc_time
     cdef bytes _zone
     cdef bint _failed
     cdef object _stream
@@ -65,11 +87,20 @@ cdef class AccessLog:
     cdef int64_t _lost
 
     cpdef object record(self, Exchange exchange, bint aborted)
+    cpdef object refresh(self)
+    cdef object _set_logging(self, bint logs)
+    @cython.locals(trace=Trace, now=double, duration=double, request=RequestHead)
+    cdef object _check_duration(self, Exchange exchange, bint aborted)
     cdef bint is_direct(self)
     @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t, status=int, sent=int64_t, request=RequestHead)
     cdef object _format(self, Exchange exchange, bint aborted)
     @cython.locals(request=RequestHead)
     cdef object _log(self, Exchange exchange, bint aborted)
+    @cython.locals(trace=Trace)
+    cdef object _ids(self, Exchange exchange)
+    @cython.locals(lines=LineBuffer)
+    cdef object _member(self, bytes name, str value)
+    cdef object _id(self, str value)
     cdef object _value(self, bytes value)
     cdef object _absent(self)
     @cython.locals(request=RequestHead)

@@ -9,29 +9,35 @@ from __future__ import annotations
 import atexit
 import base64
 import binascii
+import fnmatch
 import logging
 import os
+import re
 import select
 import time
 import weakref
-from collections.abc import Collection
+from collections.abc import Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.log import LineBuffer, escaped, find_field, monotonic, wall_clock
-from thestral.logging.format import DEFAULT, Atom, is_json, read_format
+from thestral.logging import levels
+from thestral.logging.format import DEFAULT, Atom, is_json, read_format, whole_format
 from thestral.logging.formatters import AccessFormatter
+from thestral.logging.jsonlines import LINE, JsonFormatter, ThisProcess, utc
 from thestral.logging.loggers import access_logger, error_logger
-from thestral.logging.names import request_id
+from thestral.logging.names import request_id, with_id
 from thestral.logging.output import (
     BATCH,
     READER_PATIENCE,
     BoundedStreamHandler,
+    LogFileHandler,
     is_stderr,
     poll_of,
 )
-from thestral.logging.setup import LINE_FORMATS
+from thestral.logging.running import ATTRIBUTE, about
+from thestral.logging.setup import line_format_of
 from thestral.protocol.clock import MONTHS
 
 if TYPE_CHECKING:
@@ -61,6 +67,11 @@ STATUS_LINE = 19
 ISO_TIME = 20
 ABORTED = 21
 REQUEST_ID = 22
+UTC_TIME = 23
+VERSION = 24
+TRACE_ID = 25
+SPAN_ID = 26
+IDS = 27
 
 KINDS = {
     "h": CLIENT_HOST,
@@ -86,11 +97,17 @@ EXTENSION_KINDS = {
     "status": STATUS_LINE,
     "time": ISO_TIME,
     "aborted": ABORTED,
+    "utc": UTC_TIME,
+    "version": VERSION,
     "request_id": REQUEST_ID,
+    "trace_id": TRACE_ID,
+    "span_id": SPAN_ID,
+    "ids": IDS,
 }
 # Kinds that need the fields of the request.
 FIELDS = (REQUEST_FIELD, REQUEST_ID, USER)
 DURATIONS = (SECONDS, MICROSECONDS, MILLISECONDS, DECIMAL_SECONDS)
+GLOB = frozenset("*?[")  # what makes a pattern of a path
 INFO = logging.INFO
 # nginx's status for a request whose client was gone before there was a response.
 CLIENT_CLOSED_REQUEST = 499
@@ -118,7 +135,10 @@ class AccessLog:
     Args:
         text: the format, as read_format() takes it.
         enabled: whether to log at all.
-        silent: paths whose requests are not logged.
+        log_format, timestamps, request_ids: as whole_format() takes them.
+        exclude: patterns of paths that are not logged, as in a shell; "*" also stands for slashes.
+        slow: duration in seconds above which a request is logged as a warning, whether it is
+            excluded or the log is enabled at all; 0.0 for never.
 
     Attributes:
         enabled: whether record() is to be called. It checks the access logger's level each time.
@@ -127,18 +147,29 @@ class AccessLog:
         keeps_head: whether record() needs the response's head.
     """
 
-    def __init__(self, text: str, enabled: bool, silent: Collection[str] = ()) -> None:
-        self.enabled = enabled
+    def __init__(
+        self,
+        text: str,
+        enabled: bool,
+        log_format: str = "text",
+        timestamps: bool = False,
+        request_ids: bool = False,
+        exclude: Sequence[str] = (),
+        slow: float = 0.0,
+    ) -> None:
+        self._default = text == DEFAULT
+        self._is_json = log_format == "json"
+        self._has_ids = request_ids
+        self._exclusion = Exclusion(exclude) if exclude else None
+        self._slow = slow
+        self._line_format = line_format_of(self._default, timestamps, request_ids)
+        text = whole_format(text, log_format, timestamps, request_ids)
         json = is_json(text)
         parts = [make_part(atom, json) for atom in read_format(text)]
         kinds = {part.kind for part in parts}
         self._parts = parts
-        self._default = text == DEFAULT
-        self._dated = not kinds.isdisjoint((TIME, ISO_TIME))
-        self.timed = self.enabled and not kinds.isdisjoint(DURATIONS)
-        self.keeps_fields = self.enabled and not kinds.isdisjoint(FIELDS)
-        self.keeps_head = self.enabled and RESPONSE_FIELD in kinds
-        self._silent = frozenset([path.encode() for path in silent])
+        self._dated = not kinds.isdisjoint((TIME, ISO_TIME, UTC_TIME))
+        self._kinds = kinds
         self._lines = LineBuffer(json)
         self._status_lines: dict[int, bytes] = {}
         self._logger = access_logger
@@ -147,16 +178,41 @@ class AccessLog:
         self._second = -1
         self._clf_time = b""
         self._iso_time = b""
+        self._utc_time = b""
         self._zone = b""
         self._failed = False
         self._stream: Any = None
         self._poll: select.poll | None = None  # polls the stream if it is a pipe or a socket
         self._lost = 0  # lines lost since the reader of the pipe fell behind
-        if self.enabled:
-            self._find_handler(LINE_FORMATS[self._default])
-            LOGS.add(self)
+        # Without the log, what the access logger looked like; a change of that begins the log.
+        self._silent = None if enabled else outputs_of(self._logger)
+        self._set_logging(enabled)
+        LOGS.add(self)
 
-    def _find_handler(self, line_format: str) -> None:
+    def _set_logging(self, logs: bool) -> None:
+        kinds = self._kinds
+        self._logs = logs
+        self.enabled = logs or self._slow > 0.0
+        self.timed = logs and not kinds.isdisjoint(DURATIONS)
+        self.keeps_fields = logs and not kinds.isdisjoint(FIELDS)
+        self.keeps_head = logs and RESPONSE_FIELD in kinds
+        self._handler = None
+        if logs:
+            self._find_handler()
+
+    def refresh(self) -> None:
+        """Follow changes of the access logger: handlers that the program has added, removed or
+        replaced. Called once a second, in the thread of the loop.
+        """
+        if self._silent is not None and self._logs == (self._silent == outputs_of(self._logger)):
+            self.flush()
+            self._set_logging(not self._logs)
+        elif self._logs and not self.is_direct():
+            self.flush()
+            self._handler = None
+            self._find_handler()
+
+    def _find_handler(self) -> None:
         """Find the handler whose stream may get lines without a LogRecord. It must format lines as
         this class does, without colours, and not write to a terminal, where each line should
         appear at once.
@@ -167,15 +223,23 @@ class AccessLog:
         formatter = handler.formatter
         if (
             isinstance(handler, logging.StreamHandler)
-            and type(handler) in (logging.StreamHandler, BoundedStreamHandler)
-            and type(formatter) is AccessFormatter
-            and formatter._fmt == line_format
-            and not formatter.use_colors
+            and type(handler) in (logging.StreamHandler, BoundedStreamHandler, LogFileHandler)
+            and self._formats_alike(formatter)
             and handler.terminator == "\n"
             and not getattr(handler.stream, "isatty", bool)()
         ):
             self._handler = handler
             self._formatter = formatter
+
+    def _formats_alike(self, formatter: Any) -> bool:
+        """Whether a formatter makes the lines that this class makes, or passes them on."""
+        if self._is_json:
+            return type(formatter) is JsonFormatter
+        return (
+            type(formatter) is AccessFormatter
+            and formatter._fmt == self._line_format
+            and not formatter.use_colors
+        )
 
     def record(self, exchange: Exchange, aborted: bool) -> None:
         """Log an exchange that has ended.
@@ -183,9 +247,16 @@ class AccessLog:
         Args:
             aborted: the response is not complete.
         """
-        if not self._logger.isEnabledFor(INFO):
+        if exchange.raw_path is None and exchange.request is not None:
+            exchange.raw_path = exchange.request.raw_path  # the log has been enabled meanwhile
+        if self._slow > 0.0:
+            try:
+                self._check_duration(exchange, aborted)
+            except Exception:  # as below
+                error_logger.exception("A slow request could not be logged")
+        if not (self._logs and self._logger.isEnabledFor(INFO)):
             return
-        if self._silent and exchange.raw_path in self._silent:
+        if self._exclusion is not None and self._exclusion.matches(exchange.raw_path):
             return
         lines = self._lines
         if lines.size() > WAITING_MAX and not self._has_room():
@@ -224,6 +295,44 @@ class AccessLog:
             and handler.level <= INFO
         )
 
+    def _check_duration(self, exchange: Exchange, aborted: bool) -> None:
+        """Log a warning if the exchange has taken too long."""
+        trace = exchange.trace
+        if trace is None or exchange.request is None:
+            return
+        now = monotonic()
+        duration = now - trace.began
+        if duration <= self._slow:
+            return
+        request = exchange.request
+        client = client_of(exchange)
+        first = trace.first_byte - trace.began if trace.first_byte > 0.0 else None
+        path = escaped(exchange.raw_path)
+        error_logger.warning(
+            "Slow request: %s %s%s: %.3f s, first byte after %s, status %d, %d bytes, client %s%s",
+            request.method,
+            path,
+            with_id(trace),
+            duration,
+            "-" if first is None else f"{first:.3f} s",
+            status_of(exchange),
+            exchange.sent,
+            f"{client[0]}:{client[1]}" if client else "-",
+            ", aborted" if aborted else "",
+            extra={
+                ATTRIBUTE: trace,
+                "method": request.method,
+                "path": path,
+                "version": request.http_version,
+                "client": client[0] if client else "",
+                "status": status_of(exchange),
+                "bytes": exchange.sent,
+                "duration": round(duration, 6),
+                "first_byte": None if first is None else round(first, 6),
+                "aborted": bool(aborted),
+            },
+        )
+
     def _log(self, exchange: Exchange, aborted: bool) -> None:
         """Log the line as a LogRecord with uvicorn's arguments."""
         client = client_of(exchange)
@@ -235,10 +344,17 @@ class AccessLog:
             query = request.query
             target = escaped(exchange.raw_path + b"?" + query if query else exchange.raw_path)
         text = '%s - "%s %s HTTP/%s" %d'
-        if not self._default:
+        extra: dict[str, Any] | None = None
+        if self._has_ids and exchange.trace is not None:
+            extra = {"request_id": exchange.trace.request_id}
+        if self._is_json or not self._default:
             lines = self._lines
             self._format(exchange, aborted)
-            text = NO_ARGUMENTS + lines.take_line().replace("%", "%%")
+            line = lines.take_line()
+            if self._is_json:
+                extra = {LINE: line, **(about(exchange.trace) or {})}
+            if not self._default:
+                text = NO_ARGUMENTS + line.replace("%", "%%")
         self._logger.info(
             text,
             address,
@@ -246,6 +362,7 @@ class AccessLog:
             target,
             "1.1" if request is None else request.http_version,
             status_of(exchange),
+            extra=extra,
         )
 
     def _format(self, exchange: Exchange, aborted: bool) -> None:
@@ -323,10 +440,25 @@ class AccessLog:
                 lines.append(self._iso_time)
                 lines.append_fraction(int((now - self._second) * 1000), 1000)
                 lines.append(self._zone)
+            elif kind == UTC_TIME:
+                lines.append(self._utc_time)
+                lines.append_fraction(int((now - self._second) * 1000), 1000)
+                lines.append(b"Z")
+            elif kind == VERSION:
+                lines.append_text("1.1" if request is None else request.http_version)
             elif kind == ABORTED:
                 lines.append(b"true" if aborted else b"false")
             elif kind == REQUEST_ID:
-                self._value(request_id(exchange.fields))
+                if exchange.trace is None:
+                    self._value(request_id(exchange.fields))
+                else:
+                    self._id(exchange.trace.request_id)
+            elif kind == TRACE_ID:
+                self._id("" if exchange.trace is None else exchange.trace.trace_id)
+            elif kind == SPAN_ID:
+                self._id("" if exchange.trace is None else exchange.trace.span_id)
+            elif kind == IDS:
+                self._ids(exchange)
             elif kind == USER:
                 self._value(user_of(exchange.fields))
             elif kind == RESPONSE_FIELD:
@@ -344,6 +476,28 @@ class AccessLog:
         if request.query:
             lines.append(b"?")
             lines.append_value(request.query)
+
+    def _ids(self, exchange: Exchange) -> None:
+        """Append the request's ids as members of a JSON object, each with a comma behind it."""
+        trace = exchange.trace
+        if trace is None:
+            return
+        self._member(b'"request_id":"', trace.request_id)
+        self._member(b'"trace_id":"', trace.trace_id)
+        self._member(b'"span_id":"', trace.span_id)
+
+    def _member(self, name: bytes, value: str) -> None:
+        if value:
+            lines = self._lines
+            lines.append(name)
+            lines.append_text(value)
+            lines.append(b'",')
+
+    def _id(self, value: str) -> None:
+        if value:
+            self._lines.append_text(value)
+        else:
+            self._absent()
 
     def _value(self, value: bytes | None) -> None:
         if value:
@@ -368,6 +522,7 @@ class AccessLog:
         self._clf_time = f"[{date}:{clock} {sign}{hours:02}{minutes:02}]".encode()
         day = f"{local.tm_year:04}-{local.tm_mon:02}-{local.tm_mday:02}"
         self._iso_time = f"{day}T{clock}".encode()
+        self._utc_time = utc(second).partition(".")[0].encode()
         self._zone = f"{sign}{hours:02}:{minutes:02}".encode()
 
     # --- Writing ------------------------------------------------------------------------------
@@ -444,6 +599,39 @@ class AccessLog:
         if self._lost and not is_stderr(self._stream):
             self._report_lost()
         self._handler = None
+        LOGS.discard(self)  # no handler is to be found again
+
+
+class Exclusion:
+    """Patterns of paths that are not logged, compared with the path as a line shows it."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        # Most are names, such as /healthz, or the beginnings of names, such as /static/*: a search
+        # would cost ten times as much.
+        names = [each for each in patterns if GLOB.isdisjoint(each)]
+        begins = [
+            each
+            for each in patterns
+            if each.endswith("*") and GLOB.isdisjoint(each.removesuffix("*"))
+        ]
+        globs = [each for each in patterns if each not in names and each not in begins]
+        self._names = frozenset(map(os.fsencode, names))
+        self._begins = tuple([os.fsencode(each.removesuffix("*")) for each in begins])
+        self._pattern: re.Pattern[bytes] | None = None
+        if globs:
+            self._pattern = re.compile(os.fsencode("|".join(map(fnmatch.translate, globs))))
+
+    def matches(self, path: bytes | None) -> bool:
+        if path is None:  # the head was refused
+            return False
+        if path in self._names or path.startswith(self._begins):
+            return True
+        return self._pattern is not None and self._pattern.match(path) is not None
+
+
+def outputs_of(logger: logging.Logger) -> tuple[list[logging.Handler], bool]:
+    """What decides where a logger's records go."""
+    return list(logger.handlers), logger.propagate
 
 
 def is_patched(logger: logging.Logger) -> bool:
@@ -471,6 +659,9 @@ def make_part(atom: Atom, json: bool) -> Part:
         constant = LineBuffer(json)
         constant.append_value(os.environ.get(name, "" if json else "-").encode(errors="replace"))
         return Part(LITERAL, constant.take_line().encode())
+    if letter == "x" and name == "worker":
+        worker = ThisProcess.worker
+        return Part(LITERAL, b"null" if worker is None else str(worker).encode())
     if letter == "x":
         return Part(EXTENSION_KINDS[name], b"")
     if letter == "f":
@@ -524,6 +715,11 @@ def drain_all() -> None:
         log.drain()
 
 
+def refresh_all() -> None:
+    for log in list(LOGS):
+        log.refresh()
+
+
 def forget_all() -> None:
     for log in list(LOGS):
         log.forget()
@@ -533,5 +729,6 @@ def forget_all() -> None:
 # the child, so that each line is written once.
 LOGS: weakref.WeakSet[AccessLog] = weakref.WeakSet()
 atexit.register(drain_all)
+levels.observers.append(refresh_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_all)

@@ -54,7 +54,7 @@ cdef class Stream(Exchange):
 
     cdef object attach(self, Cycle cycle)
     cdef Cycle cycle(self)
-    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics, scope=dict)
+    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics)
     cdef object end(self, bint aborted)
     cpdef bint is_counted(self)
     cdef object count_abort(self)
@@ -118,6 +118,7 @@ cdef class Cycle:
     cdef object sending(self, object message)
     cdef object on_return(self, object exc)
     cpdef object title(self)
+    cpdef object extra(self)
     cdef object until_readable(self)
     cdef object until_writable(self)
     cdef object add_waiter(self, list waiters)

@@ -20,6 +20,7 @@ from thestral._core.log import monotonic
 from thestral.errors import ClientDisconnected
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
+from thestral.logging.running import about
 from thestral.net.transport import SocketTransport
 from thestral.protocol.exchange import Exchange
 from thestral.protocol.output import Output
@@ -253,11 +254,14 @@ class Stream(Exchange):
         self.ended = True
         metrics = self.metrics
         if metrics is not None:
-            scope = self.scope
-            if scope is not None and len(scope) == len(self.connection.scope_template):
-                scope = None  # nothing has been added, so there is no route
             metrics.end(
-                self.place, self.request, scope, self.status, self.head_at_ns, self.first_byte_ns
+                self.place,
+                self.request,
+                self.scope,
+                self.connection.scope_template,
+                self.status,
+                self.head_at_ns,
+                self.first_byte_ns,
             )
         access_log = self.connection.context.access_log
         if access_log.enabled:
@@ -455,7 +459,8 @@ class Cycle:
         self.deadline = 0.0
         self._timed_out = True
         self.context.count_timeout("request")
-        error_logger.error("Cancelled after timeout_request: %s", self.title())
+        title = self.title()
+        error_logger.error("Cancelled after timeout_request: %s", title, extra=self.extra())
         self.cancel()
 
     def cancel(self) -> None:
@@ -541,7 +546,11 @@ class Cycle:
 
     def title(self) -> str:
         """Return the name of the request for the log."""
-        return title_of(self.scope)
+        return title_of(self.scope, self.stream.trace)
+
+    def extra(self) -> dict[str, Any] | None:
+        """Return `extra` for a record about the request that is made outside its task."""
+        return about(self.stream.trace)
 
     def until_readable(self) -> asyncio.Future[None]:
         """Return a future that ends when receive() may have a message."""

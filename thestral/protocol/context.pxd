@@ -4,6 +4,7 @@ from thestral._core.metrics cimport WorkerMetrics
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.clock cimport Clock, Timeouts
 from thestral.protocol.settings cimport Settings
+from thestral.protocol.trace cimport Tracer
 from thestral.protocol.turn cimport Turn
 
 
@@ -20,6 +21,7 @@ cdef class WorkerContext:
     cdef public Clock clock
     cdef public Turn turn
     cdef public AccessLog access_log
+    cdef public Tracer tracer
     cdef public object refusals
     cdef public WorkerMetrics metrics
     cdef public Template http_asgi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import glob
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,7 @@ class Running(Protocol):
     def on_timeout(self) -> None: ...
     def cancel(self) -> None: ...
     def title(self) -> str: ...
+    def extra(self) -> dict[str, Any] | None: ...
 
 
 class WorkerContext:
@@ -65,6 +67,7 @@ class WorkerContext:
         cycles: the cycles whose application runs in a task.
         waits: seconds that an HTTP/1.1 connection waits in each of its phases.
         running: number of requests whose application has not returned.
+        tracer: that of the settings.
         default_head: the fields that every response gets, as bytes; they begin with date_head.
         draining: whether the server is shutting down.
         on_limit: called once when limit_max_requests is reached.
@@ -94,7 +97,16 @@ class WorkerContext:
         self.timeouts = Timeouts(config)
         self.waits = waits_of(self.timeouts)
         self.turn = Turn(loop, base_context)
-        self.access_log = AccessLog(config.access_log_format, config.access_log, silent)
+        self.tracer = self.settings.tracer
+        self.access_log = AccessLog(
+            config.access_log_format,
+            config.access_log,
+            config.log_format,
+            config.log_timestamps,
+            config.request_id,
+            [*config.access_log_exclude, *map(glob.escape, silent)],
+            config.access_log_slow or 0.0,
+        )
         self.refusals = Refusals()
         self.metrics: WorkerMetrics | None = None
         self._make_templates()
@@ -108,7 +120,7 @@ class WorkerContext:
         self.draining = False
         self._empty: asyncio.Event | None = None  # set when nothing is left to drain
         self.clock = Clock(loop, self.timeouts.interval)
-        self.clock.on_second = self._renew_fields
+        self.clock.on_second = self._on_second
         self.clock.observers += [
             self._check_connections,
             self._check_requests,
@@ -231,6 +243,10 @@ class WorkerContext:
             self.max_requests = 0
             self.on_limit()
         return False
+
+    def _on_second(self) -> None:
+        self._renew_fields()
+        self.access_log.refresh()
 
     def _renew_fields(self) -> None:
         settings = self.settings

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from thestral._core.head cimport RequestHead
 from thestral._core.log cimport monotonic
 from thestral._core.metrics cimport WorkerMetrics, now
+from thestral.protocol.trace cimport Trace
 
 
 cpdef bint omits_length(int status) noexcept
@@ -26,6 +27,7 @@ cdef class Exchange:
     cdef public bint bodiless
     cdef public int64_t sent
     cdef public int64_t surplus
+    cdef public Trace trace
     cdef bint _promised
     cdef int64_t _left
 

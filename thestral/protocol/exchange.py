@@ -14,6 +14,7 @@ from thestral.types import Headers
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
     from thestral._core.metrics import WorkerMetrics
+    from thestral.protocol.trace import Trace
 
 # The fields of responses that the server writes itself.
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -56,6 +57,7 @@ class Exchange:
             6.4.1).
         sent: bytes of content that were sent.
         surplus: bytes of content beyond the length that the head promises; they are not sent.
+        trace: ids and times of the request, if an option needs them.
     """
 
     if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Exchange:
         bodiless: bool
         sent: int
         surplus: int
+        trace: Trace | None
         _promised: bool  # whether the head promises a length
         _left: int  # bytes still to be sent of that length
 

@@ -1,4 +1,4 @@
-"""A connection that speaks HTTP, in any version: its phases, and how it closes."""
+"""An HTTP connection of any version: its phases, and how it closes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HTTPConnection(Connection):
-    """What HTTP/1.1 and HTTP/2 have in common.
+    """The base of HTTP/1.1 and HTTP/2 connections.
 
     Attributes:
         since: Clock.now when the phase began.
@@ -25,7 +25,7 @@ class HTTPConnection(Connection):
         self._eof = False
 
     def enter(self, phase: int) -> None:
-        """Go over to a phase; what the client owes in it, it owes from now on."""
+        """Enter a phase, and start its time-out."""
         context = self.context
         self._phase = phase
         self.since = context.clock.now
@@ -39,7 +39,7 @@ class HTTPConnection(Connection):
             self.context.count_timeout(kind)
 
     def has_ended(self) -> bool:
-        """Whether nothing that the client sends is looked at any more."""
+        """Whether input from the client is ignored from now on."""
         return self._phase >= LINGERING or self.lost
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,7 +51,7 @@ class HTTPConnection(Connection):
         self.abandon()
 
     def linger(self) -> None:
-        """Close the server's side, and go on reading for a moment without keeping anything."""
+        """Close the server's side, and keep reading for a moment, discarding the input."""
         self.enter(LINGERING)
         self.flush()
         self.resume_reading()
@@ -63,8 +63,8 @@ class HTTPConnection(Connection):
         self.transport.write_eof()
 
     def stop_lingering(self) -> None:
-        """Close, once everything has left: the client cannot have acknowledged what has not (RFC
-        9112 section 9.6). One that reads nothing is write_deadline's.
+        """Close, or linger on while output is unsent, which the client cannot have read yet (RFC
+        9112 section 9.6). If the client reads nothing, write_deadline ends that.
         """
         if self.still_sends():
             self.deadline = self.context.clock.after(LINGER_TIMEOUT)

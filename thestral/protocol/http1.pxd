@@ -10,10 +10,11 @@ from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.response cimport HTTP1Response
 from thestral.protocol.http cimport HTTPConnection
 from thestral.protocol.runner cimport start
-from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
-from thestral.protocol.websocket cimport WebSocketCycle
+from thestral.protocol.scope cimport http_scope, scope_template
+from thestral.protocol.trace cimport Tracer
+from thestral.protocol.websocket cimport begin_websocket
 
-# Of the .py beside this: C integers, so that comparing with them makes no object.
+# Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int BODY_READ
 cdef int END_READ
 cdef int HEAD_READ
@@ -49,9 +50,8 @@ cdef class HTTP1Connection(HTTPConnection):
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)
     cdef object _input_ended(self)
-    @cython.locals(access_log=AccessLog, stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead)
+    @cython.locals(access_log=AccessLog, stream=HTTP1Stream, cycle=HTTPCycle, head=RequestHead, tracer=Tracer)
     cdef object _begin(self)
-    cdef object _begin_websocket(self, HTTP1Stream stream, RequestHead head, dict scope)
     cdef object _tunnel_data(self, HTTP1Stream stream, bytes data)
     cdef object _schedule(self)
     @cython.locals(connection=Connection)

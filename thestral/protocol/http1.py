@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thestral._core.http1 import Event, RequestParser
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
-from thestral.protocol.handshake import accept_token, agree_on_deflate
+from thestral.protocol.handshake import accept_token
 from thestral.protocol.http import HTTPConnection
 from thestral.protocol.phases import (
     BODY,
@@ -31,8 +32,8 @@ from thestral.protocol.phases import (
 )
 from thestral.protocol.response import DISCARD_MAX, HTTP1Response
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template, websocket_scope
-from thestral.protocol.websocket import WebSocketCycle
+from thestral.protocol.scope import http_scope, scope_template
+from thestral.protocol.websocket import begin_websocket
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
@@ -60,7 +61,8 @@ class HTTP1Connection(HTTPConnection):
     Args:
         context: of the worker.
         successor: makes the connection that takes over from a client that begins with HTTP/2's
-            preface; None refuses it.
+            preface; None refuses it. It does so only in place of a first request (RFC 9113 section
+            3.3): later a proxy may have been made to send the preface.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class HTTP1Connection(HTTPConnection):
         try:
             self._next()
         except RemoteProtocolError as error:
-            if self._successor is not None and self._phase <= HEAD and self._parser.is_http2():
+            if self._successor is not None and self._parser.is_http2():
                 self._hand_over(self._successor)
             else:
                 self._refuse(error)
@@ -254,6 +256,7 @@ class HTTP1Connection(HTTPConnection):
         the bytes that came with the head have been read.
         """
         context = self.context
+        self._successor = None
         head = self._parser.read_head()
         stream: HTTP1Stream = HTTP1Stream.__new__(HTTP1Stream)
         stream.begin(self, head)
@@ -262,6 +265,9 @@ class HTTP1Connection(HTTPConnection):
         stream.owes_continue = head.expect_continue
         stream.head_only = head.head_only
         stream.scope = scope
+        tracer = context.tracer
+        if tracer is not None:
+            stream.trace = tracer.begin(scope, self)
         if context.metrics is not None:
             stream.measure(context.metrics, scope)
         access_log = context.access_log
@@ -269,7 +275,11 @@ class HTTP1Connection(HTTPConnection):
             stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
         self._stream = stream
         if head.websocket and context.settings.websocket is not None:
-            self._begin_websocket(stream, head, scope)
+            stream.accept = accept_token(head)
+            # The bytes that follow are frames. If the connection were kept after a refusal, they
+            # would be read as a request.
+            stream.persistent = False
+            begin_websocket(stream, head, scope)
         else:
             if 0 < context.settings.limit_concurrency <= context.running:
                 raise overloaded()
@@ -282,19 +292,6 @@ class HTTP1Connection(HTTPConnection):
             self.enter(BODY)
             if stream.owes_continue:
                 self.deadline = 0.0  # a client that waits for 100 may wait for as long as it takes
-
-    def _begin_websocket(
-        self, stream: HTTP1Stream, head: RequestHead, scope: dict[str, Any]
-    ) -> None:
-        """Check the handshake of a head that asks for a WebSocket, and create its cycle."""
-        settings = self.context.settings.websocket
-        assert settings is not None
-        stream.accept = accept_token(head)
-        # The bytes that follow are frames. If the connection were kept after a refusal, they would
-        # be read as a request.
-        stream.persistent = False
-        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         stream = self._stream
@@ -352,17 +349,25 @@ class HTTP1Connection(HTTPConnection):
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Answer bad input if no response has begun, and end the connection."""
         stream = self._stream
-        shown = f", in {error.excerpt!r}" if error.excerpt else ""
-        client = client_address(self) or "a client"
         context = self.context
-        context.refusals.info(
-            context.clock.now, "Refused %s with %d: %s%s", client, error.status, error.reason, shown
-        )
         context.count_refusal(error.status)
         if stream is None:
             stream = HTTP1Stream.__new__(HTTP1Stream)
             stream.begin(self, None)
             stream.head_only = self._parser.is_head()
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(None, self)
+        shown = f", in {error.excerpt!r}" if error.excerpt else ""
+        context.refusals.info(
+            context.clock.now,
+            "Refused %s with %d: %s%s",
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            shown + with_id(stream.trace),
+            extra=about(stream.trace),
+        )
         cycle = stream.cycle()
         if stream.response_complete:
             self.release(stream)
@@ -553,6 +558,8 @@ class HTTP1Stream(HTTP1Response):
         except BaseException:
             writer.truncate(mark)
             raise
+        if self.trace is not None:
+            self.trace.answer(headers)
         self._write_defaults(writer)
         writer.write(b"\r\n")
         if connection.context.access_log.keeps_head:

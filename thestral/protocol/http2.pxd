@@ -3,17 +3,19 @@ cimport cython
 from thestral._core.head cimport RequestHead
 from thestral._core.http1 cimport reason_phrase
 from thestral._core.http2 cimport FrameCodec
+from thestral._core.log cimport monotonic
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.connection cimport Connection, Cycle
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.cycle cimport HTTPCycle
 from thestral.protocol.runner cimport start
-from thestral.protocol.scope cimport http_scope, scope_template, websocket_scope
+from thestral.protocol.scope cimport http_scope, scope_template
+from thestral.protocol.trace cimport Tracer
 from thestral.protocol.streams cimport HTTP2Stream, Multiplexer
-from thestral.protocol.websocket cimport WebSocketCycle
+from thestral.protocol.websocket cimport begin_websocket
 
-# Of the .py beside this: C integers, so that comparing with them makes no object.
+# Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int HEAD_READ
 cdef int BODY_READ
 cdef int END_READ
@@ -25,6 +27,7 @@ cdef int CANCEL
 cdef int ENHANCE_YOUR_CALM
 cdef int INADEQUATE_SECURITY
 cdef Py_ssize_t STARTS_PER_TURN
+cdef double STARTS_TIME
 cdef double SETTINGS_TIME
 cdef int SERVING
 cdef int RETIRING
@@ -62,10 +65,9 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _idle(self)
     @cython.locals(event=int)
     cdef object _next(self)
-    @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog)
+    @cython.locals(stream=HTTP2Stream, cycle=HTTPCycle, head=RequestHead, access_log=AccessLog, tracer=Tracer)
     cdef object _begin(self)
     cdef object _add(self, HTTP2Stream stream)
-    cdef object _begin_websocket(self, HTTP2Stream stream, RequestHead head, dict scope)
     @cython.locals(stream=HTTP2Stream)
     cdef object _take_body(self)
     cdef object _end_request(self, HTTP2Stream stream)
@@ -77,7 +79,7 @@ cdef class HTTP2Connection(Multiplexer):
     cdef object _drop(self, HTTP2Stream stream)
     @cython.locals(stream=HTTP2Stream, cycle=Cycle, limit=Py_ssize_t, room=Py_ssize_t)
     cdef object _start_ready(self)
-    cdef object _log_refusal(self, str what, object error)
+    cdef object _log_refusal(self, str what, object error, HTTP2Stream stream=*)
     cdef object _refuse(self, HTTP2Stream stream, object error)
     cdef object _fail(self, object error)
     cdef object _end(self, int code, str text)

@@ -1,4 +1,4 @@
-"""HTTP/2 on a connection (RFC 9113): requests as they come, refusals, the end of the connection."""
+"""An HTTP/2 connection (RFC 9113): it reads requests, refuses them, and ends the connection."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from thestral._core.http1 import reason_phrase
 from thestral._core.http2 import ErrorCode, Event
+from thestral._core.log import monotonic
 from thestral.errors import RemoteProtocolError
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Connection, Cycle
 from thestral.protocol.cycle import HTTPCycle
 from thestral.protocol.exchange import overloaded
-from thestral.protocol.handshake import agree_on_deflate, check_version
+from thestral.protocol.handshake import check_version
 from thestral.protocol.phases import (
     DRAIN_GRACE,
     FIRST_HEAD,
@@ -23,12 +25,11 @@ from thestral.protocol.phases import (
     RESPONDING,
 )
 from thestral.protocol.runner import start
-from thestral.protocol.scope import http_scope, scope_template, websocket_scope
+from thestral.protocol.scope import http_scope, scope_template
 from thestral.protocol.streams import HTTP2Stream, Multiplexer
-from thestral.protocol.websocket import WebSocketCycle
+from thestral.protocol.websocket import begin_websocket
 
 if TYPE_CHECKING:
-    from thestral._core.head import RequestHead
     from thestral._core.socket import ReadBuffer
     from thestral.protocol.context import WorkerContext
 
@@ -46,17 +47,20 @@ INADEQUATE_SECURITY = int(ErrorCode.INADEQUATE_SECURITY)
 
 # Applications started after one read before other connections get their turn.
 STARTS_PER_TURN = 64
-# How long a client may take to acknowledge the server's settings while it has streams open.
+# Responses that are complete by then leave before more applications are started. Otherwise they
+# would wait for all that the read has started, if these compute or block in their first step.
+STARTS_TIME = 0.005  # seconds
+# Time for a client to acknowledge the server's settings while it has streams open.
 SETTINGS_TIME = 10.0  # seconds
-# How a connection ends: no GOAWAY has been sent; one that still allows new streams; the last.
-SERVING = 0
-RETIRING = 1
-REFUSING = 2
+# Steps to the end of a connection, by the GOAWAY that has been sent.
+SERVING = 0  # none
+RETIRING = 1  # one that still allows new streams
+REFUSING = 2  # the last, which names the last stream
 
 
 class HTTP2Connection(Multiplexer):
-    """One transport speaking HTTP/2. Pulls events from its codec, and starts the requests that came
-    in one read when all of it has been read: one that the client has reset by then never starts.
+    """One transport speaking HTTP/2. It pulls events from its codec. Requests start once everything
+    that arrived with them has been processed, so those that the client has reset by then never do.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -64,8 +68,10 @@ class HTTP2Connection(Multiplexer):
         settings = context.settings.http2
         assert settings is not None
         self._most = settings.max_streams
-        self._ready: list[HTTP2Stream] = []  # their heads have come, their applications not begun
-        self._at_work: list[Cycle] = []  # applications of streams that were reset
+        self._ready: list[HTTP2Stream] = []  # heads received, applications not started yet
+        self._at_work: list[
+            Cycle
+        ] = []  # whose streams were reset, but whose applications still run
         self._ending = SERVING
         self._refuse_by = 0.0  # loop time of the last GOAWAY; 0.0 if it is not due
         self._settings_by = 0.0
@@ -100,7 +106,7 @@ class HTTP2Connection(Multiplexer):
         self._read()
 
     def receive_from(self, buffer: ReadBuffer) -> None:
-        """As data_received(), without a copy of what is used up within the call."""
+        """Like data_received(), but copies only the bytes that are left after the call."""
         if self.has_ended():
             return
         codec = self.codec
@@ -112,7 +118,9 @@ class HTTP2Connection(Multiplexer):
             codec.keep()
 
     def eof_received(self) -> bool:
-        """The client sends no more, not even room for responses; what fits may still arrive."""
+        """The client will send nothing more, including window updates. Responses that fit the
+        windows may still reach it.
+        """
         self._eof = True
         if self.has_ended():
             return False
@@ -123,7 +131,7 @@ class HTTP2Connection(Multiplexer):
         return True
 
     def _hear_the_end(self) -> None:
-        """Tell applications that the client sends no more; a request that is incomplete is over."""
+        """Tell applications that the client will send nothing more; drop incomplete requests."""
         for stream in list(self.streams.values()):
             cycle = stream.cycle()
             if not stream.request_complete or stream.tunnel:
@@ -139,11 +147,10 @@ class HTTP2Connection(Multiplexer):
         Multiplexer.end_turn(self)
 
     def _drop_stuck(self) -> None:
-        """Reset streams whose output waits for a window that the client can no longer open."""
+        """Reset streams that wait for a window, which the client can no longer open."""
         for stream in list(self.waiting):
             if not stream.can_send():
                 self._drop(stream)
-        self.look_ahead()
 
     def abandon(self) -> None:
         for stream in list(self.streams.values()):
@@ -169,14 +176,14 @@ class HTTP2Connection(Multiplexer):
     # --- Reading ------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Go on with requests that wait to be started, or with output that waits to be sent."""
+        """Continue to start requests and to send output, as the turn's limits allow."""
         self._scheduled = False
         if not self.has_ended():
             self._read()
 
     def _read(self) -> None:
-        """Take all frames that have come, then start what they ask for; what is answered leaves in
-        one write.
+        """Process all received frames, then start the new requests. Responses that are ready by the
+        end leave in one write.
         """
         if self._corked:
             return
@@ -217,7 +224,7 @@ class HTTP2Connection(Multiplexer):
                 return
 
     def look_ahead(self) -> None:
-        """Go over to the phase that what has been read leads to."""
+        """Enter the phase that follows from what has been read and sent."""
         if self.has_ended():
             return
         if self.codec.is_reading_head():
@@ -240,12 +247,12 @@ class HTTP2Connection(Multiplexer):
             self.enter(IDLE)
         elif self.codec.last_id() > 0:
             self._end(NO_ERROR, "")
-        else:  # a connection is not kept, but made for one request at least
+        else:  # even without keep-alive, a new connection may send one request
             self.enter(IDLE)
             self.deadline = self.context.clock.after(timeouts.head)
 
     def _begin(self) -> None:
-        """A head is complete: make its stream and cycle."""
+        """Make the stream and the cycle for a complete head."""
         context = self.context
         codec = self.codec
         head = codec.read_head()
@@ -256,6 +263,9 @@ class HTTP2Connection(Multiplexer):
         try:
             scope = http_scope(head, self)
             stream.scope = scope
+            tracer = context.tracer
+            if tracer is not None:
+                stream.trace = tracer.begin(scope, self)
             if context.metrics is not None:
                 stream.measure(context.metrics, scope)
             stream.owes_continue = head.expect_continue
@@ -263,8 +273,9 @@ class HTTP2Connection(Multiplexer):
             access_log = context.access_log
             if access_log.enabled:
                 stream.keep_request(scope, access_log.keeps_fields, access_log.timed)
-            if head.websocket:
-                self._begin_websocket(stream, head, scope)
+            if head.websocket:  # RFC 8441
+                check_version(head)
+                begin_websocket(stream, head, scope)
             else:
                 cycle: HTTPCycle = HTTPCycle.__new__(HTTPCycle)
                 cycle.begin(scope, stream, context)
@@ -283,18 +294,8 @@ class HTTP2Connection(Multiplexer):
         metrics = self.context.metrics
         if metrics is not None:
             metrics.open_stream()
-        if self._phase != RESPONDING:  # also if the response is over before the end of the read
+        if self._phase != RESPONDING:  # even if the response ends within the same read
             self.enter(RESPONDING)
-
-    def _begin_websocket(
-        self, stream: HTTP2Stream, head: RequestHead, scope: dict[str, Any]
-    ) -> None:
-        """The head asks for a WebSocket by extended CONNECT (RFC 8441)."""
-        settings = self.context.settings.websocket
-        assert settings is not None
-        check_version(head)
-        deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
-        stream.attach(WebSocketCycle(websocket_scope(scope), stream, self.context, deflate))
 
     def _take_body(self) -> None:
         codec = self.codec
@@ -303,7 +304,7 @@ class HTTP2Connection(Multiplexer):
         if stream is None or stream.closing:
             codec.consumed(codec.stream(), len(data), False)
             return
-        stream.owes_continue = False  # RFC 9110 section 10.1.1: the client has not waited
+        stream.owes_continue = False  # the client did not wait: RFC 9110 section 10.1.1
         stream.receive(len(data))
         stream.unconsumed += len(data)
         if not stream.tunnel:
@@ -316,7 +317,7 @@ class HTTP2Connection(Multiplexer):
         stream.request_complete = True
         if stream.closing:
             self.release(stream)
-        elif stream.tunnel:
+        elif stream.tunnel or stream.request.websocket:  # also before the answer
             self._drop(stream)
         else:
             stream.deadline = 0.0
@@ -324,11 +325,11 @@ class HTTP2Connection(Multiplexer):
             stream.note_closed()
 
     def _on_reset(self) -> None:
-        """The client has reset a stream, or the codec has, because of what the client sent."""
+        """End the exchange of a stream that the client has reset, or the codec for its fault."""
         error = self.codec.error()
-        if error is not None:
-            self._log_refusal("Reset a stream of", error)
         stream = self.streams.get(self.codec.stream())
+        if error is not None:
+            self._log_refusal("Reset a stream of", error, stream)
         metrics = self.context.metrics
         if metrics is not None:
             code = self.codec.reset_code()
@@ -354,7 +355,7 @@ class HTTP2Connection(Multiplexer):
         self._refuse(stream, codec.error())
 
     def _forsake(self, stream: HTTP2Stream) -> None:
-        """End an exchange whose stream is reset. Its application counts until it has returned."""
+        """End the exchange of a reset stream. Its application counts until it has returned."""
         cycle = stream.cycle()
         self.release(stream)
         if cycle is not None:
@@ -363,16 +364,16 @@ class HTTP2Connection(Multiplexer):
                 self._at_work.append(cycle)
 
     def _drop(self, stream: HTTP2Stream) -> None:
-        """Reset a stream whose client has ended too early."""
+        """Reset a stream whose client has stopped sending or reading too early."""
         self.send_reset(stream, CANCEL)
         stream.count_abort()
         self._forsake(stream)
 
     def _start_ready(self) -> None:
-        """Start the applications of requests that have come and are still wanted.
+        """Start the applications of received requests that have not been reset.
 
-        Not more run at once than streams may be open: a client that opens streams only to reset
-        them would else start applications without end (CVE-2023-44487).
+        No more applications run at once than streams may be open. Otherwise a client that resets
+        every stream it opens could start any number of them (CVE-2023-44487).
         """
         if not self._ready:
             return
@@ -389,15 +390,20 @@ class HTTP2Connection(Multiplexer):
             self.schedule()
         context = self.context
         limit = context.settings.limit_concurrency
+        flushed = monotonic()
         for stream in ready[:room]:
             cycle = stream.cycle()
-            if cycle is None:  # reset meanwhile
+            if cycle is None:  # reset in the meantime
                 continue
             stream.started = True
             if cycle.counted and 0 < limit <= context.running:
                 self._refuse(stream, overloaded())
             else:
                 start(cycle)
+                now = monotonic()
+                if now - flushed >= STARTS_TIME:
+                    flushed = now
+                    self.flush()
 
     # --- Refusing -----------------------------------------------------------------------------
 
@@ -405,19 +411,31 @@ class HTTP2Connection(Multiplexer):
         if not self.has_ended():
             self._fail(error)
 
-    def _log_refusal(self, what: str, error: RemoteProtocolError) -> None:
-        client = client_address(self) or "a client"
+    def _log_refusal(
+        self, what: str, error: RemoteProtocolError, stream: HTTP2Stream | None = None
+    ) -> None:
+        trace = None if stream is None else stream.trace
         context = self.context
         context.refusals.info(
-            context.clock.now, "%s %s with %d: %s", what, client, error.status, error.reason
+            context.clock.now,
+            "%s %s with %d: %s%s",
+            what,
+            client_address(self) or "a client",
+            error.status,
+            error.reason,
+            with_id(trace),
+            extra=about(trace),
         )
 
     def _refuse(self, stream: HTTP2Stream, error: RemoteProtocolError) -> None:
-        """Answer a request in place of the application; its stream ends, and no other."""
-        self._log_refusal("Refused", error)
+        """Answer a request in place of the application. Other streams go on."""
+        tracer = self.context.tracer
+        if tracer is not None and stream.trace is None:  # its head was refused
+            stream.trace = tracer.begin(None, self)
+        self._log_refusal("Refused", error, stream)
         self.context.count_refusal(error.status)
         cycle = stream.cycle()
-        stream.started = True  # so that it never will be
+        stream.started = True  # so that it is not started later
         if stream.status == 0:
             body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
             stream.held = None
@@ -432,12 +450,12 @@ class HTTP2Connection(Multiplexer):
             cycle.on_closed()
 
     def _fail(self, error: RemoteProtocolError) -> None:
-        """End the connection because of what the client has sent (RFC 9113 section 5.4.1)."""
+        """End the connection for an error of the client (RFC 9113 section 5.4.1)."""
         self._log_refusal("Ended the HTTP/2 connection of", error)
         self._end(error.status, error.reason)
 
     def _end(self, code: int, text: str) -> None:
-        """Send GOAWAY, and close once the client can have read it."""
+        """Send GOAWAY, and close once the client has had time to read it."""
         self.write_control()
         if code != NO_ERROR or self._ending != REFUSING:
             self._send_goaway(True, code, text)
@@ -456,7 +474,7 @@ class HTTP2Connection(Multiplexer):
         Connection.check_deadlines(self, now)
         if self.has_ended():
             return
-        if self._phase == IDLE:  # here and not after each response, for which this costs too much
+        if self._phase == IDLE:  # not after each response, where it would cost too much
             self.codec.rest()
         if self._ready:
             self.advance()
@@ -480,7 +498,7 @@ class HTTP2Connection(Multiplexer):
         if 0.0 < stream.write_deadline <= now:
             error = RemoteProtocolError(CANCEL, "nothing read in time")
             self.context.count_timeout("write")
-            self._log_refusal("Reset a stream of", error)
+            self._log_refusal("Reset a stream of", error, stream)
             self._drop(stream)
             self.expect_turn_end()
         elif 0.0 < stream.deadline <= now:
@@ -490,7 +508,7 @@ class HTTP2Connection(Multiplexer):
         self.note_deadline(stream.deadline)
 
     def late(self, stream: HTTP2Stream) -> None:
-        """The client has not sent the request's body in time, unless it must not."""
+        """Refuse a request whose body is late, unless a closed window keeps the client waiting."""
         if self.codec.may_receive(stream.id):
             self.context.count_timeout("body")
             self._refuse(stream, RemoteProtocolError(408, "body not received in time"))
@@ -511,10 +529,10 @@ class HTTP2Connection(Multiplexer):
     # --- Ends ---------------------------------------------------------------------------------
 
     def wind_down(self) -> None:
-        """Tell the client to go to another server with new requests; those that come are served.
+        """Ask the client to send new requests elsewhere, with a GOAWAY that still allows them.
 
-        A client that has not asked for anything is told when it has: one that reads GOAWAY before
-        its first request must not send that.
+        A client without a request so far is told after its first one, because a client that reads
+        GOAWAY must not send any.
         """
         if self._ending == SERVING and self.codec.last_id() > 0 and not self.has_ended():
             self._ending = RETIRING
@@ -523,14 +541,15 @@ class HTTP2Connection(Multiplexer):
 
     def _retire(self) -> None:
         """End the connection in two steps (RFC 9113 section 6.8): the last GOAWAY, which names the
-        last request, follows when the client has read the first, or did not in time.
+        last stream, follows once the client has acknowledged a PING sent after the first GOAWAY, or
+        has not done so within DRAIN_GRACE.
         """
         self.wind_down()
         self.codec.write_ping(self.output())
         self._refuse_by = self.context.clock.after(DRAIN_GRACE)
 
     def _refuse_streams(self) -> None:
-        """Tell the client which requests are the last."""
+        """Send the last GOAWAY, which tells the client which of its requests are served."""
         self._ending = REFUSING
         self._refuse_by = 0.0
         self._send_goaway(True, NO_ERROR, "")
@@ -553,7 +572,7 @@ class HTTP2Connection(Multiplexer):
         self.look_ahead()
 
     def _await_first(self) -> None:
-        """Close if the client does not ask for anything within DRAIN_GRACE of its last sign."""
+        """Close unless a request comes within DRAIN_GRACE after the current phase began."""
         if self._phase == HEAD or self._phase == LAST_CHANCE:
             return
         quiet = self.context.clock.now - self.since
@@ -564,8 +583,8 @@ class HTTP2Connection(Multiplexer):
 
 
 def uses_prohibited_suite(secure: Any) -> bool:
-    """Whether a connection has a cipher suite that HTTP/2 must not use (RFC 9113 section 9.2.2):
-    one of TLS 1.2 that is no AEAD, or has no ephemeral keys. All of TLS 1.3 are allowed.
+    """Whether the connection's cipher suite is prohibited for HTTP/2 (RFC 9113 section 9.2.2): a
+    suite of TLS 1.2 without AEAD or without ephemeral keys. All suites of TLS 1.3 are allowed.
 
     Args:
         secure: the connection's SSLObject; None without TLS.

@@ -85,7 +85,8 @@ def proxied_by(data: bytes, head: Any) -> Proxied | None:
     if head.family == lib.TH_PROXY_NONE:
         return None
     client, server = ends_of(data, head)
-    return Proxied(client, server, bool(head.tls & lib.TH_PROXY_TLS), tls_of(data, head))
+    secure = bool(head.tls & lib.TH_PROXY_TLS) if head.tls_reported else None
+    return Proxied(client, server, secure, tls_of(data, head))
 
 
 def ends_of(data: bytes, head: Any) -> tuple[tuple[str, int] | None, Address | None]:

@@ -7,6 +7,7 @@ from thestral.protocol.access cimport AccessLog
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
+from thestral.protocol.trace cimport Tracer
 
 cdef Py_ssize_t SENDFILE_MIN
 cdef Py_ssize_t SENDFILE_MAX
@@ -29,6 +30,8 @@ cdef class HTTP1Response(Stream):
     cdef object _finish_head(self, ResponseWriter writer, Py_ssize_t size, bint end)
     @cython.locals(announced=int64_t)
     cdef object _frame(self, ResponseWriter writer, int status, Py_ssize_t size, bint end)
+    @cython.locals(tracer=Tracer)
+    cdef object _write_trace(self, ResponseWriter writer)
     cdef object _write_defaults(self, ResponseWriter writer)
     @cython.locals(given=Py_ssize_t, size=Py_ssize_t)
     cdef object _write_body(self, ResponseWriter writer, bytes body, bint end)

@@ -56,6 +56,8 @@ class HTTP1Response(Stream):
             raise
         self.head_at = mark
         self.head_status = status
+        if self.trace is not None:
+            self.trace.answer(headers)
         connection.expect_turn_end()
 
     def withdraw(self) -> None:
@@ -161,6 +163,8 @@ class HTTP1Response(Stream):
         writer.write_content_length(len(body))
         writer.write(b"connection: close\r\n")
         writer.write(self.connection.context.default_head)
+        if self.trace is not None:
+            self._write_trace(writer)
         writer.write(b"\r\n")
         if self.take(len(body)):
             writer.write(body)
@@ -218,8 +222,21 @@ class HTTP1Response(Stream):
         else:
             self.persistent = False  # the end of the connection is the end of the body
 
+    def _write_trace(self, writer: ResponseWriter) -> None:
+        """Write the fields that show the request's id and times."""
+        tracer = self.connection.context.tracer
+        assert tracer is not None
+        assert self.trace is not None
+        for name, value in tracer.fields(self.trace):
+            writer.write(name)
+            writer.write(b": ")
+            writer.write(value)
+            writer.write(b"\r\n")
+
     def _write_defaults(self, writer: ResponseWriter) -> None:
         context = self.connection.context
+        if self.trace is not None:
+            self._write_trace(writer)
         if not writer.has_date and not writer.has_server:
             writer.write(context.default_head)
             return

@@ -8,9 +8,13 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.coroutine import Finished, advance, is_native, task_of
+from thestral._core.log import monotonic
+from thestral.logging.running import running
 from thestral.protocol.connection import MARKS_SEND
 
 if TYPE_CHECKING:
+    import asyncio
+
     from thestral.protocol.connection import Cycle
 
 # MARKS_SEND as a C variable.
@@ -93,6 +97,10 @@ class Run:
         return getattr(self._steps, name)
 
     def _begin(self, cycle: Cycle) -> None:
+        if cycle.context.tracer is not None:
+            trace = cycle.stream.trace
+            if trace is not None:
+                trace.started = monotonic()
         send = cycle.send if MARKED else cycle.send_as_coroutine
         steps = cycle.context.app(cycle.scope, cycle.receive, send)
         self._steps = steps if is_native(steps) else awaiting(steps)
@@ -127,6 +135,15 @@ async def awaiting(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
+def scope_of(task: asyncio.Task[Any]) -> dict[str, Any] | None:
+    """Return the scope of the request whose application a task runs; None for another task."""
+    steps = task.get_coro()
+    if not isinstance(steps, Run):
+        return None
+    run: Run = steps
+    return None if run.cycle is None else run.cycle.scope
+
+
 def start(cycle: Cycle) -> None:
     """Start the application's task. From Python 3.12 on, its first step runs at once.
 
@@ -139,6 +156,8 @@ def start(cycle: Cycle) -> None:
         if context.timeouts.request:
             cycle.deadline = context.clock.after(context.timeouts.request)
     own = context.base_context.copy()
+    if context.tracer is not None and context.tracer.marks:
+        own.run(running.set, cycle.stream.trace)
     run: Run = Run.__new__(Run)
     run.cycle = cycle
     if context.eager:

@@ -75,12 +75,16 @@ def fresh_tls(tls: dict[str, Any]) -> dict[str, Any]:
 
 def secure_scheme(connection: Connection) -> str:
     """Return the scheme of a request for an https target that arrived without TLS (RFC 9110 section
-    7.4).
+    7.4). What a PROXY head says about TLS goes before the target: a proxy may pass on what its
+    client wrote, and HAProxy 2.6 writes "https" into all its requests over HTTP/2.
 
     Raises:
         RemoteProtocolError: the peer is not a trusted proxy, so the request is refused.
     """
-    if connection.scheme != "https" and not connection.trusts_peer():
+    proxied = connection.proxied
+    if proxied is not None and proxied.secure is not None:
+        return "https" if proxied.secure else "http"
+    if not connection.trusts_peer():
         raise RemoteProtocolError(421, "https target over a connection without TLS")
     return "https"
 

@@ -1,3 +1,6 @@
+from thestral.protocol.trace cimport Tracer
+
+
 cdef class Settings:
     cdef readonly object limits
     cdef readonly Py_ssize_t limit_concurrency
@@ -15,3 +18,4 @@ cdef class Settings:
     cdef readonly bytes extra_head
     cdef readonly object http2
     cdef readonly list own_fields
+    cdef readonly Tracer tracer

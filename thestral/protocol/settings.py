@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from thestral.logging.format import needs_ids
 from thestral.net.forwarded import Forwarding, TrustedPeers
 from thestral.protocol.handshake import DeflateSettings
+from thestral.protocol.trace import Tracer
 
 if TYPE_CHECKING:
     from thestral.config import Config
@@ -65,6 +67,7 @@ class Settings:
         extra_head: the lines of the fields of --header.
         own_fields: the same as (name, value) with lower-case names, the Server field first.
         http2: None if HTTP/2 is not served.
+        tracer: makes requests' ids and times; None if no option needs them.
     """
 
     def __init__(self, config: Config) -> None:
@@ -96,10 +99,25 @@ class Settings:
         send_server = config.server_header and b"server" not in given
         self.server_head = b"server: thestral\r\n" if send_server else b""
         server = [(b"server", b"thestral")] if send_server else []
+        self.tracer = tracer_of(config, b"x-request-id" not in given)
         self.own_fields = [*server, *[(n.lower(), v) for n, v in config.encoded_headers]]
         self.extra_head = b"".join(
             name + b": " + value + b"\r\n" for name, value in config.encoded_headers
         )
+
+
+def tracer_of(config: Config, sends_ids: bool) -> Tracer | None:
+    is_json = config.log_format == "json"
+    if not (
+        config.request_id
+        or config.server_timing
+        or config.access_log_slow
+        or is_json
+        or needs_ids(config.access_log_format)
+    ):
+        return None
+    marks = config.request_id or is_json
+    return Tracer(config.request_id, sends_ids, marks, config.server_timing)
 
 
 def websocket_settings(config: Config) -> WebSocketSettings:

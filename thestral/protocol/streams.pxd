@@ -9,7 +9,7 @@ from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.exchange cimport check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http cimport HTTPConnection
 
-# Of the .py beside this: C integers, so that comparing with them makes no object.
+# Constants of the .py file, as C integers: comparing with them creates no objects.
 cdef int NO_ERROR
 cdef int INTERNAL_ERROR
 cdef int CANCEL
@@ -19,6 +19,7 @@ cdef Py_ssize_t STREAM_WINDOW_MAX
 cdef Py_ssize_t SENT_PER_TURN
 cdef int FRAMES_OF_BETTER
 cdef double LINGER_TIMEOUT
+cdef int RESPONDING
 
 
 cdef class HTTP2Stream

@@ -1,4 +1,4 @@
-"""HTTP/2's streams, and when their output is sent: by flow-control windows and priorities."""
+"""HTTP/2 streams, and the order in which their output is sent, by windows and priorities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thestral.errors import LocalProtocolError
 from thestral.protocol.connection import Stream
 from thestral.protocol.exchange import check_trailers, omits_length, too_long, too_short
 from thestral.protocol.http import HTTPConnection
-from thestral.protocol.phases import LINGER_TIMEOUT
+from thestral.protocol.phases import LINGER_TIMEOUT, RESPONDING
 
 if TYPE_CHECKING:
     from thestral._core.head import RequestHead
@@ -21,17 +21,17 @@ NO_ERROR = int(ErrorCode.NO_ERROR)
 INTERNAL_ERROR = int(ErrorCode.INTERNAL_ERROR)
 CANCEL = int(ErrorCode.CANCEL)
 
-# A stream whose output waits for a window or for the transport: above this send() waits, until no
-# more than a quarter of it is left.
+# When more than this of a stream's output waits for a window or for the transport, send() waits
+# until no more than a quarter of it is left.
 QUEUE_MAX = 64 * 1024  # bytes
-# Small pieces that wait are joined up to this size, so that they become one DATA frame.
+# Waiting pieces are joined up to this size, to save memory.
 JOIN_MAX = 4 * 1024  # bytes
 # A stream's window for request bodies grows to this while the application waits for more.
 STREAM_WINDOW_MAX = 1024 * 1024  # bytes
-# How much is sent before other connections get their turn.
+# Output sent before other connections get their turn.
 SENT_PER_TURN = 512 * 1024  # bytes
-# After this many DATA frames of better urgency, the least urgent stream gets one (RFC 9218 section
-# 10: no stream should starve).
+# After this many DATA frames of more urgent streams, the least urgent stream may send one, so that
+# it does not starve (RFC 9218 section 10).
 FRAMES_OF_BETTER = 16
 
 
@@ -39,9 +39,9 @@ class Multiplexer(HTTPConnection):
     """The output of many streams on one connection, and their deadlines.
 
     Attributes:
-        codec: reads and writes frames, and counts what the windows allow.
-        streams: those that are open, by their identifiers.
-        waiting: those with output that waits, in order.
+        codec: reads and writes frames, and keeps account of the windows.
+        streams: the open streams, by identifier.
+        waiting: the streams with waiting output, in order.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -61,26 +61,26 @@ class Multiplexer(HTTPConnection):
         )
         self.streams: dict[int, HTTP2Stream] = {}
         self.waiting: list[HTTP2Stream] = []
-        self._touched: list[HTTP2Stream] = []  # their cycles hear of the end of the turn
-        self._earliest = 0.0  # no deadline of a stream is earlier; 0.0 if there is none
+        self._touched: list[HTTP2Stream] = []  # streams whose cycles are told of the turn's end
+        self._earliest = 0.0  # no stream's deadline is earlier; 0.0 if there is none
         self._frames = 0  # DATA frames sent in a row while less urgent streams waited
-        self._scheduled = False  # advance() will be called
+        self._scheduled = False  # whether the loop is going to call advance()
         self._flush_scheduled = False
 
     def advance(self) -> None:
-        """Called by the loop: go on with what was put off for the sake of other connections."""
+        """Called by the loop: continue work that was deferred to let other connections run."""
         raise NotImplementedError
 
     def look_ahead(self) -> None:
-        """Go over to the phase that follows from what has been read and sent."""
+        """Enter the phase that follows from what has been read and sent."""
         raise NotImplementedError
 
     def late(self, stream: HTTP2Stream) -> None:
-        """The client has not sent the request's body in time, unless it must not."""
+        """Called when a request's body is late. A closed window may be the reason."""
         raise NotImplementedError
 
     def schedule(self) -> None:
-        """Have advance() called in the next turn of the loop."""
+        """Schedule advance() for the next turn of the loop."""
         if not self._scheduled:
             self._scheduled = True
             self.context.loop.call_soon(self.advance, context=self.context.base_context)
@@ -88,13 +88,13 @@ class Multiplexer(HTTPConnection):
     # --- Output ------------------------------------------------------------------------------
 
     def write_control(self) -> None:
-        """Write what the codec has to send of its own accord."""
+        """Write the frames that the codec itself sends, such as acknowledgements."""
         if self.codec.has_output() and not self.lost:
             self.codec.write_output(self.output())
             self.expect_turn_end()
 
     def touch(self, stream: HTTP2Stream) -> None:
-        """Have the stream's cycle told of the end of this turn."""
+        """Have the stream's cycle told when this turn ends."""
         if not stream.touched:
             stream.touched = True
             self._touched.append(stream)
@@ -109,6 +109,8 @@ class Multiplexer(HTTPConnection):
                 cycle = stream.cycle()
                 if cycle is not None:
                     cycle.on_turn_end()
+        if self._phase == RESPONDING and not self.streams:  # the last stream was reset
+            self.look_ahead()
         HTTPConnection.end_turn(self)
 
     def _flush_soon(self) -> None:
@@ -121,14 +123,14 @@ class Multiplexer(HTTPConnection):
         if not self._corked:
             self.end_turn()
 
-    # --- Whose turn it is --------------------------------------------------------------------
+    # --- Scheduling of streams ---------------------------------------------------------------
 
     def may_write(self) -> bool:
-        """Whether a stream may write before others."""
+        """Whether a stream may write at once, because no other output waits."""
         return not self.waiting and not self.write_paused
 
     def wait(self, stream: HTTP2Stream) -> None:
-        """Have the stream's output sent in its turn."""
+        """Put a stream with waiting output in line, and send what can be sent."""
         if not stream.waits:
             stream.waits = True
             self.waiting.append(stream)
@@ -137,7 +139,7 @@ class Multiplexer(HTTPConnection):
         self.pump()
 
     def pump(self) -> None:
-        """Send what windows and transport allow, the most urgent streams first (RFC 9218)."""
+        """Send as much as windows and transport allow, most urgent streams first (RFC 9218)."""
         if not self.waiting:
             return
         sent = 0
@@ -152,7 +154,7 @@ class Multiplexer(HTTPConnection):
                 break
 
     def _choose(self) -> HTTP2Stream | None:
-        """The waiting stream that is next: the most urgent one whose windows are open."""
+        """Return the stream to send next: the most urgent waiting one whose windows are open."""
         best: HTTP2Stream | None = None
         worst: HTTP2Stream | None = None
         least = most = 0
@@ -174,13 +176,13 @@ class Multiplexer(HTTPConnection):
         return best
 
     def rotate(self, stream: HTTP2Stream) -> None:
-        """Let other streams go first, if the client reads this one piece by piece anyway."""
+        """Move an incremental stream to the end of the line: the client can use its parts."""
         if self.codec.is_incremental(stream.id) and len(self.waiting) > 1:
             self.waiting.remove(stream)
             self.waiting.append(stream)
 
     def note_deadline(self, when: float) -> None:
-        """Note a deadline of a stream, so that a tick need not look at all of them."""
+        """Note a stream's deadline, so that a tick need not check every stream."""
         if when > 0.0 and (self._earliest == 0.0 or when < self._earliest):
             self._earliest = when
 
@@ -193,7 +195,7 @@ class Multiplexer(HTTPConnection):
     # --- Ends --------------------------------------------------------------------------------
 
     def finish(self, stream: HTTP2Stream) -> None:
-        """End an exchange whose response is complete. The rest of its request is not read."""
+        """End an exchange whose response is complete. The rest of its request is dropped."""
         codec = self.codec
         codec.completed()
         if not stream.request_complete:
@@ -205,13 +207,13 @@ class Multiplexer(HTTPConnection):
         else:
             self.look_ahead()
             if self.streams:
-                self._flush_soon()  # with the responses of others that end in this turn of the loop
+                self._flush_soon()  # together with other responses that end in this turn
                 return
         self.write_control()
-        self.flush()  # who knows what the application does before it returns
+        self.flush()  # the application may do anything before it returns
 
     def release(self, stream: HTTP2Stream) -> None:
-        """Cut the links of an exchange that is over, so that nothing waits for the garbage
+        """Break the reference cycles of an ended exchange, so that it is freed without the garbage
         collector.
         """
         self.streams.pop(stream.id, None)
@@ -227,13 +229,12 @@ class Multiplexer(HTTPConnection):
         stream.forget_output()
         if stream.unconsumed > 0:
             self.codec.consumed(stream.id, stream.unconsumed, False)
-            stream.unconsumed = 0
             self.write_control()
         stream.attach(None)
         stream.end(True)
 
     def close_tunnel(self, stream: HTTP2Stream) -> None:
-        """A tunnel's output is complete: wait for the client's end, then reset the stream."""
+        """Wait for the client to end a tunnel whose output is complete; reset it if it is late."""
         stream.attach(None)
         if stream.request_complete:
             self.release(stream)
@@ -244,43 +245,43 @@ class Multiplexer(HTTPConnection):
 
 
 class HTTP2Stream(Stream):
-    """One request and its response on the wire, or a tunnel."""
+    """One request and its response on the wire, or a WebSocket's tunnel."""
 
     if TYPE_CHECKING:
-        wire: Multiplexer  # the connection, by its own type
+        wire: Multiplexer  # the connection, with its exact type
         id: int
-        started: bool  # the application's task
+        started: bool  # whether the application has been started
         request_complete: bool
         head_only: bool
         tunnel: bool
-        closing: bool  # a tunnel whose output is complete
+        closing: bool  # whether it is a tunnel whose output is complete
         owes_continue: bool
-        over: bool  # the connection has let go of it
-        waits: bool  # among the connection's waiting streams
-        touched: bool  # its cycle hears of the end of the turn
-        unconsumed: int  # bytes of body, or of a tunnel, that nobody has taken
+        over: bool  # whether the connection has released it
+        waits: bool  # whether it is in the connection's `waiting`
+        touched: bool  # whether its cycle will be told of the turn's end
+        unconsumed: int  # bytes of body or tunnel that the application has not received
         deadline: float  # loop time by which the client must have sent something; 0.0 for none
-        write_deadline: float  # loop time by which some of the output must have left; 0.0 for none
-        held: ResponseFields | None  # of the head that is held
-        head_status: int  # its status
-        pieces: list[bytes] | None  # output that waits
+        write_deadline: float  # loop time by which some output must be sent; 0.0 for none
+        held: ResponseFields | None  # fields of a head that is not sent yet
+        head_status: int  # status of that head
+        pieces: list[bytes] | None  # waiting output
         piece_at: int  # how much of the first piece has been sent
-        queued: int  # bytes of output that waits
-        ends: bool  # the response ends after it
-        trailers: ResponseFields | None  # with these
-        reset_code: int  # or by a reset with this code; -1 if it does not
+        queued: int  # bytes of waiting output
+        ends: bool  # whether the response ends after it
+        trailers: ResponseFields | None  # trailers to end it with
+        reset_code: int  # code of a reset to end it with; -1 for none
 
     def begin(self, connection: Multiplexer, number: int, head: RequestHead | None) -> None:
-        """What __init__ would do, as in HTTP1Stream.begin()."""
+        """Initialise the stream; see HTTP1Stream.begin()."""
         self.connection = connection
         self.wire = connection
         self.id = number
         self.client = connection.client
-        self.request = head  # type: ignore[assignment]  # None for a refusal, which asks for none
+        self.request = head  # type: ignore[assignment]  # None for a refusal, which does not use it
         self.reset_code = -1
 
     def expect_body(self) -> None:
-        """The client owes more of the body from now on."""
+        """Start the time-out for the next part of the body."""
         connection = self.wire
         wait: float = connection.context.timeouts.body
         if wait > 0.0:
@@ -305,6 +306,8 @@ class HTTP2Stream(Stream):
             raise LocalProtocolError(f"status {status} would accept the WebSocket (RFC 8441)")
         self.held = check_fields(headers, omits_length(status))
         self.head_status = status
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.wire.touch(self)
 
     def write(self, data: bytes, end: bool) -> None:
@@ -336,7 +339,7 @@ class HTTP2Stream(Stream):
         if self.over or self.queued >= QUEUE_MAX:
             return 0
         if not self.has_room(size):
-            return -1  # it is too long, which write() says
+            return -1  # too long: write() raises
         data = os.pread(file, min(size, QUEUE_MAX), offset)
         if data:
             self._write_body(data, False)
@@ -370,6 +373,8 @@ class HTTP2Stream(Stream):
         connection = self.wire
         self.held = check_fields(headers, False)
         self.head_status = 200
+        if self.trace is not None:
+            self.trace.answer(headers)
         self.promise(200, False, -1)
         self._write_head(False)
         self.tunnel = True
@@ -407,7 +412,7 @@ class HTTP2Stream(Stream):
         self.abort(CANCEL if self.tunnel else INTERNAL_ERROR)
 
     def abort(self, code: int) -> None:
-        """Reset the stream at once, without what waits to be sent."""
+        """Reset the stream at once, and drop its waiting output."""
         if self.over:
             return
         connection = self.wire
@@ -428,11 +433,11 @@ class HTTP2Stream(Stream):
     # --- Head ---------------------------------------------------------------------------------
 
     def _finish_head(self, size: int, end: bool) -> bool:
-        """Send the head that is held, in front of a part of the body of `size` bytes.
+        """Send the head that is held, before a part of the body of `size` bytes.
 
         Returns:
-            whether nothing is left to send. The head of a response without content ends the
-            stream, though the application may go on.
+            Whether nothing is left to send. The head of a response without content ends the
+            stream, although the application may go on.
         """
         fields = self.held
         assert fields is not None
@@ -460,6 +465,9 @@ class HTTP2Stream(Stream):
         if fields.has_date or fields.has_server:
             given = [name for name, _ in fields.pairs()]
             more = [pair for pair in more if pair[0] not in given]
+        if self.trace is not None:
+            assert context.tracer is not None
+            more = [*more, *context.tracer.fields(self.trace)]
         connection.codec.write_head(
             connection.output(), self.id, self.head_status, fields, more, end
         )
@@ -490,14 +498,12 @@ class HTTP2Stream(Stream):
             self._fall_short(missing)
 
     def has_all(self) -> bool:
-        """Whether the client has all of a response without content, though its application may go
-        on.
-        """
+        """Whether the client has a complete response without content. The application may go on."""
         return self.bodiless and self.status > 0 and not self.tunnel
 
     def note_closed(self) -> None:
-        """Tell an application that goes on behind a response without content that its client is
-        gone, if the stream is closed: the client could not even reset it.
+        """If a response without content has closed the stream, tell its application, which may go
+        on, that the client is gone. The client could no longer reset the stream.
         """
         cycle = self.cycle()
         if self.request_complete and cycle is not None and self.has_all():
@@ -510,7 +516,7 @@ class HTTP2Stream(Stream):
         raise too_short(missing)
 
     def _send(self, data: bytes, size: int, end: bool) -> None:
-        """Send the first `size` bytes of `data`, now or when windows and transport allow it."""
+        """Send the first `size` bytes of `data`, now or once windows and transport allow."""
         connection = self.wire
         codec = connection.codec
         if self.has_all():
@@ -539,7 +545,7 @@ class HTTP2Stream(Stream):
         if pieces is None:
             pieces = self.pieces = []
         self.queued += len(data)
-        last = len(pieces) - 1  # compiled, the code knows no negative indices
+        last = len(pieces) - 1  # compiled code does not support negative indices
         if last > 0 and len(pieces[last]) + len(data) <= JOIN_MAX:
             pieces[last] += data
         else:
@@ -549,10 +555,10 @@ class HTTP2Stream(Stream):
         return self.wire.codec.sendable(self.id) > 0
 
     def send_frame(self) -> int:
-        """Send a DATA frame of what waits; return its size in bytes.
+        """Send waiting output in a DATA frame; return its size in bytes.
 
-        It is as large as the window allows, across pieces: small frames would come back as small
-        window updates, which make smaller frames.
+        The frame is as large as the window allows, and may span pieces: small frames would cause
+        small window updates, and those even smaller frames.
         """
         connection = self.wire
         codec = connection.codec
@@ -573,8 +579,8 @@ class HTTP2Stream(Stream):
             if ends:
                 return size
         else:
+            # Later than the one that wait() has noted.
             self.write_deadline = connection.context.clock.after(connection.context.timeouts.write)
-            connection.note_deadline(self.write_deadline)
             connection.rotate(self)
         if self.queued <= QUEUE_MAX // 4:
             cycle = self.cycle()
@@ -583,7 +589,7 @@ class HTTP2Stream(Stream):
         return size
 
     def _write_pieces(self, size: int) -> None:
-        """Move the first `size` bytes of what waits to the output."""
+        """Move the first `size` bytes of the waiting pieces to the connection's output."""
         pieces = self.pieces
         assert pieces is not None
         writer = self.wire.output()
@@ -603,13 +609,13 @@ class HTTP2Stream(Stream):
             del pieces[:sent]
 
     def _end_output(self) -> None:
-        """End the response, once all of it has been sent."""
+        """End the response, now or once its waiting output has been sent."""
         self.ends = True
         if not self.waits:
             self._finish_output()
 
     def _finish_output(self) -> None:
-        """All output has been sent: end the response as was asked for."""
+        """End a response whose output has all been sent: with END_STREAM, trailers or a reset."""
         connection = self.wire
         codec = connection.codec
         writer = connection.output()
@@ -635,6 +641,6 @@ class HTTP2Stream(Stream):
         self.trailers = None
 
     def _complete(self) -> None:
-        """The response is complete."""
+        """Note that the response is complete."""
         self.end(False)
         self.wire.finish(self)

@@ -248,7 +248,7 @@ class TLSTransport(Protocol):
         self._flush()
         self._closed = True
         self._below.close()
-        above.is_broken()
+        above.abandon()
 
     def _flush(self) -> None:
         """Pass the encrypted bytes to the transport below."""

@@ -1,7 +1,9 @@
+from thestral._core.head cimport RequestHead
 from thestral._core.websocket cimport FrameParser, FrameWriter
 from thestral.protocol.connection cimport Connection, Cycle, Stream
 from thestral.protocol.context cimport WorkerContext
 from thestral.protocol.messages cimport as_dict, body_of, headers_of, status_of
+from thestral.protocol.scope cimport websocket_scope
 
 cdef int MESSAGE
 cdef int PING
@@ -16,7 +18,7 @@ cdef int NORMAL
 cdef int ABNORMAL
 cdef int INTERNAL_ERROR
 cdef int SERVICE_RESTART
-cdef Py_ssize_t MANY_CONNECTIONS
+cdef Py_ssize_t MANY
 
 
 cdef class WebSocketCycle(Cycle):
@@ -60,3 +62,6 @@ cdef class WebSocketCycle(Cycle):
     cdef object _disconnect(self, int code, str reason)
     cdef object _count_end(self, int code)
     cdef object _set_deadline(self)
+
+
+cpdef object begin_websocket(Stream stream, RequestHead head, dict scope)

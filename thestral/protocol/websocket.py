@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from thestral._core.websocket import Event, FrameParser, FrameWriter, is_close_code
 from thestral.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
 from thestral.logging.loggers import error_logger
-from thestral.logging.names import client_address
+from thestral.logging.names import client_address, with_id
+from thestral.logging.running import about
 from thestral.protocol.connection import Cycle
 from thestral.protocol.exchange import PLAIN_TEXT
+from thestral.protocol.handshake import agree_on_deflate
 from thestral.protocol.messages import as_dict, body_of, headers_of, status_of
+from thestral.protocol.scope import websocket_scope
 
 if TYPE_CHECKING:
+    from thestral._core.head import RequestHead
     from thestral.protocol.connection import Stream
     from thestral.protocol.context import WorkerContext
     from thestral.protocol.handshake import Deflate
@@ -43,9 +47,10 @@ LONGEST_REASON = 123  # bytes
 ANSWER_GRACE = 1.0  # seconds
 # In a shutdown, how long the server waits for a client to answer its Close.
 DRAIN_CLOSE_TIMEOUT = 2.0  # seconds
-# With more connections than this in a worker, each message is compressed independently: a window of
-# the server is 32 KiB with the default options, and a compressor may start a new one at any time.
-MANY_CONNECTIONS = 1000
+# With more applications than this running in a worker, each message is compressed independently: a
+# window of the server is 32 KiB with the default options, and a compressor may start a new one at
+# any time. Connections are not counted, because one of HTTP/2 carries many WebSockets.
+MANY = 1000
 
 # Fields of the response to a handshake that only the server may send.
 RESERVED_FIELDS = (b"upgrade", b"connection", b"content-length", b"transfer-encoding")
@@ -180,7 +185,7 @@ class WebSocketCycle(Cycle):
         self.count(len(data))
         if self._counted and self.context.metrics is not None:
             self.context.metrics.send_message(data)
-        if len(self.context.connections) > MANY_CONNECTIONS:
+        if len(self.context.cycles) > MANY:
             self._writer.forget()
 
     def _accept(self, message: dict[str, Any]) -> None:
@@ -225,6 +230,8 @@ class WebSocketCycle(Cycle):
         if self.context.timeouts.ws_ping_interval:
             self._ping_at = self.context.clock.after(self.context.timeouts.ws_ping_interval)
             self._set_deadline()
+        if self._held:  # frames that the client has sent without waiting for the answer
+            self._read(False)
         if self.context.draining:
             self.on_drain()
 
@@ -274,7 +281,8 @@ class WebSocketCycle(Cycle):
             return
         self._held += len(data)
         self._parser.feed(data)
-        self._read(False)
+        if self._state >= OPEN:
+            self._read(False)
 
     def on_end(self) -> None:
         """Do nothing: the handshake has no body."""
@@ -285,11 +293,12 @@ class WebSocketCycle(Cycle):
         self.stream.reset()
 
     def on_closed(self) -> None:
+        opened = self._state >= OPEN
         self._state = CLOSED
         self._gone = True
         if self._fault is not None:
             self._fail_late()
-        elif not self._held:
+        elif not (self._held and opened):
             self._disconnect(ABNORMAL, "")
         Cycle.on_writable(self)
 
@@ -419,13 +428,15 @@ class WebSocketCycle(Cycle):
         """
         context = self.context
         if self._state == OPEN:
-            client = client_address(self.stream.connection) or "a client"
+            trace = self.stream.trace
             context.refusals.info(
                 context.clock.now,
-                "Closed the WebSocket of %s with %d: %s",
-                client,
+                "Closed the WebSocket of %s with %d: %s%s",
+                client_address(self.stream.connection) or "a client",
                 error.status,
                 error.reason,
+                with_id(trace),
+                extra=about(trace),
             )
             if answering:
                 self._fault = error
@@ -517,6 +528,19 @@ class WebSocketCycle(Cycle):
             self.stream.wake_at(self._dead_at)
         else:
             self.stream.wake_at(self._ping_at)
+
+
+def begin_websocket(stream: Stream, head: RequestHead, scope: dict[str, Any]) -> None:
+    """Create the cycle of a handshake that its protocol has checked, and attach it to the stream.
+
+    Raises:
+        RemoteProtocolError: a field that offers subprotocols or extensions is malformed.
+    """
+    context = stream.connection.context
+    settings = context.settings.websocket
+    assert settings is not None
+    deflate = agree_on_deflate(head.headers, settings.deflate) if settings.deflate else None
+    stream.attach(WebSocketCycle(websocket_scope(scope), stream, context, deflate))
 
 
 def allowed_field(pair: Any) -> Any:
