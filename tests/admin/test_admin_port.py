@@ -65,6 +65,20 @@ def test_a_unix_socket_is_for_its_owner_and_removed_at_the_end(operated):
     assert not os.path.exists(path)
 
 
+def test_connections_that_are_open_do_not_hold_up_the_end(operated):
+    command = operated()
+    path = command.admin().path
+    with socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as answered:
+        idle.connect(path)
+        answered.connect(path)
+        answered.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert read_all(answered).endswith(b"alive\n")
+        command.stop()
+        assert read_all(idle) == b""
+    assert "Traceback" not in command.stderr
+    assert not os.path.exists(path)
+
+
 @pytest.mark.parametrize("given", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
 def test_on_tcp_everything_can_be_read_and_nothing_changed(operated, given):
     command = operated(admin=given)
