@@ -19,6 +19,7 @@ def main() -> None:
     sampling.INTERVAL = 1e6
     # The address is not used: a Server without a supervisor only counts.
     settings = {"access_log": False, "log_level": "warning", "admin": "127.0.0.1:0"}
+    settings["watchdog"] = 0.0  # in a process with threads, libc's system calls cost more
     Server(Config(options.app, port=options.port, **settings)).run()
 
 

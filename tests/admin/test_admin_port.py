@@ -65,6 +65,20 @@ def test_a_unix_socket_is_for_its_owner_and_removed_at_the_end(operated):
     assert not os.path.exists(path)
 
 
+def test_connections_that_are_open_do_not_hold_up_the_end(operated):
+    command = operated()
+    path = command.admin().path
+    with socket.socket(socket.AF_UNIX) as idle, socket.socket(socket.AF_UNIX) as answered:
+        idle.connect(path)
+        answered.connect(path)
+        answered.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert read_all(answered).endswith(b"alive\n")
+        command.stop()
+        assert read_all(idle) == b""
+    assert "Traceback" not in command.stderr
+    assert not os.path.exists(path)
+
+
 @pytest.mark.parametrize("given", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
 def test_on_tcp_everything_can_be_read_and_nothing_changed(operated, given):
     command = operated(admin=given)
@@ -215,7 +229,9 @@ def test_a_stuck_worker_is_seen_and_the_port_answers(operated, tmp_path):
     assert worker["state"] == "stuck"
     assert worker["silent_seconds"] > 1
     assert [request["path"] for request in worker["running"]] == ["/block"]
-    assert "It does not answer" in command.post("/stacks").body
+    stacks = command.post("/stacks").body
+    assert f"[{worker['pid']}]:\nIt does not answer. What faulthandler sees:\n" in stacks
+    assert "in wait_for_gate\n" in stacks
     with open(tmp_path / "gate", "w"):  # it goes on
         asking.join()
     wait_until(lambda: command.get("/livez").status == 200)
@@ -285,6 +301,25 @@ def test_stacks_show_the_threads_and_tasks_of_every_worker(operated, tmp_path):
     with open(tmp_path / "gate", "w"):
         for each in asking:
             each.join()
+
+
+def test_a_worker_that_reads_nothing_delays_nobody(operated):
+    """Its pipe fills up."""
+    command = operated("--workers", "2", "--timeout-worker-healthcheck", "600")
+    wait_until(lambda: len(workers_of(command)) == 2)
+    pid = min(workers_of(command))
+    os.kill(pid, signal.SIGSTOP)
+    name = "a" * 4000
+    answers = [command.post(f"/log-level?level=info&logger={name}{n}").body for n in range(150)]
+    assert any(f"[{pid}], which does not read" in answer for answer in answers)
+    stacks = command.post("/stacks").body
+    assert f"[{pid}]:\nIt does not answer" in stacks
+    assert stacks.count("Task ") >= 2  # of the other one
+    assert status_of(command)["state"] == "serving"
+    assert command.get("/readyz").status == 200
+    os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: len(workers_of(command)) == 2)
+    command.stop()
 
 
 def test_forked_workers_do_not_hold_the_port(operated):

@@ -242,6 +242,18 @@ def test_top_says_what_is_wrong(tmp_path):
     assert "use --once" in result.stderr
 
 
+@pytest.mark.parametrize("body", [b"hello", b"[]", b'{"version": "1"}'])
+def test_another_server_is_not_taken_for_the_admin_port(serve, body):
+    async def other(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    running = serve(other, lifespan="off")
+    result = run("top", f"127.0.0.1:{running.port}", "--once")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "is not thestral's admin port" in result.stderr
+
+
 def test_ctl(operated):
     command = operated()
     address = str(command.admin())

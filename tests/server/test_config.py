@@ -308,14 +308,32 @@ def test_config_error_is_a_thestral_error():
 # --- Root path ------------------------------------------------------------------------------------
 
 
+PATH_OPTIONS = pytest.mark.parametrize("name", ["root_path", "health_path"])
+
+
+@PATH_OPTIONS
 @pytest.mark.parametrize("path", ["", "/", "/api", "/api/v1/", "/%C3%A9"])
-def test_root_path_that_is_accepted(path):
-    assert taken("root_path", path) == path
+def test_path_that_is_accepted(name, path):
+    assert taken(name, path) == path
 
 
+@PATH_OPTIONS
 @pytest.mark.parametrize("path", ["api", "/a b", "/é", "/a\r\nb", "/\x7f", "/\x00", b"/api", 1])
-def test_root_path_that_is_refused(path):
-    refused("root_path", path)
+def test_path_that_is_refused(name, path):
+    refused(name, path)
+
+
+@pytest.mark.parametrize(
+    "given", ["127.0.0.1:9100", "localhost:0", "[::1]:1", "unix:a", "unix:/b/c"]
+)
+def test_address_of_the_admin_port(given):
+    assert taken("admin", given) == given
+    assert Config("main:app", admin=given).needs_supervisor
+
+
+@pytest.mark.parametrize("given", ["9100", "a", ":1", "unix:", "::1:1", "a:65536", "http://a:1", 1])
+def test_address_of_the_admin_port_that_is_none(given):
+    refused("admin", given)
 
 
 # --- TLS ------------------------------------------------------------------------------------------
@@ -456,9 +474,8 @@ def test_web_concurrency_is_the_default_of_workers(monkeypatch, given, workers):
     ("options", "needed"),
     [
         ({}, False),
-        ({"workers": 1}, True),
-        ({"workers": "auto"}, True),
-        ({"workers": 1, "app": print}, False),  # it cannot be sent to a worker
+        ({"workers": 1}, False),  # of a program; test_workers.py has the command
+        ({"workers": 2}, True),
         ({"on_worker_start": "hooks:start"}, True),
         ({"on_worker_exit": "hooks:end"}, True),
         ({"watchdog": 5.0}, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -11,6 +12,8 @@ from typing import Any
 from thestral.config.address import Address
 
 PATIENCE = 5.0  # seconds
+# What the commands read of /status.
+NEEDED = {"version", "pid", "state", "now", "uptime", "workers", "workers_wanted"}
 
 
 class AdminError(Exception):
@@ -73,8 +76,9 @@ def read_status(address: Address, timeout: float = PATIENCE) -> dict[str, Any]:
     answer = ask(address, "GET", "/status", timeout)
     if answer.status != 200:
         raise AdminError(f"{address} answers {answer.status}: {answer.body.strip()[:200]}")
-    try:
-        found: dict[str, Any] = json.loads(answer.body)
-    except ValueError as exc:
-        raise AdminError(f"What {address} answers is not thestral's admin port") from exc
+    found: Any = None
+    with contextlib.suppress(ValueError):
+        found = json.loads(answer.body)
+    if not isinstance(found, dict) or not found.keys() >= NEEDED:
+        raise AdminError(f"What answers at {address} is not thestral's admin port")
     return found

@@ -280,7 +280,7 @@ def table(
 def bars(history: Sequence[float], width: int, style: Style) -> str:
     """The last rates as bars, the highest of them as the longest."""
     letters = BARS if style.is_unicode else PLAIN_BARS
-    shown = list(history)[-width:]
+    shown = list(history)[-width:] if width > 0 else []
     most = max(shown, default=0.0) or 1.0
     return "".join(letters[min(7, int(value / most * 7.999))] for value in shown)
 

@@ -17,7 +17,7 @@ from typing import Any
 # Alternate screen, no cursor, no wrapping of long lines; and all of that undone.
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-HOME, END_OF_LINE, REST = "\x1b[H", "\x1b[K", "\x1b[J"
+HOME, ERASE, REST = "\x1b[H", "\x1b[K", "\x1b[J"
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 ARROWS = {"\x1b[A": "k", "\x1b[B": "j", "\x1bOA": "k", "\x1bOB": "j"}
 
@@ -100,7 +100,8 @@ class Terminal:
 
     def show(self, lines: Sequence[str]) -> None:
         """Replace what the screen shows."""
-        self._write(HOME + "\r\n".join(line + END_OF_LINE for line in lines) + REST)
+        # Each line is erased before it is written: afterwards the cursor may be on its last letter.
+        self._write(HOME + "\r\n".join(ERASE + line for line in lines) + REST)
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone: the next wait() notices

@@ -351,6 +351,9 @@ class Config:
     admin: str | None = text(None, "Observability", item="ADDRESS", convert=checked_address,
         help="Serve metrics, probes and the status on this address: HOST:PORT, or unix:PATH, where"
              " the server also takes orders.")
+    health_path: str = text("", "Observability", convert=checked_path,
+        help="Answer GET requests for this path on the application's port, without the application:"
+             " 200, or 503 during a shutdown.")
     metrics_routes: bool = flag(True, "Observability",
         help="Count requests by route, too (Starlette, FastAPI).")
     # fmt: on
@@ -365,8 +368,6 @@ class Config:
         self.timeout_notify = checked("timeout_notify", NOTIFY_SPEC, self.timeout_notify)
         if self.log_config == "":
             self.log_config = changed_default() or ""
-        # An application that is an object cannot be sent to a worker: it stays in this process.
-        self._asks_for_worker = self.workers is not None and isinstance(self.app, str)
         if self.workers is None:
             self.workers = workers_of_environment()
         for name, spec in options():
@@ -435,7 +436,10 @@ class Config:
         """Whether the options need worker processes, and a supervisor for them."""
         return bool(
             self.worker_count > 1
-            or self._asks_for_worker
+            # A single worker is supervised if the command was told so. A program that passes
+            # workers=1 to run() gets one process, as with uvicorn: a worker would import its main
+            # module again.
+            or self.sources.get("workers", "default") != "default"
             or self.on_worker_start
             or self.on_worker_exit
             or self.limit_max_requests

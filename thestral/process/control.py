@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
@@ -20,10 +21,14 @@ from thestral.metrics.snapshot import Snapshot
 from thestral.net import sockets as listening
 from thestral.process.metrics import Metrics
 from thestral.process.patrol import Worker
-from thestral.process.worker import LEVEL, STACKS
+from thestral.process.stacks import Dump
+from thestral.process.worker import DUMP, LEVEL, STACKS
 
 # Time for a worker to tell its stacks.
-STACKS_PATIENCE = 1.5  # seconds
+STACKS_PATIENCE = 1.0  # seconds
+# Time for faulthandler to write those of one that does not.
+DUMP_PATIENCE = 0.5  # seconds
+NO_ANSWER = "It does not answer. What faulthandler sees:\n"
 PERMISSIONS = 0o600  # of a Unix socket
 
 
@@ -49,12 +54,13 @@ class Gathering:
     Attributes:
         done: called at the end with all of them.
         deadline: when not to wait any longer, by time.monotonic().
+        has_asked: whether the signal has been sent to those that do not answer.
     """
 
     def __init__(self, workers: Sequence[Worker], done: Callable[[str], None]) -> None:
         self.done = done
         self.deadline = time.monotonic() + STACKS_PATIENCE
-        self._workers = list(workers)
+        self.has_asked = False
         self._parts: dict[Worker, list[str]] = {worker: [] for worker in workers}
         self._complete: set[Worker] = set()
 
@@ -65,16 +71,23 @@ class Gathering:
         elif worker in self._parts:
             self._parts[worker].append(part)
 
-    def is_complete(self, running: Sequence[Worker]) -> bool:
-        """Whether every worker that is still running has answered."""
-        return all(worker in self._complete for worker in self._workers if worker in running)
+    def missing(self, running: Sequence[Worker]) -> list[Worker]:
+        """The workers that are still running and have not answered."""
+        return [
+            worker for worker in self._parts if worker in running and worker not in self._complete
+        ]
 
-    def text(self) -> str:
+    def text(self, dumped: dict[Worker, str]) -> str:
+        """All stacks.
+
+        Args:
+            dumped: what is known of those that have not answered.
+        """
         found = []
         for worker, parts in self._parts.items():
             found.append(f"Worker {worker.number} [{worker.watch.pid}]:\n")
             if worker not in self._complete:
-                parts = ["  It does not answer.\n"]
+                parts = [NO_ANSWER if worker.ready else "It is starting.\n", dumped.get(worker, "")]
             found += [*parts, "\n"]
         return "".join(found) or "There is no worker.\n"
 
@@ -96,6 +109,7 @@ class Control:
         self._version = version("thestral")  # the package itself imports this module
         self._levels: dict[str, str] = {}  # set at run time, by the logger's name
         self._gatherings: dict[int, Gathering] = {}  # by number
+        self._dumps: dict[Worker, Dump] = {}
         self._last = 0  # number of the last gathering
 
     # --- The port -----------------------------------------------------------------------------
@@ -126,11 +140,16 @@ class Control:
             error_logger.info("Admin port on %s", address)
 
     def close(self) -> None:
+        for dump in self._dumps.values():
+            dump.close()
+        self._dumps.clear()
         if self._server is not None:
             self._server.close()
 
     def let_go(self) -> None:
         """In a forked worker, close its copies of the descriptors."""
+        for dump in self._dumps.values():
+            dump.close()
         if self._server is not None:
             self._server.let_go()
 
@@ -140,6 +159,7 @@ class Control:
         Args:
             now: time.monotonic().
         """
+        self._forget_ended()
         for number, gathering in list(self._gatherings.items()):
             self._finish(number, gathering, now)
         if self._server is not None:
@@ -217,15 +237,37 @@ class Control:
         for logger, level in self._levels.items():
             self._supervisor.tell(worker, (LEVEL, logger, level))
 
-    def on_stacks(self, worker: Worker, number: int, part: str | None) -> None:
-        """Take a part of a worker's stacks, which may come too late."""
-        gathering = self._gatherings.get(number)
-        if gathering is not None:
-            gathering.add(worker, part)
-            if part is None:
-                self._finish(number, gathering)
+    def on_message(self, worker: Worker, message: tuple[Any, ...]) -> None:
+        """Take what a worker says for the admin port."""
+        kind, *values = message
+        if kind == STACKS:
+            number, part = values
+            gathering = self._gatherings.get(number)
+            if gathering is not None:  # else it is too late
+                gathering.add(worker, part)
+                if part is None:
+                    self._finish(number, gathering)
+        elif kind == DUMP:
+            with contextlib.suppress(OSError):  # it has ended
+                self._dumps[worker] = Dump(worker.watch.pid, *values)
 
     def _finish(self, number: int, gathering: Gathering, now: float = 0.0) -> None:
-        if now >= gathering.deadline or gathering.is_complete(self._supervisor.workers):
-            del self._gatherings[number]
-            gathering.done(gathering.text())
+        """End the gathering of stacks if all workers have answered, or there is no time left. Those
+        that do not answer by the deadline are asked by a signal, and get some time for that.
+        """
+        missing = gathering.missing(self._supervisor.workers)
+        if missing and now < gathering.deadline:
+            return
+        offered = [worker for worker in missing if worker in self._dumps]
+        if offered and not gathering.has_asked:
+            gathering.has_asked = True
+            gathering.deadline = now + DUMP_PATIENCE
+            for worker in offered:
+                self._dumps[worker].ask()
+            return
+        del self._gatherings[number]
+        gathering.done(gathering.text({worker: self._dumps[worker].read() for worker in offered}))
+
+    def _forget_ended(self) -> None:
+        for worker in [one for one in self._dumps if one not in self._supervisor.workers]:
+            self._dumps.pop(worker).close()

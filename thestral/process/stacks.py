@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
+import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
+
+from thestral.process.memory import new_memory
+from thestral.process.signals import is_free
 
 MOST_TASKS = 200
 DEEPEST = 100  # calls of a thread's stack, the innermost, or awaits of a task
@@ -67,3 +74,54 @@ def frames_of(awaited: Any) -> Iterator[FrameType]:
 def parts_of(text: str) -> list[str]:
     """A text in parts that can each be sent as one message."""
     return [text[start : start + LARGEST_PART] for start in range(0, len(text), LARGEST_PART)]
+
+
+# --- From a process that does not answer ----------------------------------------------------------
+
+
+def offer_dump() -> tuple[int, int] | None:
+    """Have faulthandler write the stacks of all threads to a file in memory when a signal comes,
+    for which it needs neither the GIL nor the loop.
+
+    Returns:
+        The signal, one that nobody uses, and the file's descriptor; None where the system has no
+        such signals or files.
+    """
+    if sys.platform != "linux":
+        return None
+    number = next(filter(is_free, range(signal.SIGRTMAX, signal.SIGRTMIN, -1)), None)
+    if number is None:
+        return None
+    import fcntl
+
+    memory = new_memory(0)
+    # The reader empties the file, and each stack is to begin where it ends then.
+    fcntl.fcntl(memory, fcntl.F_SETFL, os.O_APPEND)
+    faulthandler.register(number, memory, all_threads=True)
+    return number, memory
+
+
+class Dump:
+    """What a process offers by offer_dump(), as another one has it.
+
+    Raises:
+        OSError: the process has ended.
+    """
+
+    def __init__(self, pid: int, number: int, descriptor: int) -> None:
+        self._pid = pid
+        self._signal = number
+        self._file = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+
+    def ask(self) -> None:
+        """Have the stacks written, as soon as the kernel lets the process run."""
+        os.ftruncate(self._file, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, self._signal)
+
+    def read(self) -> str:
+        """The stacks that have been written; "" if there are none (yet)."""
+        return os.pread(self._file, LARGEST_TEXT, 0).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        os.close(self._file)

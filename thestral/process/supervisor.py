@@ -53,7 +53,6 @@ from thestral.process.worker import (
     READY,
     REOPEN,
     RETIRE,
-    STACKS,
     WAITING,
     blocked,
     run_worker,
@@ -443,9 +442,9 @@ class Supervisor:
         elif message == WAITING:
             worker.waits = True
             self._log_waiting()
-        elif message[0] == STACKS:
+        elif isinstance(message, tuple):
             if self._control is not None:
-                self._control.on_stacks(worker, *message[1:])
+                self._control.on_message(worker, message)
         else:
             worker.reason = message
 

@@ -23,7 +23,7 @@ from thestral.process.importer import in_user_code, load_function
 from thestral.process.leaving import exit_in_time, flush_output
 from thestral.process.server import Server
 from thestral.process.signals import QUIT, REQUEST_SIGNALS, SUPERVISOR_SIGNALS, do_nothing, is_free
-from thestral.process.stacks import parts_of, stacks
+from thestral.process.stacks import offer_dump, parts_of, stacks
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -39,7 +39,9 @@ READY = "ready"
 RETIRE = "retire"  # a limit is reached: replace this worker
 WAITING = "waiting"  # SIGTERM has come, and requests are still running
 # Any other string is the reason why the worker cannot start: the supervisor logs it, once for all.
-# Also ("stacks", number, text) with a part of what was asked for, and None after the last.
+# For the admin port: (STACKS, number, text) with a part of the stacks, or None after the last part;
+# (DUMP, signal, descriptor): how to get them from a worker that does not answer.
+DUMP = "dump"
 # Messages from a supervisor to a worker.
 REOPEN = "reopen"  # reopen log files. A SIGUSR1 would not do: the application may handle it
 LEVEL = "level"  # in a tuple with a logger's name and its new level
@@ -185,6 +187,10 @@ class WorkerServer(Server):
         if self.watchdog is not None:
             self._heartbeat.note_watcher(self.watchdog.native_id)
         self._beat()
+        if self.config.admin is not None:
+            found = offer_dump()
+            if found is not None:
+                self.tell((DUMP, *found))
         self.tell(READY)
 
     def _beat(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import glob
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from thestral.errors import LocalProtocolError
 from thestral.logging.refusals import Refusals
 from thestral.protocol.access import AccessLog
 from thestral.protocol.clock import Clock, Timeouts
+from thestral.protocol.health import HealthPath, paths_of
 from thestral.protocol.phases import waits_of
 from thestral.protocol.settings import Settings
 from thestral.protocol.turn import Turn
@@ -82,6 +84,10 @@ class WorkerContext:
         certificates: Certificates | None = None,
     ) -> None:
         self.app = app
+        silent: list[str] = []  # paths that are not in the access log
+        if config.health_path:
+            silent = paths_of(config.health_path, config.root_path)
+            self.app = HealthPath(app, silent, lambda: self.draining)
         self.loop = loop
         self.thread = this_thread()
         self.state = state
@@ -98,7 +104,7 @@ class WorkerContext:
             config.log_format,
             config.log_timestamps,
             config.request_id,
-            config.access_log_exclude,
+            [*config.access_log_exclude, *map(glob.escape, silent)],
             config.access_log_slow or 0.0,
         )
         self.refusals = Refusals()
