@@ -216,8 +216,8 @@ def ask(base: str, path: str, **values: str) -> Any:
 
 @pytest.fixture
 def five_minutes(tmp_path):
-    """The server and Prometheus, as the page starts them, with free ports and a scrape a second;
-    the addresses of both.
+    """The server and Prometheus, as the page starts them, but with free ports, and five scrapes a
+    second; the addresses of both.
     """
     (serving,) = [one for one in SERVING if one in SECTION and "--admin" in one]
     (prometheus,) = [one for one in PROMETHEUS if one.startswith("prometheus ")]
@@ -229,7 +229,7 @@ def five_minutes(tmp_path):
         admin = wait_until(lambda: re.search(r"Admin port on http://(\S+)", command.stderr))[1]
         urlopen(url).close()
         configuration = tmp_path / "deploy/prometheus.yml"
-        text = configuration.read_text().replace("15s", "1s").replace(USUAL, admin)
+        text = configuration.read_text().replace("15s", "200ms").replace(USUAL, admin)
         configuration.write_text(text)
         address = f"127.0.0.1:{free_port()}"
         process = subprocess.Popen(
