@@ -1,7 +1,6 @@
 # One line per task; continuous integration calls only these.
 PYTHON ?= python
 SECONDS ?= 60
-MINUTES ?= 30
 TIMES ?= 5
 EXTRAS ?= test,examples,docs
 SITE ?= site
@@ -26,7 +25,7 @@ asan:     ; THESTRAL_SANITIZE=address,undefined $(PYTHON) setup.py -q build_ext 
 fuzz:     ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/fuzz --timeout=0
 fuzz-c:   ; PYTHONPATH=tests:tests/fuzz:tests/http2 $(PYTHON) tests/fuzz/fuzz_c.py --seconds $(SECONDS)
 load:     ; PYTHONPATH=tests:tests/cli:tests/http2:tests/websocket TIMES=$(TIMES) $(PYTHON) tests/cli/constant_load.py $(ONLY)
-soak:     ; MINUTES=$(MINUTES) $(PYTHON) bench/soak.py
+soak:     ; PYTHONPATH=tests/cli $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write
 check-instructions: ; $(PYTHON) bench/instructions.py --check
