@@ -19,6 +19,7 @@ PROGRAMS = {
     "git": ("git", ["git"]),
     "h2load": ("nghttp2-client", ["h2load"]),
     "HAProxy": ("haproxy", ["haproxy", "/usr/sbin/haproxy"]),
+    "ip": ("iproute2", ["ip", "/usr/sbin/ip"]),
     "make": ("make", ["make"]),
     "nghttp": ("nghttp2-client", ["nghttp"]),
     "nginx": ("nginx-light", ["nginx", "/usr/sbin/nginx"]),
