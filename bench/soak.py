@@ -1,10 +1,11 @@
 """Runs mixed load for a long time: looks for growing memory, leaks and wrong responses.
 
-    MINUTES=30 python bench/soak.py
+    make soak MINUTES=30
 
-One server over TCP, one over TLS, and one with two workers that are recycled. Prints a table, and
-exits with 1 for a wrong response, for memory that grows by more than SLOPE_MAX, or for descriptors
-and objects that are left when the load has ended. Needs Linux, and what the tests need.
+One server over TCP, one over TLS, and one with two workers that are recycled, all with an admin
+port. Prints a table, and exits with 1 for a wrong response, for memory that grows by more than
+SLOPE_MAX, for descriptors and objects that are left when the load has ended, or for metrics that do
+not agree with what the clients have counted. Needs Linux, and what the tests need.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import soak_h2
 import trustme
+from metered import sums
 from soak_app import PART
-from soak_h2 import WrongAnswerError, check
+from soak_h2 import BROKEN_OFF, WHOLE, WrongAnswerError, check
 from websockets.asyncio.client import connect
+
+from thestral.config.address import Address
 
 HERE = pathlib.Path(__file__).parent
 MINUTES = float(os.environ.get("MINUTES", "30"))
@@ -45,11 +49,17 @@ PATIENCE = 180.0  # seconds for one connection, which gets at most 800 responses
 class Target:
     """A server, and what was counted of its load."""
 
-    def __init__(self, name: str, port: int, contexts: dict[str, ssl.SSLContext]) -> None:
+    def __init__(
+        self, name: str, port: int, admin: Address, contexts: dict[str, ssl.SSLContext]
+    ) -> None:
         self.name = name
         self.port = port
+        self.admin = admin
         self.contexts = contexts  # for TLS: by the protocol that the client offers
         self.done: collections.Counter[str] = collections.Counter()
+        self.asked = 0  # requests, without those that are broken off on purpose
+        self.answered = 0
+        self.metrics = 0  # answered, by the server's metrics
         self.wrong: list[str] = []
         self.cut = 0  # connections whose end recycling or an abort explains
         self.samples: list[tuple[float, int, int]] = []
@@ -69,7 +79,8 @@ class Target:
         reader, writer = await self.open()
         try:
             writer.write(request("/held", "Connection: close"))
-            return json.loads(await answer(reader))
+            self.asked += 1
+            return json.loads(await answer(self, reader))
         finally:
             await shut(writer)
 
@@ -95,8 +106,14 @@ async def shut(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def answer(reader: asyncio.StreamReader) -> bytes:
+async def answer(target: Target, reader: asyncio.StreamReader) -> bytes:
     """Return the body of one response with status 200, with a length or in chunks."""
+    body = await read_body(reader)
+    target.answered += 1
+    return body
+
+
+async def read_body(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         raise WrongAnswerError(f"{head[:80]!r}")
@@ -119,7 +136,8 @@ async def plain(target: Target) -> None:
         for _ in range(random.randrange(1, 200)):
             path = f"/{random.random()}"
             writer.write(request(path))
-            check(await answer(reader), path.encode())
+            target.asked += 1
+            check(await answer(target, reader), path.encode())
             target.done["requests"] += 1
     finally:
         await shut(writer)
@@ -131,8 +149,9 @@ async def pipelined(target: Target) -> None:
         for _ in range(10):
             paths = [f"/{random.random()}" for _ in range(32)]
             writer.write(b"".join(request(path) for path in paths))
+            target.asked += len(paths)
             for path in paths:
-                check(await answer(reader), path.encode())
+                check(await answer(target, reader), path.encode())
                 target.done["pipelined"] += 1
     finally:
         await shut(writer)
@@ -143,6 +162,7 @@ async def upload(target: Target) -> None:
     try:
         for _ in range(5):
             data = random.randbytes(random.choice([1, 1000, 70_000, 1_000_000]))
+            target.asked += 1
             if random.random() < 0.5:
                 writer.write(request("/upload", f"Content-Length: {len(data)}", method="POST"))
                 writer.write(data)
@@ -155,7 +175,7 @@ async def upload(target: Target) -> None:
                 writer.write(b"0\r\n\r\n")
             await writer.drain()
             expected = hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
-            check(await answer(reader), expected)
+            check(await answer(target, reader), expected)
             target.done["uploads"] += 1
     finally:
         await shut(writer)
@@ -167,7 +187,8 @@ async def stream(target: Target) -> None:
         for _ in range(3):
             parts = random.randrange(1, 100)
             writer.write(request(f"/stream?{parts}"))
-            check(await answer(reader), PART * parts)
+            target.asked += 1
+            check(await answer(target, reader), PART * parts)
             target.done["streams"] += 1
     finally:
         await shut(writer)
@@ -179,9 +200,9 @@ async def abort(target: Target) -> None:
     piece = random.choice(
         [
             b"GET / HT",
-            request("/upload", "Content-Length: 5000", method="POST") + b"x" * 100,
-            request("/stream?5000"),
-            request("/") * 20,
+            request("/upload", "Content-Length: 5000", method=BROKEN_OFF) + b"x" * 100,
+            request("/stream?5000", method=BROKEN_OFF),
+            request("/", method=BROKEN_OFF) * 20,
             b"\x16\x03\x01",
         ]
     )
@@ -198,9 +219,11 @@ async def websocket(target: Target) -> None:
     context = target.contexts.get("http/1.1")
     scheme = "wss" if context else "ws"
     deflate = random.choice(["deflate", None])
+    target.asked += 1
     async with connect(
         f"{scheme}://localhost:{target.port}/", ssl=context, compression=deflate, proxy=None
     ) as client:
+        target.answered += 1
         for _ in range(random.randrange(1, 60)):
             size = random.choice([0, 10, 1000, 70_000])
             message = random.choice([random.randbytes(size), "\u20ac" * size])
@@ -262,10 +285,12 @@ def served(folder: pathlib.Path) -> Iterator[list[Target]]:
         for name, options in (("tcp", []), ("tls", tls), ("workers", workers)):
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
+            admin = Address(path=str(folder / f"{name}.admin"))
             command = [sys.executable, "-m", "thestral", "soak_app:app", "--app-dir", str(HERE)]
             command += ["--port", str(port), "--no-access-log", "--log-level", "error", *options]
+            command += ["--admin", f"unix:{admin.path}"]
             pids.append(os.posix_spawn(sys.executable, command, dict(os.environ)))
-            targets.append(Target(name, port, contexts if options is tls else {}))
+            targets.append(Target(name, port, admin, contexts if options is tls else {}))
         yield targets
     finally:
         for pid in pids:
@@ -274,6 +299,17 @@ def served(folder: pathlib.Path) -> Iterator[list[Target]]:
             _, status = os.waitpid(pid, 0)
             if os.waitstatus_to_exitcode(status):
                 targets[pids.index(pid)].wrong.append(f"ended with wait status {status}")
+
+
+def compare(target: Target) -> list[str]:
+    """Hold a server's metrics against what its clients have counted; return what is wrong."""
+    metric = "http_server_request_duration_seconds_count"
+    status = sums(target.admin, metric, "status", method=WHOLE)
+    target.metrics = status["2xx"] + status["1xx"]  # 101: a WebSocket
+    if target.answered <= target.metrics <= target.asked and status.total() <= target.asked:
+        return []
+    clients = f"{target.asked} asked, {target.answered} answered"
+    return [f"{target.name}: {dict(status)} by metrics, {clients} by the clients"]
 
 
 async def until_up(target: Target) -> dict:
@@ -298,11 +334,14 @@ async def soak(targets: list[Target]) -> list[str]:
     await asyncio.gather(*lives, *watches)
     await asyncio.sleep(6.0)  # until lingering connections have closed
     faults = []
-    print(f"{'':9}{'done':>10}{'cut':>6}{'MiB':>7}{'KiB/min':>9}{'fds':>5}{'left':>6}  objects")
+    title = f"{'':9}{'answered':>10}{'metrics':>10}{'asked':>10}{'cut':>6}"
+    print(f"{title}{'MiB':>7}{'KiB/min':>9}{'fds':>5}{'left':>6}  objects")
     for target, first in zip(targets, before, strict=True):
         last = await target.held()
+        faults += compare(target)
         faults += [f"{target.name}: {fault}" for fault in target.wrong[:5]]
-        row = f"{target.name:9}{target.done.total():10}{target.cut:6}{last['rss'] / 1024:7.1f}"
+        row = f"{target.name:9}{target.answered:10}{target.metrics:10}{target.asked:10}"
+        row += f"{target.cut:6}{last['rss'] / 1024:7.1f}"
         if target.name == "workers":  # another process answers each time
             print(f"{row}   {dict(target.done)}")
             continue

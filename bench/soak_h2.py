@@ -26,6 +26,8 @@ from h2.settings import SettingCodes
 from soak_app import PART
 from websockets.frames import Close, Frame, Opcode
 
+# Methods of requests that get an answer, and of those that are broken off; metrics tell them apart.
+WHOLE, BROKEN_OFF = ("GET", "POST"), "PUT"
 READ = 1 << 16  # bytes
 WEBSOCKET = ((":protocol", "websocket"), ("sec-websocket-version", "13"))
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
@@ -49,6 +51,8 @@ class Server(Protocol):
 
     port: int
     done: dict[str, int]
+    asked: int
+    answered: int
 
     async def open(self, alpn: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 
@@ -56,13 +60,17 @@ class Server(Protocol):
 class Multiplexed:
     """A client's connection. GOAWAY raises EOFError, because after it `h2` takes no more frames."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, target: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._target = target
         self._reader = reader
         self.writer = writer
         self.h2 = H2Connection(H2Configuration(header_encoding="utf-8"))
         self.h2.initiate_connection()
         self.bodies: dict[int, bytearray] = {}
         self._ended: set[int] = set()
+        self._whole: set[int] = set()  # streams whose requests are counted
 
     def request(
         self, path: str, method: str = "GET", *extra: tuple[str, str], end: bool = True
@@ -71,6 +79,9 @@ class Multiplexed:
         fields = [(":method", method), (":scheme", scheme), (":authority", "a"), (":path", path)]
         fields += extra
         stream: int = self.h2.get_next_available_stream_id()
+        if method in WHOLE:
+            self._target.asked += 1
+            self._whole.add(stream)
         self.h2.send_headers(stream, fields, end_stream=end)
         self.bodies[stream] = bytearray()
         return stream
@@ -134,6 +145,7 @@ class Multiplexed:
         await self.flush()
         while stream not in self._ended:
             await self.read()
+        self._target.answered += stream in self._whole
         return bytes(self.bodies.pop(stream))
 
     def forget(self, stream: int) -> None:
@@ -147,7 +159,7 @@ class Multiplexed:
 async def opened(target: Server) -> AsyncIterator[Multiplexed]:
     reader, writer = await target.open("h2")
     try:
-        client = Multiplexed(reader, writer)
+        client = Multiplexed(target, reader, writer)
         await client.flush()
         yield client
     finally:
@@ -196,8 +208,11 @@ async def h2_reset(target: Server) -> None:
     """Reset uploads and downloads at any point; requests beside them are answered."""
     async with opened(target) as client:
         for _ in range(5):
-            streams = [client.request("/stream?5000"), client.request("/", "POST", end=False)]
-            streams.append(client.request("/upload", "POST", end=False))
+            streams = [
+                client.request("/stream?5000", BROKEN_OFF),
+                client.request("/", BROKEN_OFF, end=False),
+                client.request("/upload", BROKEN_OFF, end=False),
+            ]
             await client.send(streams[2], bytes(random.choice([0, 10, 50_000])))
             if random.random() < 0.5:
                 await client.read()
@@ -210,8 +225,8 @@ async def h2_reset(target: Server) -> None:
 async def h2_vanish(target: Server) -> None:
     """Leave without a word, with streams in each state."""
     async with opened(target) as client:
-        client.request("/stream?5000")
-        client.request("/upload", "POST", end=False)
+        client.request("/stream?5000", BROKEN_OFF)
+        client.request("/upload", BROKEN_OFF, end=False)
         client.request("/", "CONNECT", *WEBSOCKET, end=False)
         blob = client.h2.data_to_send()
         client.writer.write(blob[: random.randrange(len(blob) + 1)])

@@ -890,10 +890,13 @@ int th_http2_next(th_http2 *http2) {
 
 /* --- Writing --------------------------------------------------------------------------------------------------- */
 
-size_t th_http2_sendable(const th_http2 *http2, uint32_t id) {
+size_t th_http2_sendable(const th_http2 *http2, uint32_t id, size_t n) {
   const th_http2_stream *stream = th_http2_find(http2, id);
   if (stream == NULL || stream->flags & TH_HTTP2_WE_ENDED) return 0;
   int64_t size = stream->send_window < http2->send_window ? stream->send_window : http2->send_window;
+  /* The rest of the connection's window is not worth a frame: the peer has used up nearly all of it, so it will give
+   * more. Otherwise a peer that gives back what each frame has used would get small frames for ever. */
+  if (size < SMALL_DATA && size < (int64_t)n && size < stream->send_window) return 0;
   if (size > http2->peer_frame_max) size = http2->peer_frame_max;
   return size > 0 ? (size_t)size : 0;
 }

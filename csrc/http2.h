@@ -158,8 +158,9 @@ int th_http2_is_reading_head(const th_http2 *http2);
 
 /* Returns an open stream, or NULL. The pointer is valid until the next th_http2_next(). */
 th_http2_stream *th_http2_find(const th_http2 *http2, uint32_t id);
-/* Returns how many bytes of content may be sent now on a stream, in one DATA frame; 0 if the stream is not open. */
-size_t th_http2_sendable(const th_http2 *http2, uint32_t id);
+/* Returns how many of n bytes of content may be sent now on a stream, in one DATA frame; 0 if the stream is not open, or
+ * if a larger frame will be possible soon. The result may be more than n. */
+size_t th_http2_sendable(const th_http2 *http2, uint32_t id, size_t n);
 
 /* Notes that n bytes of a stream's content were received by the application or dropped; the stream may have ended.
  * `waits`: the application waits for more and none is left, so that a used-up window may grow. */

@@ -24,6 +24,27 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(2, available() * 3 // 2)
 
 
+# Tests of plain HTTP/1.1, which both loops run, are repeated there over HTTP/2 and over TLS. What
+# those add does not depend on the loop.
+ONE_LOOP = ("tests/over_http2/", "tests/tls/test_plain_rules.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out a repeated test for the second loop."""
+    names = {item.nodeid for item in items}
+    twins = [
+        item
+        for item in items
+        if item.nodeid.startswith(ONE_LOOP)
+        and "asyncio" in item.nodeid
+        and item.nodeid.replace("asyncio", "uvloop") in names
+    ]
+    if twins:
+        left_out = set(twins)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=twins)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def heap_of_imports() -> None:
     """Frameworks, also those that tests import, leave a large heap; no collection needs to walk it

@@ -19,6 +19,7 @@ PROGRAMS = {
     "git": ("git", ["git"]),
     "h2load": ("nghttp2-client", ["h2load"]),
     "HAProxy": ("haproxy", ["haproxy", "/usr/sbin/haproxy"]),
+    "ip": ("iproute2", ["ip", "/usr/sbin/ip"]),
     "logrotate": ("logrotate", ["logrotate", "/usr/sbin/logrotate"]),
     "make": ("make", ["make"]),
     "nghttp": ("nghttp2-client", ["nghttp"]),

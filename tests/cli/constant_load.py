@@ -6,6 +6,9 @@ A server may lose the requests that a worker is answering when it gets kill -9: 
 or over HTTP/2 as many as a client has open. It may refuse connections once it has stopped
 listening. It may lose nothing else; a request that the server has told an HTTP/2 client to repeat
 is not lost.
+
+Servers with workers count, and their metrics must agree with what the clients have seen: as many
+requests as were answered, and at most those more whose answers were lost.
 """
 
 from __future__ import annotations
@@ -25,8 +28,11 @@ from typing import NamedTuple
 import trustme
 from load import APP, Load, workers
 from load_http2 import HTTP2Load, WebSocketLoad
+from metered import sums
 from process import Command
 from support import wait_until
+
+from thestral.config.address import Address
 
 KEEPING, FRESH = 8, 2  # clients
 TLS = ("--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
@@ -42,13 +48,14 @@ class Clients(NamedTuple):
 
 class Count(NamedTuple):
     """Outcome of a scenario: answered requests, those that the server has said may be repeated,
-    failures by kind, forbidden failures.
+    failures by kind, forbidden failures, and answered requests by the server's metrics.
     """
 
     answered: int
     again: int
     failed: Counter[str]
     wrong: list[str]
+    metrics: int
 
 
 class Site:
@@ -62,7 +69,12 @@ class Site:
         self.renew()
         (folder / "main.py").write_text(APP)
         tls = TLS if clients.secure else ()
-        self._arguments = ["main:app", "--port", "0", "--no-access-log", *tls, *arguments]
+        # A server without workers would become one of the supervisor's by an admin port.
+        self.metered = "--workers" in arguments
+        admin = ("--admin", f"unix:{folder}/admin") if self.metered else ()
+        self._arguments = ["main:app", "--port", "0", "--no-access-log", *tls, *admin, *arguments]
+        self.metrics = 0  # answered requests, by the server's metrics
+        self.disagreement: list[str] = []
 
     def renew(self) -> None:
         """Replace the certificate as certificate managers do: each file atomically."""
@@ -83,8 +95,27 @@ class Site:
                 wait_until(lambda: load.pids == pids)
                 yield command, load
             if command.process.poll() is None:
+                self.compare(load, running=0)
                 command.signal(signal.SIGTERM)
             assert command.wait() == 0, command.stderr
+
+    def compare(self, load: Load, running: int) -> None:
+        """Hold the server's metrics against what the clients have seen.
+
+        Args:
+            running: number of requests that may be under way.
+        """
+        if not self.metered:
+            return
+        metric, label, value = load.counted_as
+        least = load.seen.total()
+        found = sums(Address(path=f"{self.folder}/admin"), metric, label)
+        most = load.seen.total() + len(load.failures) + running
+        self.metrics = found[value]
+        # Of messages, the others are those that have been received.
+        others = found.total() - self.metrics if label == "status" else 0
+        if not least <= self.metrics <= most or others > len(load.failures):
+            self.disagreement.append(f"{dict(found)} by metrics, {least} to {most} by the clients")
 
 
 def answered_more(load: Load, count: int = 200) -> None:
@@ -92,9 +123,10 @@ def answered_more(load: Load, count: int = 200) -> None:
     wait_until(lambda: load.seen.total() >= target)
 
 
-def counted(load: Load, wrong: list[str]) -> Count:
+def counted(site: Site, load: Load, wrong: list[str]) -> Count:
     kinds = Counter(failure.kind for failure in load.failures)
-    return Count(load.seen.total(), load.again.total(), kinds, wrong)
+    wrong = wrong + site.disagreement
+    return Count(load.seen.total(), load.again.total(), kinds, wrong, site.metrics)
 
 
 def all_of(load: Load) -> list[str]:
@@ -123,7 +155,7 @@ def killed(folder: Path, clients: Clients, times: int, *arguments: str) -> Count
             wrong += [
                 f"client {client}: {n} failures" for client, n in each.items() if n > load.at_once
             ]
-    return counted(load, wrong)
+    return counted(site, load, wrong)
 
 
 def rolled(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
@@ -141,7 +173,7 @@ def rolled(folder: Path, clients: Clients, times: int, *arguments: str) -> Count
     wrong = all_of(load)
     if clients.secure and len(load.certificates) < 1 + times:
         wrong.append(f"{len(load.certificates)} certificates seen")
-    return counted(load, wrong)
+    return counted(site, load, wrong)
 
 
 def recycled(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
@@ -150,7 +182,7 @@ def recycled(folder: Path, clients: Clients, times: int, *arguments: str) -> Cou
     with site.serving() as (command, load):
         for number in range(2 * times):
             workers(command, 3 + number)
-    return counted(load, all_of(load))
+    return counted(site, load, all_of(load))
 
 
 def renewed(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
@@ -162,7 +194,7 @@ def renewed(folder: Path, clients: Clients, times: int, *arguments: str) -> Coun
             site.renew()
             wait_until(lambda seen=seen: len(load.certificates) > seen)
             answered_more(load)
-    return counted(load, all_of(load))
+    return counted(site, load, all_of(load))
 
 
 def renewed_alone(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
@@ -175,20 +207,21 @@ def renewed_alone(folder: Path, clients: Clients, times: int, *arguments: str) -
             command.signal(signal.SIGHUP)
             wait_until(lambda seen=seen: len(load.certificates) > seen)
             answered_more(load)
-    return counted(load, all_of(load))
+    return counted(site, load, all_of(load))
 
 
 def ended(folder: Path, clients: Clients, times: int, *arguments: str) -> Count:
     """SIGTERM."""
-    total = Count(0, 0, Counter(), [])
+    total = Count(0, 0, Counter(), [], 0)
     for _ in range(times):
         site = Site(folder, clients, *arguments)
         with site.serving(2 if "--workers" in arguments else 1) as (command, load):
             answered_more(load)
+            site.compare(load, running=(KEEPING + FRESH) * load.at_once)
             command.signal(signal.SIGTERM)
             assert command.wait() == 0
         wrong = [str(failure) for failure in load.failures if failure.kind != "refused"]
-        one = counted(load, wrong)
+        one = counted(site, load, wrong)
         total = Count(*(a + b for a, b in zip(total, one, strict=True)))  # type: ignore[misc]
     return total
 
@@ -251,8 +284,9 @@ def main() -> int:
     """Run the scenarios whose names hold one of the arguments, and print a table."""
     times = int(os.environ.get("TIMES", "5"))
     print(f"2 workers, {KEEPING} keep-alive clients, {FRESH} that connect anew; {times} times each")
-    print("| scenario | answered | asked again | " + " | ".join(KINDS) + " | not allowed | s |")
-    print("| --- |" + " ---: |" * (len(KINDS) + 4))
+    kinds = " | ".join(KINDS)
+    print(f"| scenario | answered | by metrics | asked again | {kinds} | not allowed | s |")
+    print("| --- |" + " ---: |" * (len(KINDS) + 5))
     status = 0
     for name, scenario, clients, arguments in SCENARIOS:
         if sys.argv[1:] and not any(word in name for word in sys.argv[1:]):
@@ -265,7 +299,8 @@ def main() -> int:
             shutil.rmtree(folder)
         took = time.monotonic() - began
         failed = " | ".join(str(count.failed[kind]) for kind in KINDS)
-        counts = f"{count.answered} | {count.again} | {failed} | {len(count.wrong)}"
+        metrics = count.metrics or "–"
+        counts = f"{count.answered} | {metrics} | {count.again} | {failed} | {len(count.wrong)}"
         print(f"| {name} | {counts} | {took:.0f} |")
         print(*count.wrong[:5], sep="\n", end="\n" if count.wrong else "", flush=True)
         status |= bool(count.wrong)

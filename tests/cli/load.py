@@ -110,12 +110,14 @@ class Failure(NamedTuple):
         client: number of the client.
         pid: the process that answered the last request on the connection; 0 if there was none.
         text: the exception.
+        target: the request target; empty if there was no request.
     """
 
     kind: str
     client: int
     pid: int
     text: str
+    target: str = ""
 
 
 class Load:
@@ -133,12 +135,16 @@ class Load:
 
     Attributes:
         at_once: number of requests that a client has open at most.
+        pause: seconds for which a client waits before it asks again.
+        counted_as: what a server's metrics call that which `seen` counts: metric, label, value.
         seen: number of responses by (PID, version).
         again: by client, number of requests that the server has said may be repeated.
         certificates: certificates that the server has shown (DER).
     """
 
     at_once = 1
+    pause = 0.0
+    counted_as = ("http_server_request_duration_seconds_count", "status", "2xx")
 
     def __init__(
         self,
@@ -170,11 +176,15 @@ class Load:
             return http.client.HTTPConnection(self._host, timeout=PATIENCE)
         return http.client.HTTPSConnection(self._host, timeout=PATIENCE, context=self._trust)
 
+    def _request(self, plain: bool) -> tuple[str, str]:
+        """Method and target of a client's next request."""
+        return "GET", "/" if plain else "/stream"
+
     def _ask(self, number: int, keep: bool, plain: bool) -> None:
         connection = self._connection()
         pid = 0
-        while not self._stop.is_set():
-            kind = "unconnected"
+        while not self._stop.wait(self.pause):
+            kind, target = "unconnected", ""
             seen = self.seen  # bound as the request is made, because forget() replaces it
             try:
                 if connection.sock is None:
@@ -184,22 +194,23 @@ class Load:
                         self.certificates.add(connection.sock.getpeercert(True))
                 kind = "unanswered"
                 headers = {} if keep else {"Connection": "close"}
-                connection.request("GET", "/" if plain else "/stream", headers=headers)
+                method, target = self._request(plain)
+                connection.request(method, target, headers=headers)
                 response = connection.getresponse()
                 kind = "broken"
                 body = response.read().decode().lstrip("0")
-                assert response.status == 200
+                assert response.status == 200, response.status
                 pid, version = (int(word) for word in body.split())
                 seen[pid, version] += 1
             except Exception as exc:
                 kind = "refused" if isinstance(exc, ConnectionRefusedError) else kind
                 connection.close()
-                self._fail(kind, number, pid, exc)
+                self._fail(kind, number, pid, exc, target)
         connection.close()
 
-    def _fail(self, kind: str, number: int, pid: int, exc: Exception) -> None:
+    def _fail(self, kind: str, number: int, pid: int, exc: Exception, target: str = "") -> None:
         """Note a failure; a client that was refused waits before it asks again."""
-        self.failures.append(Failure(kind, number, pid, repr(exc)))
+        self.failures.append(Failure(kind, number, pid, repr(exc), target))
         self._stop.wait(REFUSED_PAUSE if kind == "refused" else 0)
 
     def __enter__(self) -> Load:

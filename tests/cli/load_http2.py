@@ -47,26 +47,30 @@ class HTTP2Load(Load):
                     self.certificates.add(client.sock.getpeercert(True))  # type: ignore[attr-defined]
                 client.refill = True
                 client.send(PREFACE + settings())
-                self._talk(client, number, keep, "/" if plain else "/stream", late)
+                self._talk(client, number, keep, plain, late)
                 for _, code, text in client.goaways:
                     if code != Code.NO_ERROR:
                         error = LostError(f"GOAWAY {frames.code_name(code)} {text!r}")
                         self._fail("broken", number, 0, error)
 
-    def _talk(self, client: frames.Client, number: int, keep: bool, path: str, late: bool) -> None:
+    def _talk(
+        self, client: frames.Client, number: int, keep: bool, plain: bool, late: bool
+    ) -> None:
         """Ask until the connection ends."""
-        under_way: dict[int, Counter[tuple[int, int]]] = {}
+        under_way: dict[int, tuple[str, Counter[tuple[int, int]]]] = {}
         pid = asked = 0
         while True:
+            self._stop.wait(self.pause)
             told = [last for last, _, _ in client.goaways if not late or last != ANY]
             if not (told or client.closed or self._stop.is_set()):
                 while len(under_way) < AT_ONCE and (keep or not asked):
-                    under_way[client.request(path=path)] = self.seen
+                    method, target = self._request(plain)
+                    under_way[client.request(method, target)] = target, self.seen
                     asked += 1
             if not under_way:
                 return
             read_more(client)
-            for stream, seen in list(under_way.items()):
+            for stream, (target, seen) in list(under_way.items()):
                 exchange = client.on(stream)
                 try:
                     if is_refused(client, stream):
@@ -78,7 +82,8 @@ class HTTP2Load(Load):
                     else:
                         continue
                 except Exception as exc:
-                    self._fail("broken" if exchange.status else "unanswered", number, pid, exc)
+                    kind = "broken" if exchange.status else "unanswered"
+                    self._fail(kind, number, pid, exc, target)
                 del under_way[stream], client.exchanges[stream]
 
 
@@ -88,8 +93,11 @@ class WebSocketLoad(HTTP2Load):
     """
 
     at_once = 1
+    counted_as = ("thestral_websocket_messages_total", "direction", "sent")
 
-    def _talk(self, client: frames.Client, number: int, keep: bool, path: str, late: bool) -> None:
+    def _talk(
+        self, client: frames.Client, number: int, keep: bool, plain: bool, late: bool
+    ) -> None:
         pid = stream = asked = heard = 0
         closing = False
         try:
@@ -100,7 +108,7 @@ class WebSocketLoad(HTTP2Load):
                 exchange = client.on(stream)
                 if not stream:
                     if client.server.get(Setting.ENABLE_CONNECT_PROTOCOL):
-                        stream = handshake(client, path)
+                        stream = handshake(client, self._request(plain)[1])
                 elif exchange.status is not None and not closing:
                     assert exchange.status == 200, exchange.status
                     for opcode, payload in messages(exchange.body):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,6 +65,7 @@ class Command:
         arguments: the command's arguments.
         cwd: working directory.
         env: further environment variables.
+        prefix: a command that runs the rest of its arguments, and does not fork.
         popen: further arguments of subprocess.Popen.
     """
 
@@ -71,13 +73,18 @@ class Command:
     server_name = "Thestral"  # in its log lines
 
     def __init__(
-        self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, **popen: Any
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        **popen: Any,
     ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         self._mark = f"{MARK}={secrets.token_hex(8)}"
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, *arguments],
+            [*prefix, sys.executable, *self.program, *arguments],
             cwd=cwd,
             # Bytecode would hide a source that is written twice within a second.
             env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **(env or {}), name: value},

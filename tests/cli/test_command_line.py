@@ -332,7 +332,10 @@ def test_module_may_be_called_run(folder):
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("--log-", ["--log-config", "--log-level"]),
+        (
+            "--log-",
+            ["--log-format", "--log-timestamps", "--log-file", "--log-config", "--log-level"],
+        ),
         ("--log-level de", ["debug"]),
         ("ma", ["main:app", "main:create_app"]),
         ("--ssl-certfile fu", ["fu"]),  # kind "file": the shell completes it

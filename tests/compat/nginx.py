@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from support import PATIENCE, program, wait_until
 
 
 class Nginx:
-    """nginx in front of a server, on ports of its own."""
+    """nginx in front of a server, on ports of its own.
 
-    def __init__(self, directory: Path, http_block: str, extra: str = "") -> None:
+    Args:
+        directory: for its files.
+        http_block: what to serve.
+        extra: lines in front of the configuration.
+        prefix: a command that runs nginx, and does not fork.
+    """
+
+    def __init__(
+        self, directory: Path, http_block: str, extra: str = "", prefix: Sequence[str] = ()
+    ) -> None:
         config = directory / "nginx.conf"
         top = [f"{'user root; ' if os.geteuid() == 0 else ''}daemon off; worker_processes 1;"]
         top += [f"pid {directory}/pid; error_log {directory}/error.log info;", "events {}"]
@@ -23,7 +33,7 @@ class Nginx:
         config.write_text("\n".join([extra, *top, http_text]))
         self.directory = directory
         self.process = subprocess.Popen(
-            [program("nginx"), "-c", config, "-p", directory], stderr=-1
+            [*prefix, program("nginx"), "-c", config, "-p", directory], stderr=-1
         )
 
     def wait(self, port: int) -> None:

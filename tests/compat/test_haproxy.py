@@ -125,7 +125,7 @@ class Certificates:
 
 
 def documented() -> str:
-    (block,) = re.findall(
+    block, *_ = re.findall(
         r"^```haproxy\n(.*?)^```$", DEPLOYMENT.read_text(), re.DOTALL | re.MULTILINE
     )
     return block

@@ -107,7 +107,7 @@ def behind(tmp_path_factory) -> Iterator[Behind]:
     (directory / "key.pem").write_bytes(issued.private_key_pem.bytes())
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    (block,) = re.findall(
+    block, *_ = re.findall(
         r"^```nginx\n(.*?)^```$", DEPLOYMENT.read_text(), re.DOTALL | re.MULTILINE
     )
     port, tls_port = free_port(), free_port()

@@ -559,20 +559,40 @@ def test_window_does_not_grow_unless_it_is_used_up_and_awaited():
 
 def test_sendable():
     codec = opened(request(1))
-    assert codec.sendable(1) == 16_384
-    assert codec.sendable(3) == 0
+    assert codec.sendable(1, WINDOW) == 16_384
+    assert codec.sendable(3, WINDOW) == 0
     feed(codec, settings((Setting.MAX_FRAME_SIZE, 20_000)))
-    assert codec.sendable(1) == 20_000
+    assert codec.sendable(1, WINDOW) == 20_000
     feed(codec, settings((Setting.INITIAL_WINDOW_SIZE, 100)))
-    assert codec.sendable(1) == 100
+    assert codec.sendable(1, WINDOW) == 100
     (frame,) = written(lambda writer: codec.write_data(writer, 1, b"x" * 100, 0, 100, False))
     assert (frame.type, frame.payload) == (Type.DATA, b"x" * 100)
     feed(codec, settings((Setting.INITIAL_WINDOW_SIZE, 50)))
-    assert codec.sendable(1) == 0
+    assert codec.sendable(1, WINDOW) == 0
     feed(codec, window_update(1, 50))
-    assert codec.sendable(1) == 0
+    assert codec.sendable(1, WINDOW) == 0
     feed(codec, window_update(1, 1))
-    assert codec.sendable(1) == 1
+    assert codec.sendable(1, WINDOW) == 1
+
+
+@pytest.mark.parametrize(("rest", "size", "sent"), [(63, 64, 0), (63, 63, 63), (64, 65, 64)])
+def test_small_rest_of_the_connections_window_is_used_only_for_all_that_waits(rest, size, sent):
+    codec = opened(request(1))
+    feed(codec, window_update(1, WINDOW))
+    left = WINDOW - rest
+    while left > 0:
+        part = min(left, 16_384)
+        written(lambda writer, part=part: codec.write_data(writer, 1, b"x" * part, 0, part, False))
+        left -= part
+    assert min(codec.sendable(1, size), size) == sent
+    feed(codec, window_update(0, 1))
+    assert codec.sendable(1, size) == (0 if rest + 1 < min(size, 64) else rest + 1)
+
+
+def test_small_window_of_a_stream_is_used():
+    codec = opened(request(1))
+    feed(codec, settings((Setting.INITIAL_WINDOW_SIZE, 1)))
+    assert codec.sendable(1, 100) == 1
 
 
 @pytest.mark.parametrize("over", [0, 1])
@@ -788,7 +808,7 @@ def test_trailers_end_the_stream():
     fields = check_fields([(b"X", b" y ")], False)
     (frame,) = written(lambda writer: codec.write_trailers(writer, 1, fields))
     assert (frame.type, frame.flags) == (Type.HEADERS, END_HEADERS | frames.END_STREAM)
-    assert codec.sendable(1) == 0
+    assert codec.sendable(1, WINDOW) == 0
 
 
 def test_check_fields():

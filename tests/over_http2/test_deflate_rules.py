@@ -36,6 +36,3 @@ from test_ws_negotiation import (
     test_offered_server_window_is_answered_7_1_2_1,
     test_offers_in_several_lines_9_1,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

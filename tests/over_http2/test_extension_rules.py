@@ -31,6 +31,3 @@ from test_extensions import (
     test_trailers_that_may_not_be_sent,
     test_what_cannot_be_sent_leaves_room_for_an_answer,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -22,6 +22,3 @@ from test_handshake import (
     test_part_of_a_frame_behind_the_handshake,
     test_several_versions_are_refused_11_3_5,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

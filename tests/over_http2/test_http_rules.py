@@ -132,6 +132,3 @@ from test_sending import (
     test_one_that_somebody_keeps_is_not_used_again,
     test_what_is_wrong_is_raised_where_it_is_awaited,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

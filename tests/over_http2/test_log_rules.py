@@ -33,6 +33,3 @@ from test_request_ids import (
     test_what_the_application_or_header_sets_is_sent_once,
     test_without_options_nothing_is_added,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

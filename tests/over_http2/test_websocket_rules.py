@@ -169,6 +169,3 @@ from test_ws_faults import (
 from test_ws_gone import (
     test_client_gone_while_send_waits,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what HTTP/2 adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

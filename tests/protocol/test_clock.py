@@ -18,6 +18,7 @@ NOT_OF_THE_CLOCK = {
     "watchdog": "in a thread of its own",
     "shutdown_delay": "the drain waits for it",
     "reload_delay": "the reloader's",
+    "access_log_slow": "looked at when a request ends",
 }
 
 

@@ -47,6 +47,3 @@ from test_time_outs import (
     test_silent_connection_is_closed_without_a_word,
     test_slow_reader_that_does_read_is_not_given_up,
 )
-
-# Both loops run these tests over plain HTTP/1.1; what TLS adds does not depend on the loop.
-pytestmark = pytest.mark.parametrize("serve", ["uvloop"], indirect=True)

@@ -422,7 +422,7 @@ cdef extern from "http2.h" nogil:
     int th_http2_next(th_http2 *http2)
     int th_http2_is_reading_head(const th_http2 *http2)
     th_http2_stream *th_http2_find(const th_http2 *http2, uint32_t id)
-    size_t th_http2_sendable(const th_http2 *http2, uint32_t id)
+    size_t th_http2_sendable(const th_http2 *http2, uint32_t id, size_t n)
     int th_http2_consumed(th_http2 *http2, uint32_t id, size_t n, int waits)
     int th_http2_begin_headers(th_http2 *http2, th_buffer *out, size_t *mark)
     int th_http2_end_headers(th_http2 *http2, th_buffer *out, size_t mark, uint32_t id, int end)

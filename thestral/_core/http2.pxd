@@ -67,7 +67,7 @@ cdef class FrameCodec:
     cpdef bint is_reading_head(self) noexcept
     cpdef bint settings_acked(self) noexcept
     cpdef uint32_t last_id(self) noexcept
-    cpdef Py_ssize_t sendable(self, uint32_t id) noexcept
+    cpdef Py_ssize_t sendable(self, uint32_t id, Py_ssize_t size) noexcept
     cpdef bint may_receive(self, uint32_t id) noexcept
     cpdef int urgency(self, uint32_t id) noexcept
     cpdef bint is_incremental(self, uint32_t id) noexcept

@@ -119,8 +119,10 @@ class FrameCodec:
         """Whether the peer has acknowledged the server's settings."""
     def last_id(self) -> int:
         """Return the highest identifier of a stream that was processed."""
-    def sendable(self, id: int) -> int:
-        """Return how many bytes of content may be sent on a stream now, in one frame."""
+    def sendable(self, id: int, size: int) -> int:
+        """Return how many of `size` bytes of content may be sent on a stream now, in one frame; 0
+        if a larger frame will be possible soon. The result may be more than `size`.
+        """
     def may_receive(self, id: int) -> bool:
         """Whether the peer may send content on a stream."""
     def urgency(self, id: int) -> int:

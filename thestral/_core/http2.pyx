@@ -287,8 +287,8 @@ cdef class FrameCodec:
 
     # --- Windows and priorities
 
-    cpdef Py_ssize_t sendable(self, uint32_t id) noexcept:
-        return th_http2_sendable(&self._http2, id)
+    cpdef Py_ssize_t sendable(self, uint32_t id, Py_ssize_t size) noexcept:
+        return th_http2_sendable(&self._http2, id, size)
 
     cpdef bint may_receive(self, uint32_t id) noexcept:
         cdef const th_http2_stream *stream = th_http2_find(&self._http2, id)

@@ -523,7 +523,7 @@ class HTTP2Stream(Stream):
             if end:
                 self._complete()
             return
-        if not self.waits and connection.may_write() and size <= codec.sendable(self.id):
+        if not self.waits and connection.may_write() and size <= codec.sendable(self.id, size):
             codec.write_data(connection.output(), self.id, data, 0, size, end)
             if end:
                 self._complete()
@@ -552,7 +552,7 @@ class HTTP2Stream(Stream):
             pieces.append(data)
 
     def can_send(self) -> bool:
-        return self.wire.codec.sendable(self.id) > 0
+        return self.wire.codec.sendable(self.id, self.queued) > 0
 
     def send_frame(self) -> int:
         """Send waiting output in a DATA frame; return its size in bytes.
@@ -562,7 +562,7 @@ class HTTP2Stream(Stream):
         """
         connection = self.wire
         codec = connection.codec
-        size = min(codec.sendable(self.id), self.queued)
+        size = min(codec.sendable(self.id, self.queued), self.queued)
         last = size == self.queued
         ends = last and self.ends
         end = ends and not self.tunnel and self.trailers is None and self.reset_code < 0
