@@ -98,7 +98,7 @@ def echo(port: int, messages: int, *, size: int) -> None:
 
 
 def multiplexed(port: int, requests: int, *, streams: int) -> None:
-    """Send requests over HTTP/2, so many at a time."""
+    """Send requests over HTTP/2, `streams` of them at a time."""
     command = ["h2load", "-c1", f"-m{streams}", f"-n{requests}", f"http://127.0.0.1:{port}/"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if f"{requests} succeeded" not in printed:

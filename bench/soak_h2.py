@@ -47,7 +47,7 @@ def check(got: bytes, expected: bytes) -> None:
 
 
 class Server(Protocol):
-    """What is loaded."""
+    """The server under load, and how to reach it."""
 
     port: int
     done: dict[str, int]

@@ -1,4 +1,4 @@
-/* What a worker counts, in memory that it shares with its supervisor: the layout, and the writing of it.
+/* Counts of a worker in memory that it shares with its supervisor: their layout, and how they are written.
  *
  * A slot belongs to one process at a time, which alone writes it. When the process has ended, however it ended, the
  * next one goes on counting in the same slot, so that no count is lost or begins again. Anybody may read at any time:

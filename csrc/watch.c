@@ -11,7 +11,7 @@
 
 #define SECOND 1000000000
 #define MILLISECOND 1000000
-#define PIECE 512 /* POSIX's least PIPE_BUF: a pipe that is ready for output takes so many bytes without blocking */
+#define PIECE 512 /* the least PIPE_BUF of POSIX: a pipe that is ready takes this many bytes without blocking */
 
 int64_t th_watch_now(void) {
   struct timespec time;

@@ -1,4 +1,6 @@
-"""What differs over HTTP/2 for an ASGI application and its clients; WebSocket has its own file."""
+"""What differs over HTTP/2 for an ASGI application and its clients, in the order of an exchange:
+scope, request, response, end. WebSocket has a file of its own.
+"""
 
 from __future__ import annotations
 
