@@ -292,11 +292,11 @@ def test_stacks_show_the_threads_and_tasks_of_every_worker(operated, tmp_path):
     asking = [ask_aside(command.url(), path) for path in ("/wait", "/thread")]
     command.saw("/wait")
     command.saw("/thread")
+    wait_until(lambda: "in wait_for_gate" in command.post("/stacks").body)  # of a thread
     found = command.post("/stacks")
     assert found.status == 200
     assert all(f"[{pid}]:\n" in found.body for pid in workers_of(command))
     assert "await asyncio.sleep(0.01)" in found.body  # of a task
-    assert "in wait_for_gate" in found.body  # of a thread
     (tmp_path / "release").touch()
     with open(tmp_path / "gate", "w"):
         for each in asking:
