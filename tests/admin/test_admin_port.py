@@ -232,8 +232,8 @@ def test_a_stuck_worker_is_seen_and_the_port_answers(operated, tmp_path):
     stacks = command.post("/stacks").body
     assert f"[{worker['pid']}]:\nIt does not answer. What faulthandler sees:\n" in stacks
     assert "in wait_for_gate\n" in stacks
-    with open(tmp_path / "gate", "w"):  # it goes on
-        asking.join()
+    open(tmp_path / "gate", "w").close()  # it goes on
+    asking.join()
     wait_until(lambda: command.get("/livez").status == 200)
     assert command.get("/readyz").status == 200
 
@@ -298,9 +298,9 @@ def test_stacks_show_the_threads_and_tasks_of_every_worker(operated, tmp_path):
     assert all(f"[{pid}]:\n" in found.body for pid in workers_of(command))
     assert "await asyncio.sleep(0.01)" in found.body  # of a task
     (tmp_path / "release").touch()
-    with open(tmp_path / "gate", "w"):
-        for each in asking:
-            each.join()
+    open(tmp_path / "gate", "w").close()
+    for each in asking:
+        each.join()
 
 
 def test_a_worker_that_reads_nothing_delays_nobody(operated):
