@@ -42,7 +42,7 @@ enum {
   CONTINUATIONS_MAX = 8,
   UPDATES_START = 10,     /* free WINDOW_UPDATE frames, and further ones for each DATA frame that is sent */
   UPDATES_PER_DATA = 5,
-  UPDATES_MOST = 1000,
+  UPDATES_MOST = 100000,  /* for all frames under way: with large windows, thousands of small ones */
   PRIORITIES_START = 16,  /* free PRIORITY frames, and further ones for each stream */
   PRIORITIES_PER_STREAM = 2,
   PRIORITIES_MOST = 1000,

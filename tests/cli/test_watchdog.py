@@ -151,9 +151,10 @@ def test_server_in_a_program(folder, how):
     (folder / "program.py").write_text(f"import asyncio, threading, thestral\n{PROGRAMS[how]}\n")
     with Program(cwd=folder) as program:
         ask(program.url(), "/sleep")
-        program.saw(f"{BLOCKED} 1.0 s in GET /sleep\n")
+        wait_until(lambda: re.search(rf"{BLOCKED} \d\.\d s in GET /sleep\n", program.stderr))
         ask(program.url(), "/hold")
-        program.saw(f"{BLOCKED} 1.0 s. Stack (most recent call first):\n")
+        stack = rf"{BLOCKED} \d\.\d s\. Stack \(most recent call first\):\n"
+        wait_until(lambda: re.search(stack, program.stderr))
         program.process.kill()  # a program with a thread does not handle signals
 
 

@@ -595,6 +595,16 @@ def test_small_window_of_a_stream_is_used():
     assert codec.sendable(1, 100) == 1
 
 
+def test_updates_for_thousands_of_frames_that_were_under_way_are_free():
+    """A client with large windows answers all of them at once, two updates for each."""
+    codec = opened(request(1))
+    feed(codec, window_update(0, 2**30) + window_update(1, 2**30))
+    for _ in range(10_000):
+        written(lambda writer: codec.write_data(writer, 1, b"x" * 100, 0, 100, False))
+    updates = window_update(0, 100) + window_update(1, 100)
+    assert feed(codec, updates * 10_000).failed is None
+
+
 @pytest.mark.parametrize("over", [0, 1])
 def test_largest_window(over):
     update = window_update(1, 2**31 - 1 - WINDOW + over)

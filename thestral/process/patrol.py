@@ -157,7 +157,8 @@ class Patrol:
             text = "%s has blocked its event loop for %.0f s%s: killing it"
             error_logger.error(text, name, silent, f" in {title}" if title else "")
         elif starting >= (self.config.timeout_worker_startup or math.inf):
-            error_logger.error("%s was not ready within %.0f s: killing it", name, starting)
+            limit = self.config.timeout_worker_startup
+            error_logger.error("%s was not ready within %.0f s: killing it", name, limit)
         else:
             if starting and now >= worker.remind:
                 worker.remind = now + REMINDER
