@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import FrameType
@@ -64,6 +65,13 @@ def is_free(number: int) -> bool:
     those of faulthandler.register(), which signal.getsignal() does not show.
     """
     return signal.getsignal(number) == signal.SIG_DFL and lib.th_signal_handler(number) == 0
+
+
+def free_signal() -> int | None:
+    """The highest real-time signal that the program does not use; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    return next(filter(is_free, range(signal.SIGRTMAX, signal.SIGRTMIN, -1)), None)
 
 
 def is_terminal() -> bool:

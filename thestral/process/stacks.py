@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import faulthandler
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -15,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from thestral.process.memory import new_memory
-from thestral.process.signals import is_free
+from thestral.process.signals import free_signal
 
 MOST_TASKS = 200
 DEEPEST = 100  # calls of a thread's stack, the innermost, or awaits of a task
@@ -87,9 +86,7 @@ def offer_dump() -> tuple[int, int] | None:
         The signal, one that nobody uses, and the file's descriptor; None where the system has no
         such signals or files.
     """
-    if sys.platform != "linux":
-        return None
-    number = next(filter(is_free, range(signal.SIGRTMAX, signal.SIGRTMIN, -1)), None)
+    number = free_signal()
     if number is None:
         return None
     import fcntl

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from thestral._csrc import ffi, lib
 from thestral.logging.loggers import error_logger
 from thestral.logging.names import title_of
 from thestral.process.memory import new_memory
-from thestral.process.signals import is_free
+from thestral.process.signals import free_signal
 from thestral.protocol.runner import scope_of
 
 TURNS_PER_LIMIT = 4  # how often the loop shows within the limit that it turns
@@ -365,14 +364,6 @@ def make_dump() -> Dump | None:
         return None
     _dump = Dump(number, function, memory, os.getpid())
     return _dump
-
-
-def free_signal() -> int | None:
-    """The highest real-time signal that the program does not use; None if there is none."""
-    if sys.platform != "linux" or not hasattr(faulthandler, "register"):
-        return None
-    numbers = range(signal.SIGRTMAX, signal.SIGRTMIN, -1)
-    return next(filter(is_free, numbers), None)
 
 
 def read_dump(memory: int) -> list[Call]:
