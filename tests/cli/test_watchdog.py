@@ -40,10 +40,10 @@ def spin():
         pass
 
 def hold():  # the GIL, in a computation
-    sum(itertools.repeat(1, int(RATE * 2)))
+    sum(itertools.repeat(1, int(RATE * 3)))
 
-def hold_asleep():
-    ctypes.PyDLL(None).sleep(4)
+def hold_asleep():  # the GIL, until a signal comes: the watchdog's
+    ctypes.PyDLL(None).sleep(15)
 
 lock = threading.Lock()
 
@@ -152,7 +152,7 @@ def test_server_in_a_program(folder, how):
     with Program(cwd=folder) as program:
         ask(program.url(), "/sleep")
         wait_until(lambda: re.search(rf"{BLOCKED} \d\.\d s in GET /sleep\n", program.stderr))
-        ask(program.url(), "/hold")
+        ask(program.url(), "/hold_asleep")
         stack = rf"{BLOCKED} \d\.\d s\. Stack \(most recent call first\):\n"
         wait_until(lambda: re.search(stack, program.stderr))
         program.process.kill()  # a program with a thread does not handle signals
