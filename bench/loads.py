@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Protocol
 
+import ws_h2_load
 import ws_load
 from environment import BENCH, H2LOAD_MISSING, Environment
 from servers import Server
@@ -257,20 +258,30 @@ def numbers_of(output: str, pattern: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Echoes:
-    """WebSockets, each with one message at a time; every byte of each echo is compared."""
+    """WebSockets, each with one message at a time; every byte of each echo is compared.
+
+    Attributes:
+        size: bytes of a message.
+        streams: WebSockets on each HTTP/2 connection; 0 for HTTP/1.1, where each has its own.
+    """
 
     warm: ClassVar[bool] = True
 
     size: int
+    streams: int = 0
 
     def check(self, server: Server) -> None:
-        ws_load.check(server.port, ws_load.sample(self.size))
+        load = ws_h2_load if self.streams else ws_load
+        load.check(server.port, ws_load.sample(self.size))
 
     def measure(
         self, server: Server, environment: Environment, seconds: int, cores: set[int]
     ) -> Figures:
-        command = [sys.executable, str(BENCH / "ws_load.py"), f"--port={server.port}"]
+        program = BENCH / ("ws_h2_load.py" if self.streams else "ws_load.py")
+        command = [sys.executable, str(program), f"--port={server.port}"]
         command += [f"--seconds={seconds}", f"--size={self.size}"]
+        if self.streams:
+            command.append(f"--streams={self.streams}")
         before = server.tree.processor_time()
         result = json.loads(run(command, cores, seconds + 30))
         spent = server.tree.processor_time() - before

@@ -127,6 +127,9 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         unit="MB",
     ),
+    "WebSocket 64 B over HTTP/2, 8 x 8": Scenario(
+        Setup("applications:echo", http2=True), Echoes(64, streams=8), unit="message"
+    ),
     "WebSocket 64 B": Scenario(Setup("applications:echo"), Echoes(64), unit="message"),
     "WebSocket 16 KB": Scenario(Setup("applications:echo"), Echoes(16 * KILO), unit="message"),
     "access log": Scenario(Setup("applications:plain", access_log=True), Requests()),

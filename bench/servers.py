@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -193,6 +194,45 @@ def nghttpd(setup: Setup, environment: Environment, port: int) -> list[str]:
     return ["--no-tls", *command]
 
 
+NGINX = """\
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr;
+events {{ worker_connections 10000; }}
+http {{
+    access_log off;
+    keepalive_timeout {keep_alive};
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} http2{tls};
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        root {root};
+    }}
+}}
+"""
+
+
+def nginx(setup: Setup, environment: Environment, port: int) -> list[str]:
+    """Of HTTP/2 alone: on one port, old versions cannot speak it beside HTTP/1.1 without TLS."""
+    if not setup.http2:
+        raise UnsupportedError("speaks HTTP/2 only")
+    folder = environment.page(setup.size)
+    path = environment.folder / "nginx.conf"
+    path.write_text(
+        NGINX.format(
+            keep_alive=KEEP_ALIVE,
+            port=port,
+            tls=" ssl" if setup.tls else "",
+            certificate=environment.certificate,
+            key=environment.key,
+            root=folder,
+        )
+    )
+    return ["-p", str(environment.folder), "-c", str(path), "-e", "stderr"]
+
+
 SERVERS: dict[str, Command] = {
     "thestral": thestral,
     "uvicorn": uvicorn,
@@ -206,8 +246,9 @@ SERVERS: dict[str, Command] = {
     "uvloop Protocol": bare,
     "C epoll": floor,
     "nghttpd": nghttpd,
+    "nginx": nginx,
 }
-LIMITS = ("uvloop Protocol", "C epoll", "nghttpd")
+LIMITS = ("uvloop Protocol", "C epoll", "nghttpd", "nginx")
 
 
 class Server:
@@ -227,7 +268,11 @@ class Server:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port: int = sock.getsockname()[1]
-        programs = {"C epoll": environment.program("floor"), "nghttpd": "nghttpd"}
+        programs = {
+            "C epoll": environment.program("floor"),
+            "nghttpd": "nghttpd",
+            "nginx": shutil.which("nginx") or "/usr/sbin/nginx",
+        }
         arguments = SERVERS[name](setup, environment, self.port)
         if name != "peregrine":  # peregrine is a program, not a Python module
             arguments = [str(programs.get(name, environment.python)), *arguments]

@@ -9,6 +9,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +21,20 @@ from thestral.logging.loggers import SharedLogger
 
 @pytest.hookimpl(optionalhook=True)  # xdist may be absent where one test is run by hand
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For -n auto: tests wait for processes and deadlines a third of their time."""
-    return max(2, available() * 3 // 2)
+    """For -n auto: tests wait for processes and deadlines half of their time."""
+    return 2 * available()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless --dist says otherwise, have a worker that has finished take over tests of another: the
+    slow ones are in few directories, and by default they all go to one worker.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 # Tests of plain HTTP/1.1, which both loops run, are repeated there over HTTP/2 and over TLS. What

@@ -100,6 +100,6 @@ async def until(fact):
         await asyncio.sleep(0.001)
 
 
-def small_buffer(transport):
+def small_buffer(transport, size=1 << 16):
     sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)

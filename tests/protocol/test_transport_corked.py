@@ -39,7 +39,7 @@ class Crowd:
             protocol.crowd = self
             self.members.append((client, protocol))
             if narrow:
-                small_buffer(protocol.transport)
+                small_buffer(protocol.transport, 4096)
                 protocol.transport.set_write_buffer_limits(high=1000)
 
     def ask(self):
