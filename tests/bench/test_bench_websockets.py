@@ -45,6 +45,6 @@ def test_load_over_http2_goes_on_past_the_first_windows(count, size):
 
 
 def test_server_without_websockets_over_http2_is_told():
-    with Running(applications.echo, ws="none") as running:
-        with pytest.raises(ws_load.WrongAnswerError, match="does not offer WebSockets over HTTP/2"):
-            ws_h2_load.check(running.port, PAYLOAD)
+    refused = pytest.raises(ws_load.WrongAnswerError, match="does not offer WebSockets over HTTP/2")
+    with Running(applications.echo, ws="none") as running, refused:
+        ws_h2_load.check(running.port, PAYLOAD)
