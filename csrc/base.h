@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a function returns when it fails. Statuses are negative, results are >= 0. Each status has one cause:
+/* What functions return on failure: statuses are negative, results are >= 0. Each status has one cause:
  * th_status_code() gives the HTTP status, WebSocket close code or HTTP/2 error code to send for it, th_status_text() a
  * description. */
 enum th_status {
@@ -58,16 +58,16 @@ enum th_status {
   TH_ESTREAM_IDLE = -46,     /* section 5.1: the stream has not begun */
   TH_ESTREAM_CLOSED = -47,   /* section 5.1: the stream is over */
   TH_EPADDING = -48,         /* section 6.1: padding longer than the frame */
-  TH_EBLOCK = -49,           /* section 6.10: a field block is interrupted, or continued where none is */
-  TH_ESETTING = -50,         /* section 6.5.2: a setting's value */
+  TH_EBLOCK = -49,           /* section 6.10: a field block is interrupted, or CONTINUATION outside of one */
+  TH_ESETTING = -50,         /* section 6.5.2: a setting has an invalid value */
   TH_ESETTING_WINDOW = -51,  /* section 6.5.2: SETTINGS_INITIAL_WINDOW_SIZE, or a window that it makes too large */
   TH_EWINDOW = -52,          /* section 6.9.1: more than a window allows, or a window of more than 2^31-1 */
   TH_EINCREMENT = -53,       /* section 6.9: WINDOW_UPDATE by 0 */
   TH_EPUSH = -54,            /* section 8.4: PUSH_PROMISE from a client */
-  TH_EGLITCHES = -55,        /* section 10.5: many frames that are no work */
-  TH_ERESETS = -56,          /* the same: many streams that are reset */
+  TH_EGLITCHES = -55,        /* section 10.5: too many frames that ask for no work */
+  TH_ERESETS = -56,          /* the same: too many streams that are reset */
   TH_EBLOCK_SIZE = -57,      /* section 10.5.1: a field block over its limit */
-  TH_EPSEUDO = -58,          /* section 8.3: pseudo-fields; a stream error, as those down to TH_EREFUSED are */
+  TH_EPSEUDO = -58,          /* section 8.3: pseudo-fields; from here to TH_EREFUSED: stream errors */
   TH_EFIELD = -59,           /* section 8.2.1: name or value */
   TH_EHOP_BY_HOP = -60,      /* section 8.2.2: a field of the connection */
   TH_ELENGTH = -61,          /* section 8.1.1: the content is not as long as Content-Length */

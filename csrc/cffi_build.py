@@ -1,8 +1,8 @@
 """thestral._csrc: the C layer for Python, in cffi's API mode, made from the headers that the C
 files include.
 
-It is for what is off the hot path: validators for options, PROXY heads and forwarded hosts,
-llhttp's own names, and tests. The hot path is Cython's (thestral/_core).
+It serves code off the hot path: validators for options, PROXY heads and forwarded hosts, llhttp's
+own names, and tests. The hot path uses Cython (thestral/_core).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIMERS = ["rt"] if sys.platform == "linux" else []  # before glibc 2.34 they are
 
 
 def declarations(header: Path) -> str:
-    """The C declarations of a header, without what only the preprocessor reads."""
+    """Return the C declarations of a header, as cffi can parse them: without a preprocessor."""
     text = header.read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.MULTILINE)

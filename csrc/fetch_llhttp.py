@@ -21,7 +21,7 @@ FILES = ("LICENSE-MIT", "include/llhttp.h", "src/api.c", "src/http.c", "src/llht
 
 
 class FetchError(Exception):
-    """llhttp's source is neither here nor to be had; the text says why in one line."""
+    """llhttp's source is missing and cannot be fetched; the message says why in one line."""
 
 
 def is_present(destination: Path = DESTINATION) -> bool:
@@ -44,7 +44,7 @@ def _download(pin: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
     command += ["--require-hashes", "--disable-pip-version-check"]
     command += ["--dest", str(folder), "--requirement", str(pin)]
-    if importlib.util.find_spec("setuptools"):  # always so in our build; pip asks an sdist its name
+    if importlib.util.find_spec("setuptools"):  # as in our build; pip builds the metadata
         command.append("--no-build-isolation")
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     sdists = list(folder.glob("*.tar.gz"))
@@ -58,7 +58,7 @@ def _cause(stderr: str) -> str:
         return "the sdist's SHA-256 is not the pinned one; refusing to build from it"
     if "No module named pip" in stderr:
         return "pip is not installed beside this Python"
-    if "No matching distribution found" in stderr:  # also what pip says of an index out of reach
+    if "No matching distribution found" in stderr:  # pip's words for an unreachable index, too
         return "no network, or an index without it; thestral's sdist carries llhttp: build that"
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")]
     return errors[-1] if errors else "pip download failed"

@@ -147,7 +147,7 @@ static int split_target(th_head *head) {
   return status == TH_OK || first == '/' || first == '*' ? status : split_absolute(head);
 }
 
-/* What the fields of a head say together, collected in one pass over them. */
+/* Facts about all fields of a head, collected in one pass over them. */
 typedef struct {
   uint32_t hosts;
   uint32_t content_lengths;

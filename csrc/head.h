@@ -6,8 +6,8 @@
 #include "base.h"
 #include "buffer.h"
 
-/* Fields that the server itself reads or writes. The value is the index in head.c's table, which has more fields, so
- * that the Python objects of their names are made only once. */
+/* Fields that the server itself reads or writes. Each value is an index into head.c's table, which also has other
+ * common fields, because the Python object of a known name is made only once. */
 enum th_field_id {
   TH_FIELD_OTHER = -1,
   TH_FIELD_TE = 0,
@@ -80,7 +80,8 @@ th_field *th_head_field(const th_head *head, uint32_t index);
 /* Splits a target that is a path, or the * of OPTIONS, as :path must be (RFC 9113 section 8.3.1). Returns TH_OK or
  * TH_ETARGET. */
 int th_head_split_path(th_head *head);
-/* Notes what a field means that needs no other: Expect, Forwarded, X-Forwarded-*. Returns TH_OK or TH_EEXPECT. */
+/* Reads a field whose meaning depends on no other field: Expect, Forwarded, X-Forwarded-*. Returns TH_OK or
+ * TH_EEXPECT. */
 int th_head_read_plain(th_head *head, int id, const char *value, size_t n);
 
 /* Checks a complete head (method, version, target, fields and content_length set) and derives the other members.

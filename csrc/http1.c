@@ -8,11 +8,11 @@ enum {
   IN_LENGTH_BODY = 2, /* counted here, without llhttp */
   IN_CHUNKED_BODY = 3,
   AFTER_BODY = 4,    /* TH_END is due */
-  UNKNOWN_METHOD = 5  /* waiting for enough to tell an unknown method from noise */
+  UNKNOWN_METHOD = 5  /* waiting for enough bytes to tell an unknown method from noise */
 };
 
-/* Bytes that each chunk line may have, and what all lines of a body may have beyond that, counted like Go's net/http.
- * A sender of up to 16 bytes of extension per chunk, or of two per byte of data, is never refused. */
+/* Bytes that each chunk line may have, and excess bytes that all lines of a body may have in total; counted as in Go's
+ * net/http. A sender is never refused for up to 16 bytes of extension per chunk, or two per byte of data. */
 enum { CHUNK_LINE_FREE = 16, CHUNK_EXCESS_MAX = 16 * 1024 };
 /* The data of small chunks is joined up to this size before it is passed on. */
 enum { GATHER_MAX = 64 * 1024 };
@@ -202,8 +202,8 @@ static int skip_empty_lines(th_http1 *http1) {
   return TH_NEED_DATA;
 }
 
-/* Returns the length of a request line that ended before its version was complete, as in HTTP/0.9; else 0. The end of
- * the line decides, because of a target that llhttp refuses it has reported only what arrived in earlier pieces. */
+/* Returns the length of a request line that ended before its version was complete, as in HTTP/0.9; else 0. It goes by
+ * the end of the line, because llhttp does not report the last piece of a target that it refuses. */
 static uint32_t length_without_version(const th_http1 *http1) {
   const th_head *head = &http1->head;
   uint32_t end = http1->head_length;
@@ -390,7 +390,8 @@ static int read_chunk_data(th_http1 *http1) {
   return TH_OK;
 }
 
-/* Continues with a chunk's line. Of the last chunk llhttp gets a plain line, because it reads the trailer section. */
+/* Continues with a chunk's line. For the last chunk llhttp is given a plain line, so that it reads the trailer
+ * section. */
 static int read_chunk_line(th_http1 *http1) {
   static const char LAST[] = "0\r\n";
   size_t read;

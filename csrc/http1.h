@@ -37,7 +37,7 @@ typedef struct {
   th_buffer pieces;    /* a head that arrives in pieces; later the data of small chunks, joined */
   const char *next;    /* fed but not yet read: next[0..end - next) */
   const char *end;
-  const char *excerpt; /* what may be logged of a refused request: excerpt_length bytes */
+  const char *excerpt; /* part of a refused request that may be logged: excerpt_length bytes */
   size_t excerpt_length;
   uint64_t body_left;  /* bytes left of a Content-Length body, or of a chunk */
   uint64_t body_total;

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <time.h>
 
-/* Those of RFC 9110 section 9.3, PATCH (RFC 5789) and QUERY; the last stands for all others, as in OpenTelemetry. */
+/* The methods of RFC 9110 section 9.3, PATCH (RFC 5789) and QUERY; the last stands for all others, as in
+ * OpenTelemetry. */
 static const char *const METHODS[TH_METRICS_METHODS] = {
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "_OTHER"};
 
@@ -84,7 +85,7 @@ void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uin
   if (slot->in_flight > 0) th_set(&slot->in_flight, slot->in_flight - 1);
 }
 
-/* The lock of a single writer: readers see an odd number while it writes, or another number after it. */
+/* A sequence lock with a single writer: a reader sees an odd number during a write, and a different one after it. */
 static void open_running(th_running *running) {
   __atomic_store_n(&running->sequence, running->sequence | 1, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_RELEASE);

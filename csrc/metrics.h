@@ -1,20 +1,20 @@
 /* Counts of a worker in memory that it shares with its supervisor: their layout, and how they are written.
  *
- * A slot belongs to one process at a time, which alone writes it. When the process has ended, however it ended, the
- * next one goes on counting in the same slot, so that no count is lost or begins again. Anybody may read at any time:
- * each value is stored whole (64 bits, relaxed), and nothing waits. Values that are read at one moment need not belong
- * together; a th_running does, which is what th_running_read() is for. All times are nanoseconds. */
+ * A slot belongs to one process at a time, and only that process writes it. When the process has ended, for whatever
+ * reason, the next one continues counting in the same slot, so no count is lost or starts over. Anybody may read at any
+ * time: each value is stored whole (64 bits, relaxed), and nobody waits. Values read at the same moment may not match
+ * each other, except those of a th_running that th_running_read() has copied. All times are nanoseconds. */
 #ifndef TH_METRICS_H
 #define TH_METRICS_H
 
 #include "base.h"
 
 enum th_metrics_size {
-  TH_METRICS_VERSION = 1, /* of this layout: of the fields of th_slot, and of what they mean */
+  TH_METRICS_VERSION = 1, /* of this layout: the fields of th_slot and their meaning */
   TH_METRICS_METHODS = 11,
-  TH_METRICS_CLASSES = 6, /* of statuses: 0 is none, as the client left before; 1 is 1xx, and so on */
-  TH_METRICS_ROUTES = 256, /* routes of the application; a route with two methods is two */
-  TH_METRICS_ROWS = 278,   /* before them, for each method, requests without a route, and those of further routes */
+  TH_METRICS_CLASSES = 6, /* of statuses: 0 means that the client left before there was one, 1 is 1xx, and so on */
+  TH_METRICS_ROUTES = 256, /* routes of the application; a route with two methods counts as two */
+  TH_METRICS_ROWS = 278,   /* the routes', after two for each method: for no route, and for routes beyond these */
   TH_METRICS_STATUSES = 200, /* statuses of refusals, from 400 */
   TH_METRICS_TIMEOUTS = 9,
   TH_METRICS_CLOSE_CODES = 17, /* of WebSockets, from 1000; the last is for all others */
@@ -27,7 +27,7 @@ enum th_metrics_size {
 };
 
 /* A histogram is log-linear: each octave has 8 buckets of the same width, so a bucket's bounds differ by at most an
- * eighth. The first bucket has what is shorter than 1024 ns, the last one what takes 2^39 ns (550 s) or longer. */
+ * eighth. The first bucket counts durations below 1024 ns, the last one those of 2^39 ns (550 s) or more. */
 enum th_histogram_size {
   TH_HISTOGRAM_FIRST = 10,  /* the first octave begins at 2^10 ns */
   TH_HISTOGRAM_END = 39,    /* the last one ends at 2^39 ns */
@@ -67,8 +67,8 @@ typedef struct {
   uint64_t version; /* TH_METRICS_VERSION; 0 in memory that nobody has taken yet */
   uint64_t size;    /* sizeof(th_slot) */
 
-  /* Of the process that has the slot. All are set back when another one takes it, and when its supervisor knows that
-   * it has ended. */
+  /* About the process that has the slot. They are reset when another process takes it, and when the supervisor learns
+   * that the process has ended. */
   uint64_t pid; /* 0 if no process has it */
   uint64_t number;
   uint64_t started;  /* of CLOCK_MONOTONIC */
@@ -84,9 +84,9 @@ typedef struct {
 
   /* Counts, which only grow. */
   uint64_t begun;    /* requests */
-  uint64_t aborted;  /* their clients left before the end of the response */
-  uint64_t received; /* bytes, as HTTP has them: after TLS is taken off */
-  uint64_t sent;     /* before it is put on */
+  uint64_t aborted;  /* requests whose client left before the end of the response */
+  uint64_t received; /* bytes of HTTP, after TLS has decrypted them */
+  uint64_t sent;     /* bytes of HTTP, before TLS encrypts them */
   uint64_t connections_accepted;
   uint64_t connections_refused; /* limit_connections */
   uint64_t handshakes_failed;   /* TLS, and the PROXY protocol */
@@ -104,7 +104,7 @@ typedef struct {
   uint64_t collections[TH_METRICS_GENERATIONS];
   uint64_t collecting; /* time */
   th_histogram first_byte; /* from a request's head to the head of its response */
-  th_histogram lag;        /* how late the loop calls what is due */
+  th_histogram lag;        /* how late the loop calls its timers */
 
   th_running running[TH_METRICS_RUNNING];
   uint64_t routes; /* rows that have a name; counted once the name is complete */
@@ -127,14 +127,14 @@ enum th_metrics_timeout {
 const char *th_metrics_method(int index);
 const char *th_metrics_timeout(int index);
 
-/* Takes a slot for a process: sets its own values back, and clears the running requests. */
+/* Takes a slot for a process: resets the values about the process, and clears the running requests. */
 void th_slot_take(th_slot *slot, uint64_t pid, uint64_t number, uint64_t now);
-/* Sets them back when the process has ended. */
+/* Resets the same when the process has ended. */
 void th_slot_leave(th_slot *slot);
 
 /* Returns the bucket of a duration. */
 int th_histogram_bucket(uint64_t ns);
-/* Returns the upper bound of a bucket, which is not in it; UINT64_MAX for the last one. */
+/* Returns the exclusive upper bound of a bucket; UINT64_MAX for the last one. */
 uint64_t th_histogram_bound(int bucket);
 void th_histogram_add(th_histogram *histogram, uint64_t ns);
 
@@ -145,13 +145,14 @@ void th_running_end(th_running *running);
 /* Copies a place. Returns 1 if the copy is a request; 0 if the place is free, or has changed meanwhile. */
 int th_running_read(const th_running *running, th_running *copy);
 
-/* Returns the row of a route, which is made if there is none: if no more is free, the row for further routes. A name
- * that is too long is cut. */
+/* Returns the row of a route, and makes one if there is none yet; if none is free, the row for routes beyond the table.
+ * A name that is too long is cut. */
 int th_slot_row(th_slot *slot, int method, const char *name, size_t n);
 
 /* Counts a request that has ended, in its row.
  *   status: of the response; 0 if there was none.
- *   began, first_byte: th_now() at the heads of request and response; 0 if the response leaves now. */
+ *   began: th_now() at the request's head.
+ *   first_byte: th_now() at the response's head; 0 if that is only sent now. */
 void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte);
 
 /* Returns the time of CLOCK_MONOTONIC. */

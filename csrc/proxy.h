@@ -8,11 +8,11 @@
 
 enum {
   TH_PROXY_LINE_MAX = 107, /* bytes of version 1 with CRLF, section 2.1 */
-  TH_PROXY_HEAD_MAX = 4096 /* bytes of version 2 with its TLVs; 65551 would be possible, nginx accepts this many */
+  TH_PROXY_HEAD_MAX = 4096 /* bytes of version 2 with its TLVs, as in nginx; the protocol allows 65551 */
 };
 
-/* NONE: the proxy made the connection for itself, or does not know; the addresses are those of the connection
- * itself. */
+/* NONE: the proxy made the connection for itself, or does not know the client's address; the addresses are those of the
+ * connection itself. */
 enum th_proxy_family { TH_PROXY_NONE = 0, TH_PROXY_IPV4 = 1, TH_PROXY_IPV6 = 2, TH_PROXY_UNIX = 3 };
 
 /* What a proxy that terminates TLS reports about its client: bits of th_proxy.tls (version 2, section 2.2.6). */
@@ -23,8 +23,8 @@ enum th_proxy_tls {
 };
 
 /* Offsets of slices count from the head's first byte. An address is text in version 1, and 4 or 16 bytes in network
- * order in version 2; a Unix socket's is its path, empty without a name. tls_ fields that the proxy does not send are
- * empty. */
+ * order in version 2; that of a Unix socket is its path, empty if it has none. tls_ fields that the proxy does not send
+ * are empty. */
 typedef struct {
   uint8_t version;
   uint8_t family; /* enum th_proxy_family */

@@ -1,4 +1,4 @@
-/* Responses of HTTP/1.1 (RFC 9112): the parts of one, as bytes. */
+/* Writes the parts of an HTTP/1.1 response (RFC 9112) as bytes. */
 #ifndef TH_RESPONSE_H
 #define TH_RESPONSE_H
 
@@ -8,7 +8,8 @@
 /* Returns the reason phrase of a status code (IANA registry), "" if it has none; static. */
 const char *th_reason_phrase(int code);
 
-/* The th_write_ functions append to the buffer and return TH_OK, TH_ENOMEM, or what is wrong with the field. */
+/* The th_write_ functions append to the buffer. They return TH_OK or TH_ENOMEM; th_write_field() also TH_EFIELD_NAME or
+ * TH_EFIELD_VALUE. */
 int th_write_status_line(th_buffer *buffer, int code);
 int th_write_field(th_buffer *buffer, const char *name, size_t name_length, const char *value, size_t value_length);
 /* Writes a chunk's size and CRLF, to be followed by the data and CRLF. RFC 9112 section 7.1. */

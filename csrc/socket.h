@@ -22,7 +22,7 @@ enum th_ready_bit {
   TH_WRITABLE = 2,
   TH_HANGUP = 4,    /* the peer has closed its side */
   TH_BROKEN = 8,   /* th_socket_error() says why */
-  TH_LISTENING = 16 /* only to watch: a listening socket */
+  TH_LISTENING = 16 /* only for th_poll_add(): the socket listens */
 };
 
 typedef struct {

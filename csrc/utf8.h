@@ -4,7 +4,7 @@
 
 #include "base.h"
 
-/* State between two pieces: what an incomplete character still needs. All 0 at the start. */
+/* State between two pieces: the bytes that an incomplete character still needs. All 0 at the start. */
 typedef struct {
   uint8_t wide; /* there were bytes other than ASCII */
   uint8_t left; /* continuation bytes still to come */

@@ -25,7 +25,7 @@ static int64_t last_turn(const th_watch *watch) { return __atomic_load_n(&watch-
 
 static void arm(th_watch *watch, int64_t after);
 
-/* Arms the dump for a loop that last turned then. */
+/* Arms the dump for a loop that last turned at `turned`; `time` is now. */
 static void arm_dump(th_watch *watch, int64_t turned, int64_t time) {
   int64_t left = turned + watch->interval + watch->limit - time;
   arm(watch, (left > 0 ? left : 0) + watch->grace);
@@ -44,7 +44,7 @@ static void arm(th_watch *watch, int64_t after) {
   timer_settime(timer, 0, &times, NULL);
 }
 
-/* Copies what the dump has written, as long as that cannot block. */
+/* Copies the dump to `output`, as long as that cannot block. */
 static void copy_out(const th_watch *watch) {
   char piece[PIECE];
   off_t at = 0;
@@ -143,8 +143,9 @@ void th_watch_end(th_watch *watch) {
   watch->thread = 0;
 }
 
-/* Takes note of a turn. Returns whether it ends a block.
- * `due`: when the watching thread meant to wake; what it overslept before the turn is no time of the loop's. */
+/* Records that the watching thread has seen a turn. Returns 1 if the turn ends a block.
+ * `due` is when the watching thread should have woken, `woke` when it did. If it woke late, the loop may have been kept
+ * from running, too, so the time from `due` to the turn is not counted as late. */
 static int note_turn(th_watch *watch, int64_t turned, int64_t due, int64_t woke) {
   int was_late = watch->late;
   if (turned > due) watch->lost += turned - due;
@@ -155,7 +156,7 @@ static int note_turn(th_watch *watch, int64_t turned, int64_t due, int64_t woke)
   return was_late;
 }
 
-/* Waits until something is to be told. */
+/* Waits until there is an event to return. */
 static int wait_for_event(th_watch *watch) {
   int64_t woke = th_watch_now();
   for (;;) {

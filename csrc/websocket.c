@@ -111,7 +111,7 @@ static int check_head(th_ws *ws) {
   return status;
 }
 
-/* Reads a frame's head. Returns 1 once it is complete, 0 if more bytes are needed, or what is wrong. */
+/* Reads a frame's head. Returns 1 once it is complete, 0 if more bytes are needed, or a th_status. */
 static int read_head(th_ws *ws) {
   while (ws->next < ws->end) {
     ws->header[ws->header_length++] = *ws->next++;
@@ -211,7 +211,7 @@ static int end_message(th_ws *ws) {
   return TH_WS_MESSAGE_EVENT;
 }
 
-/* Returns an event, TH_WS_NEED_DATA if the frame completes none, or what is wrong. */
+/* Returns an event, TH_WS_NEED_DATA if the frame completes none, or a th_status. */
 static int end_frame(th_ws *ws) {
   ws->in_payload = 0;
   ws->header_length = 0;

@@ -11,8 +11,8 @@ from typing import Any
 
 from thestral.config.address import Address
 
-PATIENCE = 5.0  # seconds
-# What the commands read of /status.
+PATIENCE = 5.0  # seconds to wait for the server
+# Keys of /status that the commands read.
 NEEDED = {"version", "pid", "state", "now", "uptime", "workers", "workers_wanted"}
 
 
@@ -68,10 +68,10 @@ def ask(address: Address, method: str, target: str, timeout: float = PATIENCE) -
 
 
 def read_status(address: Address, timeout: float = PATIENCE) -> dict[str, Any]:
-    """What /status answers.
+    """Return the answer of /status.
 
     Raises:
-        AdminError: there was no such answer.
+        AdminError: there was none, or it is not that of thestral's admin port.
     """
     answer = ask(address, "GET", "/status", timeout)
     if answer.status != 200:
@@ -80,5 +80,5 @@ def read_status(address: Address, timeout: float = PATIENCE) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         found = json.loads(answer.body)
     if not isinstance(found, dict) or not found.keys() >= NEEDED:
-        raise AdminError(f"What answers at {address} is not thestral's admin port")
+        raise AdminError(f"The server at {address} is not thestral's admin port")
     return found

@@ -19,7 +19,7 @@ from thestral.admin.top import once, style_of_output, watch
 from thestral.config.address import USUAL, Address, read_address
 
 # Exit statuses besides 0, and 2 for wrong usage.
-REFUSED = 1  # the server has refused; or, of `ctl status`, is not ready
+REFUSED = 1  # the server has refused, or for `ctl status` is not ready
 NO_ANSWER = 3
 VARIABLE = "THESTRAL_ADMIN"
 
@@ -53,7 +53,7 @@ def end(error: AdminError) -> NoReturn:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two looks; with --once, the time that the report covers.",
+    help="Time between two updates; with --once, the time that the report covers.",
 )
 def top(address: Address, is_once: bool, interval: float) -> None:
     if is_once:
@@ -68,7 +68,7 @@ def top(address: Address, is_once: bool, interval: float) -> None:
         watch(address, interval)
 
 
-CTL_HELP = f"""Ask a running server something, or tell it to do something.
+CTL_HELP = f"""Inspect a running server, or change it.
 
 \b
 status                     its state and workers; exit status 0 if it is ready
@@ -78,8 +78,8 @@ log-level LEVEL [LOGGER]   set the level of the log, or of one logger
 stacks                     show the stacks of all threads and tasks
 
 ADDRESS is that of its --admin [default: ${VARIABLE}, else {USUAL}]. All but status need a Unix
-socket, unix:PATH. The exit status is 0 if it is done, 1 if the server refuses or is not ready, 2
-for wrong usage, and 3 if there is no answer."""
+socket, unix:PATH. The exit status is 0 for success, 1 if the server refuses or is not ready, 2 for
+wrong usage, and 3 if there is no answer."""
 
 
 @click.command(
@@ -107,14 +107,14 @@ COMMANDS = {
     "workers": (1, 1),
     "log-level": (1, 2),
     "stacks": (0, 0),
-}  # least and most arguments
+}  # lowest and highest number of arguments
 
 
 def split(words: tuple[str, ...]) -> tuple[Address, str, tuple[str, ...]]:
-    """Address, command and arguments.
+    """Split the words of a command line into address, command and arguments.
 
     Raises:
-        click.UsageError: there is no such command, or it has other arguments.
+        click.UsageError: the command is unknown, or the number of its arguments is wrong.
     """
     given = os.environ.get(VARIABLE) or USUAL
     if words[0] not in COMMANDS:
@@ -130,7 +130,7 @@ def split(words: tuple[str, ...]) -> tuple[Address, str, tuple[str, ...]]:
     command, *arguments = words
     least, most = COMMANDS[command]
     if not least <= len(arguments) <= most:
-        raise click.UsageError(f"{command!r} has {len(arguments)} arguments: see --help")
+        raise click.UsageError(f"{command!r} cannot have {len(arguments)} arguments: see --help")
     return address, command, tuple(arguments)
 
 
@@ -151,7 +151,7 @@ def target_of(command: str, arguments: tuple[str, ...]) -> str:
 
 
 def show_status(address: Address, as_json: bool) -> int:
-    """Print the status; returns the exit status.
+    """Print the status; return the exit status.
 
     Raises:
         AdminError: the server does not answer.

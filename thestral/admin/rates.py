@@ -1,4 +1,4 @@
-"""What two answers of /status say together: rates, quantiles, shares of a processor."""
+"""Compares two answers of /status: rates, quantiles, shares of a processor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNROUTED = "(no route)"
 
 @dataclass(frozen=True)
 class Durations:
-    """Requests that have ended within a time.
+    """The requests that ended between two answers.
 
     Attributes:
         rate: requests per second.
@@ -31,12 +31,13 @@ class Durations:
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker. What is None is not known (yet).
+    """A worker. None stands for a value that is not known (yet).
 
     Attributes:
         age: seconds since its process was started.
         lag: p99 of the delay of its loop's timers, in seconds.
-        block: the longest time that its loop did not turn, in the last minute or two or right now.
+        block: longest block of its loop in the last minute or two, including a present one, in
+            seconds.
         processor: share of one processor; 1.0 is all of it.
         memory: resident bytes.
     """
@@ -72,7 +73,7 @@ class RouteRow:
 
 @dataclass(frozen=True)
 class RunningRow:
-    """A request that runs."""
+    """A request that is running."""
 
     age: float
     worker: int
@@ -84,13 +85,14 @@ class RunningRow:
 
 @dataclass(frozen=True)
 class Frame:
-    """All that `thestral top` shows of a moment.
+    """Everything that `thestral top` shows at one moment.
 
     Attributes:
         classes: requests per second, by class of status.
         aborted, refused, timeouts: per second.
         received, sent: bytes per second.
-        processor, memory: sums over the workers; lag: the worst of them.
+        processor, memory: sums over the workers.
+        lag: the longest of any worker.
     """
 
     version: str
@@ -117,7 +119,7 @@ class Frame:
 
 
 def histogram_in(spread: dict[str, Any] | None) -> Histogram:
-    """A histogram as /status has it."""
+    """Read a histogram of /status."""
     found = Histogram()
     if spread is not None:
         found.sum = spread["seconds"]
@@ -135,11 +137,12 @@ def durations_of(now: Histogram, before: Histogram, seconds: float) -> Durations
 
 
 def frame_of(now: Status, before: Status | None) -> Frame:
-    """What is to be shown.
+    """Make a frame from answers of /status.
 
     Args:
         now: the latest answer.
-        before: an earlier one of the same server; without it rates are means since the start.
+        before: an earlier one; without it, or if the server has been restarted since, rates are
+            means since the start.
     """
     if before is None or before["pid"] != now["pid"]:
         before = {"workers": [], "requests": [], "totals": {}}
@@ -195,7 +198,7 @@ def worker_rows(now: Status, before: Status, seconds: float) -> list[WorkerRow]:
     found = []
     for worker in now["workers"]:
         old = earlier.get(worker["pid"])
-        # What its memory has counted for others, before it, is not its own.
+        # The counts in its memory include those of earlier processes.
         known = old or (worker if earlier else {})
         lag = histogram_in(worker.get("lag")) - histogram_in(known.get("lag"))
         spent = worker.get("cpu_seconds")

@@ -1,4 +1,4 @@
-"""What each path of the admin port answers."""
+"""The paths of the admin port and their answers."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ PATHS = {
     "/livez": "GET: 200 if no worker is stuck, else 503",
     "/readyz": "GET: 200 if a worker accepts and no shutdown has begun, else 503",
     "/metrics": "GET: metrics for Prometheus, or as OpenMetrics if Accept asks for it",
-    "/status": "GET: the server, its options and workers, and what runs now, as JSON",
+    "/status": "GET: the server, its options, workers and running requests, as JSON",
     "/reload": "POST: replace the workers one by one, as SIGHUP does",
     "/workers": "POST ?add=1 or ?remove=1: change the number of workers",
     "/log-level": "POST ?level=debug[&logger=NAME]: set the level of the log",
     "/stacks": "POST: the stacks of each worker's threads and tasks",
 }
-BEFORE_END = ("/reload", "/workers")  # what a shutdown makes impossible
+BEFORE_END = ("/reload", "/workers")  # refused once a shutdown has begun
 MOST_CHANGED = 64  # workers that one request may add or remove
 
 
 class Controls(Protocol):
-    """What the admin port needs of a supervisor."""
+    """The part of a supervisor that the admin port uses."""
 
     config: Config
 
     def info(self) -> ServerInfo: ...
     def snapshot(self) -> Snapshot | None: ...
     def reload(self) -> str:
-        """Replace the workers; returns what happens, for the client."""
+        """Replace the workers; return a sentence for the client that says so."""
 
     def resize(self, change: int) -> str:
-        """Change the number of workers; returns what happens."""
+        """Change the number of workers; return a sentence, too."""
 
     def set_level(self, logger: str, level: str) -> str:
-        """Set a level in every process; returns what happens."""
+        """Set a level in every process; return a sentence, too."""
 
     def gather_stacks(self, done: Callable[[str], None]) -> None:
-        """Call a function, later, with the stacks of every worker."""
+        """Call `done` with the stacks of every worker once they are there."""
 
 
-class Refused(Exception):  # noqa: N818 (it is the client's)
-    """A request that cannot be met, and why."""
+class Refused(Exception):  # noqa: N818 (the client's error)
+    """A request that cannot be met, with the reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -63,7 +63,7 @@ class Routes:
     """Answers the requests to the admin port.
 
     Args:
-        controls: of the supervisor.
+        controls: those of the supervisor.
     """
 
     def __init__(self, controls: Controls) -> None:
@@ -95,7 +95,7 @@ class Routes:
         elif method != "POST":
             reply(not_allowed(method, b"POST"))
         elif not request.is_local:
-            reply(refusal(403, "orders are only taken through a Unix socket (--admin unix:PATH)"))
+            reply(refusal(403, "POST is only possible through a Unix socket (--admin unix:PATH)"))
         else:
             try:
                 if path in BEFORE_END and self._controls.info().state == "stopping":
@@ -156,10 +156,10 @@ def accepted(what: str) -> Response:
 
 
 def take(query: dict[str, str], *needed: str, **optional: str) -> list[str]:
-    """The values of a query's fields, first the needed ones.
+    """Return the values of a query's fields, the needed ones first.
 
     Raises:
-        Refused: a needed field is missing, or there is one that is unknown.
+        Refused: a needed field is missing, or a field is unknown.
     """
     missing = [name for name in needed if not query.get(name)]
     unknown = [name for name in query if name not in (*needed, *optional)]
@@ -171,7 +171,7 @@ def take(query: dict[str, str], *needed: str, **optional: str) -> list[str]:
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """Whether a client prefers OpenMetrics to Prometheus' text format (RFC 9110 section 12.5.1)."""
+    """Return whether Accept prefers OpenMetrics to Prometheus' text (RFC 9110 section 12.5.1)."""
     weights: dict[str, float] = {}
     for entry in accept.lower().split(","):
         kind, *parameters = (part.strip() for part in entry.split(";"))
@@ -185,7 +185,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 def liveness(info: ServerInfo) -> Response:
-    """Whether the server works; an orchestrator that hears no restarts it."""
+    """Answer 200 if the server works; after 503 an orchestrator restarts it."""
     stuck = [f"{named(process)} is stuck: {process.why}" for process in stuck_in(info)]
     if stuck:
         return Response(503, "".join(f"not alive: {text}\n" for text in stuck))
@@ -193,7 +193,7 @@ def liveness(info: ServerInfo) -> Response:
 
 
 def readiness(info: ServerInfo) -> Response:
-    """Whether new requests should be sent here."""
+    """Answer 200 if new requests may be sent here, else 503."""
     if info.state == "stopping":
         return Response(503, "not ready: the server is shutting down\n")
     accepting = sum(process.state == "serving" for process in info.processes)

@@ -11,8 +11,8 @@ from thestral.admin.rates import Durations, Frame, RouteRow, RunningRow, WorkerR
 
 BOLD, DIM, REVERSE, RED, GREEN, YELLOW = "1", "2", "7", "31", "32", "33"
 STATES = {"serving": GREEN, "starting": YELLOW, "stopping": YELLOW, "stuck": RED}
-SLOW_LAG = 0.1  # seconds at which a loop's lag is shown as a warning
-LONG_BLOCK = 1.0  # seconds likewise
+SLOW_LAG = 0.1  # seconds from which a loop's lag is coloured as a warning
+LONG_BLOCK = 1.0  # seconds from which a block of the loop is
 ROOM_FOR_ALL = 30  # lines from which both tables are shown
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN_BARS = "._-=+*#@"
@@ -31,19 +31,20 @@ HELP = """\
  P50 P95 P99  durations, from the head to the end of the response
  RUN    requests that are running
  LAG    how late the event loop's timers were (p99)
- BLOCK  longest time that the event loop did not turn, of the last minutes
+ BLOCK  longest time that the event loop was blocked, in the last minute or two
  4XX/S 5XX/S  requests that ended with such a status, per second"""
 
 
 @dataclass
 class View:
-    """What the user has chosen.
+    """The user's choices.
 
     Attributes:
         shows: "workers" or "routes".
         sorting: for each of these, the title of the column to sort by.
-        is_reversed: whether the order is the other way round.
-        first: number of the first row that is shown.
+        is_reversed: whether the order is reversed.
+        helps: whether the help is shown instead of the tables.
+        first: index of the first row that is shown.
     """
 
     shows: str = "workers"
@@ -56,11 +57,11 @@ class View:
 
 @dataclass(frozen=True)
 class Style:
-    """What the terminal can show.
+    """The abilities of the terminal.
 
     Attributes:
         colored: whether colours and the like may be used.
-        is_unicode: whether it shows other characters than ASCII.
+        is_unicode: whether it shows characters beyond ASCII.
     """
 
     colored: bool = False
@@ -77,10 +78,11 @@ class Column:
     Attributes:
         title: its heading.
         width: in characters; 0 takes what the other columns leave.
-        text: what it shows of a row.
-        key: what it sorts by, the largest first.
-        room: the narrowest screen that has it.
-        paint: codes for a row's text.
+        text: returns the text for a row.
+        key: returns the value to sort a row by, the largest first; None for no sorting.
+        room: width of the narrowest screen that has it.
+        paint: returns the colour code for a row's text.
+        left: whether the text is aligned to the left.
     """
 
     title: str
@@ -151,7 +153,7 @@ def percent(share: float | None) -> str:
 
 
 def safe(text: str) -> str:
-    """What a client has sent, without what a terminal would obey."""
+    """Text from a client, without the characters that could control the terminal."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
@@ -159,7 +161,7 @@ def safe(text: str) -> str:
 
 
 def measured(take: Callable[[Any], float | None]) -> dict[str, Any]:
-    """Text and key of a column that shows a duration."""
+    """`text` and `key` of a column that shows a duration."""
     return {"text": lambda row: seconds(take(row)), "key": lambda row: take(row) or 0.0}
 
 
@@ -278,7 +280,7 @@ def table(
 
 
 def bars(history: Sequence[float], width: int, style: Style) -> str:
-    """The last rates as bars, the highest of them as the longest."""
+    """The latest rates as bars; the highest rate has the longest bar."""
     letters = BARS if style.is_unicode else PLAIN_BARS
     shown = list(history)[-width:] if width > 0 else []
     most = max(shown, default=0.0) or 1.0
@@ -372,7 +374,7 @@ def draw(
 
 
 def other_table(view: View, frame: Frame, width: int, style: Style, most: int) -> list[str]:
-    """The table that is not selected, in at most `most` lines and an empty one above it."""
+    """The table that is not selected, with an empty line above it: at most `most` lines of it."""
     other = View("routes" if view.shows == "workers" else "workers", view.sorting)
     rows, title = sort(other, frame)
     if not rows:
@@ -381,7 +383,7 @@ def other_table(view: View, frame: Frame, width: int, style: Style, most: int) -
 
 
 def report(frame: Frame, width: int, style: Style, address: str) -> list[str]:
-    """Everything at once, for --once: no row is left out."""
+    """The report of --once, with every row."""
     lines = header(frame, safe(address), (), width, style)
     for shows, columns in TABLES.items():
         view = View(shows)

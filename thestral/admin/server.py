@@ -1,5 +1,5 @@
-"""A small HTTP/1.1 server on a selector, for the admin port: without an event loop, and with one
-request for each connection. Nothing in it waits for a client.
+"""A small HTTP/1.1 server for the admin port. It needs a selector and no event loop, serves one
+request on each connection, and never blocks on a client.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from thestral.types import Headers
 
 # Connections that are served at the same time; further ones get 503.
 MOST_SERVED = 16
-# All connections, with those that get 503 and those that have their response.
+# All connections, including those that get 503 and those that have had their response.
 MOST_OPEN = 2 * MOST_SERVED
 BACKLOG = 16  # connections that wait to be accepted
-# Time for a whole connection, from its acceptance to the client's end of it.
+# Longest life of a connection, from its acceptance until the client closes it.
 LIFETIME = 5.0  # seconds
 LARGEST_HEAD = 8192  # bytes; a longer request line gets 414, a larger head 431
 MOST_FIELDS = 100
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """The response to a Request, whose body is text."""
+    """The response to a Request; its body is text."""
 
     status: int
     body: str
@@ -73,7 +73,7 @@ class AdminServer:
 
     Args:
         sockets: bound sockets; closed by close().
-        selecting: the selector of the caller, which calls the data of each key that is ready.
+        selecting: the caller's selector; the caller calls the `data` of each key that is ready.
         answer: answers a request.
     """
 
@@ -121,7 +121,7 @@ class AdminServer:
 
     @property
     def addresses(self) -> list[str]:
-        """URLs, or unix: with a path."""
+        """URLs, or unix:PATH."""
         return [url(sock) for sock in self._sockets]
 
     def forget(self, connection: AdminConnection) -> None:
@@ -181,7 +181,7 @@ class AdminConnection:
         self._parser = RequestParser(LARGEST_HEAD, LARGEST_HEAD, MOST_FIELDS, LARGEST_BODY)
         self._head: RequestHead | None = None
         self._output = memoryview(b"")
-        self._watched = 0  # what the selector waits for
+        self._watched = 0  # events for which the selector waits
         self._is_closed = False
 
     @property
@@ -200,7 +200,7 @@ class AdminConnection:
             self.sock.close()
 
     def _watch(self, events: int) -> None:
-        """Have the selector wait for events; for none with 0."""
+        """Make the selector wait for these events; 0 for none."""
         selecting = self._server.selecting
         if self._watched and events:
             selecting.modify(self.sock, events, self._on_ready)
@@ -211,7 +211,7 @@ class AdminConnection:
         self._watched = events
 
     def _on_ready(self) -> None:
-        if self._is_closed:  # since the selector has returned
+        if self._is_closed:  # after the selector had returned
             return
         try:
             if self._output:
@@ -261,7 +261,7 @@ class AdminConnection:
             self.respond(refusal(500, "the log has the reason"))
 
     def respond(self, response: Response) -> None:
-        """Begin to send the response, unless the connection has ended or has one."""
+        """Begin to send the response, unless the connection is closed or already has one."""
         if self._is_closed or self.is_answered:
             return
         self.is_answered = True

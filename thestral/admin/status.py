@@ -1,4 +1,4 @@
-"""What the admin port tells as JSON: the server, its options, its workers, what runs now."""
+"""The answer to /status: the server, its options, workers and running requests, as JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from thestral.metrics.snapshot import (
     WorkerState,
 )
 
-MOST_RUNNING = 20  # requests that are shown of each worker, the oldest
+MOST_RUNNING = 20  # running requests that are shown of each worker, the oldest
 HIDDEN = "***"  # in place of a secret
-# Tables of Counts that /status has as they are.
+# Tables of Counts that /status shows unchanged.
 TABLES = (
     *("refused", "timeouts", "websockets_closed", "resets_received", "resets_sent"),
     *("goaways_sent", "collections"),
@@ -35,7 +35,7 @@ class Process:
     Attributes:
         state: "serving" also while its successor starts.
         since: when it was started, in seconds since 1970.
-        why: of a stuck worker, how that shows; else "".
+        why: the sign that the worker is stuck; "" if it is not.
     """
 
     number: int
@@ -52,8 +52,8 @@ class ServerInfo:
     Attributes:
         state: "starting" until a worker has been ready.
         started: when, in seconds since 1970.
-        addresses: those of the application.
-        wanted: number of workers that it is to have.
+        addresses: those of the application, not of the admin port.
+        wanted: number of workers that there should be.
     """
 
     version: str
@@ -66,7 +66,7 @@ class ServerInfo:
 
 
 def status_of(info: ServerInfo, config: Config, snapshot: Snapshot | None) -> dict[str, Any]:
-    """What /status answers. Times are seconds, and moments are seconds since 1970."""
+    """Return the answer to /status. Durations are seconds; points in time, seconds since 1970."""
     counted = {worker.pid: worker for worker in snapshot.workers} if snapshot is not None else {}
     found: dict[str, Any] = {
         "version": info.version,
@@ -144,8 +144,8 @@ def requests_of(counts: Counts) -> list[dict[str, Any]]:
 
 
 def spread(histogram: Histogram) -> dict[str, Any]:
-    """A histogram: the sum, and for each bucket that is not empty its upper bound (None for the
-    last, which has none) with the number of durations.
+    """Return a histogram: the sum, and for each bucket that is not empty its upper bound (None for
+    the last one) with the number of durations.
     """
     return {
         "seconds": histogram.sum,
@@ -170,7 +170,7 @@ def options_of(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can have it. What logging configurations hold may be secret."""
+    """Return a value for JSON. Dicts are hidden: a logging configuration may contain secrets."""
     if isinstance(value, dict):
         return HIDDEN
     if isinstance(value, (list, tuple)):

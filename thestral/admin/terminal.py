@@ -1,4 +1,4 @@
-"""A terminal as a screen: keys at once, its size, and everything as it was at the end."""
+"""A full-screen terminal: it reads keys at once, and restores everything at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from types import FrameType
 from typing import Any
 
-# Alternate screen, no cursor, no wrapping of long lines; and all of that undone.
+# Alternate screen, no cursor, no wrapping of long lines; LEAVE undoes all of that.
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 HOME, ERASE, REST = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -23,10 +23,10 @@ ARROWS = {"\x1b[A": "k", "\x1b[B": "j", "\x1bOA": "k", "\x1bOB": "j"}
 
 
 class Terminal:
-    """The terminal on stdin and stdout, between entering and leaving the context.
+    """The terminal on stdin and stdout, within the context of running().
 
     A signal that ends the process raises SystemExit, so that the context is left. While Ctrl-Z has
-    stopped the process, the shell has its terminal as it was.
+    stopped the process, the shell has its terminal back.
     """
 
     def __init__(self) -> None:
@@ -70,12 +70,12 @@ class Terminal:
     def _suspend(self, number: int, frame: FrameType | None) -> None:
         self._leave()
         os.kill(os.getpid(), signal.SIGSTOP)
-        self._enter()  # somebody has let it go on
+        self._enter()  # SIGCONT has come
         self.wake()
 
     def wake(self) -> None:
-        """Have wait() return; from any thread."""
-        with contextlib.suppress(OSError):  # it has been woken often, or the end has come
+        """Make wait() return. May be called in any thread."""
+        with contextlib.suppress(OSError):  # enough bytes are waiting already, or it is closed
             self._writer.send(b"\0")
 
     def wait(self) -> str:
@@ -99,7 +99,7 @@ class Terminal:
         return found.columns or 80, found.lines or 24
 
     def show(self, lines: Sequence[str]) -> None:
-        """Replace what the screen shows."""
+        """Replace the content of the screen."""
         # Each line is erased before it is written: afterwards the cursor may be on its last letter.
         self._write(HOME + "\r\n".join(ERASE + line for line in lines) + REST)
 

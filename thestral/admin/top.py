@@ -1,4 +1,4 @@
-"""`thestral top`: a live screen of a running server, by its admin port."""
+"""`thestral top`: a live screen of a running server, read from its admin port."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from thestral.admin.screen import Style, View, draw, report, sort_by_next
 from thestral.admin.terminal import Terminal
 from thestral.config.address import Address
 
-# Rates and quantiles are those of this time at least: of a single second they would jump.
+# Rates and quantiles cover at least this time: over a single second they would jump.
 WINDOW = 5.0  # seconds
 HISTORY = 300  # rates that are kept for the bars
 PATIENCE = 3.0  # seconds to wait for an answer
 
 
 class Watcher:
-    """Asks a server again and again, in a thread of its own, so that keys work meanwhile.
+    """Polls a server in a thread of its own, so that keys work meanwhile.
 
     Attributes:
         frame: the latest one; None before the first answer.
-        trouble: why the last question was not answered; "" if it was.
+        trouble: why the last poll failed; "" if it did not.
         history: rates of requests, one for each interval.
     """
 
@@ -73,7 +73,7 @@ class Watcher:
 
 
 def press(key: str, view: View, width: int) -> bool:
-    """Change the view as a key says; return whether to go on.
+    """Change the view as a key says; return False for a key that quits.
 
     Args:
         width: columns of the terminal.
@@ -99,7 +99,7 @@ def press(key: str, view: View, width: int) -> bool:
 
 
 def style_of_output() -> Style:
-    """What stdout can show; NO_COLOR is respected."""
+    """Return the style that stdout can show; NO_COLOR is respected."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return Style(colored and os.environ.get("TERM") != "dumb", encoding.startswith("utf"))
@@ -109,7 +109,7 @@ def watch(address: Address, interval: float) -> None:
     """Show the screen until the user quits.
 
     Args:
-        interval: seconds between two questions to the server.
+        interval: seconds between two polls of the server.
     """
     view = View()
     style = style_of_output()
@@ -144,7 +144,7 @@ def watch(address: Address, interval: float) -> None:
 
 
 def once(address: Address, interval: float) -> list[str]:
-    """What the screen would show, with the rates of one interval, as lines.
+    """Return the lines of one report, with the rates of one interval.
 
     Raises:
         AdminError: the server does not answer.

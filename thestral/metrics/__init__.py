@@ -1,1 +1,1 @@
-"""What workers have counted, for those who read it: as dataclasses, and as Prometheus' text."""
+"""Reads the counts of the workers into dataclasses, and writes them as text for Prometheus."""

@@ -10,8 +10,8 @@ from thestral.metrics.snapshot import BOUNDS, Histogram, Snapshot, WorkerState
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-# The buckets of a histogram that are told: each power of two, from 2^17 ns (0.13 ms) to 2^37
-# ns (137 s). Bounds that are also bounds of our own buckets make the numbers exact.
+# The buckets of a histogram that Prometheus gets: one for each power of two, from 2^17 ns
+# (0.13 ms) to 2^37 ns (137 s). As these are bounds of our own buckets, too, the numbers are exact.
 TOLD = [
     index
     for index in range(len(BOUNDS))
@@ -28,8 +28,8 @@ class Family:
     Attributes:
         name: without the suffix _total of a counter.
         kind: counter, gauge, histogram or info.
-        help: what it is.
-        unit: seconds or bytes, with which the name then ends; else "".
+        help: its description.
+        unit: seconds or bytes, and the name ends with it; else "".
     """
 
     name: str
@@ -120,7 +120,7 @@ FAMILIES = {
         Family(
             "thestral_loop_lag_seconds",
             "histogram",
-            "How late the event loop does what is due, tried ten times a second.",
+            "How late the event loop calls its timers, measured ten times a second.",
             "seconds",
         ),
         Family(
@@ -155,7 +155,7 @@ FAMILIES = {
         Family(
             "thestral_worker_cpu_seconds",
             "counter",
-            "Processor time of the worker's present process (Linux).",
+            "Processor time of the worker's current process (Linux).",
             "seconds",
         ),
         Family("thestral_worker_descriptors", "gauge", "Open descriptors, by worker (Linux)."),
@@ -165,8 +165,8 @@ FAMILIES = {
 
 
 def samples(snapshot: Snapshot, version: str) -> dict[str, list[Sample]]:
-    """The values of a snapshot, by the name of the metric. Each of FAMILIES is there, if only with
-    an empty list.
+    """Return the values of a snapshot, by the name of the metric. A metric without values has an
+    empty list.
     """
     counts = snapshot.counts
     found: dict[str, list[Sample]] = {name: [] for name in FAMILIES}
@@ -217,9 +217,9 @@ def samples(snapshot: Snapshot, version: str) -> dict[str, list[Sample]]:
 
 
 def gauges(workers: Iterable[WorkerState]) -> dict[str, dict[str, float]]:
-    """The values of each worker, by the metric's name and the worker's number. During a rolling
-    restart two processes have the same number: then what they hold is added up, and of times the
-    longest counts.
+    """Return the values of each worker, by the metric's name and the worker's number. During a
+    rolling restart two processes have the same number: then quantities are added up, and of times
+    the longest is taken.
     """
     found: dict[str, dict[str, float]] = {}
     for worker in workers:
@@ -274,7 +274,7 @@ def lines(snapshot: Snapshot, version: str, openmetrics: bool) -> Iterator[str]:
         family = FAMILIES[name]
         kind, shown = family.kind, name
         if not openmetrics:
-            # In the older format a counter is called as its sample is, and there is no info.
+            # In the older format a counter has the name of its sample, and info is not a type.
             shown += {"counter": "_total", "info": "_info"}.get(kind, "")
             kind = "gauge" if kind == "info" else kind
         yield f"# HELP {shown} {escaped(family.help, openmetrics)}"
@@ -294,7 +294,7 @@ def text(snapshot: Snapshot, version: str, openmetrics: bool = False) -> str:
 
     Args:
         version: of the server.
-        openmetrics: whether in OpenMetrics 1.0 (OPENMETRICS_TYPE) or in the text format 0.0.4
-            (TEXT_TYPE).
+        openmetrics: whether to write OpenMetrics 1.0 (OPENMETRICS_TYPE) instead of the text format
+            0.0.4 (TEXT_TYPE).
     """
     return "".join(f"{line}\n" for line in lines(snapshot, version, openmetrics))

@@ -1,4 +1,4 @@
-"""What a th_slot (csrc/metrics.h) holds at one moment, as dataclasses, and sums of them."""
+"""Reads a th_slot (csrc/metrics.h) into dataclasses, which can be added up."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ TIMEOUTS = [
 # The status of a request whose client left before the response began.
 NO_STATUS = "none"
 CLASSES = [NO_STATUS, *(f"{first}xx" for first in range(1, lib.TH_METRICS_CLASSES))]
-# In place of a route: for requests that the application has no route for, and for routes beyond the
-# size of the table.
+# In place of a route: for requests without a route, and for routes that the table has no room for.
 NO_ROUTE = ""
 OTHER_ROUTES = "other"
-OTHER = "other"  # of codes that have no place of their own
+OTHER = "other"  # stands for codes without a place of their own
 FIRST_STATUS = 400
 FIRST_CLOSE_CODE = 1000
 # Upper bounds of a histogram's buckets in seconds; the last one has none.
@@ -33,11 +32,11 @@ BOUNDS: list[float] = [
 
 
 class Key(NamedTuple):
-    """What requests are counted by.
+    """The properties by which requests are counted.
 
     Attributes:
         method: one of METHODS.
-        route: template of the route, as "/items/{item_id}"; NO_ROUTE or OTHER_ROUTES.
+        route: template of the route, such as "/items/{item_id}"; or NO_ROUTE or OTHER_ROUTES.
         status: one of CLASSES.
     """
 
@@ -68,7 +67,7 @@ class Histogram:
         return Histogram(self.sum + other.sum, [one + two for one, two in pairs])
 
     def __sub__(self, other: Histogram) -> Histogram:
-        """What has come since an earlier snapshot."""
+        """The durations that were added since an earlier snapshot."""
         pairs = zip(self.buckets, other.buckets, strict=True)
         return Histogram(self.sum - other.sum, [one - two for one, two in pairs])
 
@@ -115,7 +114,7 @@ class Counts:
         websockets_closed: by close code.
         resets_received, resets_sent, goaways_sent: by HTTP/2's error code.
         collections: runs of the garbage collector, by generation.
-        collecting: their time, in seconds.
+        collecting: time of these runs, in seconds.
     """
 
     begun: int = 0
@@ -201,21 +200,20 @@ class RunningRequest:
 
 @dataclass
 class WorkerState:
-    """A process that serves, as it is now. What its slot has counted is in `counts`, with what the
-    processes counted that had the slot before.
+    """The present state of a process that serves.
 
     Attributes:
         number: the worker's number; 0 for a server without a supervisor.
         age: seconds since it began.
-        silent: seconds by which the next turn of its loop is overdue: more than a moment for one
-            that is stuck.
+        silent: seconds by which the next turn of its loop is overdue; grows while it is stuck.
         requests: number of requests that it has begun itself.
         in_flight: requests that are running.
         tasks: asyncio's tasks.
         longest_block: longest time that its loop has not turned, in this minute or the one before,
             in seconds.
+        counts: those of its slot, including those of the processes that had the slot before.
         running: the oldest requests first.
-        resident: bytes of memory; None if the system does not tell.
+        resident: bytes of memory; None if that cannot be known.
         processor: seconds of processor time; None likewise.
         descriptors: number of open descriptors; None likewise.
     """
@@ -255,14 +253,14 @@ class Queue:
 
 @dataclass
 class Snapshot:
-    """What is known of all workers at one moment.
+    """The state of all workers at one moment.
 
     Attributes:
-        workers: those that are running, by their numbers.
-        counts: the sum over all workers, also those that have ended.
-        starts: number of workers that were started.
-        ends: numbers of workers that have ended, by cause.
-        queues: of the listening sockets.
+        workers: those that are running, ordered by their numbers.
+        counts: the sum over all workers, including those that have ended.
+        starts: number of worker processes that were started.
+        ends: number of worker processes that have ended, by cause.
+        queues: those of the listening sockets.
     """
 
     workers: list[WorkerState]
@@ -277,7 +275,7 @@ class Snapshot:
 PLAIN = [
     field.name
     for field in dataclasses.fields(Counts)
-    if field.type == "int"  # as the annotation has it
+    if field.type == "int"  # annotations are strings here
 ]
 VERSIONS = {10: "1.0", 11: "1.1", 20: "2"}
 
@@ -325,7 +323,7 @@ def read_requests(slot: Any) -> dict[Key, Histogram]:
         row = slot.rows[index]
         for number, status in enumerate(CLASSES):
             histogram = row.durations[number]
-            if histogram.sum:  # far cheaper than a look at all buckets
+            if histogram.sum:  # far cheaper than reading all buckets
                 key = Key(METHODS[row.method], route_of(row, index), status)
                 found[key] = histogram_of(histogram)
     return found
