@@ -10,15 +10,15 @@ from thestral.errors import ConfigError
 
 DEFAULT = "uvicorn"
 MESSAGE = '%{client}x - "%r" %{status}x'  # of the default format, without its level
-# What JSON strings must escape.
+# Characters that JSON strings must escape.
 UNSAFE = re.compile(r'["\\\x00-\x1f]')
 
 
 def json_format(message: str) -> str:
-    """Return the format of a JSON object with everything that is known of a request.
+    """Return the format of a JSON object with all values of a request.
 
     Args:
-        message: a format of text.
+        message: the format of its message.
     """
     shown = UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", message)
     return (
@@ -64,8 +64,8 @@ def whole_format(text: str, log_format: str, timestamps: bool, request_ids: bool
     """Return the format of a whole line.
 
     Args:
-        text: value of --access-log-format. In a log of JSON, text becomes the message of an object;
-            a format that is an object itself stays as it is.
+        text: value of --access-log-format. In a JSON log, a format of text becomes the message of
+            an object; a format that is an object itself stays unchanged.
         log_format: value of --log-format.
         timestamps, request_ids: values of --log-timestamps and --request-id. They change only the
             default format: others have atoms for both.
@@ -140,7 +140,7 @@ def unknown(shown: str) -> ConfigError:
 
 
 def needs_ids(text: str) -> bool:
-    """Whether lines show ids that a request's fields do not simply have."""
+    """Whether lines show ids that are not simply values of a request's fields."""
     return any(atom.name in ("ids", "trace_id", "span_id") for atom in read_format(text))
 
 

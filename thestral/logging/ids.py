@@ -12,7 +12,7 @@ from thestral._core.log import uuid7_of
 
 RANDOM_SIZE = 10  # bytes
 # Version, trace-id, parent-id and trace-flags. Only lower-case digits are valid; version ff and ids
-# of zeros are not. What follows the flags is a later version's.
+# of zeros are not. Only a later version has anything after the flags.
 TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
 )

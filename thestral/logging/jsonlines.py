@@ -13,9 +13,10 @@ from thestral.logging.running import ATTRIBUTE, IDS, identity_of
 
 # Attribute of a record of the access log: its line, already formatted.
 LINE = "thestral_line"
-# How deep values of `extra` may nest; what is deeper is shown as text.
+# How deep values of `extra` may nest; deeper ones are shown as text.
 DEEPEST = 5
-# What every record has, and what logging and other libraries add for their own use.
+# Attributes that every record has, and those that logging and other libraries add for their own
+# use.
 NOT_EXTRA = frozenset(
     [
         *vars(logging.makeLogRecord({})),
@@ -25,7 +26,7 @@ NOT_EXTRA = frozenset(
 
 
 class ThisProcess:
-    """What lines say about the process.
+    """Facts about this process, for its lines.
 
     Attributes:
         worker: the worker's number, from 1; None in a process that is not a worker.
@@ -100,7 +101,7 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def plain(value: Any, depth: int) -> Any:
-    """Return a value that JSON has, in place of any value."""
+    """Return a value that JSON can hold, in place of any value."""
     if value is None or value is True or value is False:
         return value
     if type(value) is float:
@@ -132,5 +133,5 @@ def utc(seconds: float) -> str:
     try:
         whole, thousandths = divmod(int(seconds * 1000), 1000)
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03}Z"
-    except (ValueError, OverflowError, TypeError, OSError):  # a record that somebody has made up
+    except (ValueError, OverflowError, TypeError, OSError):  # a record with an invalid time
         return utc(time.time())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from thestral.logging.loggers import LOG_LEVELS, access_logger, error_logger, server_logger
 
-# The server's loggers, by either name of the one above them.
+# The server's loggers, by either name of their parent.
 OWN = dict.fromkeys(("uvicorn", "thestral"), (error_logger, access_logger, server_logger))
 # Called when set_level() has changed a level. Other changes are noticed within a second.
 observers: list[Callable[[], None]] = []

@@ -23,8 +23,7 @@ LOG_LEVELS = {
 
 
 class SharedLogger(logging.Logger):
-    """A logger that logging knows under two names: one of its two objects, which share all their
-    attributes.
+    """One of the two objects of a logger that has two names; they share all their attributes.
 
     dictConfig and fileConfig disable each logger that a configuration does not name. Once a
     configuration has used loggers by their first (or second) names, disabling one by its other name

@@ -52,7 +52,7 @@ def title_of(scope: dict[str, Any], identity: Identity | None = None) -> str:
 
 
 def with_id(identity: Identity | None) -> str:
-    """Return what names a request by its id, at the end of a line; "" if it has none."""
+    """Return the end of a line, which names a request by its id; "" if it has none."""
     if identity is None or not identity.request_id:
         return ""
     return f", request id {escaped(identity.request_id.encode())}"

@@ -1,4 +1,4 @@
-"""Which request is running: what log records say about it."""
+"""The request that is running, for the log records made meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDS = ("request_id", "trace_id", "span_id")
 
 
 class Identity(Protocol):
-    """The ids of a request; "" for one that it has not."""
+    """The ids of a request; "" for an id that it does not have."""
 
     @property
     def request_id(self) -> str: ...

@@ -297,6 +297,6 @@ def own_formatter(options: LoggingOptions, name: str) -> logging.Formatter:
         line_format = line_format_of(default, options.log_timestamps, options.request_id)
     use_colors = options.use_colors
     if use_colors is None and (options.log_file, options.access_log_file)[name == "access"]:
-        use_colors = False  # a terminal that is elsewhere does not count
+        use_colors = False  # whether stdout and stderr are terminals does not matter for a file
     kind = DefaultFormatter if name == "default" else AccessFormatter
     return kind(line_format, use_colors=use_colors)

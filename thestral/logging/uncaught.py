@@ -14,8 +14,8 @@ WARNINGS = "py.warnings"  # the logger of logging.captureWarnings()
 
 
 def log_uncaught(handler: logging.Handler) -> None:
-    """Log uncaught exceptions and warnings from now on. What the program has installed for them
-    stays.
+    """Log uncaught exceptions and warnings from now on. Hooks and handlers that the program has
+    installed for them stay.
 
     Args:
         handler: for warnings, unless their logger has one.
@@ -34,8 +34,8 @@ def log_uncaught(handler: logging.Handler) -> None:
 
 
 def report(text: str) -> None:
-    """Say on stderr why the process ends, as Python would: as a line of the log where that has what
-    Python would print.
+    """Say why the process ends: in the log, if log_uncaught() has directed Python's own messages
+    there; else on stderr, as Python would.
     """
     if sys.excepthook is log_exception:
         error_logger.critical("%s", text)

@@ -1,4 +1,4 @@
-"""What the admin port sees of a supervisor and its workers, and what it has them do."""
+"""The admin port of a Supervisor: what it shows of the workers, and the orders it gives them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from thestral.process.patrol import Worker
 from thestral.process.stacks import Dump
 from thestral.process.worker import DUMP, LEVEL, STACKS
 
-# Time for a worker to tell its stacks.
+# Time for a worker to send its stacks.
 STACKS_PATIENCE = 1.0  # seconds
-# Time for faulthandler to write those of one that does not.
+# Time for faulthandler to write the stacks of a worker that does not answer.
 DUMP_PATIENCE = 0.5  # seconds
 NO_ANSWER = "It does not answer. What faulthandler sees:\n"
 PERMISSIONS = 0o600  # of a Unix socket
 
 
 class Supervised(Protocol):
-    """What is needed of a Supervisor, which describes it."""
+    """The part of Supervisor that Control uses; it is documented there."""
 
     config: Config
     metrics: Metrics | None
@@ -53,8 +53,8 @@ class Gathering:
 
     Attributes:
         done: called at the end with all of them.
-        deadline: when not to wait any longer, by time.monotonic().
-        has_asked: whether the signal has been sent to those that do not answer.
+        deadline: when to stop waiting, by time.monotonic().
+        has_asked: whether the workers that do not answer have been sent the signal.
     """
 
     def __init__(self, workers: Sequence[Worker], done: Callable[[str], None]) -> None:
@@ -81,7 +81,7 @@ class Gathering:
         """All stacks.
 
         Args:
-            dumped: what is known of those that have not answered.
+            dumped: faulthandler's stacks of the workers that have not answered.
         """
         found = []
         for worker, parts in self._parts.items():
@@ -154,7 +154,7 @@ class Control:
             self._server.let_go()
 
     def check(self, now: float) -> None:
-        """End what has waited long enough.
+        """End the gatherings and the connections whose time is over.
 
         Args:
             now: time.monotonic().
@@ -165,7 +165,7 @@ class Control:
         if self._server is not None:
             self._server.check(now)
 
-    # --- What the port's routes ask for ---------------------------------------------------------
+    # --- For the port's routes: Controls --------------------------------------------------------
 
     def info(self) -> ServerInfo:
         supervisor = self._supervisor
@@ -230,7 +230,7 @@ class Control:
             self._supervisor.tell(worker, (STACKS, self._last))
         self._finish(self._last, gathering)
 
-    # --- What workers say -----------------------------------------------------------------------
+    # --- From the workers -----------------------------------------------------------------------
 
     def on_ready(self, worker: Worker) -> None:
         """Give a new worker the levels that have been set."""
@@ -238,7 +238,7 @@ class Control:
             self._supervisor.tell(worker, (LEVEL, logger, level))
 
     def on_message(self, worker: Worker, message: tuple[Any, ...]) -> None:
-        """Take what a worker says for the admin port."""
+        """Handle a worker's message for the admin port."""
         kind, *values = message
         if kind == STACKS:
             number, part = values
@@ -252,8 +252,8 @@ class Control:
                 self._dumps[worker] = Dump(worker.watch.pid, *values)
 
     def _finish(self, number: int, gathering: Gathering, now: float = 0.0) -> None:
-        """End the gathering of stacks if all workers have answered, or there is no time left. Those
-        that do not answer by the deadline are asked by a signal, and get some time for that.
+        """End the gathering of stacks if all workers have answered, or its time is over. Workers
+        that do not answer by the deadline are sent a signal, and get some more time.
         """
         missing = gathering.missing(self._supervisor.workers)
         if missing and now < gathering.deadline:

@@ -1,4 +1,4 @@
-"""Whether a worker is alive, seen from outside: what the kernel says of its threads, and whether
+"""Checks from outside whether a worker is alive: what the kernel says of its threads, and whether
 its event loop is running. The worker itself need not run any code for it.
 
 A worker that computes is alive, however long it holds the GIL: its processor time grows. A worker

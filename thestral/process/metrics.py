@@ -1,4 +1,4 @@
-"""The slots in which workers count, as their supervisor has them: it gives a free one to each new
+"""The supervisor's side of the slots in which workers count: it gives a free slot to each new
 process, and reads all of them.
 """
 
@@ -25,12 +25,12 @@ from thestral.process.health import TICKS, resident_size
 from thestral.process.memory import SharedMemory
 
 SLOT_SIZE: int = ffi.sizeof("th_slot")  # bytes
-# Linux' struct tcp_info: its first byte is the state, and of a listening socket two of its counts
-# are the connections that wait and how many may (tcp_unacked and tcp_sacked).
+# Linux' struct tcp_info: the first byte is the state. Of a listening socket, tcpi_unacked is the
+# number of connections that wait, and tcpi_sacked the number that may wait.
 TCP_INFO = struct.Struct("=B23xII")
 TCP_LISTEN = 10
 # Causes of a worker's end.
-STOPPED = "stopped"  # by a signal, a reload, a rolling restart, or as there were too many
+STOPPED = "stopped"  # by a signal, a reload, a rolling restart, or for a lower number of workers
 RECYCLED = "recycled"  # it had reached a limit
 KILLED = "killed"  # by the supervisor: it was stuck, or late to start or to stop
 FAILED = "failed"  # it could not start
@@ -39,7 +39,7 @@ CAUSES = (STOPPED, RECYCLED, KILLED, FAILED, DIED)
 
 
 class Slot(SharedMemory):
-    """The memory of a th_slot (csrc/metrics.h). Pages that nothing is written to take no memory.
+    """The memory of a th_slot (csrc/metrics.h). Pages that are never written take no memory.
 
     Attributes:
         number: of the worker that has it; 0 without a supervisor.
@@ -70,11 +70,11 @@ class Metrics:
     never get lost.
 
     Args:
-        sockets: returns the listening sockets, whose queues are looked at.
+        sockets: returns the listening sockets, whose queues are measured.
 
     Attributes:
         starts: number of processes that got a slot.
-        ends: numbers of processes that have ended, by cause.
+        ends: number of processes that have ended, by cause.
     """
 
     def __init__(self, sockets: Callable[[], Iterable[socket.socket]]) -> None:
@@ -85,8 +85,8 @@ class Metrics:
         self._sockets = sockets
 
     def take(self, number: int) -> Slot:
-        """A slot for a process that is about to start. Processes of the same number may run at the
-        same time, each with a slot of its own.
+        """Return a slot for a process that is about to start. Processes of the same number may run
+        at the same time, each with a slot of its own.
 
         Raises:
             OSError: no descriptor or no memory is left.
@@ -101,10 +101,10 @@ class Metrics:
         return slot
 
     def give_back(self, slot: Slot, cause: str) -> None:
-        """Note that the process which had a slot has ended.
+        """Take back the slot of a process that has ended.
 
         Args:
-            cause: a word for Snapshot.ends.
+            cause: one of CAUSES.
         """
         lib.th_slot_leave(slot.slot)
         self._taken.remove(slot)
@@ -135,7 +135,7 @@ class Metrics:
 
 
 def look_at(worker: WorkerState) -> None:
-    """Ask the system what a process uses. It answers also while the process is stuck."""
+    """Ask the system which resources a process uses; works even while the process is stuck."""
     worker.resident = resident_size(worker.pid)
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{worker.pid}/stat") as file:
@@ -147,7 +147,7 @@ def look_at(worker: WorkerState) -> None:
 
 
 def queues_of(sockets: Iterable[socket.socket]) -> list[Queue]:
-    """The queues of listening TCP sockets; only Linux tells."""
+    """The queues of listening TCP sockets; only Linux reports them."""
     found: dict[str, Queue] = {}
     for sock in sockets if sys.platform == "linux" else ():
         if sock.family == socket.AF_UNIX:

@@ -1,5 +1,5 @@
-"""What a worker measures of its own process at regular intervals: how late its loop is, its tasks,
-the garbage collector.
+"""Measures a worker's own process at regular intervals: how late its loop is, its tasks, the
+garbage collector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INTERVAL = 0.1  # seconds between two ticks
 TICKS_PER_SECOND = 10
 TICKS_PER_MINUTE = 600
-# Counting asyncio's tasks takes about 0.3 us for each: with many it is done less often.
+# Counting asyncio's tasks takes about 0.3 us for each: many tasks are counted less often.
 TASKS_PER_SECOND = 1000
 
 

@@ -148,7 +148,7 @@ def restore_in_child() -> None:
 
 @contextlib.contextmanager
 def terminated_quietly() -> Generator[None]:
-    """Have SIGTERM raise Terminated until the server handles signals itself: there is nothing to
+    """Make SIGTERM raise Terminated until the server handles signals itself: there is nothing to
     shut down yet.
     """
     with taking({signal.SIGTERM: raise_terminated}):

@@ -19,15 +19,16 @@ from thestral.process.signals import free_signal
 MOST_TASKS = 200
 DEEPEST = 100  # calls of a thread's stack, the innermost, or awaits of a task
 LARGEST_TEXT = 1 << 18  # characters
-# A longer message on a pipe may reach the other end in two parts, between which a process that is
-# stopped would keep the other one waiting.
+# A longer message may go through a pipe in two parts: a process that is stopped between them would
+# keep the reader waiting.
 LARGEST_PART = 3000  # characters, of at most 4 bytes each
 
 
 def stacks(loop: asyncio.AbstractEventLoop) -> str:
-    """The stacks of all threads and of the tasks of a loop, as text.
+    """Return the stacks of all threads and of the tasks of a loop, as text.
 
-    To be called in the loop: the stack of its own thread is then of no interest, and left out.
+    To be called in the loop. The stack of the loop's own thread is left out: it only shows this
+    call.
     """
     here = threading.get_ident()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -47,8 +48,8 @@ def stacks(loop: asyncio.AbstractEventLoop) -> str:
 
 
 def stack_of(task: asyncio.Task[Any]) -> list[str]:
-    """The stack of a task, as lines: each coroutine that it awaits, the innermost last. asyncio's
-    own Task.get_stack() has only the outermost.
+    """Return the stack of a task, as lines: each coroutine that it awaits, the innermost last.
+    asyncio's own Task.get_stack() has only the outermost.
     """
     calls = [
         traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
@@ -71,7 +72,7 @@ def frames_of(awaited: Any) -> Iterator[FrameType]:
 
 
 def parts_of(text: str) -> list[str]:
-    """A text in parts that can each be sent as one message."""
+    """Split a text into parts that can each be sent as one message."""
     return [text[start : start + LARGEST_PART] for start in range(0, len(text), LARGEST_PART)]
 
 
@@ -79,12 +80,12 @@ def parts_of(text: str) -> list[str]:
 
 
 def offer_dump() -> tuple[int, int] | None:
-    """Have faulthandler write the stacks of all threads to a file in memory when a signal comes,
-    for which it needs neither the GIL nor the loop.
+    """Make faulthandler write the stacks of all threads to a file in memory when a signal comes.
+    It needs neither the GIL nor the loop for that.
 
     Returns:
-        The signal, one that nobody uses, and the file's descriptor; None where the system has no
-        such signals or files.
+        The signal, an unused one, and the file's descriptor; None where the system has no such
+        signals.
     """
     number = free_signal()
     if number is None:
@@ -92,14 +93,14 @@ def offer_dump() -> tuple[int, int] | None:
     import fcntl
 
     memory = new_memory(0)
-    # The reader empties the file, and each stack is to begin where it ends then.
+    # The reader empties the file; with O_APPEND the next dump starts at the beginning again.
     fcntl.fcntl(memory, fcntl.F_SETFL, os.O_APPEND)
     faulthandler.register(number, memory, all_threads=True)
     return number, memory
 
 
 class Dump:
-    """What a process offers by offer_dump(), as another one has it.
+    """Reads from another process the stacks that it offers by offer_dump().
 
     Raises:
         OSError: the process has ended.
@@ -111,7 +112,7 @@ class Dump:
         self._file = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
 
     def ask(self) -> None:
-        """Have the stacks written, as soon as the kernel lets the process run."""
+        """Ask for the stacks. They are written as soon as the kernel lets the process run."""
         os.ftruncate(self._file, 0)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, self._signal)

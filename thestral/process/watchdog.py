@@ -1,5 +1,5 @@
-"""Watchdog: says where an event loop is blocked, while it is, and afterwards for how long and by
-which request.
+"""Watchdog: logs where an event loop is blocked while it is blocked, and afterwards for how long
+and by which request.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from thestral.process.memory import new_memory
 from thestral.process.signals import free_signal
 from thestral.protocol.runner import scope_of
 
-TURNS_PER_LIMIT = 4  # how often the loop shows within the limit that it turns
-FASTEST_TURN = 0.01  # shortest time between two such signs, in seconds
+TURNS_PER_LIMIT = 4  # how often the loop records within the limit that it turns
+FASTEST_TURN = 0.01  # shortest time between two of these records, in seconds
 SLOWEST_TURN = 1.0  # longest time, in seconds
-# How long the watchdog tries to log a stack. Then the GIL is held, or logging is blocked, and the
-# stack is written to stderr without either.
+# How long the watchdog tries to log a stack. If it takes longer, the GIL is held or logging is
+# blocked, and the stack is written to stderr without either.
 GRACE = 0.2  # seconds
-# A function is told once in this time, and at most so many are.
+# Within this time, one block in each function is logged, and at most this many in all.
 TOLD_TIME = 60.0  # seconds
 TOLD_STACKS = 10
-DEEPEST = 100  # calls of a stack that are shown, as by faulthandler
+DEEPEST = 100  # calls of a stack that are shown; faulthandler's limit, too
 NANO = 1_000_000_000
 LARGEST_DUMP = 1 << 16  # bytes
 STDERR = 2
@@ -47,7 +47,7 @@ DEBUGGERS = ("bdb", "pdb", "pydevd", "_pydevd_bundle", "_pydevd_frame_eval", "de
 
 Code = tuple[str, str]  # file and name of a function
 
-# Structures of watches, for ever: a signal may still be on its way to one that has ended.
+# Keeps every th_watch for ever: a signal may still be on its way to one that has ended.
 _kept: list[Any] = []
 
 
@@ -62,8 +62,8 @@ class Watchdog:
     Args:
         loop: the loop that is running in this thread.
         limit: how long the loop may be blocked, in seconds.
-        on_blocked: called in the watching thread: when the loop is blocked, with the name of the
-            request in which it is blocked, "" if that is not known; when it turns again, with None.
+        on_blocked: called in the watching thread when the loop is blocked, with the name of the
+            request in which it is blocked ("" if unknown), and when it turns again, with None.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Watchdog:
         self._prepare_dump()
 
     def _prepare_dump(self) -> None:
-        """Have the handler of a signal write the stack of this thread, where that is possible."""
+        """Prepare a signal whose handler writes this thread's stack, where that is possible."""
         watch, dump = self._watch, make_dump()
         if dump is None:
             return
@@ -106,7 +106,7 @@ class Watchdog:
 
     @property
     def native_id(self) -> int:
-        """The kernel's number of the watching thread; 0 if unknown."""
+        """The kernel's id of the watching thread; 0 if unknown."""
         return self._thread.native_id or 0
 
     def start(self) -> None:
@@ -139,7 +139,7 @@ class Watchdog:
         lib.th_watch_end(self._watch)
 
     def _turn(self) -> None:
-        """Show now and at regular intervals that the loop turns."""
+        """Record that the loop turns, now and at regular intervals."""
         lib.th_watch_turn(self._watch)
         if not self._depth:
             self._depth = len(list(traceback.walk_stack(sys._getframe(1))))
@@ -194,7 +194,7 @@ class Watchdog:
             )
 
     def _on_turned(self, seconds: float) -> None:
-        """Log for how long the loop was blocked, at least."""
+        """Log how long the loop was blocked: this long, or longer."""
         self._on_blocked(None)
         block, self._block = self._block, None
         if block is None:
@@ -235,7 +235,7 @@ class Told:
     """Decides which blocks are logged, and counts the others.
 
     Attributes:
-        due: when to log the number of those that were only counted, by time.monotonic(); infinite
+        due: when to log the number of blocks that were only counted, by time.monotonic(); infinite
             if there are none.
     """
 
@@ -246,7 +246,7 @@ class Told:
         self._seconds = 0.0
 
     def may_tell(self, place: Code, now: float) -> bool:
-        """Whether to log a block in this function; if so, notes that it is logged."""
+        """Return whether to log a block in this function; if so, record that it is logged."""
         recent = {known: at for known, at in self._places.items() if now - at < TOLD_TIME}
         self._places = recent
         if place in recent or len(recent) >= TOLD_STACKS:
@@ -299,7 +299,7 @@ def stack_text(calls: list[Call], depth: int) -> str:
 
 
 def local_scope(frame: FrameType) -> dict[str, Any] | None:
-    """The ASGI scope of a request that a function has as its variable `scope`."""
+    """Return the ASGI scope in a function's variable `scope`; None if there is none."""
     code = frame.f_code
     if "scope" not in (*code.co_varnames, *code.co_freevars):
         return None
@@ -314,7 +314,7 @@ def is_of_debugger(frame: FrameType) -> bool:
 
 
 def log_with_stack(stack: str, message: str, *arguments: object) -> None:
-    """Log a warning with the stack of another thread, where logging itself puts stacks."""
+    """Log a warning with the stack of another thread as the record's stack_info."""
     if error_logger.isEnabledFor(logging.WARNING):
         name, level = error_logger.name, logging.WARNING
         record = error_logger.makeRecord(
@@ -346,8 +346,8 @@ _dump: Dump | None = None
 
 
 def make_dump() -> Dump | None:
-    """Install the handler of a signal that nobody uses, for the life of the process; None where the
-    system has no such signals or timers. In a forked process, only renew the file.
+    """Install the handler of an unused signal, for the life of the process; return None where the
+    system has no such signals or timers. In a forked process, only make a new file.
     """
     global _dump
     if _dump is not None and _dump.owner == os.getpid():
