@@ -28,7 +28,7 @@ class Operated(Command):
         self.folder = cwd
 
     def admin(self) -> Address:
-        """The address of the admin port; waits for the line that says so."""
+        """The address of the admin port; waits for the log line that names it."""
 
         def found():
             assert self.process.poll() is None, self.stderr
@@ -64,7 +64,7 @@ def operated(tmp_path):
 
 
 class Port:
-    """An AdminServer in a thread, which answers with what it was asked."""
+    """An AdminServer in a thread, which answers each request with the request itself."""
 
     def __init__(self, answer):
         self.sock = socket.socket()
@@ -92,7 +92,7 @@ class Port:
         return self
 
     def __exit__(self, *exc_info):
-        assert self._thread.is_alive()  # no client has broken it
+        assert self._thread.is_alive()  # no client has crashed it
         self._ended = True
         self._thread.join()
         assert not self.selecting.get_map()
@@ -104,6 +104,6 @@ class Port:
 
 @pytest.fixture
 def port():
-    """Function (answer) that gives a Port."""
+    """Function (answer) that returns a Port."""
     with contextlib.ExitStack() as ports:
         yield lambda answer: ports.enter_context(Port(answer))

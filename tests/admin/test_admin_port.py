@@ -37,7 +37,7 @@ POSTS = ["/reload", "/workers?add=1", "/log-level?level=info", "/stacks"]
 
 
 def raw(address, request):
-    """All that a request gets, as text."""
+    """The whole response to the bytes of a request, as text."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(address.path)
         sock.sendall(request)
@@ -219,7 +219,7 @@ def test_without_a_worker_that_accepts_the_server_is_not_ready(operated, tmp_pat
 
 
 def test_a_stuck_worker_is_seen_and_the_port_answers(operated, tmp_path):
-    """Also the only worker."""
+    """Even if it is the only worker."""
     command = operated()
     asking = ask_aside(command.url(), "/block")
     wait_until(lambda: command.get("/livez").status == 503)
@@ -232,7 +232,7 @@ def test_a_stuck_worker_is_seen_and_the_port_answers(operated, tmp_path):
     stacks = command.post("/stacks").body
     assert f"[{worker['pid']}]:\nIt does not answer. What faulthandler sees:\n" in stacks
     assert "in wait_for_gate\n" in stacks
-    open(tmp_path / "gate", "w").close()  # it goes on
+    open(tmp_path / "gate", "w").close()  # lets it go on
     asking.join()
     wait_until(lambda: command.get("/livez").status == 200)
     assert command.get("/readyz").status == 200
@@ -363,7 +363,7 @@ def test_a_port_that_is_in_use_is_named(operated):
 @pytest.mark.parametrize(
     "given", ["9100", "localhost", "unix:", "::1:9100", "a:70000", "http://a:1"]
 )
-def test_an_address_that_is_none_is_refused(operated, given):
+def test_an_invalid_address_is_refused(operated, given):
     command = operated(admin=given, wait=False)
     assert command.wait() == 2
     assert "expected HOST:PORT, [IPV6]:PORT or unix:PATH" in " ".join(command.stderr.split())

@@ -1,4 +1,4 @@
-"""AdminServer: what it refuses, and that no client delays it."""
+"""AdminServer: the requests that it refuses, and clients that try to delay it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def say(request, reply):
 
 
 def status(port, request):
-    """The status that a request gets."""
+    """The status of the response to a request."""
     with port.connect() as sock:
         sock.sendall(request)
         return int(read_all(sock).split()[1])
@@ -114,7 +114,7 @@ def test_the_sixteenth_connection_is_served_and_the_seventeenth_gets_503(port):
 
 
 def test_clients_that_only_wait_are_closed_to_make_room(port):
-    """Each has its response, and does not close its connection."""
+    """They have their responses, and do not close their connections."""
     port = port(say)
     with contextlib.ExitStack() as open_ones:
         for _ in range(3 * MOST_OPEN):

@@ -1,4 +1,4 @@
-"""What `thestral top` makes of two answers of /status, and its screen."""
+"""`thestral top`: the frames that it makes from answers of /status, and its screen."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_rates_are_those_between_two_answers():
     assert row.durations.rate == 10.0
     assert row.processor == 0.5
     assert row.age == 102.0
-    # A quantile is in the bucket where that many of all end.
+    # A quantile is in the bucket in which the cumulative count reaches that share.
     assert FAST * 0.8 < row.durations.p50 <= FAST
     assert SLOW * 0.8 < row.durations.p99 <= SLOW
     assert {row.route: row.server_errors for row in frame.routes} == {"/a": 0.0, "/b": 1.0}

@@ -16,7 +16,7 @@ from support import program, wait_until
 
 
 class Screen:
-    """A terminal with a shell in it, of a tmux server of its own.
+    """A terminal with a shell in it, in a tmux server of its own.
 
     Args:
         folder: for tmux's socket.
@@ -51,7 +51,7 @@ class Screen:
         self.run("send-keys", "Enter")
 
     def shows(self, text):
-        """Wait until a text is on the screen."""
+        """Wait until the screen shows `text`."""
         try:
             wait_until(lambda: text in self.text())
         except AssertionError as error:
@@ -71,7 +71,7 @@ class Screen:
 
 @pytest.fixture
 def screen(tmp_path):
-    """Function (columns, lines, **env) that gives a Screen."""
+    """Function (columns, lines, **env) that returns a Screen."""
     with contextlib.ExitStack() as screens:
 
         def open_screen(columns, lines, **env):
@@ -87,7 +87,7 @@ def top(command, *options):
 
 
 def is_restored(screen):
-    """Whether the shell has its terminal as it was, and answers."""
+    """Check that the shell has its terminal back in its former state, and answers."""
     wait_until(lambda: screen.state("alternate_on") == "0")
     assert screen.state("cursor_flag") == "1"
     assert screen.state("wrap_flag") == "1"

@@ -2,12 +2,13 @@
 requests that are lost when servers are killed, added, drained and rolled under load. `make fleet`
 prints the counts; tests/cli/test_fleet.py runs one round.
 
-What a balancer has given to a server that gets kill -9 may be lost: of each client one request for
-each worker, or over HTTP/2 as many as a client has open. The logs say who had it. Nothing else may
-be lost. Half of the requests are POST, so that no balancer repeats one that it has sent.
+When a server gets kill -9, the requests that a balancer has passed on to it may be lost: for each
+client one per worker, or over HTTP/2 as many as a client has open. The logs show which server had a
+request. No other request may be lost. Half of the requests are POST, which no balancer repeats once
+it has sent them.
 
-Everything runs in namespaces of processes, mounts and network, which end with their first process:
-nothing is left of it, however it ends.
+Everything runs in namespaces for processes, mounts and the network, which end with their first
+process, so nothing is left behind, however the program ends.
 """
 
 from __future__ import annotations

@@ -417,7 +417,7 @@ def test_upload_of_a_form(visit):
     assert told == {**expected, "sha256": digest, "text": "of a page"}
 
 
-def test_large_upload_told_of_refused_and_broken_off(visit, site):
+def test_large_upload_with_progress_refused_and_broken_off(visit, site):
     running, page = visit()
     got = page.run("""
         const body = new Blob([new Uint8Array(12_000_000)]), progress = [];

@@ -1,4 +1,4 @@
-"""A parser that borrows a read buffer sees what one sees that is given the bytes."""
+"""A parser that borrows a read buffer gives the same events as one that is fed the bytes."""
 
 import socket
 
@@ -17,7 +17,7 @@ REQUESTS = (
 
 
 def drain(parser, most):
-    """At most so many events, in a form that can be compared."""
+    """At most `most` events, in a form that can be compared."""
     events = []
     while len(events) < most and (event := parser.next_event()) != Event.NEED_DATA:
         scope = {}
@@ -28,7 +28,7 @@ def drain(parser, most):
 
 
 def merged(events):
-    """The body's pieces of one request as one."""
+    """The events, with the pieces of each body joined."""
     result = []
     for event, scope, body in events:
         if event == Event.BODY and result and result[-1][0] == Event.BODY:
@@ -63,7 +63,7 @@ def test_every_split_and_any_number_of_events_left(per_read):
 
 
 def test_bytes_of_a_refused_request_are_shown_once():
-    """Afterwards another's may lie there."""
+    """Afterwards another connection's bytes may be in the same place."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         parser = RequestParser(8000, 8000, 100, 0)

@@ -240,7 +240,7 @@ def test_cookies_are_one_field():
 @pytest.mark.parametrize("fields", [20, 25, 51, 64, 102, 128, 204, 256])
 @pytest.mark.parametrize("refused", [[(b"content-length", b"x")], [(b"expect", b"tea")]])
 def test_cookies_behind_the_last_field_that_is_kept(fields, refused):
-    """A head over its limit is refused for that, whatever else is wrong with it."""
+    """A head over its limit is refused for its size, whatever else is wrong with it."""
     more = [*refused, *((b"x", b"") for _ in range(fields - 1)), *((b"cookie", b"a") for _ in "ab")]
     limits = Limits(fields=fields, head=1 << 16)
     assert run([GREETING + request(1, GET + more)], limits).events == [("refused", 1, 431, True)]
@@ -500,7 +500,7 @@ def test_credit_is_given_once_half_a_window_is_used(over):
 
 
 def test_credit_is_not_given_for_bytes_still_to_come():
-    """The rest of a DATA frame has been taken off the window, but has not been consumed."""
+    """The rest of a DATA frame counts against the window already, but is not consumed yet."""
     codec = opened(request(1, POST, end=False))
     feed(codec, fill(1, 49_152))
     frame = data(1, b"x" * 16_383)
@@ -596,7 +596,7 @@ def test_small_window_of_a_stream_is_used():
 
 
 def test_updates_for_thousands_of_frames_that_were_under_way_are_free():
-    """A client with large windows answers all of them at once, two updates for each."""
+    """A client with large windows acknowledges all of them at once, two updates for each."""
     codec = opened(request(1))
     feed(codec, window_update(0, 2**30) + window_update(1, 2**30))
     for _ in range(10_000):
@@ -871,7 +871,7 @@ def test_lengths_that_contradict_each_other():
         check_fields([(b"content-length", b"1"), (b"Content-Length", b"2")], False)
 
 
-# --- What is used and left ------------------------------------------------------------------------
+# --- What is ignored ------------------------------------------------------------------------------
 
 
 def test_undefined_flags_are_ignored():

@@ -1,4 +1,4 @@
-"""FrameParser: every vector at every split, every limit, and what is beside the events."""
+"""FrameParser: every vector at every split, every limit, and its methods besides the events."""
 
 import itertools
 import random
@@ -44,7 +44,7 @@ def params(cases):
 def test_vectors_are_read():
     assert len(CASES) > 500
     assert len({case.name for case in CASES}) == len(CASES)
-    # All but those where zlib decides how much it looks at.
+    # All but those whose result depends on how much zlib reads at once.
     unmarked = {
         case.name.split(":")[0]
         for case in CASES
@@ -62,7 +62,7 @@ def test_vector(case):
 
 
 def test_nothing_after_a_failure_is_read():
-    # However much comes behind it, and whatever it is.
+    # However much follows, and whatever it is.
     for case in CASES:
         if case.expected.failed is None:
             continue
@@ -74,7 +74,7 @@ def test_nothing_after_a_failure_is_read():
         assert outcome == case.expected, case.name
 
 
-# --- Text, in all ways to send it -----------------------------------------------------------------
+# --- Text, in all ways of sending it --------------------------------------------------------------
 
 
 def sequences(name: str) -> list:
@@ -161,7 +161,7 @@ def test_every_close_code():
 @pytest.mark.parametrize(
     "code", [-1, -1000, -64536, 1 << 16, (1 << 16) + 1000, 2**31 - 1, -(2**31)]
 )
-def test_close_code_that_is_none(code):
+def test_invalid_close_code(code):
     assert is_close_code(code) is False
 
 
@@ -265,7 +265,7 @@ def test_largest_limit():
 
 
 @pytest.mark.parametrize("size", [-1, 2**64])
-def test_limit_that_is_none(size):
+def test_invalid_limit(size):
     with pytest.raises(OverflowError):
         FrameParser(size)
 
@@ -274,7 +274,7 @@ def test_limit_that_is_none(size):
 
 
 def words(rng: random.Random, size: int) -> bytes:
-    """What compresses, with references to far behind."""
+    """Data that compresses well, with references to far back."""
     pool = [rng.randbytes(rng.randrange(3, 40)) for _ in range(30)]
     return b"".join(rng.choice(pool) for _ in range(size // 3 + 1))[:size]
 
@@ -311,8 +311,8 @@ def test_window_is_not_kept_without_takeover():
 
 @pytest.mark.parametrize("bits", [9, 12])
 def test_reference_beyond_the_window_is_understood_or_refused(bits):
-    # A client that was told a smaller window and does not keep to it. zlib accepts any distance
-    # within what one call has put out: the one verdict that depends on the cut (websocket.h).
+    # A client that agreed to a smaller window and exceeds it. zlib accepts any distance within the
+    # output of one call: the one verdict that depends on the cut (websocket.h).
     rng = random.Random(bits)
     once = rng.randbytes(5 << bits - 2)
     data = frame(BINARY, Deflater(15).message(once + once[:100]), rsv=4)
@@ -329,7 +329,7 @@ def test_bfinal_flood():
     assert bytewise(data, COMPRESSED) == Outcome([("binary", b"")])
 
 
-# --- Beside the events ----------------------------------------------------------------------------
+# --- Besides the events ---------------------------------------------------------------------------
 
 
 def test_message_is_read_once_and_then_gone():
@@ -360,7 +360,7 @@ def test_left_tells_what_is_not_read():
     assert parser.left() == len(first + second) + 1
     assert parser.next_event() == Event.PING
     assert parser.left() == len(second) + 1
-    # What is fed meanwhile stands behind it.
+    # Bytes fed meanwhile are queued after the rest.
     parser.feed(second[1:] + first)
     assert parser.left() == 2 * len(second) + len(first)
     assert parser.read_control() == b"a"
@@ -385,7 +385,7 @@ def test_what_was_fed_is_kept_alive():
     for i in range(1000):
         assert parser.next_event() == Event.PING
         assert parser.read_control() == b"%05d" % i
-        bytes(len(pings))  # would be put where the fed bytes were
+        bytes(len(pings))  # would be allocated in the place of the fed bytes
 
 
 def test_close_ends_reading():
@@ -400,7 +400,7 @@ def test_close_ends_reading():
     assert (parser.close_code, parser.read_control()) == (1000, b"bye")
 
 
-# --- Floods: every fed byte comes to something ----------------------------------------------------
+# --- Floods: every fed byte leads to a verdict or an event ----------------------------------------
 
 
 def test_flood_of_one_byte_fragments():

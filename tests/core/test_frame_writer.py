@@ -1,4 +1,4 @@
-"""FrameWriter: what it writes, read by an independent reader and inflated by Python's zlib."""
+"""FrameWriter: its output, read by an independent reader and inflated by Python's zlib."""
 
 import random
 import sys
@@ -23,7 +23,7 @@ def make_writer(bits=15, takeover=True, level=6, memory=8, min_size=0) -> FrameW
 
 
 def read(data: bytes) -> tuple[int, bytes]:
-    """First byte and payload of the one unmasked frame that data is: RFC 6455 section 5.2."""
+    """First byte and payload of data, which must be one unmasked frame: RFC 6455 section 5.2."""
     first, length = data[0], data[1]
     assert length < 0x80, "masked"
     start = 2
@@ -38,7 +38,7 @@ def read(data: bytes) -> tuple[int, bytes]:
 
 
 class Inflater:
-    """A client's (RFC 7692 section 7.2.2); its window is as large as was agreed on."""
+    """A client's inflater (RFC 7692 section 7.2.2), with the window that was agreed on."""
 
     def __init__(self, bits: int = 15, takeover: bool = True) -> None:
         self._bits = bits
@@ -46,7 +46,7 @@ class Inflater:
         self._stream = zlib.decompressobj(-bits)
 
     def message(self, data: bytes) -> bytes:
-        # Byte by byte: zlib then sees no further back than the window.
+        # Byte by byte, so that zlib cannot look back beyond the window.
         out = b"".join(self._stream.decompress(b"%c" % byte) for byte in data + TAIL)
         assert self._stream.unused_data == b""
         if not self._takeover:
@@ -55,7 +55,7 @@ class Inflater:
 
 
 def words(rng: random.Random, size: int) -> bytes:
-    """What compresses, with references to far behind."""
+    """Data that compresses well, with references to far back."""
     pool = [rng.randbytes(rng.randrange(3, 40)) for _ in range(30)]
     return b"".join(rng.choice(pool) for _ in range(size // 3 + 1))[:size]
 
@@ -109,7 +109,7 @@ def test_text_with_a_surrogate(text, deflates):
     with pytest.raises(LocalProtocolError, match="surrogates not allowed") as refusal:
         writer.message(text)
     assert refusal.value.__cause__ is None
-    # Nothing of it has gone into the window.
+    # None of it has entered the window.
     inflater = Inflater()
     first, payload = read(before)
     again, after = read(writer.message("after"))
@@ -121,7 +121,7 @@ def test_text_with_a_surrogate(text, deflates):
 
 @pytest.mark.parametrize("text", ["a", "é", "€", "😀", "a" * 200 + "€", "\U0010ffff", "\ufffe"])
 def test_text_of_every_width(text):
-    # However Python keeps a str, what goes out is UTF-8.
+    # However Python stores a str, it is sent as UTF-8.
     assert read(FrameWriter().message(text)) == (TEXT, text.encode())
     first, payload = read(make_writer().message(text))
     assert (first, Inflater().message(payload)) == (TEXT | RSV1, text.encode())
@@ -192,7 +192,7 @@ def test_session(bits, takeover):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("level", [1, 5, 9])
 def test_no_reference_reaches_beyond_the_window(bits, level):
-    # A block comes again from every distance around the window's size.
+    # A block is repeated at every distance around the window's size.
     rng = random.Random(level)
     block = rng.randbytes(64)
     writer, inflater = make_writer(bits, level=level), Inflater(bits)
@@ -253,7 +253,7 @@ def test_what_does_not_compress():
 
 
 def test_every_size_of_what_does_not_compress():
-    # So that zlib's end meets every edge of the memory it is lent.
+    # So that the end of zlib's output meets every edge of the memory that it is lent.
     rng = random.Random(2)
     writer, inflater = make_writer(9, takeover=False, memory=1), Inflater(9, takeover=False)
     for size in [*range(1, 600), *range(900, 1100)]:
@@ -298,7 +298,7 @@ def test_control_frames_are_not_compressed():
 
 @pytest.mark.parametrize("bits", BITS)
 def test_forget_in_the_middle_of_a_session(bits):
-    # The client keeps its window: what comes then does not refer to it, which is legal.
+    # The client keeps its window, and later messages do not refer to it, which is legal.
     rng = random.Random(bits)
     writer, inflater = make_writer(bits), Inflater(bits)
     for step in range(30):
@@ -307,7 +307,7 @@ def test_forget_in_the_middle_of_a_session(bits):
         assert inflater.message(data) == payload
         if step % 4 == 1:
             writer.forget()
-    # From behind it on, a client that begins here understands all.
+    # A client that begins after forget() understands every message from there on.
     writer.forget()
     late = Inflater(bits)
     for payload in (b"abc" * 50, b"abc" * 60):

@@ -1,4 +1,4 @@
-"""LineBuffer: lines that wait, and what is appended to them."""
+"""LineBuffer: lines that wait, and the values that are appended to them."""
 
 import time
 
@@ -40,7 +40,7 @@ def test_numbers():
 
 
 def made(*texts: str) -> LineBuffer:
-    """A buffer with lines, and one being made."""
+    """A buffer with whole lines, and one that is being made."""
     lines = LineBuffer(False)
     for text in texts:
         lines.append(text.encode())
@@ -101,7 +101,7 @@ def test_field_is_the_first_of_its_name():
     headers = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
     assert find_field(headers, b"a") == b"1"
     assert find_field(headers, b"c") is None
-    assert find_field([[b"a", b"1"]], b"a") == b"1"  # an application's own idea of a pair
+    assert find_field([[b"a", b"1"]], b"a") == b"1"  # lists, as some applications write pairs
 
 
 def test_escaped():

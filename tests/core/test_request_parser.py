@@ -1,4 +1,4 @@
-"""RequestParser: every vector at every split, every limit, and what is beside the events."""
+"""RequestParser: every vector at every split, every limit, and its methods besides the events."""
 
 import random
 import zlib
@@ -16,7 +16,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def agree(data: bytes, check, name: str, **limits: int) -> Outcome:
-    """Check what comes out of the bytes cut in every style; each way must give the same."""
+    """Check the outcome of the bytes, which must be the same for every way to cut them."""
     seed = zlib.crc32(name.encode())
     whole = parse([data], **limits)
     check(whole)
@@ -27,7 +27,7 @@ def agree(data: bytes, check, name: str, **limits: int) -> Outcome:
 
 
 def refusal_everywhere(data: bytes, **limits: int) -> int | None:
-    """The verdict, however the bytes are cut. Of a body, more or less may come before a refusal."""
+    """The verdict, the same for every cut. More or less of a body may come before a refusal."""
     verdicts = {
         (outcome.refused, len(outcome.requests))
         for pieces in every_style(data, random.Random(len(data)))
@@ -56,7 +56,7 @@ def test_vector(case):
     ids=lambda case: ascii(case.name),
 )
 def test_nothing_after_a_refusal_is_read(case):
-    # However much comes behind it, and whatever it is.
+    # However much follows, and whatever it is.
     parser = make_parser(**case.limits)
     outcome = Outcome()
     for piece in [case.data, GET, GET]:
@@ -284,7 +284,7 @@ def test_extension_flood_over_many_chunks(size):
 
 
 def test_extension_flood_is_refused_at_one_byte():
-    # At the same byte, however it comes: what was read of the flood is a fact of its bytes.
+    # At the same byte, however the bytes are cut.
     head = CHUNKED + b"1;"
     parser = make_parser()
     parser.feed(head)
@@ -357,7 +357,7 @@ def test_body_in_one_piece_is_one_event():
     assert parser.next_event() == Event.NEED_DATA
 
 
-# --- Beside the events ----------------------------------------------------------------------------
+# --- Besides the events ---------------------------------------------------------------------------
 
 
 def test_left_counts_what_is_fed_and_not_read():
@@ -412,7 +412,7 @@ def test_is_not_idle_after_a_refusal():
 
 
 def test_feed_before_the_last_bytes_are_used_up():
-    # Pipelined requests wait while a response is open; what comes meanwhile goes behind them.
+    # Pipelined requests wait while a response is open; bytes that come meanwhile are queued.
     parser = make_parser()
     outcome = Outcome()
     parser.feed(GET + GET)
@@ -554,8 +554,8 @@ def test_excerpt_is_bounded():
 )
 @pytest.mark.parametrize("cut", [20, len(CHUNKED) - 1, len(CHUNKED), len(CHUNKED) + 1])
 def test_excerpt_of_a_refused_body_is_not_the_body(body, limits, cut):
-    # The head may be long gone: an excerpt of it must be a copy, or nothing. The feeds between give
-    # the memory that the head lay in to somebody else.
+    # The head may be long gone: an excerpt of it must be a copy, or empty. The feeds in between
+    # reuse the memory of the head.
     data = CHUNKED + body
     parser = make_parser(**limits)
     parser.feed(bytes(bytearray(data[:cut])))
@@ -594,7 +594,7 @@ def test_reasons_are_sentences_without_full_stop():
             assert reason.isprintable()
 
 
-def test_excerpt_that_others_give_is_the_first_line_too():
+def test_excerpt_given_to_the_error_is_cut_to_its_first_line():
     given = b"GET / HTTP/1.1\r\nCookie: secret\r\n\r\n"
     assert RemoteProtocolError(400, "plain HTTP", given).excerpt == b"GET / HTTP/1.1"
     bare = given.replace(b"\r", b"")

@@ -1,4 +1,4 @@
-"""ResponseWriter: what it writes, what it refuses, and how writers nest."""
+"""ResponseWriter: its output, the fields that it refuses, and how responses nest."""
 
 import http
 import sys
@@ -136,7 +136,7 @@ def test_response_splitting_is_refused(name, value):
         "ab",
     ],
 )
-def test_pair_that_is_none(pair):
+def test_invalid_pair(pair):
     for headers in ([pair], [(b"ok", b"1"), pair], (pair,)):
         assert repr(pair)[:100] in refused(headers)
 
@@ -147,7 +147,7 @@ class Bytes(bytes):
 
 @pytest.mark.parametrize("kind", [Bytes, bytearray, memoryview])
 def test_other_bytes_are_taken_and_looked_at(kind):
-    """As in a body; what they frame is known by them, too."""
+    """As in a body. The writer reads the framing fields among them, too."""
     writer = ResponseWriter()
     mark = writer.begin(200)
     writer.write_headers([(kind(b"Content-Length"), kind(b"12")), (b"a", kind(b"b"))], False)
@@ -172,7 +172,7 @@ def test_large_field():
     assert write([(b"x", value)])[0] == b"x: " + value + b"\r\n"
 
 
-# --- Fields that the server must know of ----------------------------------------------------------
+# --- Fields that the server itself reads ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [b"transfer-encoding", b"Transfer-Encoding", b"TRANSFER-ENCODING"])
@@ -201,7 +201,7 @@ def test_server_is_seen(name):
 
 
 @pytest.mark.parametrize("name", [b"dates", b"dat", b"x-date", b"servers", b"serve", b"connectio"])
-def test_other_names_are_not(name):
+def test_other_names_are_not_seen(name):
     _, writer = write([(name, b"close")])
     assert not writer.has_date
     assert not writer.has_server
@@ -269,7 +269,7 @@ def test_content_length(name, value):
     ],
 )
 @pytest.mark.parametrize("drop", [False, True])
-def test_content_length_that_is_none(value, drop):
+def test_invalid_content_length(value, drop):
     message = refused([(b"content-length", value)], drop)
     assert "content-length" in message.lower()
 

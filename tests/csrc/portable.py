@@ -1,4 +1,4 @@
-"""A file of csrc as it is on a machine without vector instructions."""
+"""Compiles a file of csrc as on a machine without vector instructions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def compiled_without_vectors(name: str, declarations: str, directory: Path) -> Any:
-    """A library with csrc/<name>.c whose #else branches were taken, its functions declared.
+    """Return a library with csrc/<name>.c, compiled with its #else branches.
 
-    They are gone with the object that is returned.
+    It is unloaded with the object that is returned.
     """
     library = directory / f"{name}.so"
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))

@@ -1,4 +1,4 @@
-"""Compression through cffi, against Python's zlib: limits, memory, and what is no DEFLATE data."""
+"""Compression through cffi, against Python's zlib: limits, memory, and invalid DEFLATE data."""
 
 import ctypes
 import random
@@ -19,7 +19,7 @@ LIMITS = [0, 1, 15, 16, 17, 100, 511, 512, 513, 1000, 4096, 65536, 70001]
 
 
 class Stream:
-    """A th_deflate_stream and what it put out."""
+    """A th_deflate_stream and its output."""
 
     def __init__(self, bits=15, takeover=True, level=6, memory=8) -> None:
         self.c = ffi.new("th_deflate_stream *")
@@ -101,7 +101,7 @@ def test_inflate_limit(inflater, limit, over):
                 assert inflater.take() == data
             else:
                 assert status == lib.TH_EMESSAGE_SIZE
-                # What there was room for, and the byte that is too much.
+                # As much as the limit allows, and the byte that exceeds it.
                 assert inflater.take() == data
             lib.th_inflate_free(inflater.c)
 
@@ -116,7 +116,7 @@ def bomb():
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_bomb(inflater, bomb, limit):
-    # Neither is it inflated nor is memory taken for it.
+    # It is not inflated, and takes no memory.
     assert inflater.inflate(bomb, limit) == lib.TH_EMESSAGE_SIZE
     assert inflater.out.length == limit + 1
     assert inflater.out.capacity <= 2 * limit + 512
@@ -167,7 +167,7 @@ def test_inflate_of_no_deflate_data(inflater, data, before):
     assert inflater.take() == before
     data = bytes.fromhex(data)
     if data == b"\xf2\x00\x11" and before:
-        return  # then it is there
+        return  # the distance is valid after the earlier data
     for byte in data[:-1]:
         assert inflater.inflate(bytes([byte])) == lib.TH_OK
     assert inflater.inflate(data[-1:]) == lib.TH_EDEFLATE
@@ -176,7 +176,7 @@ def test_inflate_of_no_deflate_data(inflater, data, before):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_inflate_blocks_that_are_last(inflater, bits):
-    # RFC 7692 section 7.2.3.4: the window goes on behind BFINAL.
+    # RFC 7692 section 7.2.3.4: the window is kept after a block with BFINAL.
     inflater.c.bits = bits
     rng = random.Random(bits)
     text = rng.randbytes(200)
@@ -198,7 +198,7 @@ def test_inflate_blocks_that_are_last(inflater, bits):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("takeover", [True, False])
 def test_deflate_is_what_zlib_writes(deflater, bits, takeover):
-    # However much memory there is for it; no end of a message stands twice.
+    # However much memory there is for it: the end of a message is never written twice.
     deflater.c.bits, deflater.c.takeover, deflater.c.memory = bits, takeover, 5
     rng = random.Random(bits)
     reference = zlib.compressobj(6, zlib.DEFLATED, -bits, 5)
@@ -224,7 +224,7 @@ def test_deflate_appends(deflater):
 
 @pytest.mark.parametrize("room", range(20))
 def test_deflate_where_memory_is_short(deflater, room):
-    # With less than zlib wants for the end of a message it would write the end twice.
+    # Given less memory than it wants for the end of a message, zlib would write the end twice.
     for _ in range(2):
         lib.th_buffer_free(deflater.out)
         lib.th_buffer_append(deflater.out, b"x" * (512 - room), 512 - room)
@@ -273,7 +273,7 @@ def test_no_memory_for_what_comes_out(inflater, deflater):
         stream.out.length = stream.out.capacity = SIZE_MAX // 2
     assert inflater.inflate(b"\x00", SIZE_MAX // 2) == lib.TH_ENOMEM
     assert deflater.deflate(b"a") == lib.TH_ENOMEM
-    assert not deflater.holds_memory  # the message is in its window, and nowhere else
+    assert not deflater.holds_memory  # its window had a message that was not sent
     for stream in (inflater, deflater):
         stream.out.length = stream.out.capacity = 0
     assert deflater.deflate(b"a") == lib.TH_OK
@@ -290,7 +290,7 @@ class Mallinfo2(ctypes.Structure):
 
 
 def bytes_in_use() -> int:
-    """Of malloc: what is allocated and not given back."""
+    """Bytes that malloc() has given out and not got back."""
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo2 is None:
         pytest.skip("only glibc from 2.33 on tells what malloc has given out")
@@ -357,12 +357,12 @@ def test_memory_is_given_back(life):
     before = bytes_in_use()
     for _ in range(300):
         life()
-    # The smallest of what one could keep is an inflater's state, about 7 KB.
+    # The smallest thing that could leak is the state of an inflater, about 7 KB.
     assert bytes_in_use() - before < 300 * 1000
 
 
 def test_memory_is_given_back_at_a_failure():
-    # Not only with the parser, which a closing connection still holds.
+    # At once, and not only with the parser, which a closing connection still holds.
     parsers = [FrameParser(100_000) for _ in range(100)]
     before = bytes_in_use()
     for parser in parsers:

@@ -1,4 +1,4 @@
-"""Client data on its way into a log: whatever goes in, one line of printable ASCII comes out."""
+"""Client data escaped for a log: any input becomes one line of printable ASCII."""
 
 import json
 import random
@@ -18,7 +18,7 @@ def source():
 
 
 def appended(function, source, data: bytes) -> bytes:
-    """What a function appends for data that ends at a page without access."""
+    """The bytes that a function appends for data that ends at a page without access."""
     buffer = ffi.new("th_buffer *")
     lib.th_buffer_init(buffer)
     try:

@@ -1,4 +1,4 @@
-"""th_ws through cffi: every vector with its bytes at a guard page, and the memory that it takes."""
+"""th_ws through cffi: every vector with its bytes at a guard page, and the use of memory."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""th_signal_handler: also what Python's table does not show."""
+"""th_signal_handler, which also finds handlers that Python does not know."""
 
 from __future__ import annotations
 

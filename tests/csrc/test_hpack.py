@@ -1,5 +1,5 @@
-"""th_hpack through cffi, blocks at a guard page: the examples of RFC 7541, both tables, what the
-encoder chooses, and the traffic of whole connections against PyPI's hpack and nghttp2.
+"""th_hpack through cffi, blocks at a guard page: the examples of RFC 7541, both tables, the
+encoder's choices, and the traffic of whole connections against PyPI's hpack and nghttp2.
 """
 
 import random
@@ -54,7 +54,7 @@ def pairs(fields):
 
 
 def status_of(decoder, block):
-    """What a block is refused with, or 0."""
+    """The status with which a block is refused, or 0."""
     try:
         decoder.fields(block)
     except Refused as exc:
@@ -268,7 +268,7 @@ def test_field_that_is_no_entry_has_no_note(make):
         assert (field.note, field.serial) == (None, 0)
 
 
-def test_only_that_literal_is_never_indexed(make):
+def test_only_the_never_indexed_literal_is_marked(make):
     block = literal(b"n", b"v", 4, 0x10) + literal(b"n", b"v") + literal(31, b"v", 4, 0x10)
     block += incremental(17, b"v") + incremental(b"n", b"v") + indexed(62) + indexed(17)
     block += incremental(b"n", b"v" * 5000)
@@ -369,7 +369,7 @@ def test_string_that_must_be_over_its_limit_takes_no_memory(make):
     assert decoder.struct.scratch.data == ffi.NULL
 
 
-# --- What the encoder chooses ---------------------------------------------------------------------
+# --- The encoder's choices ------------------------------------------------------------------------
 
 DATE = (b"date", b"Mon, 30 Nov 2026 12:00:00 GMT")
 

@@ -1,4 +1,4 @@
-"""HTTP/2 in C at a guard page: frames that end at it, the table of streams, priorities."""
+"""HTTP/2 in C: frames that end at a guard page, the table of streams, priorities."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Connection:
         lib.th_http2_scratch_free(self.scratch)
 
     def feed(self, place, size: int) -> list[int]:
-        """The events; a failure is the last."""
+        """Return the events; a failure is the last."""
         lib.th_http2_feed(self.http2, place, size)
         found = []
         while (event := lib.th_http2_next(self.http2)) != lib.TH_HTTP2_NEED_DATA:
@@ -69,7 +69,7 @@ def test_nothing_is_read_behind_the_bytes():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_table_of_streams_is_a_dict(seed):
-    """Streams that begin in order, often with gaps, and end in any."""
+    """Streams begin in order, often with gaps, and end in any order."""
     rng = random.Random(seed)
     gaps = rng.choice(([2], [2, 2, 4], [16, 32, 2], [512]))
     share = rng.choice((0.5, 0.6, 0.9))
@@ -103,7 +103,7 @@ def test_table_of_streams_is_a_dict(seed):
 
 
 def plainly(text: bytes) -> tuple[int, int]:
-    """RFC 9218 section 4, of the members that are written as most clients do."""
+    """Read a priority (RFC 9218 section 4) whose members are written as most clients do."""
     urgency, incremental = 3, 0
     for member in text.split(b","):
         name = member.strip(b" \t").split(b";")[0]

@@ -1,4 +1,4 @@
-"""What parsing costs grows as its input does, fed byte by byte: counted by work.c, not timed."""
+"""The cost of parsing grows in proportion to the input, even byte by byte: counted, not timed."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ def deflated(data: bytes) -> bytes:
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-# What is read, and the bytes that make a part of it n bytes long.
+# Kinds of input: which parser reads it, and a function that makes a part of it n bytes long.
 PARTS = {
     "method": ("http1", lambda n: b"A" * n),
     "target": ("http1", lambda n: b"GET /" + b"a" * n + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -89,7 +89,7 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Function (kind, data, step) that gives what reading takes."""
+    """Function (kind, data, step) that returns the cost of reading, counted by work.c."""
     place = tmp_path_factory.mktemp("work")
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
     sources = [ROOT / f"csrc/{name}.c" for name in CSRC]
@@ -115,7 +115,7 @@ def work(tmp_path_factory):
 
 
 def growth(work, kind, part, step=1) -> float:
-    """By how much more the second doubling adds than the first: 2 if linear, 4 if quadratic."""
+    """How many times as much the second doubling adds as the first: 2 if linear, 4 if quadratic."""
     counts = [work(kind, part(LEAST << i), step) for i in range(3)]
     if counts[0] < 0:  # refused, and early
         assert len(set(counts)) == 1, counts

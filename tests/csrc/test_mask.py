@@ -30,7 +30,7 @@ def key_guard():
 
 @pytest.fixture(scope="module")
 def portable(tmp_path_factory):
-    """th_mask as a machine without vector instructions has it."""
+    """th_mask as compiled on a machine without vector instructions."""
     library = compiled_without_vectors("mask", DECLARATION, tmp_path_factory.mktemp("mask"))
 
     def masked(*arguments):
@@ -80,7 +80,7 @@ def test_in_place(th_mask, source):
 
 
 def test_every_alignment(th_mask):
-    # Of source and target, to 32 bytes; what stands around the target stays.
+    # Of source and target, up to 32 bytes; the bytes around the target do not change.
     rng = random.Random(3)
     memory, out = ffi.new("char[256]"), ffi.new("char[256]")
     for length in (0, 1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100):
@@ -96,7 +96,7 @@ def test_every_alignment(th_mask):
 
 
 def test_phase_is_that_of_the_cut(th_mask):
-    # In two pieces, the second with the phase that the first left, at every place.
+    # Cut in two pieces at every place; the second has the phase that follows from the first.
     rng = random.Random(4)
     for length in (1, 5, 16, 33, 70):
         data, key = rng.randbytes(length), rng.randbytes(4)

@@ -24,14 +24,14 @@ def tlv(kind: int, value: bytes = b"") -> bytes:
 
 
 def with_checksum(*tlvs: bytes, **options) -> bytes:
-    """A head with its checksum in front of the TLVs."""
+    """A head with a checksum before the other TLVs."""
     head = binary(addresses=IPV4 + tlv(CRC32C, bytes(4)) + b"".join(tlvs), **options)
     place = 16 + len(IPV4) + 3
     return head[:place] + struct.pack(">I", crc32c(head)) + head[place + 4 :]
 
 
 def crc32c(data: bytes) -> int:
-    """CRC32C as the division of polynomials that it is: all of the data is one number."""
+    """CRC32C by its definition, a division of polynomials; the data is one large number."""
     bits = "".join(f"{byte:08b}"[::-1] for byte in data)
     rest = int(bits, 2) << 32 ^ 0xFFFFFFFF << len(bits)
     for place in reversed(range(len(bits))):
@@ -148,7 +148,7 @@ BAD = {
         binary(addresses=IPV4[:-1]),
         binary(family=0x21, addresses=IPV6[:-1]),
         binary(family=0x31, addresses=UNIX[:-1]),
-        # TLVs: cut short, behind what was right too; within the one about TLS; twice
+        # TLVs: cut short, at the beginning, after a valid one, and within that about TLS; twice
         *(binary(addresses=IPV4 + SECURE[:end]) for end in range(1, len(SECURE))),
         binary(addresses=IPV4 + SECURE + b"\0"),
         binary(family=0x21, addresses=IPV6 + SECURE[:-1]),
@@ -188,7 +188,7 @@ SAID = {
     ),
     tlv(TLS, b"\xf9\xff\xff\xff\xff"): (1, 0xFFFFFFFF, b"", b"", b""),
     tlv(TLS, b"\0\0\0\0\0"): (0, 0, b"", b"", b""),
-    # An empty value, and a version that stands where it means nothing
+    # An empty value, and a TLS version outside of the TLV for TLS
     tlv(TLS, b"\x01\0\0\0\0" + tlv(TLS_VERSION)): (1, 0, b"", b"", b""),
     tlv(TLS_VERSION, b"TLSv1.3"): (0, 0, b"", b"", b""),
     b"": (0, 0, b"", b"", b""),
@@ -224,12 +224,12 @@ def test_the_oracle_of_checksums_knows_the_published_value():
 def test_any_bit_that_differs_breaks_the_checksum(source):
     good = with_checksum(SECURE)
     for place in range(len(good)):
-        if place in (14, 15, 28):  # the head's length; the type, without which there is no checksum
+        if place in (14, 15, 28):  # length; the type CRC32C: else there is no checksum
             continue
         for bit in range(8):
             bad = bytearray(good)
             bad[place] ^= 1 << bit
-            is_local = (place, bit) == (12, 0)  # of which nothing is read
+            is_local = (place, bit) == (12, 0)  # whose content is ignored
             assert (read(source, bytes(bad))[0] > 0) is is_local, (place, bit)
 
 
@@ -258,7 +258,7 @@ def test_a_wrong_head_has_one_verdict_however_it_is_cut(source, status, data):
 
 
 def test_nothing_but_a_head_is_read(source):
-    """Random changes of good heads: a length within the data, a refusal, or a wait."""
+    """Valid heads, changed at random, give a length within the data, a refusal, or a wait."""
     chance = random.Random(1)
     heads = list(GOOD)
     seen = set()

@@ -1,4 +1,4 @@
-"""csrc/socket.c: its numbers, and what it says of sockets that are not ready or broken."""
+"""csrc/socket.c: its constants, and its results for sockets that are not ready or broken."""
 
 import errno
 import os
@@ -54,7 +54,7 @@ def test_receiving(pair):
     ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
 def test_dropping_syn(family, host):
-    """Who was connected goes on, who waits is accepted, and who comes later hears nothing."""
+    """A connection goes on, one that waits is accepted, and a later attempt gets no answer."""
     with socket.socket(family) as listener, socket.socket(family) as early:
         listener.bind((host, 0))
         listener.listen()
@@ -92,7 +92,7 @@ def test_sending(pair):
     assert ffi.errno == 32  # EPIPE
 
 
-def test_readiness_is_told_once(pair):
+def test_readiness_is_reported_once(pair):
     ours, theirs = pair
     poll = lib.th_poll_open()
     ready = ffi.new("th_ready[]", lib.TH_READY_MAX)

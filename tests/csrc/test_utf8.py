@@ -21,7 +21,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def portable(tmp_path_factory):
-    """th_utf8_check as a machine without vector instructions has it."""
+    """th_utf8_check as compiled on a machine without vector instructions."""
     library = compiled_without_vectors("utf8", DECLARATION, tmp_path_factory.mktemp("utf8"))
 
     def check(state, src, n):
@@ -38,7 +38,7 @@ def check(request):
 
 
 def verdict(check, pieces) -> int | None:
-    """Continuation bytes still to come behind the pieces; None if no text begins so."""
+    """Number of continuation bytes missing after the pieces; None if they are not UTF-8."""
     state = ffi.new("th_utf8 *")
     for piece in pieces:
         status = check(state, piece, len(piece))
@@ -64,7 +64,7 @@ def model(data: bytes) -> int | None:
 
 
 def failing_byte(data: bytes) -> int | None:
-    """The first byte that no text can have there, by Python's decoder."""
+    """Position of the first invalid byte, by Python's decoder."""
     for i in range(len(data)):
         if model(data[: i + 1]) is None:
             return i
@@ -86,7 +86,7 @@ def test_every_sequence_of_one_and_two_bytes(check):
 
 
 def test_every_sequence_of_three_bytes(check):
-    # Behind a start of three; the others are sequences of one and two.
+    # After a first byte of three; other first bytes begin sequences of one and two.
     state = ffi.new("th_utf8 *")
     tails = [bytes(pair) for pair in itertools.product(range(0x80, 0xC0), range(256))]
     tails += [bytes(pair) for pair in itertools.product(EDGES, EDGES)]
@@ -145,7 +145,7 @@ def test_every_split(check, text):
 
 @pytest.mark.parametrize("broken", BROKEN, ids=ascii)
 def test_broken_in_every_place_of_a_block(check, source, broken):
-    # Blocks of sixteen are passed over at once if they are ASCII.
+    # ASCII blocks of sixteen bytes are skipped at once.
     for before in range(50):
         for after in (0, 1, 15, 16, 40):
             data = b"a" * before + broken + b"a" * after
@@ -173,7 +173,7 @@ def test_reads_no_further_than_told(check, source):
 
 
 def test_open_character_before_a_block(check):
-    # Whole blocks of ASCII behind it are wrong although each is text.
+    # ASCII blocks are wrong after an incomplete character, though each is valid by itself.
     for opening in ("é", "€", "😀"):
         begin = opening.encode()
         for held in range(1, len(begin)):

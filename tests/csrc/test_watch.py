@@ -1,4 +1,4 @@
-"""th_watch: what it tells of a loop that turns late, or not at all."""
+"""th_watch: its events for a loop that turns late, or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_loop_that_does_not_turn_and_turns_again(watch):
     assert lib.th_watch_wait(watch) == lib.TH_WATCH_LATE  # again, once for each block
 
 
-def test_loop_that_turns_is_not_told(watch):
+def test_loop_that_turns_is_not_reported(watch):
     stop = threading.Event()
 
     def turn():
@@ -64,7 +64,7 @@ def test_loop_that_turns_is_not_told(watch):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_pipe_ends_the_wait(watch, late):
-    """Not after the interval, which may be long, but at once."""
+    """At once, and not only after the interval, which may be long."""
     if late:
         assert lib.th_watch_wait(watch) == lib.TH_WATCH_LATE
     reader, writer = os.pipe()

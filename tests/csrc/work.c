@@ -1,5 +1,5 @@
-/* Counts what the parsers do with bytes from standard input: basic blocks run, which the compiler counts for us
- * (-fsanitize-coverage=trace-pc), and bytes moved or searched by the C library. Numbers, not times: they repeat exactly.
+/* Counts the work of the parsers on bytes from standard input: basic blocks executed, which the compiler counts
+ * (-fsanitize-coverage=trace-pc), and bytes moved or searched by the C library. Unlike times, they repeat exactly.
  *
  *     work http1|ws|deflate|proxy|again STEP
  *
@@ -20,7 +20,7 @@ static uint64_t work;
 void __sanitizer_cov_trace_pc(void);
 void __sanitizer_cov_trace_pc(void) { work++; }
 
-/* The linker leads every call here: --wrap. */
+/* The linker's option --wrap directs every call here. */
 #define WRAPPED(result, name, parameters, arguments, bytes) \
   result __real_##name parameters;                          \
   result __wrap_##name parameters;                          \
@@ -65,7 +65,7 @@ static int read_ws(const char *data, size_t n, size_t step, int deflates) {
   return event;
 }
 
-/* As protocol/proxy.py does: all that has come is looked at with each piece. */
+/* As in protocol/proxy.py: each piece makes it read all bytes so far again. */
 static int read_proxy(const char *data, size_t n, size_t step) {
   th_proxy proxy;
   int status = 0;

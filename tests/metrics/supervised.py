@@ -1,5 +1,5 @@
-"""A supervisor that writes what its workers have counted, for each line that it reads. Arguments:
-the options as JSON.
+"""A supervisor that prints the counts of its workers for each line that it reads. Argument: the
+options as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from thestral.process.supervisor import Supervisor
 
 def answer(supervisor: Supervisor) -> None:
     assert supervisor.metrics is not None
-    # Not sys.stdin, whose lock a forked worker would have a copy of, and wait for.
+    # Not sys.stdin: a forked worker would inherit its lock while it is held, and wait for it.
     while os.read(0, 1):
         found = supervisor.metrics.snapshot()
         told = {

@@ -1,4 +1,4 @@
-"""What is counted, over real servers; alike over HTTP/1.1 and HTTP/2."""
+"""The counts of real servers; the same over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class App:
 
 @pytest.fixture(params=[Running, Gated], ids=["HTTP/1.1", "HTTP/2"])
 def start(request):
-    """Function (**options) that gives a server of an App, which counts."""
+    """Function (**options) that returns a server of an App, which counts."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(request.param(App(), **(ADMIN | options)))
 
@@ -178,7 +178,7 @@ def test_client_of_a_running_request_is_that_of_a_trusted_proxy():
 
 
 def test_the_oldest_are_shown_if_there_are_more_than_places():
-    """Those that found no place get one as soon as older requests have ended."""
+    """Requests that found no place get one as soon as older requests have ended."""
     gates: dict[str, asyncio.Event] = {}
 
     async def gated(scope, receive, send):
@@ -314,7 +314,7 @@ def test_time_out_of_a_client_that_does_not_read():
 
 
 def test_bytes_of_plain_requests():
-    """To the byte, over HTTP/1.1."""
+    """Exact over HTTP/1.1."""
     request = (
         b"POST /take HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"
     )
@@ -406,7 +406,7 @@ def test_websockets(start):
     assert snapshot(running).workers[0].websockets_open == 0
 
 
-def test_websocket_that_is_not_accepted_is_none(start):
+def test_websocket_that_is_not_accepted_is_not_counted(start):
     async def refuses(scope, receive, send):
         await receive()
         await send({"type": "websocket.close"})
@@ -421,7 +421,7 @@ def test_websocket_that_is_not_accepted_is_none(start):
 
 
 def test_websocket_whose_messages_nobody_reads(start):
-    """Its client leaves, and the application returns without having seen that."""
+    """Its client leaves, and the application returns without noticing."""
     done = []
 
     async def deaf(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Counts of workers that come and go: nothing is lost, and nothing is counted twice."""
+"""Counts while workers start and end: nothing is lost, and nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Supervised(Command):
     program = (SUPERVISED,)
 
     def told(self) -> dict:
-        """What the supervisor says now."""
+        """The snapshot that the supervisor prints now."""
         before = len(self.out)
         os.write(self.process.stdin.fileno(), b"\n")
         wait_until(lambda: any(line.startswith("snapshot") for line in self.out[before:]))
@@ -52,7 +52,7 @@ def supervise(tmp_path):
 
 @contextlib.contextmanager
 def blocked(command, folder):
-    """A worker that a request blocks until the end of the context."""
+    """Yield a worker that a request blocks until the end of the context."""
     asked = ask_aside(command.url(), "/block")
     try:
         wait_until(lambda: "/block" in command.stdout)
@@ -96,7 +96,7 @@ def test_counts_of_a_killed_worker_are_kept(supervise, preload):
 
 
 def test_counts_through_rolling_restarts(supervise):
-    """Two processes of one number run at the same time."""
+    """Two processes with the same number run at the same time."""
     command = supervise()
     url = command.url()
     with Load(url) as load:

@@ -119,7 +119,7 @@ def test_values(openmetrics):
 
 
 def test_buckets_are_exact():
-    """A bucket of Prometheus ends where one of ours does."""
+    """Each bucket of Prometheus ends where one of ours ends."""
     found = text(FULL, "1")
     bounds = {float(le) for le in re.findall(r'le="([\d.e+-]+)"', found)}
     assert len(bounds) == 21

@@ -1,4 +1,4 @@
-"""Requests by route: what Starlette and FastAPI leave in the scope, without a middleware."""
+"""Requests by route, which Starlette and FastAPI leave in the scope, without a middleware."""
 
 from __future__ import annotations
 
