@@ -1,4 +1,4 @@
-"""Builds the targets in targets/, and gives them bytes to begin with."""
+"""Builds the targets in targets/, and provides their first inputs."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ def hpack_traffic() -> list[list[bytes]]:
 
 
 def compile_core(place: Path, compiler: list[str]) -> list[str]:
-    """All that the targets need of csrc and llhttp, as object files in `place`.
+    """Compile the parts of csrc and llhttp that the targets need; return the object files.
 
     Args:
+        place: directory for the object files.
         compiler: its command, with the options of sanitizers.
 
     Raises:
@@ -101,7 +102,7 @@ def compile_core(place: Path, compiler: list[str]) -> list[str]:
 
 
 def build(target: str, program: Path, compiler: list[str], rest: list[str]) -> None:
-    """A program of a target and `rest`: object files, and what calls it.
+    """Link a target with `rest`, which are object files and the code that calls the target.
 
     Raises:
         subprocess.CalledProcessError: as above.
@@ -115,7 +116,7 @@ def run(command: list[str]) -> None:
 
 
 def seeds(target: str) -> list[bytes]:
-    """Inputs of a target: its byte of settings, then what a peer may send."""
+    """First inputs of a target: its byte of settings, then bytes that a peer may send."""
     if target == "http1":
         cases = [*(case.data for case in vectors.http1.load()), *LONG_LINES]
         found = [bytes([flags]) + data for data in cases for flags in (0, 15)]

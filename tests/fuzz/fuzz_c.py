@@ -1,8 +1,8 @@
 """libFuzzer on the C code: python tests/fuzz/fuzz_c.py [--seconds N] [--folder DIR] [TARGET ...]
 
-Each target runs for so long under AddressSanitizer and UndefinedBehaviorSanitizer. What it has
-learnt stays in DIR and is where the next run begins. An input that breaks a target ends it with
-status 1, and is named; CONTRIBUTING.md says what to do with it.
+Each target runs for N seconds under AddressSanitizer and UndefinedBehaviorSanitizer. Its corpus
+stays in DIR, and the next run starts from there. If an input breaks a target, the input is named
+and the status is 1; CONTRIBUTING.md says what to do with it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def has_libfuzzer(clang: str, place: Path) -> bool:
-    """True if a target links: distributions have its library in a package of its own."""
+    """Return whether a target links: distributions have libFuzzer in a package of its own."""
     source = (
         "int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return !data + !size; }"
     )
@@ -64,7 +64,7 @@ def has_libfuzzer(clang: str, place: Path) -> bool:
 
 
 def fuzz(name: str, options: argparse.Namespace) -> bool:
-    """Run one target; true if nothing broke it."""
+    """Run one target; return whether nothing broke it."""
     place = options.folder / name
     for folder in ("corpus", "seeds"):
         (place / folder).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Whole connections over a transport of our own, with applications that do as they please.
+"""Whole connections over a transport of our own, with applications that behave at random.
 
-What is sent, where it is cut, when the client stalls, reads on, stops sending or vanishes, when a
-deadline passes and what the application does follows from the number in a failing test's name.
+The bytes sent, their cuts, when the client stalls, reads on, stops sending or vanishes, when a
+deadline passes, and what the application does: all of it follows from the number that a failing
+test shows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROUNDS = 4  # seeds
 CONNECTIONS = 500  # of each
 SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS") or 0)
 FOREVER = 1e9  # seconds, beyond every deadline
-STEPS = 200  # of the loop, by which all that can go on has ended
+STEPS = 200  # turns of the loop, after which everything that can go on has done so
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -70,7 +71,7 @@ KEYS = [
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written, and looks at how it is used."""
+    """Keeps the bytes written to it, and checks how it is used."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__({"peername": ("10.0.0.1", 1), "sockname": ("10.0.0.2", 80)})
@@ -134,7 +135,7 @@ class Wire(asyncio.Transport):
 
 
 class Application:
-    """Does what a random number says; remembers what it was asked and whether it behaved."""
+    """Behaves at random; remembers its requests, and whether it kept to ASGI."""
 
     def __init__(self, rng: random.Random, manners: float) -> None:
         self.rng = rng
@@ -293,7 +294,7 @@ def what_is_sent(rng: random.Random) -> bytes:
 
 
 def requests_of(data: bytes, limits: ParserLimits) -> list[tuple[str, bytes, bytes | None]]:
-    """Method, target and body (None: incomplete) of each request in the bytes as a whole."""
+    """Method, target and body (None if incomplete) of each request in the uncut bytes."""
     parser = RequestParser(limits.request_line, limits.head, limits.fields, limits.body)
     parser.feed(data)
     found: list[tuple[str, bytes, bytes | None]] = []
@@ -314,9 +315,10 @@ def requests_of(data: bytes, limits: ParserLimits) -> list[tuple[str, bytes, byt
 
 
 def answers(written: bytes, methods: list[str]) -> int:
-    """How many whole responses were written; the last may be cut.
+    """Return how many whole responses were written; the last may be cut.
 
-    Each belongs to a request, but for one refusal at the end; none is behind one that closes.
+    Each must belong to a request, except for one refusal at the end, and none may follow a response
+    that closes the connection.
     """
     count = 0
     closes = False
@@ -343,7 +345,7 @@ def answers(written: bytes, methods: list[str]) -> int:
 
 
 async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
-    """One connection from its beginning to its end; true if a request was served."""
+    """Run one connection from beginning to end; return whether a request was served."""
     application = Application(rng, rng.choice((1.0, 1.0, 0.5, 0.0)))
     config = Config(application, access_log=False, limit_concurrency=1000)
     context = WorkerContext(config, application, loop, {}, contextvars.copy_context())
@@ -399,7 +401,7 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
     if all(scope["type"] == "http" for scope in application.scopes):
         answered = answers(bytes(wire.written), [method for method, _ in served])
         if application.behaved and not (wire.closing or wire.ended):
-            # Who waits now waits for a body that has not come.
+            # An application that still runs waits for a body that has not come.
             assert application.running <= sum(whole is None for _, _, whole in asked)
         if not (wire.closing or wire.ended or application.running):
             assert answered >= sum(whole is not None for _, _, whole in asked)
@@ -423,7 +425,7 @@ async def live(rng: random.Random, loop: asyncio.AbstractEventLoop) -> bool:
 
 @pytest.fixture
 def quiet(monkeypatch):
-    """What applications raise is logged, thousands of times."""
+    """The exceptions of applications are not logged, as there are thousands."""
     logger = logging.getLogger("thestral.error")
     monkeypatch.setattr(logger, "disabled", True)
 

@@ -1,10 +1,10 @@
-"""Mutated vectors: our verdicts against those of raw llhttp, of h11, and of ourselves when cut.
+"""Mutated vectors: our verdicts against those of raw llhttp, of h11, and our own for other cuts.
 
-Half of them are first spliced with what request smuggling is made of (RFC 9112 section 11.2).
+Half of them first get lines that are used for request smuggling (RFC 9112 section 11.2).
 
-One request that RequestParser takes as complete is held against the oracles by its own bytes: what
-it read from the first to the last. An oracle that refuses them, or sees more or less in them, shows
-a disagreement about where a message ends, which is what request smuggling is made of.
+Each request that RequestParser takes as complete is given to the oracles: exactly the bytes that
+were read for it. If an oracle refuses them, or finds more or less in them, the two disagree about
+where a message ends, and that makes request smuggling possible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thestral.errors import RemoteProtocolError
 SEED = 7230
 ROUNDS = 8  # seeds
 MUTATIONS = 800  # inputs of each
-# Beyond those, each test goes on for so long in all.
+# Each test goes on for this time in all, after those.
 SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS") or 0)
 SETTINGS = ffi.new("llhttp_settings_t *")  # no callback: llhttp alone decides
 
@@ -48,7 +48,7 @@ DICTIONARY = [
 ]
 
 
-# What request smuggling is made of, each to be put where it does harm.
+# Lines used for request smuggling, each kind for the place where it does harm.
 FRAMING = (
     b"Content-Length: 0|Content-Length: 5|Content-Length: 05|Content-Length: +5|"
     b"Content-Length: 5, 5|Content-Length: 0x5|Content-Length:|Content-Length : 5|"
@@ -79,7 +79,7 @@ REQUEST_LINES = (
 
 
 def smuggle(data: bytes, rng: random.Random) -> bytes:
-    """One line of the request made one, or joined by one, that servers may read in two ways."""
+    """Replace or add a line of the request, so that servers may read it in two ways."""
     lines = data.split(b"\r\n")
     end = lines.index(b"") if b"" in lines else len(lines)  # of the head
     kind = rng.randrange(5)
@@ -98,7 +98,7 @@ def smuggle(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A few small changes: bytes changed, taken out, repeated, put in; lines doubled; tails."""
+    """Make a few changes: bytes changed, removed, repeated, inserted; lines doubled; tails."""
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 6))):
         at = rng.randrange(len(data) + 1)
         kind = rng.randrange(8)
@@ -137,7 +137,7 @@ def inputs(seed: int):
 
 
 def accepted(data: bytes) -> list[tuple[bytes, dict]]:
-    """Each request that is taken as complete, with the bytes that it was read from."""
+    """Each request that is accepted as complete, with the bytes that were read for it."""
     parser = make_parser()
     parser.feed(data)
     requests = []
@@ -160,7 +160,7 @@ def accepted(data: bytes) -> list[tuple[bytes, dict]]:
 
 
 def raw_llhttp(data: bytes) -> tuple[int, int, int]:
-    """(what execute says, what finish says, bytes read) of bare llhttp for one request."""
+    """Give one request to bare llhttp: (result of execute, result of finish, bytes read)."""
     parser = ffi.new("llhttp_t *")
     lib.llhttp_init(parser, lib.HTTP_REQUEST, SETTINGS)
     memory = ffi.from_buffer(data)
@@ -171,11 +171,11 @@ def raw_llhttp(data: bytes) -> tuple[int, int, int]:
 
 
 def plainly(read: bytes) -> bytes:
-    """A request without what RFCs have a recipient take and one of the oracles does not.
+    """Return a request without the things that RFCs allow and one of the oracles refuses.
 
-    That is: empty lines before it (RFC 9112 section 2.2), a higher minor version (RFC 9110 section
+    These are empty lines before it (RFC 9112 section 2.2), a higher minor version (RFC 9110 section
     2.5), empty list elements and tabs around the coding, blanks in chunk extensions (RFC 9110
-    section 5.6), more leading zeros than h11 has digits.
+    section 5.6), and more leading zeros than h11 allows digits.
     """
     head, _, rest = read.lstrip(b"\r\n").partition(b"\r\n\r\n")
     head = re.sub(rb"\A([^\r\n]* HTTP/1\.)[2-9](?=\r\n)", rb"\g<1>1", head)
@@ -195,17 +195,17 @@ def plainly(read: bytes) -> bytes:
 
 
 def check_against_llhttp(data: bytes) -> int:
-    """Returns how many requests there were, so that no test passes by refusing all."""
+    """Return the number of requests, so that no test passes by refusing all of them."""
     requests = accepted(data)
     for read, request in requests:
         read = plainly(read)
         error, finish, position = raw_llhttp(read)
         if b"upgrade" in dict(request["headers"]) and error == lib.HPE_PAUSED_UPGRADE:
-            # Behind the request llhttp waits for us to change the protocol, which we do not.
+            # After such a request llhttp waits for a change of the protocol, which we do not make.
             assert position == len(read), read
         else:
             assert (error, finish) == (lib.HPE_OK, lib.HPE_OK), (read, error, finish)
-            # Complete means complete: one byte less and llhttp must want more.
+            # With one byte less, llhttp must want more.
             assert raw_llhttp(read[:-1])[:2] == (lib.HPE_OK, lib.HPE_INVALID_EOF_STATE), read
     return len(requests)
 
@@ -221,7 +221,7 @@ def test_vectors_against_llhttp():
 
 
 def ask_h11(data: bytes) -> tuple[h11.Request, bytes] | None:
-    """The one request in data as h11 reads it, or None where it refuses or wants more."""
+    """The one request in data as h11 reads it; None if it refuses it or wants more."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     try:
         connection.receive_data(data)
@@ -276,7 +276,7 @@ def split_absolute(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
 
 
 def shown(pair: tuple[bytes, bytes], authority: bytes | None) -> tuple[bytes, bytes]:
-    """A field as both show it: of its own line, plainly; an authority stands for Host."""
+    """A field in a form that both share; an authority replaces the value of Host."""
     name, value = pair
     if name == b"host" and authority is not None:
         return name, authority
@@ -318,7 +318,7 @@ def test_verdict_does_not_depend_on_the_cut_within_tight_limits(seed):
 
 
 def verdict(outcome: Outcome) -> tuple:
-    """Of a body that is refused for its size, more or less may have come before."""
+    """More or less of a body that is refused for its size may have come before."""
     unfinished = dict(outcome.unfinished or {})
     unfinished.pop("body", None)
     return outcome.requests, unfinished, outcome.refused

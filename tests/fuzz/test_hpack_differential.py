@@ -1,10 +1,10 @@
 """Mutated field blocks: th_hpack against PyPI's hpack and nghttp2, block by block on connections.
 
-Fields, tables and verdicts must be the same. Where they are not, DIFFERENCES must know what the
-block has; a difference that is not there fails.
+Fields, tables and verdicts must be the same. Where they are not, DIFFERENCES must name something in
+the block that explains it; otherwise the test fails.
 
 Each test goes on for THESTRAL_FUZZ_SECONDS beyond its first inputs. An input follows from its
-number alone, so that a failure can be had again.
+number alone, so that a failure can be repeated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STRAYS = [
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A few small changes: bits and bytes changed, taken out, repeated, put in."""
+    """Make a few small changes: bits and bytes changed, removed, repeated, inserted."""
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
         at = rng.randrange(len(data) + 1)
         kind = rng.randrange(8)
@@ -64,7 +64,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def connection(rng: random.Random, limit: int) -> list[bytes]:
-    """Blocks: traffic that some encoder wrote, vectors, or anything; some of them changed."""
+    """Blocks: an encoder's traffic, vectors, or random bytes; some of them mutated."""
     count = rng.randrange(1, 8)
     kind = rng.randrange(4)
     if kind == 0:
@@ -94,7 +94,7 @@ def inputs() -> Iterator[tuple[str, int, list[bytes]]]:
         yield f"connection {number}", limit, connection(rng, limit)
 
 
-# What a block has that one of the others sees in another way.
+# Properties of a block that one of the others judges differently.
 UPDATES = "more than two size updates"
 
 DIFFERENCES = {
@@ -108,7 +108,7 @@ DIFFERENCES = {
 
 
 def oddities(block: bytes) -> set[str]:
-    """Those of the above that are in the block."""
+    """The properties of the above kind that a block has."""
     found = set()
     updates = 0
     at = 0

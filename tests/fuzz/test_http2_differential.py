@@ -1,8 +1,8 @@
 """Mutated conversations, frame by frame: FrameCodec against nghttp2's server session.
 
 Heads, content, ends, resets and the connection's end must be the same after each frame. Where they
-are not, DIFFERENCES must have the pair, and says why; a conversation ends with it. Goes on for
-THESTRAL_FUZZ_SECONDS beyond its first inputs; an input follows from its number alone.
+are not, DIFFERENCES must have the pair with the reason, and the conversation ends there. The test
+goes on for THESTRAL_FUZZ_SECONDS beyond its first inputs; an input follows from its number alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ VALUES = [0, 1, 2, 100, 16_384, 65_535, 2**24 - 1, 2**31 - 1, 2**32 - 1]
 
 
 def split(blob: bytes) -> list[bytes]:
-    """The frames of a conversation; none of one that is not whole frames."""
+    """The frames of a conversation; none if it does not consist of whole frames."""
     found = []
     while blob:
         size = 9 + number(blob[:3])
@@ -70,7 +70,7 @@ def split(blob: bytes) -> list[bytes]:
     return found
 
 
-# GOAWAY is left out: behind it nghttp2 takes no new streams, and sends nothing more.
+# GOAWAY is left out: after it nghttp2 takes no new streams, and sends nothing more.
 POOL = [
     frame
     for sent in conversations()
@@ -111,7 +111,7 @@ def a_frame(rng: random.Random, newest: int) -> bytes:
     if kind == 9:
         return continuation(newest, literals([(b"a", b"b")]), end_headers=rng.random() < 0.7)
     frame = bytearray(rng.choice(POOL))
-    if kind == 10:  # not its length: one side may judge what has not come yet
+    if kind == 10:  # not its length: one side may refuse a frame before all of it has come
         frame[rng.randrange(3, len(frame))] ^= 1 << rng.randrange(8)
     return bytes(frame)
 
@@ -146,7 +146,7 @@ def usual(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def summary(events: list[tuple[Any, ...]], failed: int | None) -> str:
-    """What came of one frame, without streams."""
+    """The result of one frame, in words, without stream ids."""
     if failed is not None:
         return f"failed {code_name(failed)}"
     words = []
@@ -246,7 +246,7 @@ def test_against_nghttp2():
             peer.feed(frame)
             ours, theirs = usual(outcome.events), peer.events
             if frame[3] == Type.RST_STREAM and not ours:
-                theirs = []  # nghttp2 tells of one on a stream that is over
+                theirs = []  # nghttp2 reports one on a stream that is over
             failed = None if outcome.failed is None else outcome.failed[0]
             one, other = summary(ours, failed), summary(theirs, peer.failed)
             if one != other:

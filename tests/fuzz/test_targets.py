@@ -1,4 +1,4 @@
-"""The targets of libFuzzer (targets/) without it: over the vectors, and some thousand mutations."""
+"""The targets (targets/) without libFuzzer: the vectors, and some thousand mutations."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def inputs(target: str) -> list[bytes]:
 
 
 def can_sanitize(compiler: list[str], place: Path) -> bool:
-    """True if the compiler has its sanitizers' libraries, and nothing else is preloaded."""
+    """Whether the compiler has its sanitizers' libraries, and nothing else is preloaded."""
     (place / "empty.c").write_text("int main(void) { return 0; }")
     command = [*compiler, *SANITIZERS, str(place / "empty.c"), "-o", str(place / "empty")]
     built = subprocess.run(command, capture_output=True).returncode == 0
@@ -38,7 +38,7 @@ def can_sanitize(compiler: list[str], place: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """Function (target) that gives a program which reads inputs."""
+    """Function (target) that returns a program which reads inputs."""
     place = tmp_path_factory.mktemp("targets")
     compiler = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC")), "-O0"]
     if can_sanitize(compiler, place):

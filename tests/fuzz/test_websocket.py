@@ -1,10 +1,10 @@
 """Mutated frame streams: FrameParser against itself when cut, against websockets and wsproto.
 
-What both sides accept must be the same. Where one refuses what the other takes, or takes it for
-something else, DIFFERENCES must know it; a difference that is not there fails.
+Both sides must accept the same messages. Where only one side accepts the input, or the messages
+differ, DIFFERENCES must name something in the bytes that explains it; otherwise the test fails.
 
 Each test goes on for THESTRAL_FUZZ_SECONDS beyond its first inputs. An input follows from its
-number alone, so that a failure can be had again.
+number alone, so that a failure can be repeated.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def session(rng: random.Random) -> bytes:
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A few small changes: bits and bytes changed, taken out, repeated, put in; tails."""
+    """Make a few changes: bits and bytes changed, removed, repeated, inserted; tails."""
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         at = rng.randrange(len(data) + 1)
         kind = rng.randrange(7)
@@ -117,7 +117,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def inputs() -> Iterator[tuple[str, bytes, random.Random]]:
-    """Name, bytes, and what to cut them with."""
+    """Name, bytes, and the random numbers to cut them by."""
     end = time.monotonic() + SECONDS
     for number in itertools.count():
         if number >= INPUTS and time.monotonic() >= end:
@@ -150,7 +150,7 @@ def test_outcome_does_not_depend_on_the_cut(settings):
             assert outcome == expected, context
             if expected.failed is not None:
                 assert expected.failed_in.start in outcome.failed_in, context
-    # No verdict is reached by refusing all, or none.
+    # The test does not pass by refusing all inputs, or none.
     assert all(verdicts[code] > INPUTS / 100 for code in (None, 1002, 1007)), verdicts
 
 
@@ -158,7 +158,7 @@ def test_outcome_does_not_depend_on_the_cut(settings):
 
 
 def ask_websockets(data: bytes) -> Outcome:
-    """What comes out of websockets: its frames joined and decoded as its connections do it."""
+    """The outcome of websockets: its frames, joined and decoded as its connections do it."""
     protocol = Protocol(SERVER, max_size=vectors.MAX_SIZE, logger=QUIET)
     protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
     protocol.receive_data(data)
@@ -188,7 +188,7 @@ def ask_websockets(data: bytes) -> Outcome:
 
 
 def ask_wsproto(data: bytes) -> Outcome:
-    """What comes out of wsproto."""
+    """The outcome of wsproto."""
     extension = WsprotoDeflate()
     extension.finalize("permessage-deflate")
     connection = Connection(ConnectionType.SERVER, [extension])
@@ -214,7 +214,7 @@ def ask_wsproto(data: bytes) -> Outcome:
     return outcome
 
 
-# What the bytes hold that one of the others does not cope with.
+# Properties of the bytes that one of the others judges differently.
 NOT_MINIMAL = "a length not in its least form"
 BETWEEN = "a control frame between the fragments of a compressed message"
 BFINAL = "a compressed message with a block that calls itself the last"
@@ -241,7 +241,7 @@ DIFFERENCES = {
 
 
 def oddities(data: bytes) -> set[str]:
-    """Those of the above that are in the bytes, up to where they are no frames any more."""
+    """The properties of the above kind that the bytes have, as far as they are frames."""
     found = set()
     inflater = zlib.decompressobj(-15)
     open_message, compressed = False, None
@@ -283,7 +283,7 @@ def oddities(data: bytes) -> set[str]:
 
 
 def is_whole(inflater, data: bytes) -> bool:
-    """Whether the data's last block is complete, so that a last and empty one may follow."""
+    """Whether the last block of the data is complete, so that an empty one may follow."""
     inflater = inflater.copy()
     try:
         inflater.decompress(data + b"\x01" + TAIL)
@@ -293,7 +293,7 @@ def is_whole(inflater, data: bytes) -> bool:
 
 
 def ends(inflater, data: bytes) -> bool:
-    """Whether a DEFLATE stream comes to its end in the data, be it wrong behind that."""
+    """Whether a DEFLATE stream ends within the data, whatever follows."""
     for i in range(len(data)):
         inflater.decompress(data[i : i + 1])
         if inflater.eof:
@@ -306,10 +306,10 @@ def messages(events: list) -> list:
 
 
 def agrees(ours: Outcome, theirs: Outcome) -> bool:
-    """Whether both verdicts may be given of the same bytes.
+    """Whether both outcomes are possible for the same bytes.
 
-    We fail with the byte that is wrong, others at the frame's or the message's end: they may still
-    wait for it, and see pings before it. But no message may come out that we did not see.
+    We fail at the invalid byte, others only at the end of the frame or message: they may still wait
+    for that, and see pings before it. But they may not return a message that we did not see.
     """
     if ours.failed is None:
         return theirs.failed is None and ours.events == theirs.events
@@ -352,7 +352,7 @@ def test_vectors_against(peer):
     assert agreed > 350
 
 
-# --- What is written by one and read by the other -------------------------------------------------
+# --- One side writes, the other reads -------------------------------------------------------------
 
 
 def ours(bits: int, takeover: bool) -> FrameWriter:

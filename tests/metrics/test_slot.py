@@ -144,7 +144,7 @@ def test_path_is_cut(length):
 def test_place_that_is_being_written_is_not_read():
     running, copy = ffi.new("th_running *"), ffi.new("th_running *")
     begin(running, b"/", b"a")
-    running.sequence += 1  # as in the middle of th_running_begin(), where a process may have been killed
+    running.sequence += 1  # as if the process was killed in th_running_begin()
     assert lib.th_running_read(running, copy) == 0
     begin(running, b"/next", b"a")
     assert lib.th_running_read(running, copy) == 1

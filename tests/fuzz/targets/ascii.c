@@ -1,4 +1,4 @@
-/* Names, addresses and lists: what goes by words does what loops do, and addresses are those of the C library. */
+/* Names, addresses and lists: code that goes word by word agrees with plain loops, and addresses with the C library. */
 #include "ascii.h"
 
 #include <arpa/inet.h>
@@ -7,7 +7,7 @@
 #include "head.h"
 #include "target.h"
 
-/* In any case, as the known names are in a request. */
+/* Names in any case, as a request may have the known ones. */
 static void names(const char *src, size_t n) {
   char *lower = exactly(src, n);
   int is_name = th_field_name_lower(src, n, lower) >= 0;
@@ -41,7 +41,7 @@ static void addresses(const char *src, size_t n) {
   EXPECT(th_is_ipv6(src, n) == inet_pton(AF_INET6, text, address));
 }
 
-/* Host and port: nothing in it ends a host, begins a path or hides one. */
+/* Host and port: no byte in it could end the host or begin a path. */
 static void host(const char *src, size_t n) {
   if (!th_is_host(src, n)) return;
   EXPECT(n > 0 && src[0] != ':');
@@ -83,7 +83,7 @@ static void list(const char *src, size_t n) {
   while (th_list_next(src, n, &pos, &element)) {
     EXPECT(element.length > 0 && element.offset >= before && element.offset + element.length <= pos && pos <= n);
     EXPECT(memchr(src + element.offset, ',', element.length) == NULL);
-    for (size_t i = before; i < pos; i++) { /* what is passed over is nothing */
+    for (size_t i = before; i < pos; i++) { /* only blanks and commas are skipped */
       if (i - element.offset < element.length) continue;
       EXPECT(src[i] == ' ' || src[i] == '\t' || src[i] == ',');
     }

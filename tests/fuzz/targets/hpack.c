@@ -1,7 +1,7 @@
-/* HPACK: a plain reading of the RFC gives the same fields, tables and verdicts; an entry keeps its note and serial; memory
- * is bounded; a block that breaks off gives a beginning of its fields; what was read comes back from the encoder.
+/* HPACK: a plain implementation of the RFC gives the same fields, tables and verdicts; an entry keeps its note and
+ * serial; memory is bounded; a truncated block gives the first of its fields; encoded again, the fields are the same.
  *
- * The input is a connection: blocks, each behind two bytes of its length. */
+ * The input is a connection: blocks, each after two bytes with its length. */
 #include "hpack.h"
 
 #include "hpack_tables.h"
@@ -14,7 +14,7 @@ typedef struct {
   size_t n;
 } block;
 
-/* --- A plain reading ------------------------------------------------------------------------------------------- */
+/* --- A plain implementation ------------------------------------------------------------------------------------ */
 
 typedef struct {
   th_buffer name;
@@ -85,7 +85,7 @@ static void plant_all(void) {
 static int plain_huffman(const uint8_t *src, size_t n, th_buffer *out) {
   int node = 0;
   int pending = 0; /* bits since the last symbol */
-  int ones = 1;    /* whether all of them are */
+  int ones = 1;    /* whether all of those are ones */
   for (size_t i = 0; i < n * 8; i++) {
     int bit = src[i / 8] >> (7 - i % 8) & 1;
     pending++;
@@ -146,7 +146,7 @@ static void record_pair(th_buffer *trace, const char *name, size_t name_length, 
   if (value_length > 0) record(trace, value, value_length);
 }
 
-/* Returns 1 if it is a field block; its fields are added to the trace as far as it is. */
+/* Returns 1 if it is a field block. The fields before an error are added to the trace, too. */
 static int read_plainly(plain *p, const uint8_t *at, size_t n, th_buffer *trace) {
   const uint8_t *end = at + n;
   int updates = 0;
@@ -228,7 +228,7 @@ static void check_table(const th_hpack_table *table) {
   EXPECT(table->inserted > 0 || (table->bytes.data == NULL && table->entries.data == NULL));
 }
 
-/* Reads a block that ends where its memory does. Returns 0 or what refused it. */
+/* Reads a block that ends at the end of its memory. Returns 0, or the status that refuses it. */
 static int read(th_hpack_decoder *decoder, const char *data, size_t n, th_buffer *trace) {
   char *own = exactly(data, n);
   th_hpack_field field;
@@ -251,7 +251,7 @@ static int read(th_hpack_decoder *decoder, const char *data, size_t n, th_buffer
   return status;
 }
 
-/* The fields of a block, encoded and read again. */
+/* Encodes the fields of a block, and reads them again. */
 static void send_and_read(th_hpack_encoder *encoder, th_hpack_decoder *decoder, const th_buffer *fields) {
   th_buffer out;
   th_buffer trace;

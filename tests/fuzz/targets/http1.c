@@ -1,9 +1,9 @@
-/* Requests: every cut of the bytes gives the same heads, bodies and verdict; limits hold to the byte; llhttp alone sees each
- * message end where ours does. */
+/* Requests: every cut of the bytes gives the same heads, bodies and verdict; limits are exact; llhttp alone sees each
+ * message end in the same place. */
 #include "http1.h"
 #include "target.h"
 
-/* What a message came to. */
+/* The outcome of a message. */
 typedef struct {
   size_t start; /* of its request line */
   size_t end;   /* 0 if it has none yet */
@@ -30,11 +30,11 @@ static void record_slice(outcome *out, const th_head *head, th_slice slice, size
   record(&out->trace, head->data + slice.offset, slice.length);
 }
 
-/* `source` is where the head begins in what was sent, `read` how much of it has been read. */
+/* `source` is the head's first byte in the input, `read` the number of bytes read of it. */
 static void record_head(outcome *out, message *now, const th_head *head, const char *source, size_t read) {
   EXPECT(memcmp(head->data, source, read) == 0);
   EXPECT(!head->chunked || head->content_length == 0);
-  now->line = head->target.offset + head->target.length + 9; /* " HTTP/1.1" is behind the target */
+  now->line = head->target.offset + head->target.length + 9; /* " HTTP/1.1" follows the target */
   now->section = (uint32_t)read - now->line - 2;
   now->fields = head->field_count;
   now->chunked = head->chunked;
@@ -65,7 +65,7 @@ static void check_refusal(th_http1 *http1, int status, const char *data, size_t 
   if (http1->excerpt_length > 0) EXPECT(memmem(data, n, http1->excerpt, http1->excerpt_length) != NULL);
   char *behind = exactly("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27);
   th_http1_feed(http1, behind, 27);
-  EXPECT(th_http1_next(http1) == status); /* it stays */
+  EXPECT(th_http1_next(http1) == status); /* the status is final */
   free(behind);
 }
 
@@ -140,7 +140,7 @@ static int is_size(int status) {
          status == TH_EBODY_SIZE;
 }
 
-/* What limits refuse is over them, and what is over them is refused: by what came out without any. */
+/* Compares with a run without limits: messages are refused if, and only if, they are over a limit. */
 static void check_limits(const outcome *bounded, const outcome *free_of, const th_http1_limits *limits) {
   for (size_t i = 0; i < free_of->count; i++) {
     const message *one = &free_of->messages[i];
@@ -153,7 +153,7 @@ static void check_limits(const outcome *bounded, const outcome *free_of, const t
       EXPECT(status == TH_EHEAD_SIZE ? one->section > limits->head : one->fields > limits->fields);
     } else if (over_body) {
       EXPECT(status == TH_EBODY_SIZE);
-      /* A chunked body is handed over up to its limit, one that is announced not at all. */
+      /* A chunked body is delivered up to its limit; one with a Content-Length not at all. */
       if (one->chunked) {
         EXPECT(bounded->count == i + 1 && bounded->messages[i].body == limits->body);
       }
@@ -168,7 +168,7 @@ static void check_limits(const outcome *bounded, const outcome *free_of, const t
     EXPECT(one->trace_before == 0 || memcmp(bounded->trace.data, free_of->trace.data, one->trace_before) == 0);
     return;
   }
-  /* Nothing that got so far is over a limit: a head or a trailer section that goes on may be. */
+  /* No complete message is over a limit; an incomplete head or trailer section may be. */
   EXPECT(bounded->verdict == free_of->verdict || is_size(bounded->verdict));
 }
 
@@ -186,7 +186,7 @@ static int on_body(llhttp_t *parser, const char *at, size_t n) {
 }
 
 static int on_headers(llhttp_t *parser) {
-  parser->upgrade = 0; /* nobody takes it */
+  parser->upgrade = 0; /* no upgrade is accepted */
   return 0;
 }
 
@@ -208,7 +208,7 @@ static void ask_llhttp(const char *data, const message *one) {
   if (error == HPE_PAUSED) {
     EXPECT(llhttp_get_error_pos(&parser) == copy + n && seen.ends == 1 && seen.body == one->body);
   } else {
-    /* It is narrower in lists of codings and in extensions of chunks: docs/design/protocol.md. */
+    /* llhttp is stricter in lists of codings and in extensions of chunks: docs/design/protocol.md. */
     int is_coding = error == HPE_INVALID_TRANSFER_ENCODING;
     EXPECT(one->chunked && seen.ends == 0 && seen.body <= one->body);
     EXPECT(is_coding || error == HPE_INVALID_CHUNK_SIZE || error == HPE_STRICT);

@@ -7,7 +7,7 @@
 static const char GREETING[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
 enum { GREETING_SIZE = 24 + 9, OPEN_MAX = 200, BLOCK_MIN = 16384, FRAME_MAX = 16384 };
 
-/* A stream as the events tell of it. */
+/* A stream, as known from the events. */
 typedef struct {
   uint32_t id;
   uint64_t unread;
@@ -38,7 +38,7 @@ static void begin(connection *c, uint32_t id) {
   c->streams[c->count++] = (stream){id, 0, 0, c->http2.ended};
 }
 
-/* The stream is over: what was delivered is dropped. */
+/* The stream is over: its delivered content is dropped. */
 static void forget(connection *c, stream *over) {
   c->unread -= over->unread;
   EXPECT(th_http2_consumed(&c->http2, over->id, over->unread, 0) == TH_OK);
@@ -93,7 +93,7 @@ static void expect_sums(const connection *c) {
   }
 }
 
-/* Follows an event. `joins`: it is a part of the content that the one before it began. */
+/* Records an event. `joins`: the content continues that of the previous event. */
 static void follow(connection *c, int event, th_buffer *trace, uint32_t *joins) {
   th_http2 *http2 = &c->http2;
   stream *of = find(c, http2->stream);
@@ -145,7 +145,7 @@ static void follow(connection *c, int event, th_buffer *trace, uint32_t *joins) 
   }
 }
 
-/* Returns the verdict; `trace` has the events before, and what the codec and the caller would send. */
+/* Returns the verdict; `trace` gets the events before it, and the bytes that the codec and the caller would send. */
 static int run(const char *data, size_t n, const th_http2_limits *limits, int stalled, enum cut cut, th_buffer *trace) {
   knife blade = knife_for(cut, data, n);
   connection *c = calloc(1, sizeof *c);

@@ -1,4 +1,4 @@
-/* What is done with plain bytes: vectors do what loops do, and nothing gets into a log or a head that must not. */
+/* Functions on plain bytes: SIMD agrees with loops, and no forbidden byte gets into a log or a head. */
 #include <errno.h>
 
 #include "ascii.h"
@@ -56,7 +56,7 @@ static void escape(const char *data, size_t n) {
     EXPECT(json.data[i] != '"');
     if (json.data[i] == '\\') i++;
   }
-  /* What was escaped can be told. */
+  /* Escaped data can be restored. */
   size_t at = 0;
   for (size_t i = 0; i < n; i++) {
     unsigned char c = (unsigned char)line.data[at++];
@@ -74,7 +74,7 @@ static void escape(const char *data, size_t n) {
   th_buffer_free(&json);
 }
 
-/* Whatever an application gives as name and value, a field is one line. */
+/* A field is one line, whatever name and value an application gives. */
 static void field(const char *data, size_t n) {
   size_t name = n > 0 ? (uint8_t)data[0] % (n + 1) : 0;
   char *copy = exactly(data, n);

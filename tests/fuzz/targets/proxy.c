@@ -1,5 +1,5 @@
-/* The PROXY protocol's head: each beginning of the bytes has the verdict of the whole, or none yet; what was understood,
- * written again, is what was read. */
+/* The PROXY protocol's head: each prefix of the bytes has the verdict of the whole, or none yet; a head written from
+ * the result is the one that was read. */
 #include "proxy.h"
 
 #include <arpa/inet.h>
@@ -37,7 +37,7 @@ static uint32_t number(const uint8_t *src, int size) {
   return value;
 }
 
-/* TLVs as section 2.2 writes them, at src[0..n): they fill it, and hold what was understood. */
+/* TLVs by section 2.2: they must fill src[0..n), and contain what is in `proxy`. */
 static void check_tlvs(const uint8_t *head, const uint8_t *src, size_t n, const th_proxy *proxy, int within_tls) {
   const th_slice *texts[] = {&proxy->tls_version, &proxy->tls_name, &proxy->tls_cipher};
   int seen[256] = {0};
@@ -114,7 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   th_proxy whole;
   th_proxy part;
   int verdict = read_head(data, n, &whole);
-  /* Each beginning of a short one; of a long one those around its head's end, too. */
+  /* Each prefix of a short input; some of a long one, and those around the end of its head. */
   size_t step = n > 600 ? 37 : 1;
   for (size_t i = 0; i < n; i += step) {
     int found = read_head(data, i, &part);
@@ -126,7 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     EXPECT(read_head(data, (size_t)verdict, &part) == verdict);
   }
   if (verdict == TH_EPROXY_SIZE) {
-    /* A line that does not end, or a length that is too great; nothing shorter is. */
+    /* Only for a line without an end, or for a length over the limit. */
     int is_line = data[0] == 'P';
     EXPECT(is_line ? n >= TH_PROXY_LINE_MAX && memchr(data, '\n', TH_PROXY_LINE_MAX) == NULL
                    : (uint8_t)data[14] * 256 + (uint8_t)data[15] > TH_PROXY_HEAD_MAX - FIXED);

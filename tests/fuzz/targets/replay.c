@@ -1,5 +1,5 @@
-/* Runs a target without libFuzzer, over inputs from standard input: each a length, 4 bytes in the machine's order, and so
- * many bytes. Prints how many there were. */
+/* Runs a target without libFuzzer, on inputs from standard input: each is a length, 4 bytes in the machine's order, and
+ * as many bytes. Prints the number of inputs. */
 #include "target.h"
 
 int main(void) {

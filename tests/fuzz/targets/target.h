@@ -1,5 +1,5 @@
-/* What the targets share. Each is one LLVMFuzzerTestOneInput(), which libFuzzer (fuzz_c.py) and replay.c call: it drives
- * one part of csrc as thestral/_core does, and aborts where a promise of its header is broken.
+/* Shared by the targets. Each is one LLVMFuzzerTestOneInput(), which libFuzzer (fuzz_c.py) and replay.c call: it drives
+ * one part of csrc as thestral/_core does, and aborts if a promise of its header is broken.
  *
  * The first byte of an input chooses settings; the rest is what a peer sends. */
 #ifndef TARGET_H
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
     }                                                             \
   } while (0)
 
-/* A copy that ends where its memory does, so that a sanitizer sees the first byte read behind it. */
+/* A copy that ends at the end of its memory, so that a sanitizer detects a read of the first byte beyond. */
 static inline char *exactly(const char *data, size_t n) {
   char *copy = malloc(n > 0 ? n : 1);
   EXPECT(copy != NULL);
@@ -30,7 +30,7 @@ static inline char *exactly(const char *data, size_t n) {
   return copy;
 }
 
-/* How the bytes are cut. AS_TOLD: the last bytes are sizes, so that a fuzzer can move the cuts without moving the rest. */
+/* How the bytes are cut. AS_TOLD: the last bytes are sizes, so a fuzzer can move the cuts without moving the rest. */
 enum cut { WHOLE, BYTEWISE, AT_RANDOM, AS_TOLD, CUTS };
 enum { CUT_SIZES = 8 };
 
@@ -67,7 +67,7 @@ static inline size_t next_piece(knife *blade, size_t n) {
   return size < n ? size : n;
 }
 
-/* What came out of a parser, as bytes; equal for every cut. */
+/* Records a parser's output as bytes, which must be equal for every cut. */
 static inline void record(th_buffer *trace, const void *data, size_t n) {
   EXPECT(th_buffer_append(trace, data, n) == TH_OK);
 }
@@ -82,7 +82,7 @@ static inline void expect_same(const th_buffer *one, const th_buffer *other) {
   EXPECT(one->length == 0 || memcmp(one->data, other->data, one->length) == 0);
 }
 
-/* RFC 3629, by what a character comes to. Returns 1 if it is whole, 0 if it breaks off, -1 if no text begins so. */
+/* RFC 3629, by the value of each character. Returns 1 for whole characters, 0 if the last one is cut, -1 if invalid. */
 static inline int is_utf8(const uint8_t *src, size_t n) {
   static const uint32_t LEAST[] = {0, 0, 0x80, 0x800, 0x10000};
   for (size_t i = 0; i < n;) {
@@ -90,7 +90,7 @@ static inline int is_utf8(const uint8_t *src, size_t n) {
     if (size == 0) return -1;
     uint32_t least = 0;
     uint32_t most = 0;
-    for (size_t k = 0; k < size; k++) { /* what it can still come to */
+    for (size_t k = 0; k < size; k++) { /* least and most: the values that it can still have */
       if (i + k < n && k > 0 && src[i + k] >> 6 != 2) return -1;
       uint32_t bits = i + k >= n ? 0 : k == 0 ? src[i] & (size == 1 ? 0x7fu : 0x7fu >> size) : src[i + k] & 0x3fu;
       least = least << 6 | bits;

@@ -1,9 +1,9 @@
-/* WebSocket frames: every cut of the bytes gives the same messages and verdict, within the limit; a plain reading of the
- * RFC gives the same messages; what FrameWriter's functions send comes back. */
+/* WebSocket frames: every cut of the bytes gives the same messages and verdict, within the limit; a plain
+ * implementation of the RFC gives the same messages; frames written by FrameWriter's functions are read again. */
 #include "target.h"
 #include "websocket.h"
 
-/* Above a limit, room for one more byte; buffers double. */
+/* Up to the limit and one byte more; buffers double their size. */
 static int is_bounded(const th_buffer *message, uint64_t max_size) {
   return message->length <= max_size + 1 && message->capacity <= 2 * max_size + 1024;
 }
@@ -29,7 +29,7 @@ static void record_control(th_buffer *trace, int event, int code, const void *da
   if (n > 0) record(trace, data, n);
 }
 
-/* Returns the verdict; `trace` has what came before. */
+/* Returns the verdict; `trace` gets the events before it. */
 static int run(const char *data, size_t n, const setup *settings, enum cut cut, th_buffer *trace) {
   knife blade = knife_for(cut, data, n);
   th_ws ws;
@@ -53,7 +53,7 @@ static int run(const char *data, size_t n, const setup *settings, enum cut cut, 
         if (ws.opcode == TH_WS_TEXT) EXPECT(is_utf8((const uint8_t *)ws.message.data, ws.message.length) == 1);
         EXPECT(settings->takeover || ws.inflater.stream.data == NULL);
         record_message(trace, ws.opcode, ws.message.data, ws.message.length);
-        th_buffer_free(&ws.message); /* read_message() does */
+        th_buffer_free(&ws.message); /* as read_message() does */
       } else {
         EXPECT(ws.control_length <= sizeof ws.control);
         if (event == TH_WS_CLOSE_EVENT) {
@@ -80,8 +80,8 @@ static int run(const char *data, size_t n, const setup *settings, enum cut cut, 
   return event;
 }
 
-/* RFC 6455 section 5, frame by frame, of a connection without compression. Returns TH_WS_CLOSE_EVENT, TH_WS_NEED_DATA at
- * the end of a frame and of the bytes, -1 at a whole frame that is wrong, -2 at one that is not whole. */
+/* RFC 6455 section 5, frame by frame, for a connection without compression. Returns TH_WS_CLOSE_EVENT, TH_WS_NEED_DATA
+ * if the bytes end with a frame, -1 for a whole frame that is invalid, -2 for an incomplete one. */
 static int read_plainly(const uint8_t *src, size_t n, uint64_t max_size, th_buffer *trace) {
   th_buffer message;
   int open = 0; /* opcode of the message that has begun */
