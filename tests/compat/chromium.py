@@ -17,12 +17,12 @@ SWITCHES = [
     "--remote-debugging-port=0",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-dev-shm-usage",  # it is small in a container
-    "--disable-features=BackForwardCache",  # it keeps the WebSocket of a page that is left
+    "--disable-dev-shm-usage",  # /dev/shm is small in a container
+    "--disable-features=BackForwardCache",  # that would keep a page's WebSocket open
     "--disable-extensions",
     "--disable-gpu",
     "--disable-sync",
-    "--ignore-certificate-errors",  # it does not know the tests' authority
+    "--ignore-certificate-errors",  # Chromium does not know the tests' authority
     "--no-default-browser-check",
     "--no-first-run",
     "--no-proxy-server",
@@ -38,7 +38,7 @@ class Browser:
         self.log = profile.with_suffix(".log")
         command = [program, *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
         if os.geteuid() == 0:
-            command.insert(1, "--no-sandbox")  # it refuses to start as root with one
+            command.insert(1, "--no-sandbox")  # Chromium refuses to start with a sandbox as root
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.port, path = wait_until(lambda: self._address(profile / "DevToolsActivePort"))
@@ -94,7 +94,7 @@ class Session:
         return result["result"].get("value")
 
     def run(self, body: str):
-        """What the body of an async function returns."""
+        """Run the body of an async function in the page; return its result."""
         return self.evaluate(f"(async () => {{ {body} }})()")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What several of these tests set up alike."""
+"""Fixtures that several of these tests share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def complaints(caplog, monkeypatch) -> Callable[[], list[str]]:
-    """What servers, frameworks and asyncio have logged at WARNING or above."""
+    """Records that servers, frameworks and asyncio have logged at WARNING or above."""
     monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
     return lambda: [
         f"{record.name}: {record.getMessage()}\n{record.exc_text or ''}".rstrip()
@@ -34,7 +34,7 @@ def django_urls(request: pytest.FixtureRequest) -> Iterator[None]:
     if not settings.configured:
         settings.configure(
             ALLOWED_HOSTS=["*"],
-            SECRET_KEY="secret",  # of nothing
+            SECRET_KEY="secret",  # protects nothing
             CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
         )
         django.setup()

@@ -1,4 +1,4 @@
-"""What a generator of a test's application yields, given from the test item by item."""
+"""Lets a test decide, item by item, what a generator of its application yields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue()
-        self.waits = 0  # how often somebody has begun to wait for an item
+        self.waits = 0  # how often the application has begun to wait for an item
 
     def __aiter__(self) -> Feed:
         return self
@@ -35,6 +35,6 @@ class Feed:
         running.loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     def in_thread(self) -> Iterator[Any]:
-        """The same for a generator that starlette runs in threads."""
+        """The same for a generator that Starlette runs in threads."""
         while (item := from_thread.run(self._next)) is not None:
             yield item

@@ -1,7 +1,7 @@
 """A gRPC service as a plain ASGI application: its messages are bytes, its status is in trailers.
 
-Methods: Upper answers one message, Count sends as many as it is told, Echo answers each message at
-once, Total adds up their sizes, Refuse fails before its first message and Break behind it, Wait
+Methods: Upper answers one message, Count sends as many as requested, Echo answers each message at
+once, Total adds up their sizes, Refuse fails before its first message and Break after it, Wait
 answers when it is cancelled.
 """
 
@@ -24,7 +24,7 @@ class Service:
     """The application.
 
     Attributes:
-        scopes: those of all calls.
+        scopes: the scopes of all calls.
         cancelled: how many calls of Wait the client has cancelled.
     """
 
@@ -98,7 +98,7 @@ async def fail(send: Any, status: int, message: bytes) -> None:
 
 
 async def messages(receive: Any) -> AsyncIterator[bytes]:
-    """The messages of a request, each as soon as it is complete; they end with a disconnect too."""
+    """Yield the messages of a request, each once it is complete; a disconnect ends them, too."""
     buffer = bytearray()
     more = True
     while more:

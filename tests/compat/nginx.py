@@ -16,8 +16,8 @@ class Nginx:
 
     Args:
         directory: for its files.
-        http_block: what to serve.
-        extra: lines in front of the configuration.
+        http_block: content of the `http` block.
+        extra: lines before that block.
         prefix: a command that runs nginx, and does not fork.
     """
 

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from support import program, wait_until
 
-# What the tests say in the page: a WebSocket whose events can be awaited one by one.
+# Defined in the page for the tests: a WebSocket whose events can be awaited one by one.
 PAGE = """<!doctype html><title>thestral</title><script>
 function open(path, protocols) {
   const ws = new WebSocket(new URL(path, location).href.replace("http", "ws"), protocols ?? []);
@@ -37,13 +37,13 @@ def browser(tmp_path_factory):
 
 
 class Site:
-    """The page and what it talks to."""
+    """The page, and the application that it talks to."""
 
     def __init__(self) -> None:
         self.versions: set[tuple[str, str]] = set()  # types of scopes, and their HTTP versions
         self.ends: list[tuple[int, str]] = []
         self.streams_ended = 0
-        self.uploading: list[int] = []  # sizes of what has come of uploads
+        self.uploading: list[int] = []  # sizes of the parts of uploads that have come
         self.uploads_broken = 0
         self.heard: asyncio.Queue[None] = asyncio.Queue()
         self.gathered: list[Request] = []
@@ -96,7 +96,7 @@ class Site:
                 yield "retry: 1\n\n"
                 for number in range(last + 1, last + 4):
                     yield f"id: {number}\ndata: {number}\ndata: ü\n\n"
-                while last:  # Starlette learns from a yield that nobody listens any more
+                while last:  # Starlette notices at a yield that the client has left
                     yield ": still here\n\n"
                     await asyncio.sleep(0.01)
             finally:
@@ -105,8 +105,8 @@ class Site:
         return StreamingResponse(parts(), media_type="text/event-stream")
 
     async def broken(self, request: Request):
-        """Two events, and the stream breaks off once the page has them: what has come just before
-        a reset of HTTP/2 Chromium may throw away.
+        """Send two events, and break off the stream once the page has them: Chromium may discard
+        data that arrives just before a reset of HTTP/2.
         """
         last = int(request.headers.get("last-event-id", "0"))
 
@@ -137,7 +137,7 @@ class Site:
         return StreamingResponse(parts(), media_type="text/event-stream")
 
     async def together(self, request: Request):
-        """Answers once thirty are there."""
+        """Answer once thirty requests have come."""
         self.gathered.append(request)
         if len(self.gathered) == 30:
             self.complete.set()
@@ -145,7 +145,7 @@ class Site:
         return Response(request.url.query)
 
     async def upload(self, request: Request):
-        """Each field of a form, or of another body its size."""
+        """Answer with each field of a form, or with the size of any other body."""
         if request.headers["content-type"].startswith("multipart/form-data"):
             async with request.form() as form:
                 file = form["file"]
@@ -189,8 +189,8 @@ def site():
 
 @pytest.fixture(params=["1.1", "2"])
 def visit(request, serve, site, browser, certificate):
-    """Function (**options) that gives the running server and a page of it in the browser; by
-    HTTP/1.1, and by HTTP/2, which browsers speak over TLS alone.
+    """Function (**options) that returns the running server and a page of it in the browser; over
+    HTTP/1.1, and over HTTP/2, which browsers speak only over TLS.
     """
     pages = []
 
@@ -210,7 +210,7 @@ def visit(request, serve, site, browser, certificate):
     assert {version for _, version in site.versions} == {request.param}
 
 
-# For what browsers do over HTTP/2 alone, or what HTTP/1.1's six connections do not allow.
+# For things that browsers do only over HTTP/2, or that HTTP/1.1's six connections do not allow.
 over_http2 = pytest.mark.parametrize("visit", ["2"], indirect=True)
 
 
@@ -315,15 +315,15 @@ def test_many_websockets_of_one_page(visit, site):
 
 
 def assert_gone(running, ends):
-    """WebSockets went away with their page. Over HTTP/2 Chromium resets the stream at once, and
-    does not send the Close that it has written.
+    """Check that WebSockets ended with their page. Over HTTP/2 Chromium resets the stream at once,
+    and does not send the Close that it has written.
     """
     allowed = {(1001, "")} | ({(1006, "")} if running.url.startswith("https") else set())
     assert set(ends) <= allowed
 
 
 def test_page_leaves(visit, site, browser):
-    """It reloads, goes elsewhere, is closed: each time its WebSocket goes away."""
+    """It reloads, goes to another page, is closed: each time its WebSocket ends."""
     running, page = visit()
     wait = "window.ws = open('/ws'); ws.next().then(() => ws.next()).then((event) => event.type)"
     assert page.evaluate(wait) == "message"
@@ -342,7 +342,7 @@ def test_page_leaves(visit, site, browser):
 
 
 def test_fetch_and_event_source(visit, site):
-    """Beside an open WebSocket, from the same page."""
+    """With a WebSocket open, from the same page."""
     running, page = visit()
     got = page.run("""
         const ws = open("/ws");
@@ -383,7 +383,7 @@ FILE = """
 
 
 def test_upload_of_a_form(visit):
-    """By fetch, and as a page's own form that the browser sends and leaves for."""
+    """With fetch(), and with a form of the page, which the browser leaves for the response."""
     _, page = visit()
     told, digest = page.run(
         FILE
@@ -468,7 +468,7 @@ def test_event_source_connects_again_when_a_stream_breaks(visit):
 
 @over_http2
 def test_thirty_fetches_at_once(visit, site):
-    """All are under way before the first is answered, on the connection that the page came by."""
+    """All are sent before the first is answered, on the connection that the page came by."""
     running, page = visit()
     got = page.run("""
         const ask = async (_, number) => (await fetch(`/together?${number}`)).text();
@@ -480,7 +480,7 @@ def test_thirty_fetches_at_once(visit, site):
 
 @over_http2
 def test_ten_event_sources_at_once(visit, site):
-    """Beside them a fetch and a WebSocket still get through."""
+    """A fetch and a WebSocket still get through."""
     running, page = visit()
     got = page.run("""
         const sources = Array.from({length: 10}, () => new EventSource("/ticks"));
@@ -502,7 +502,7 @@ def test_ten_event_sources_at_once(visit, site):
 
 @over_http2
 def test_stream_as_the_body_of_a_fetch(visit, site):
-    """The page writes a part once the server has received the one before it."""
+    """The page writes each part once the server has received the one before it."""
     _, page = visit()
     received = page.evaluate("""
         window.pipe = new TransformStream();

@@ -1,4 +1,4 @@
-"""Middleware that compresses, or that holds the head until it has seen some of the body."""
+"""Middleware that compresses, or that holds back the head until it has seen some of the body."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Coding(NamedTuple):
     middleware: type
     name: str  # in Accept-Encoding and Content-Encoding
     whole: Callable[[bytes], Any]  # decompresses all at once
-    pieces: Callable[[], Callable[[bytes], bytes]]  # makes what decompresses a stream
+    pieces: Callable[[], Callable[[bytes], bytes]]  # makes a function that decompresses a stream
 
 
 def gunzip() -> Callable[[bytes], bytes]:
@@ -123,7 +123,7 @@ def events(feed: Feed, middleware: Middleware) -> Starlette:
 def test_each_event_comes_through_before_the_next_is_sent(serve, coding, complaints):
     feed = Feed()
     running = serve(events(feed, Middleware(coding.middleware)))
-    feed.put(running, "0")  # the head waits for it, where that says whether there is a coding
+    feed.put(running, "0")  # some middleware holds back the head until this comes
     fields = {"Accept-Encoding": coding.name}
     with (
         httpx.Client(trust_env=False, timeout=PATIENCE, headers=fields) as http,
@@ -147,7 +147,7 @@ def test_each_event_comes_through_before_the_next_is_sent(serve, coding, complai
 
 
 class ETag:
-    """Holds a head until it has seen the first part of the body, whose hash it puts there."""
+    """Holds back a head until it has seen the first part of the body, and adds that part's hash."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

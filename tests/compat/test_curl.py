@@ -22,7 +22,7 @@ HTTP2 = "--http2-prior-knowledge"
 
 
 def curl(*arguments: object, data: bytes = b"") -> bytes:
-    """What curl prints; it must succeed, and complain of nothing."""
+    """Return curl's output; it must succeed, and print no error."""
     result = subprocess.run(
         [program("curl"), "-sS", "--noproxy", "*", *map(str, arguments)],
         input=data,
@@ -34,7 +34,7 @@ def curl(*arguments: object, data: bytes = b"") -> bytes:
 
 
 def parts(output: bytes) -> tuple[list[bytes], bytes]:
-    """Heads and last body of what `curl -i` prints."""
+    """The heads and the last body in the output of `curl -i`."""
     heads = []
     while output.startswith(b"HTTP/"):
         head, _, output = output.partition(b"\r\n\r\n")
@@ -44,7 +44,7 @@ def parts(output: bytes) -> tuple[list[bytes], bytes]:
 
 @pytest.fixture
 def site(serve, tmp_path):
-    """Function (**options) that serves what curl is to ask for."""
+    """Function (**options) that serves an application for curl's requests."""
 
     async def about(request: Request):
         body = await request.body()
@@ -87,7 +87,7 @@ def test_uploads(site, tmp_path):
     assert (about["method"], about["size"]) == ("PUT", len(CONTENT))
     heads, body = parts(
         curl("-i", "--data-binary", f"@{tmp_path / 'file.bin'}", f"{running.url}/echo")
-    )  # above 1 MiB curl expects the 100
+    )  # above 1 MiB curl waits for the 100
     assert [head.split(b"\r\n")[0] for head in heads] == [
         b"HTTP/1.1 100 Continue",
         b"HTTP/1.1 200 OK",
@@ -100,7 +100,7 @@ def test_uploads(site, tmp_path):
 
 
 def test_upload_that_is_refused_before_it_comes(serve):
-    """No 100: curl waits a second for it and would send what nobody reads."""
+    """There is no 100: curl waits a second for it, and would then send a body that nobody reads."""
 
     @http_only
     async def app(scope, receive, send):

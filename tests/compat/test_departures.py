@@ -1,4 +1,4 @@
-"""Clients that leave a response of Starlette's before its end: who is told, where, and how."""
+"""Clients that leave before the end of Starlette's response: how the application is told."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uvicorn_peer import beside_uvicorn
 
 leaving = pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["reset", "close"])
 
-# --- What a generator holds while it waits --------------------------------------------------------
+# --- Context managers that a generator is in while it waits ---------------------------------------
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +66,7 @@ async def context_variable() -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def connection() -> AsyncIterator[None]:
-    """To a database, say, which is told that it is not needed any more."""
+    """A connection to a database, say, which is released in the end, with an await."""
     try:
         yield
     finally:
@@ -122,8 +122,8 @@ class PassesOn(BaseHTTPMiddleware):
 @leaving
 @pytest.mark.parametrize(
     ("pace", "middleware"),
-    # Not ticking behind BaseHTTPMiddleware: a generator may be held in its yield there, where
-    # Starlette does not end it.
+    # Not `ticking` behind BaseHTTPMiddleware: there the generator may be suspended in its yield,
+    # where Starlette does not end it.
     [(silence, ()), (ticking, ()), (silence, (Middleware(PassesOn),))],
     ids=["silence", "ticking", "middleware"],
 )
@@ -154,7 +154,7 @@ def one_route(endpoint) -> Starlette:
 @leaving
 @pytest.mark.parametrize("size", [1, 65536])
 def test_generator_that_never_waits(serve, leave, size, complaints):
-    """Most of the time it is held in send()."""
+    """Most of the time it waits in send()."""
     ended: list[str] = []
 
     async def endpoint(request):

@@ -18,7 +18,7 @@ from support import read_head, wait_until
 
 
 class Site:
-    """What the views share with the test that runs."""
+    """State that the views share with the running test."""
 
     file: Path
     gate: Gate
@@ -109,7 +109,7 @@ urlpatterns = [
         *(endless, waiting, download, failing),
     )
 ]
-# What Django says of a synchronous iterator that it has to read at once in an asynchronous server.
+# Django's warning about a synchronous iterator, which it reads as a whole in an ASGI server.
 SYNCHRONOUS = "ignore:StreamingHttpResponse must consume synchronous iterators:Warning"
 
 
@@ -152,7 +152,7 @@ def test_views(site):
     assert http.get("/cookies").json() == {"first": "1", "second": "2"}
     assert http.get("/nowhere").status_code == 404
     assert http.head("/about").content == b""
-    assert len(running.context.connections) == 1  # nothing of it cost the connection
+    assert len(running.context.connections) == 1  # none of the requests ended the connection
 
 
 def test_upload(site):

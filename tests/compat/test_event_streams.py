@@ -1,4 +1,4 @@
-"""Event streams: the head comes before there is an event, and each event before the next."""
+"""Event streams: the head is sent before there is an event, and each event before the next."""
 
 from __future__ import annotations
 

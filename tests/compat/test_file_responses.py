@@ -1,4 +1,4 @@
-"""FileResponse of what people write there: FastAPI's documentation has a path without a slash."""
+"""FileResponse with the paths that people use: in FastAPI's documentation one has no slash."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_relative_and_other_paths(tmp_path, command_class, options):
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["reset", "close"])
 def test_client_leaves_a_file_that_the_server_sends(serve, leave, tmp_path, complaints):
-    """The background task runs, as without pathsend."""
+    """The background task runs, as it does without pathsend."""
     file = tmp_path / "large.bin"
     file.write_bytes(bytes(5 * 2**20))
     ended: list[str] = []

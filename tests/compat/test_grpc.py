@@ -1,4 +1,4 @@
-"""gRPC's own client, over HTTP/2 with and without TLS, straight and through nginx."""
+"""gRPC's own client, over HTTP/2 with and without TLS, directly and through nginx."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_stream_of_the_client(channel):
 
 
 def test_both_stream(channel):
-    """The client says each message once it has the answer to the one before."""
+    """The client sends each message once it has the answer to the one before."""
     said: queue.Queue[bytes | None] = queue.Queue()
     call = channel.stream_stream("/tests.Service/Echo")(iter(said.get, None), timeout=PATIENCE)
     for number in range(100):
@@ -122,7 +122,7 @@ def test_failure_behind_a_message(channel):
 
 
 def test_call_that_is_cancelled(channel, service):
-    """The application hears of it, and the channel goes on."""
+    """The application learns of it, and the channel goes on."""
     said: queue.Queue[bytes | None] = queue.Queue()
     call = channel.stream_stream("/tests.Service/Wait")(iter(said.get, None), timeout=PATIENCE)
     wait_until(lambda: service.waiting)

@@ -135,7 +135,7 @@ MODES = {
     "http": documented(),
     "h2": documented().replace("send-proxy-v2-ssl-cn", "send-proxy-v2-ssl-cn proto h2"),
     "tcp": documented().replace("mode http", "mode tcp"),
-    # HAProxy's other way to say it, and a checksum
+    # HAProxy's other keyword for it, and a checksum
     "options": documented().replace(
         "send-proxy-v2-ssl-cn", "send-proxy-v2 proxy-v2-options ssl,cert-cn,ssl-cipher,crc32c"
     ),
@@ -197,7 +197,7 @@ def test_plain_http(front):
 
 
 def test_the_client_certificate(front):
-    """HAProxy sends the common name, again where a session is resumed."""
+    """HAProxy sends the common name, and does so again when a session is resumed."""
     context = front.made.client("known")
     for _ in range(3):
         tls = front.ask(context)["tls"]
@@ -232,7 +232,7 @@ def test_websocket(front, tls):
 
 
 def test_fields_that_haproxy_sets_are_believed_beside_its_head(made, tmp_path):
-    """The head names a client that nobody trusts, and it is HAProxy who has set the field."""
+    """The head names a client that is not trusted, but HAProxy has set the field."""
     text = documented().replace("send-proxy-v2-ssl-cn", "send-proxy-v2")
     text = text.replace("mode http\n", "mode http\n    option forwardfor\n", 1)
     rule = "http-request set-header X-Forwarded-Proto https if { ssl_fc }"
@@ -245,7 +245,7 @@ def test_fields_that_haproxy_sets_are_believed_beside_its_head(made, tmp_path):
 
 
 def test_http2_without_a_proxy_head(made, tmp_path):
-    """HAProxy is trusted by its address; the field that it sets goes before `:scheme`."""
+    """HAProxy is trusted by its address, so the field that it sets overrides `:scheme`."""
     text = documented().replace("send-proxy-v2-ssl-cn", "proto h2")
     (rule,) = re.findall(r"^`(http-request set-header .*)`\.", DEPLOYMENT.read_text(), re.MULTILINE)
     text = text.replace("mode http\n", f"mode http\n    {rule}\n", 1)

@@ -35,7 +35,7 @@ async def echo(request: Request):
 
 @pytest.fixture(params=["prior knowledge", "tls"])
 def options(request, serve, certificate, tmp_path):
-    """Of a client that speaks HTTP/2 to the application."""
+    """Options of a client that speaks HTTP/2 to the application."""
     (tmp_path / "file").write_bytes(CONTENT)
     routes = [Route("/form", form, methods=["POST"]), Route("/numbers", numbers)]
     routes += [Route("/echo", echo, methods=["POST"])]

@@ -88,7 +88,7 @@ def test_handlers(client, tmp_path):
     assert http.get("/nowhere").status_code == 404
     assert http.delete("/point").status_code == 405
     assert http.get("/schema/openapi.json").json()["openapi"].startswith("3.")
-    assert len(running.context.connections) == 1  # nothing of it cost the connection
+    assert len(running.context.connections) == 1  # none of the requests ended the connection
 
 
 def test_lifespan_and_state(client):

@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 8000
 
 @http_only
 async def app(scope, receive, send):
-    """POST: the body; GET: as many bytes as the path says, in parts."""
+    """Answer a POST with its body, a GET with as many bytes as the path says, in parts."""
     assert scope["http_version"] == "2"
     if scope["method"] == "POST":
         await respond(send, await read_body(receive))
@@ -46,7 +46,7 @@ def nghttp(*arguments: object) -> bytes:
 
 
 def loaded(*arguments: object) -> tuple[int, int]:
-    """How many requests h2load got a 2xx for, and how many bytes of bodies."""
+    """The number of requests for which h2load got a 2xx, and of bytes in the bodies."""
     output = run(program("h2load"), *arguments).decode()
     ended = re.search(r"requests: \d+ total, .* (\d+) succeeded, 0 failed, 0 errored", output)
     statuses = re.search(r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", output)
@@ -87,7 +87,7 @@ def test_upload_that_expects_100_or_has_trailers(url, tmp_path):
 
 
 def test_a_hundred_requests_at_once(url):
-    """With weights of RFC 7540, which are passed over."""
+    """With weights of RFC 7540, which are ignored."""
     weights = [option for weight in (1, 16, 256) for option in ("-p", weight)]
     urls = [f"{url}/{size}" for size in (100, 20_000, 300_000)]
     assert len(nghttp("-m", 34, *weights, *urls)) == 34 * 320_100
@@ -99,7 +99,7 @@ def test_a_hundred_requests_at_once(url):
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_many_streams(url, options):
-    """As many as 500 at once where the client has been told of 128: it waits, and none fails."""
+    """The client wants 500 at once, with a limit of 128: it waits, and none fails."""
     assert loaded("-n", 2000, *options, f"{url}/1000") == (2000, 2_000_000)
 
 

@@ -38,7 +38,7 @@ async def about(request: Request) -> JSONResponse:
 
 
 async def events(request: Request) -> StreamingResponse:
-    """Says each event only once the last has been asked after."""
+    """Send each event only once the client has asked for the next."""
 
     async def body():
         for number in range(3):
@@ -68,7 +68,7 @@ def application() -> Starlette:
 
 
 class Behind:
-    """What a test asks through nginx."""
+    """A server behind nginx, and a test's requests to it."""
 
     def __init__(self, running: Running, port: int, tls_port: int, client: ssl.SSLContext) -> None:
         self.running = running
@@ -197,7 +197,7 @@ def test_websocket(behind, tls):
 
 @pytest.mark.parametrize("over_tls", [False, True])
 def test_the_proxy_protocol_from_nginx(tmp_path, over_tls):
-    """nginx passes bytes on, TLS and all, and says whose they are."""
+    """nginx passes on the bytes, even of TLS, and says which client they come from."""
     stream_module = program("nginx's stream module")
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")

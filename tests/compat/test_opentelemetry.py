@@ -23,7 +23,7 @@ from uvicorn_peer import beside_uvicorn
 
 
 class Spans:
-    """What has been exported; nothing leaves this process."""
+    """The exported spans, which stay in this process."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -38,7 +38,7 @@ class Spans:
         return {span.name: span for span in self.all() if span.kind is SpanKind.SERVER}
 
     def failed(self) -> list[tuple[str, list[str]]]:
-        """Names of those that have failed or hold an exception, and the names of their events."""
+        """Names of the spans with an error or an exception, and the names of their events."""
         return [
             (span.name, [event.name for event in span.events])
             for span in self.all()
@@ -46,7 +46,7 @@ class Spans:
         ]
 
 
-# Each request, what is read of its response before the client leaves.
+# For each request, the part of its response that is read before the client leaves.
 REQUESTS = {
     "/working": b"",
     "/silent": b"first",
@@ -110,7 +110,7 @@ def by_middleware(app: FastAPI, spans: Spans) -> Any:
 
 
 def requests_whose_clients_leave(running: Running, gate: Gate) -> None:
-    """Begin each of REQUESTS, reset it, and let what has worked meanwhile answer."""
+    """Begin each of REQUESTS and reset it; let the application that works meanwhile answer."""
     socks = []
     for path, first in REQUESTS.items():
         sock = running.connect(receive_buffer=4096)
@@ -153,7 +153,7 @@ def test_only_errors_of_the_application_are_errors(
 
 @beside_uvicorn
 def test_spans_of_fastapi_itself_name_the_client(serve, file, complaints):
-    """FastAPI counts a response that its client has not waited for as failed, by that reason."""
+    """FastAPI counts a response as failed if its client has not waited, and gives that reason."""
     spans, gate = Spans(), Gate()
     telemetry = {"tracer_provider": spans.provider}
     running = serve(application(gate, file, telemetry=telemetry))

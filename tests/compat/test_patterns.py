@@ -1,4 +1,4 @@
-"""What the documentation of Starlette and FastAPI shows, as far as HTTP has a part in it."""
+"""Examples in the documentation of Starlette and FastAPI that depend on HTTP."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_static_files(client, tmp_path):
     assert http.get("/static/empty.txt").content == b""
     for wrong in ("/static/nothing", "/static/%2e%2e/secret"):
         assert http.get(wrong).status_code == 404
-    assert len(running.context.connections) == 1  # nothing of it cost the connection
+    assert len(running.context.connections) == 1  # none of the requests ended the connection
 
 
 def test_gzip_of_a_stream(serve):
-    """The head leaves before the last part is there."""
+    """The head is sent before the last part exists."""
     gate = Gate()
 
     async def stream(request):
@@ -86,7 +86,7 @@ def test_gzip_of_a_stream(serve):
 
 @pytest.mark.parametrize("pathsend", [True, False])
 def test_gzip_of_a_file(client, tmp_path, pathsend):
-    """Starlette compresses what it sends itself, and not what it leaves to the server."""
+    """Starlette compresses files that it sends itself, but not those that the server sends."""
     (tmp_path / "page.css").write_text("a {}\n" * 10_000)
     app = Starlette(routes=[Mount("/static", StaticFiles(directory=tmp_path))])
     app.add_middleware(GZipMiddleware)
@@ -165,7 +165,7 @@ def test_session(client):
         request.session.clear()
         return PlainTextResponse("gone")
 
-    session = Middleware(SessionMiddleware, secret_key="secret")  # of nothing
+    session = Middleware(SessionMiddleware, secret_key="secret")  # protects nothing
     http, _ = client(
         Starlette(routes=[Route("/", visit), Route("/leave", leave)], middleware=[session])
     )
@@ -227,7 +227,7 @@ def test_stream_of_a_file(client, tmp_path):
 
 
 class ServerTiming:
-    """Pure ASGI middleware: a field more in each head."""
+    """Pure ASGI middleware that adds a field to each head."""
 
     def __init__(self, app) -> None:
         self.app = app

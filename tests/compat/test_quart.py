@@ -80,7 +80,7 @@ def test_routes(client, app, tmp_path):
     assert (kept.status_code, kept.content) == (304, b"")
     assert http.head("/file").headers["content-length"] == str(len(content))
     assert [http.get("/cookie").cookies["seen"] for _ in range(3)] == ["x", "xx", "xxx"]
-    assert len(running.context.connections) == 1  # nothing of it cost the connection
+    assert len(running.context.connections) == 1  # none of the requests ended the connection
 
 
 def test_lifespan_and_background_task(client, app):
@@ -230,5 +230,5 @@ def test_websockets(serve, app):
     assert (reply.status_code, reply.body) == (401, b"not you")
     assert refusal_of(running, "/nowhere").status_code == 404
     with connect(running, "/failing") as ws:
-        assert close_of(ws) == (1000, "")  # so says Quart, after it has logged it
+        assert close_of(ws) == (1000, "")  # Quart's code, after it has logged the error
     wait_until(lambda: not running.context.connections)

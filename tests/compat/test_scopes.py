@@ -1,4 +1,4 @@
-"""What middleware writes into a scope is seen by its own request alone."""
+"""Changes that middleware makes to a scope are seen only by the same request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ws_sessions import connect
 
 
 class Writer:
-    """Pure ASGI middleware that keeps what it is given, then writes wherever it can."""
+    """Pure ASGI middleware that keeps a copy of each scope, then writes wherever it can."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

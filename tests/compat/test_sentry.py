@@ -1,4 +1,4 @@
-"""Sentry hears of an application's errors, and nothing of clients that leave.
+"""Sentry gets an application's errors, and nothing about clients that leave.
 
 In a process of its own, because the SDK patches Starlette, asyncio and logging for good.
 """
@@ -118,7 +118,7 @@ async def events():
 
 
 def sockets(command: Command) -> int:
-    """How many the process holds."""
+    """The number of sockets that the process has open."""
     count = 0
     for path in Path(f"/proc/{command.process.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

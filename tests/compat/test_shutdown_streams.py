@@ -107,7 +107,7 @@ DOWNLOAD = b"first\n" + b"".join(b"%04d\n" % number for number in range(10))
 
 
 class Exchange:
-    """A request, and what has come of its response."""
+    """A request, and the part of its response that has come."""
 
     def __init__(self, sock: socket.socket, path: str, first: bytes) -> None:
         self.sock = sock
@@ -134,7 +134,7 @@ def begin() -> Iterator[Callable[..., Exchange]]:
 
 @commands
 def test_finite_responses_are_completed(begin, tmp_path, command_class):
-    """An application that asks whether its client is gone is not told so because we stop."""
+    """A stop does not tell an application that asks about its client that the client is gone."""
     (tmp_path / "main.py").write_text(APPLICATION)
     arguments = ("main:app", "--port", "0", "--timeout-graceful-shutdown", "60")
     with command_class(*arguments, cwd=tmp_path) as command:
@@ -144,7 +144,7 @@ def test_finite_responses_are_completed(begin, tmp_path, command_class):
         computed = begin(command, "/computed")
         command.saw("computing")
         command.signal(signal.SIGTERM)
-        events.rest()  # ends at once, and tells us that the others have been looked at, too
+        events.rest()  # ends at once; then the other responses have been handled, too
         command.saw("ended: /events")
         (tmp_path / "released").touch()
         for exchange, body in (
@@ -164,7 +164,7 @@ def test_finite_responses_are_completed(begin, tmp_path, command_class):
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["alone", "worker"])
 @pytest.mark.parametrize("path", ["/events", "/plain-events"])
 def test_event_streams_end_at_once(begin, tmp_path, path, workers):
-    """Before the grace period has, and so that the client knows that there was to be more."""
+    """Before the grace period is over, and in a way that tells the client that more was to come."""
     (tmp_path / "main.py").write_text(APPLICATION)
     arguments = ("main:app", "--port", "0", "--timeout-graceful-shutdown", "60", *workers)
     with Command(*arguments, cwd=tmp_path) as command:
@@ -178,7 +178,7 @@ def test_event_streams_end_at_once(begin, tmp_path, path, workers):
 
 @commands
 def test_endless_response_is_cut_at_the_end_of_the_grace_period(begin, tmp_path, command_class):
-    """Without the last chunk, so that the client knows."""
+    """Without the last chunk, so that the client knows that it is incomplete."""
     (tmp_path / "main.py").write_text(APPLICATION)
     arguments = ("main:app", "--port", "0", "--timeout-graceful-shutdown", "2")
     with command_class(*arguments, cwd=tmp_path) as command:

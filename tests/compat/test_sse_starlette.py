@@ -66,7 +66,7 @@ def test_stream_that_ends_keeps_the_connection(serve):
 
 
 def test_slow_reader_is_given_up(serve):
-    """send_timeout: send() waits for the client's reading, so that it can be cancelled."""
+    """send_timeout: send() waits until the client reads, so it can be cancelled."""
     ended = []
 
     async def events():
@@ -130,7 +130,7 @@ def test_streams_end_at_sigterm(tmp_path, workers):
 
 
 def test_farewell_at_sigterm(tmp_path):
-    """sse-starlette looks for a shutdown twice in a second; the delay lets it see that first."""
+    """sse-starlette checks for a shutdown twice a second; the delay lets it notice in time."""
     (tmp_path / "main.py").write_text(APPLICATION)
     with Command("main:app", "--port", "0", "--shutdown-delay", "1", cwd=tmp_path) as command:
         port = int(command.url().rpartition(":")[2])

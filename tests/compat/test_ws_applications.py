@@ -185,7 +185,7 @@ def socketio_application():
 )
 def test_socketio(serve, socketio_application, transports):
     app, events = socketio_application
-    # engineio does not end the long poll of a client that has gone; no server can wait for it.
+    # engineio does not end the long poll of a client that has left; no server can wait for it.
     running = serve(app, timeout_graceful_shutdown=0.1)
 
     async def main():
@@ -231,6 +231,6 @@ def test_socketio_refused_then_ended_by_the_client(serve, socketio_application, 
 
     run(main())
     wait_until(lambda: len(events) == 2)
-    # The client does not wait for its last packet to leave: on Python 3.11 only the Close does.
+    # The client does not wait until its last packet is sent: on Python 3.11 only the Close is.
     assert events[0] == "connect"
     assert events[1] in ("client disconnect", "transport close")

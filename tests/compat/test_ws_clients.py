@@ -1,4 +1,4 @@
-"""Other people's WebSocket clients: websockets (both of its faces), aiohttp, picows (both)."""
+"""Other projects' WebSocket clients: websockets (both of its APIs), aiohttp, picows (both)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ MESSAGES = ["héllo ☃ 🐴", bytes(range(256)), "", b"", "x" * 127, b"y" * 655
 
 
 class Site:
-    """An application with a path for each way a WebSocket goes; it remembers how they ended."""
+    """An application with a path for each course of a WebSocket; it remembers how they ended."""
 
     def __init__(self) -> None:
         self.scopes: list[dict[str, Any]] = []
-        self.ends: list[tuple[int, str]] = []  # what websocket.disconnect said
+        self.ends: list[tuple[int, str]] = []  # code and reason of websocket.disconnect
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "websocket":
@@ -51,7 +51,7 @@ class Site:
         await send({"type": "websocket.accept", "subprotocol": chosen})
 
     async def drain(self, receive, send=None) -> None:
-        """Receive until the end; send back what comes, if `send` is given."""
+        """Receive until the end; send each message back if `send` is given."""
         while (message := await receive())["type"] == "websocket.receive":
             if send is not None:
                 await send({**message, "type": "websocket.send"})
@@ -97,7 +97,7 @@ class Site:
 
 @pytest.fixture(params=CLIENTS)
 def client(request):
-    """Coroutine function (url, subprotocols=()) that gives a connection."""
+    """Coroutine function (url, subprotocols=()) that returns a connection."""
     kind, deflate = CLIENTS[request.param]
 
     async def open_connection(url, subprotocols=()):
@@ -109,7 +109,7 @@ def client(request):
 
 
 def run(main) -> Any:
-    """Run a coroutine; nothing in these tests may take longer than what support waits for."""
+    """Run a coroutine, for as long at most as support waits for anything."""
     return asyncio.run(asyncio.wait_for(main, PATIENCE))
 
 
@@ -118,13 +118,13 @@ def ws_url(running, path="/echo") -> str:
 
 
 def ended(running, site, *ends) -> None:
-    """The application has been told of these ends, and the server has kept nothing."""
+    """Wait until the application has seen these ends, and the server has kept nothing."""
     wait_until(lambda: len(site.ends) == len(ends) and not running.context.cycles)
     wait_until(lambda: not running.context.connections)
     assert site.ends == list(ends)
 
 
-# --- What each of them does -----------------------------------------------------------------------
+# --- Common to all clients ------------------------------------------------------------------------
 
 
 def test_messages_of_every_size(serve, client):
@@ -143,7 +143,7 @@ def test_messages_of_every_size(serve, client):
 
 
 def test_many_messages_in_a_row(serve, client):
-    """Both ways: 200 that are all sent before the first echo is read, and 200 unasked."""
+    """In both directions: 200 are sent before the first echo is read, and the server sends 200."""
     site = Site()
     running = serve(site)
     sent = [f"{number} " * (number % 90) for number in range(200)]
@@ -286,7 +286,7 @@ def test_refused(serve, client):
                 assert refused.value.body == body
 
     run(main())
-    ended(running, site, (1006, ""))  # /deny asks how it ends
+    ended(running, site, (1006, ""))  # /deny receives until the end
 
 
 def test_subprotocols(serve, client):
@@ -307,7 +307,7 @@ def test_subprotocols(serve, client):
     wait_until(lambda: len(site.ends) == len(cases))
 
 
-# --- What only some of them can -------------------------------------------------------------------
+# --- Features of some clients ---------------------------------------------------------------------
 
 
 def websockets_connect(url, **options):
@@ -446,7 +446,7 @@ def test_largest_message(serve, deflate):
     ids=lambda offer: ",".join(f"{name}={value}" for name, value in offer.items()) or "plain",
 )
 def test_parameters_of_deflate(takeover, bits, offer):
-    """Whatever was agreed on, both sides keep to it; the far repetitions would tell."""
+    """Both sides keep to the agreed parameters; repetitions far back would show if not."""
     options = {
         "ws_deflate_context_takeover": takeover,
         "ws_deflate_server_window_bits": bits,

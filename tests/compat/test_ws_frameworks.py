@@ -101,7 +101,7 @@ def test_starlette_endpoint_class(starlette):
     wait_until(lambda: len(seen) == 2)
     with connect(running, "/Numbers") as ws:
         ws.send("{")
-        assert close_of(ws) == (1003, "")  # Starlette's answer to what is no JSON
+        assert close_of(ws) == (1003, "")  # Starlette's answer to invalid JSON
     wait_until(lambda: len(seen) == 4)
     assert seen == ["connect", 3001, "connect", 1011]  # it raises, too
     with connect(running, "/Octets") as ws:
@@ -179,7 +179,7 @@ def test_starlette_denials(starlette):
     assert (reply.status_code, reply.body, reply.headers["x-pot"]) == (418, b"tea", "1")
     assert refusal_of(running, "/close").status_code == 403
     assert refusal_of(running, "/silent").status_code == 500
-    assert refusal_of(running, "/nowhere").status_code == 403  # what Starlette makes of it
+    assert refusal_of(running, "/nowhere").status_code == 403  # Starlette's answer
     wait_until(lambda: not running.context.connections)
 
 
@@ -222,7 +222,7 @@ def test_starlette_disconnect_exceptions(starlette, caplog):
             await websocket.receive_text()
         except WebSocketDisconnect as exc:
             seen.append((exc.code, exc.reason))
-            raise  # it often is left to fall through
+            raise  # as often happens: it is not caught
 
     async def sender(websocket: WebSocket):
         await websocket.accept()
@@ -423,7 +423,7 @@ def test_fastapi_exceptions(serve):
 
 
 def test_fastapi_broadcast(serve):
-    """The chat of FastAPI's documentation, with fifty who are in it."""
+    """The chat of FastAPI's documentation, with fifty participants."""
     app = FastAPI()
     active: list[WebSocket] = []
 

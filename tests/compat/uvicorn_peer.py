@@ -1,4 +1,4 @@
-"""uvicorn, served as thestral is: what a program does there is what its author has tested."""
+"""uvicorn, run like thestral: it shows the behaviour that authors of applications have tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import BY_LOOP, Running
 
 
 class UvicornServer(uvicorn.Server):
-    """With what Running asks of a server."""
+    """A Server with the attributes that Running needs."""
 
     async def serve_only(self) -> None:
         await self.serve()
@@ -44,7 +44,7 @@ class UvicornCommand(Command):
 
 
 UVICORN = pytest.param(RunningUvicorn, id="uvicorn")
-# For a test whose `serve` is to give uvicorn, too: it says that the test asks for what is usual.
+# For a test whose `serve` runs uvicorn, too: it shows that the test expects common behaviour.
 beside_uvicorn = pytest.mark.parametrize("serve", ["uvloop", "asyncio", UVICORN], indirect=True)
 every_transport_beside_uvicorn = pytest.mark.parametrize(
     "serve", ["uvloop", "asyncio", *BY_LOOP, UVICORN], indirect=True

@@ -1,4 +1,4 @@
-"""Other people's WebSocket clients, made alike."""
+"""Gives other projects' WebSocket clients the same interface."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClosedError(Exception):
 
 
 class RefusedError(Exception):
-    """Not 101. The body is None where the client does not read it to its end."""
+    """The response is not 101. `body` is None if the client does not read it to its end."""
 
     def __init__(self, status: int, fields: Any, body: bytes | None) -> None:
         super().__init__(status)
@@ -94,7 +94,7 @@ class OfPicowsWebsockets(OfWebsockets):
             self = await super().open(url, subprotocols, deflate, sock=sock)
         except RefusedError as exc:
             raise RefusedError(exc.status, exc.fields, None) from None
-        self.sock = sock  # the client itself gives nobody its transport
+        self.sock = sock  # the client does not expose its transport
         return self
 
     async def abort(self) -> None:
@@ -170,7 +170,7 @@ class OfAiohttp:
 
 
 class OfPicows(picows.WSListener):
-    """picows as it comes; it has no compression."""
+    """picows with its own API; it has no compression."""
 
     compressed = False
 
@@ -199,7 +199,7 @@ class OfPicows(picows.WSListener):
             code = int(frame.get_close_code())
             self.arrived.put_nowait(ClosedError(code, frame.get_close_reason() or ""))
             transport.send_close(frame.get_close_code())
-            # RFC 6455 section 7.1.1: the server is who closes the TCP connection.
+            # RFC 6455 section 7.1.1: the server closes the TCP connection first.
 
     async def send(self, data) -> None:
         kind = picows.WSMsgType.TEXT if isinstance(data, str) else picows.WSMsgType.BINARY

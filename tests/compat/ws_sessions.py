@@ -21,7 +21,7 @@ def connect_async(running, path="/", **options):
 
 
 def close_of(ws) -> tuple[int, str]:
-    """Code and reason of the server's Close, which must be the next that comes."""
+    """Code and reason of the server's Close, which must come next."""
     with pytest.raises(ConnectionClosed) as closed:
         ws.recv(timeout=PATIENCE)
     return closed.value.rcvd.code, closed.value.rcvd.reason

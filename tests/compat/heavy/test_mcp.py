@@ -26,7 +26,7 @@ PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
 class Watched:
-    """The application, and what it was asked for and answered: method, status, session."""
+    """The application; records the method, status and session of each request."""
 
     def __init__(self) -> None:
         server = MCPServer("tested")
@@ -88,7 +88,7 @@ def watched():
     return Watched()
 
 
-# With a handshake, a session and a GET for what the server says of itself; and without them.
+# With a handshake, a session and a GET for messages that the server starts; and without them.
 MODES = ["legacy", "auto"]
 
 
@@ -150,7 +150,7 @@ def test_sessions_and_what_the_server_says_of_itself(serve, watched):
             return heard[number]
 
         counts = await asyncio.gather(*[session(number) for number in range(size)])
-        assert counts == [number % 2 for number in range(size)]  # each heard of its own alone
+        assert counts == [number % 2 for number in range(size)]  # each got only its own messages
 
     run(main())
     sessions = {session for method, _, session in watched.seen if method == "DELETE"}
@@ -204,7 +204,7 @@ def call(name: str, **arguments: int) -> dict[str, object]:
 
 @contextlib.contextmanager
 def session(running: Running) -> Iterator[httpx.Client]:
-    """A client whose requests belong to a session that is ended behind it."""
+    """A client whose requests belong to one session, which is ended afterwards."""
     with httpx.Client(trust_env=False, headers=HEADERS, base_url=running.url) as http:
         reply = http.post("/mcp", json=INITIALIZE)
         values = (reply.headers["mcp-session-id"], "2025-06-18")
@@ -216,7 +216,7 @@ def session(running: Running) -> Iterator[httpx.Client]:
 
 @beside_uvicorn
 def test_head_of_the_stream_comes_at_once(serve, watched, complaints):
-    """The server may have nothing to say for hours."""
+    """The server may have nothing to send for hours."""
     running = serve(watched, lifespan="on")
     with session(running) as http:
         with http.stream("GET", "/mcp", timeout=5) as reply:
@@ -246,7 +246,7 @@ def test_client_that_leaves_is_no_error(serve, watched, request_of, leave, compl
     running = serve(watched, lifespan="on")
     with session(running) as http:
         fields = [f"{name}: {http.headers[name]}" for name in ("Accept", *SESSION)]
-        host = f"Host: 127.0.0.1:{running.port}".encode()  # MCP looks at it
+        host = f"Host: 127.0.0.1:{running.port}".encode()  # MCP checks it
         with running.connect() as sock:
             sock.sendall(request_of(fields).replace(b"Host: a", host))
             if request_of is listens:

@@ -1,4 +1,4 @@
-"""schemathesis, which asks for all that an application's OpenAPI document promises."""
+"""schemathesis, which tests everything that an application's OpenAPI document promises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from support import Running
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
-# Without what is FastAPI's own: its 400 for JSON that is no UTF-8 is not in its documents, and it
-# takes values that the document calls wrong.
+# Without FastAPI's own deviations: its 400 for JSON that is not UTF-8 is not in the document, and
+# it accepts values that the document calls invalid.
 CHECKS = (
     "not_a_server_error,content_type_conformance,"
     "response_headers_conformance,response_schema_conformance,positive_data_acceptance,"
