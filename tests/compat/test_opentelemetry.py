@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans: a client that leaves is no error of the application's."""
+"""OpenTelemetry's spans: a client that leaves is not an error of the application."""
 
 from __future__ import annotations
 

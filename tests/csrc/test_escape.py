@@ -77,7 +77,7 @@ def test_escaped_is_one_line_without_bare_quote_and_can_be_read_back(source):
         ("\U0010ffff".encode(), rb"\udbff\udfff"),
         (b"\xff\xc3\xa9", rb"\u00ff\u00c3\u00a9"),  # no UTF-8: latin-1
         (b"a\xe2\x82", rb"a\u00e2\u0082"),  # cut within a character
-        (b"\xed\xa0\x80", rb"\u00ed\u00a0\u0080"),  # a surrogate is no character
+        (b"\xed\xa0\x80", rb"\u00ed\u00a0\u0080"),  # a surrogate is not a character
     ],
 )
 def test_json_of(source, data, expected):

@@ -97,7 +97,7 @@ GOOD = {
         *(b"a" * 108, 0, b"a" * 108, 0),
     ),
     binary(family=0x31, addresses=bytes(216)): (2, lib.TH_PROXY_UNIX, b"", 0, b"", 0),
-    # LOCAL, whatever it names; UNSPEC; and TLVs behind the addresses
+    # LOCAL, whatever its family; UNSPEC; and TLVs after the addresses
     binary(command=0x20): (2, lib.TH_PROXY_NONE, b"", 0, b"", 0),
     binary(command=0x20, family=0x77, addresses=b""): (2, lib.TH_PROXY_NONE, b"", 0, b"", 0),
     binary(family=0x00, addresses=b"abc"): (2, lib.TH_PROXY_NONE, b"", 0, b"", 0),
@@ -177,7 +177,7 @@ BAD = {
 }
 
 
-# TLVs behind the addresses: bits, verification, version, name and cipher.
+# TLVs after the addresses: bits, verification, version, name and cipher.
 SAID = {
     SECURE: (7, 0, b"TLSv1.3", "Zoë".encode(), b"TLS_AES_256_GCM_SHA384"),
     tlv(0x04) + tlv(0xEA, b"x" * 300) + SECURE + tlv(0x04, b"..."): (

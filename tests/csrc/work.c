@@ -3,8 +3,8 @@
  *
  *     work http1|ws|deflate|proxy|again STEP
  *
- * feeds STEP bytes at a time and prints the count, or the th_status that refused them. "again" parses each beginning of
- * the input anew: what no parser of ours may do, and what the test must see. */
+ * feeds STEP bytes at a time and prints the count, or the th_status that refused them. "again" parses each prefix of
+ * the input from its start, as no parser of ours may do: the test must detect that. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>

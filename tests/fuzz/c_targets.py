@@ -52,7 +52,7 @@ LONG_LINES = [
     for end in (b" HTTP/1.1", b" RTSP/1.0", b"", b"\n")
     for n in range(24, 38)
 ]
-# Of a binary frame with more bytes for its length than it takes, and just not.
+# Heads of binary frames whose length has a longer form than it needs; the second just needs it.
 LONG_FORMS = [b"\x82\xfe\0\x7d", b"\x82\xfe\0\x7e", b"\x82\xff" + b"\0" * 6 + b"\xff\xff"]
 # Names, addresses, lists.
 TEXTS = [

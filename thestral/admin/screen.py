@@ -108,7 +108,7 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f}s" if value < 99.95 else age(value)
 
 
-# Of a long time: a unit and its seconds, and those of the unit below.
+# For a long time: a unit with its seconds, and the next smaller unit with its seconds.
 UNITS = (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
 
 

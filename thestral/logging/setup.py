@@ -31,7 +31,7 @@ LINE_FORMATS = {
     True: '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
     False: "%(message)s",
 }
-# In front of a format with --log-timestamps, and behind that of the access log with --request-id.
+# Put before each format by --log-timestamps, and after that of the access log by --request-id.
 TIMESTAMP = "%(timestamp)s "
 REQUEST_ID = " %(request_id)s"
 LOGGING_CONFIG: dict[str, Any] = {

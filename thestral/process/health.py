@@ -43,7 +43,7 @@ LONGEST_POLL = 5.0  # seconds
 # (sys.getswitchinterval(), 5 ms, and a margin). Such a time-out does not end the wait.
 GIL_INTERVAL = 0.006  # seconds
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # per second of processor time
-# Up to these shares of one processor are no progress: for the process, and in addition for each
+# Up to these shares of one processor do not count as progress: for the process, and more for each
 # thread that wakes 200 times a second to request the GIL (0.1 % measured).
 LEAST_SHARE = 0.05
 GIL_SHARE = 0.005
@@ -97,7 +97,7 @@ CALLS = {
 
 
 class Wait(enum.Enum):
-    """What a thread waits for."""
+    """Kinds of things that a thread waits for."""
 
     NOTHING = enum.auto()  # it runs, or is ready to run
     LOCK = enum.auto()  # a lock of its process, without a time-out; or a signal
@@ -275,7 +275,7 @@ def seen_or_known(wait: Wait, threads: dict[int, Wait], known: set[int]) -> set[
 
 
 def waits(pid: int) -> dict[int, Wait]:
-    """What each thread of a process waits for; empty if that cannot be known."""
+    """Return what each thread of a process waits for; empty if that cannot be known."""
     found = {}
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -287,7 +287,7 @@ def waits(pid: int) -> dict[int, Wait]:
 
 
 def wait_of(pid: int, call: str) -> Wait:
-    """What a thread waits for.
+    """Return what a thread waits for.
 
     Args:
         pid: its process, from whose memory time-outs are read.

@@ -159,8 +159,8 @@ static void append_frame(th_buffer *wire, int first, const char *src, size_t n) 
   wire->length += head + 4 + n;
 }
 
-/* The bytes as two messages, sent as FrameWriter sends them, but the first in two frames; with a limit that they just keep,
- * and one that they do not. */
+/* Sends the bytes as two messages, like FrameWriter, but the first in two frames, and reads them: with a limit that
+ * they just keep, and with one that they exceed. */
 static void send_and_read(const char *data, size_t n, const setup *settings, int level) {
   th_deflate_stream deflater = {.bits = settings->bits, .takeover = settings->takeover, .level = 1, .memory = 1};
   deflater.level = (uint8_t)level;
