@@ -16,7 +16,7 @@ UNROUTED = "(no route)"
 
 @dataclass(frozen=True)
 class Durations:
-    """The requests that ended between two answers.
+    """The requests that ended within a period.
 
     Attributes:
         rate: requests per second.
