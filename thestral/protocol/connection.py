@@ -81,7 +81,7 @@ class Connection(Output):
         proxied = self.proxied
         if proxied is not None:
             self.client, self.server = proxied.client, proxied.server
-            if self.tls is None:  # TLS that ends here goes before TLS that ended at the proxy
+            if self.tls is None:  # TLS that ends here overrides TLS that ended at the proxy
                 self.tls = proxied.tls
         else:
             peer = transport.get_extra_info("peername")

@@ -75,7 +75,7 @@ def fresh_tls(tls: dict[str, Any]) -> dict[str, Any]:
 
 def secure_scheme(connection: Connection) -> str:
     """Return the scheme of a request for an https target that arrived without TLS (RFC 9110 section
-    7.4). What a PROXY head says about TLS goes before the target: a proxy may pass on what its
+    7.4). What a PROXY head says about TLS overrides the target: a proxy may pass on what its
     client wrote, and HAProxy 2.6 writes "https" into all its requests over HTTP/2.
 
     Raises:
