@@ -20,6 +20,19 @@ from support import PATIENCE, wait_until
 
 from thestral.protocol.http2 import HTTP2Connection
 
+FRAME = 16_384  # bytes, the largest by default
+OPEN = ((Setting.INITIAL_WINDOW_SIZE, 1 << 20),)
+
+
+def order_of(client, count):
+    """The streams of the next DATA frames."""
+    order = []
+    while len(order) < count:
+        came = client.read()
+        if came.type == Type.DATA:
+            order.append(came.stream)
+    return order
+
 
 def test_many_small_parts_wait_for_the_window(serve, open_client):
     """They are joined while they wait, and arrive complete and in order."""
@@ -67,16 +80,11 @@ def test_application_goes_on_when_a_quarter_of_the_queue_is_left(serve, open_cli
 
 def test_incremental_responses_take_turns(serve, open_client):
     """RFC 9218 section 4.2."""
-    order = []
     client = open_client(serve(fixed(bytes(48_000))), (Setting.INITIAL_WINDOW_SIZE, 0))
     streams = [client.request("GET", "/", ("priority", "u=3, i")) for _ in range(2)]
     client.wait(lambda: all(client.on(stream).status for stream in streams))
     client.send(b"".join(window_update(stream, 32_768) for stream in streams))
-    while len(order) < 4:
-        came = client.read()
-        if came.type == Type.DATA:
-            order.append(came.stream)
-    assert order == streams * 2
+    assert order_of(client, 4) == streams * 2
 
 
 class Boundless(asyncio.Transport):
@@ -155,3 +163,34 @@ def test_answer_does_not_wait_for_applications_that_block_in_their_first_steps(s
     assert client.finished(1).body == b"ok"
     answered.set()
     assert client.finished(3).body == b"ok"
+
+
+def test_more_urgent_responses_come_first_and_the_least_urgent_does_not_starve(serve, open_client):
+    """RFC 9218 section 10: after 16 frames of others it may send one."""
+    client = open_client(serve(fixed(bytes(40 * FRAME))), (Setting.INITIAL_WINDOW_SIZE, 0))
+    late = client.request("GET", "/", ("priority", "u=7"))
+    soon = client.request("GET", "/", ("priority", "u=0"))
+    client.wait(lambda: all(client.on(stream).status for stream in (late, soon)))
+    client.send(window_update(0, 1 << 24) + settings(*OPEN))
+    turn = [soon] * 16 + [late]
+    assert order_of(client, 80) == [*turn, *turn, *[soon] * 8, *[late] * 38]
+
+
+def test_short_response_does_not_overtake_more_urgent_output_that_waits_for_its_turn(
+    serve, open_client
+):
+    """Of the large response half a MiB is sent in a turn, before the other request begins."""
+
+    @http_only
+    async def app(scope, receive, send):
+        await respond(send, bytes(1 << 21) if scope["path"] == "/large" else b"short")
+
+    client = open_client(serve(app), *OPEN)
+    client.send(window_update(0, 1 << 24))
+    client.alive()
+    blocks = [
+        client.encoder.encode(client.fields("GET", path, (("priority", urgency),)))
+        for path, urgency in (("/large", "u=0"), ("/short", "u=7"))
+    ]
+    client.send(headers(1, blocks[0], end=True) + headers(3, blocks[1], end=True))
+    assert order_of(client, 49) == [1] * 48 + [3]
