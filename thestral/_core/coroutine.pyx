@@ -23,11 +23,11 @@ cpdef object advance(object coroutine):
     return result if how == PYGEN_NEXT else Finished
 
 
-cpdef bint is_native(object thing):
+cpdef bint is_native(object thing) except -1:
     return PyCoro_CheckExact(thing)
 
 
-cpdef bint is_held_once(object thing):
+cpdef bint is_held_once(object thing) except -1:
     return Py_REFCNT(thing) == 2  # its one holder, and the caller's variable
 
 

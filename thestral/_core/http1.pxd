@@ -42,11 +42,11 @@ cdef class RequestParser:
     cpdef int next_event(self) except -1
     cpdef RequestHead read_head(self)
     cpdef bytes read_body(self)
-    cpdef Py_ssize_t left(self)
+    cpdef Py_ssize_t left(self) except -1
     cpdef bytes take_left(self)
-    cpdef bint is_idle(self)
-    cpdef bint is_head(self)
-    cpdef bint is_http2(self)
+    cpdef bint is_idle(self) except -1
+    cpdef bint is_head(self) except -1
+    cpdef bint is_http2(self) except -1
     cpdef bytes take_head(self)
     cdef object _let_go(self)
 
@@ -67,7 +67,7 @@ cdef class ResponseWriter:
     cpdef object write(self, bytes data)
     cpdef object write_chunk_head(self, Py_ssize_t size)
     cpdef object write_chunk(self, bytes data)
-    cpdef Py_ssize_t size(self)
+    cpdef Py_ssize_t size(self) except -1
     cpdef object truncate(self, Py_ssize_t mark)
     cpdef int send(self, int fd) noexcept
     cpdef bytes peek(self, Py_ssize_t mark)

@@ -132,7 +132,7 @@ cdef class RequestParser:
             return self._fed
         return PyBytes_FromStringAndSize(self._http1.body, self._http1.body_length)
 
-    cpdef Py_ssize_t left(self):
+    cpdef Py_ssize_t left(self) except -1:
         return th_http1_left(&self._http1)
 
     cpdef bytes take_left(self):
@@ -141,13 +141,13 @@ cdef class RequestParser:
         th_http1_free(&self._http1)
         return data
 
-    cpdef bint is_idle(self):
+    cpdef bint is_idle(self) except -1:
         return th_http1_is_idle(&self._http1)
 
-    cpdef bint is_head(self):
+    cpdef bint is_head(self) except -1:
         return th_http1_is_head(&self._http1)
 
-    cpdef bint is_http2(self):
+    cpdef bint is_http2(self) except -1:
         return self._http1.failed == TH_EHTTP2
 
     cpdef bytes take_head(self):
@@ -255,7 +255,7 @@ cdef class ResponseWriter:
         if th_write_chunk(&self.buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) < 0:
             raise MemoryError
 
-    cpdef Py_ssize_t size(self):
+    cpdef Py_ssize_t size(self) except -1:
         return self.buffer.length
 
     cpdef object truncate(self, Py_ssize_t mark):

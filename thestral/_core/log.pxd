@@ -20,7 +20,7 @@ cdef class LineBuffer:
     cpdef object append_decimal(self, int64_t value)
     cpdef object append_fraction(self, int64_t value, int64_t scale)
     cdef object _append_escaped(self, const char *src, Py_ssize_t n)
-    cpdef Py_ssize_t size(self)
+    cpdef Py_ssize_t size(self) except -1
     cpdef object end_line(self)
     cpdef object drop_line(self)
     cpdef str take_line(self)

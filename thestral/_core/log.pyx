@@ -112,7 +112,7 @@ cdef class LineBuffer:
         self.append_decimal(scale + value)  # the leading 1 keeps the zeros, and is replaced by the point
         self._buffer.data[point] = c"."
 
-    cpdef Py_ssize_t size(self):
+    cpdef Py_ssize_t size(self) except -1:
         return self._begun
 
     cpdef object end_line(self):

@@ -7,7 +7,7 @@ cpdef enum Event:
     CLOSE = 3
 
 
-cpdef bint is_close_code(int code)
+cpdef bint is_close_code(int code) except -1
 
 
 cdef class FrameParser:
@@ -20,7 +20,7 @@ cdef class FrameParser:
     cpdef int next_event(self) except -1
     cpdef object read_message(self)
     cpdef bytes read_control(self)
-    cpdef Py_ssize_t left(self)
+    cpdef Py_ssize_t left(self) except -1
 
 
 cdef class FrameWriter:

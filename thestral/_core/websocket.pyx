@@ -40,7 +40,7 @@ cdef enum:
     GIL_FREE_MIN = 4 * 1024  # bytes
 
 
-cpdef bint is_close_code(int code):
+cpdef bint is_close_code(int code) except -1:
     return th_ws_is_close_code(code)
 
 
@@ -100,7 +100,7 @@ cdef class FrameParser:
     cpdef bytes read_control(self):
         return PyBytes_FromStringAndSize(self._ws.control, self._ws.control_length)
 
-    cpdef Py_ssize_t left(self):
+    cpdef Py_ssize_t left(self) except -1:
         return th_ws_left(&self._ws)
 
 

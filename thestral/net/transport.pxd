@@ -60,7 +60,7 @@ cdef class SocketTransport(Watched):
     cpdef object write_eof(self)
     cpdef object close(self)
     cpdef object abort(self)
-    cpdef bint is_closing(self)
+    cpdef bint is_closing(self) except -1
     cpdef object pause_reading(self)
     cpdef object resume_reading(self)
-    cpdef Py_ssize_t get_write_buffer_size(self)
+    cpdef Py_ssize_t get_write_buffer_size(self) except -1

@@ -51,7 +51,7 @@ cdef class Exclusion:
     cdef tuple _begins
     cdef object _pattern
 
-    cpdef bint matches(self, bytes path)
+    cpdef bint matches(self, bytes path) except -1
 
 
 cdef class AccessLog:
@@ -91,7 +91,7 @@ cdef class AccessLog:
     cdef object _set_logging(self, bint logs)
     @cython.locals(trace=Trace, now=double, duration=double, request=RequestHead)
     cdef object _check_duration(self, Exchange exchange, bint aborted)
-    cdef bint is_direct(self)
+    cdef bint is_direct(self) except -1
     @cython.locals(part=Part, kind=int, lines=LineBuffer, now=double, microseconds=int64_t, status=int, sent=int64_t, request=RequestHead)
     cdef object _format(self, Exchange exchange, bint aborted)
     @cython.locals(request=RequestHead)
@@ -106,10 +106,10 @@ cdef class AccessLog:
     @cython.locals(request=RequestHead)
     cdef object _target(self, Exchange exchange)
     cdef object _read_clock(self, int64_t second)
-    cpdef bint flush(self)
+    cpdef bint flush(self) except -1
     cdef object _write(self, Py_ssize_t most_left)
-    cdef bint _has_room(self)
-    cdef bint _can_write(self, int patience)
+    cdef bint _has_room(self) except -1
+    cdef bint _can_write(self, int patience) except -1
     cpdef object drain(self)
     cpdef object forget(self)
     cdef object _report_lost(self)

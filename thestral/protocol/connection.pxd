@@ -56,7 +56,7 @@ cdef class Stream(Exchange):
     cdef Cycle cycle(self)
     @cython.locals(access_log=AccessLog, metrics=WorkerMetrics)
     cdef object end(self, bint aborted)
-    cpdef bint is_counted(self)
+    cpdef bint is_counted(self) except -1
     cdef object count_abort(self)
     cpdef object start(self, int status, object headers)
     cpdef object write(self, bytes data, bint end)
@@ -74,7 +74,7 @@ cdef class Stream(Exchange):
     cpdef object consumed(self, Py_ssize_t size)
     cpdef object reset(self)
     cpdef object cut(self)
-    cpdef bint is_writable(self)
+    cpdef bint is_writable(self) except -1
 
 
 cdef class Sending
@@ -124,7 +124,7 @@ cdef class Cycle:
     cdef object add_waiter(self, list waiters)
     cdef object wake_readers(self)
     cdef object wake(self, list waiters)
-    cdef bint is_disconnect(self, object exc)
+    cdef bint is_disconnect(self, object exc) except -1
     cdef object log_raised(self, object exc)
 
 

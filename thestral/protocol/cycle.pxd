@@ -53,7 +53,7 @@ cdef class HTTPCycle(Cycle):
     cdef object _drop(self, dict message)
     cdef object _report_disconnect(self)
     cdef object _require_offered(self, str kind)
-    cdef bint _was_told_to_end(self, object exc)
+    cdef bint _was_told_to_end(self, object exc) except -1
     cdef object _hint(self, dict message)
     cdef object _send_body(self, dict message)
     cdef object _fail(self)

@@ -20,4 +20,4 @@ cdef class HTTPConnection(Connection):
     cdef bint has_ended(self) noexcept
     cdef object linger(self)
     cdef object stop_lingering(self)
-    cdef bint still_sends(self)
+    cdef bint still_sends(self) except -1

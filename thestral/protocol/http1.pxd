@@ -45,7 +45,7 @@ cdef class HTTP1Connection(HTTPConnection):
 
     cpdef object data_received(self, bytes data)
     cpdef object advance(self)
-    cdef bint has_room(self)
+    cdef bint has_room(self) except -1
     cdef object _keep_waiting(self)
     cdef object _advance(self)
     cdef object _start(self, HTTP1Stream stream)

@@ -29,5 +29,5 @@ cdef class Output(Protocol):
     cdef object write_from(self, ResponseWriter writer)
     cdef object write_gathered(self, list parts)
     cdef object count_written(self, Py_ssize_t size)
-    cdef bint is_broken(self)
+    cdef bint is_broken(self) except -1
     cdef object abandon(self)

@@ -93,7 +93,7 @@ cdef class HTTP2Stream(Stream):
     cdef object _write_head(self, bint end)
     @cython.locals(size=Py_ssize_t, missing=int64_t)
     cdef object _write_body(self, bytes body, bint end)
-    cpdef bint has_all(self)
+    cpdef bint has_all(self) except -1
     cpdef object note_closed(self)
     cdef object _fall_short(self, int64_t missing)
     cdef object _send(self, bytes data, Py_ssize_t size, bint end)

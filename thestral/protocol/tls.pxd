@@ -54,6 +54,6 @@ cdef class TLSTransport(Protocol):
     cdef object _send_close_notify(self)
     cpdef object write(self, bytes data)
     cpdef object writelines(self, object parts)
-    cpdef bint is_closing(self)
-    cpdef Py_ssize_t get_write_buffer_size(self)
+    cpdef bint is_closing(self) except -1
+    cpdef Py_ssize_t get_write_buffer_size(self) except -1
     cpdef object close(self)
