@@ -95,21 +95,25 @@ static void close_running(th_running *running) {
   __atomic_store_n(&running->sequence, running->sequence + 1, __ATOMIC_RELEASE);
 }
 
-void th_running_begin(th_running *running, uint64_t began, int method, int version, const char *path,
-                      size_t path_length, const char *client, size_t client_length, uint32_t port) {
-  if (path_length > TH_METRICS_PATH) path_length = TH_METRICS_PATH;
-  if (client_length > TH_METRICS_CLIENT) client_length = TH_METRICS_CLIENT;
+void th_running_client(th_running *running, const char *client, size_t n, uint32_t port) {
+  if (n > TH_METRICS_CLIENT) n = TH_METRICS_CLIENT;
+  open_running(running);
+  running->port = port;
+  running->client_length = (uint8_t)n;
+  if (n > 0) memcpy(running->client, client, n);
+  close_running(running);
+}
+
+void th_running_begin(th_running *running, uint64_t began, int method, int version, const char *path, size_t n) {
+  if (n > TH_METRICS_PATH) n = TH_METRICS_PATH;
   open_running(running);
   running->began = began;
   running->received = 0;
   running->sent = 0;
-  running->port = port;
   running->method = (uint8_t)method;
   running->version = (uint8_t)version;
-  running->path_length = (uint8_t)path_length;
-  running->client_length = (uint8_t)client_length;
-  memcpy(running->path, path, path_length);
-  if (client_length > 0) memcpy(running->client, client, client_length);
+  running->path_length = (uint8_t)n;
+  memcpy(running->path, path, n);
   close_running(running);
 }
 

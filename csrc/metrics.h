@@ -138,9 +138,10 @@ int th_histogram_bucket(uint64_t ns);
 uint64_t th_histogram_bound(int bucket);
 void th_histogram_add(th_histogram *histogram, uint64_t ns);
 
-/* Fills a place. A path or an address that is too long is cut. */
-void th_running_begin(th_running *running, uint64_t began, int method, int version, const char *path,
-                      size_t path_length, const char *client, size_t client_length, uint32_t port);
+/* Writes the client's address into a free place; one that is too long is cut. */
+void th_running_client(th_running *running, const char *client, size_t n, uint32_t port);
+/* Fills a place, but for the client's address. A path that is too long is cut. */
+void th_running_begin(th_running *running, uint64_t began, int method, int version, const char *path, size_t n);
 void th_running_end(th_running *running);
 /* Copies a place. Returns 1 if the copy is a request; 0 if the place is free, or has changed meanwhile. */
 int th_running_read(const th_running *running, th_running *copy);

@@ -127,7 +127,9 @@ def test_histograms_add_up():
 
 
 def begin(running, path, client, port=1):
-    lib.th_running_begin(running, 1, 0, 11, path, len(path), client, len(client), port)
+    lib.th_running_end(running)
+    lib.th_running_client(running, client, len(client), port)
+    lib.th_running_begin(running, 1, 0, 11, path, len(path))
 
 
 @pytest.mark.parametrize("length", [0, 127, 128, 129, 1000])

@@ -308,16 +308,14 @@ cdef extern from "metrics.h" nogil:
     void th_slot_take(th_slot *slot, uint64_t pid, uint64_t number, uint64_t now)
     void th_slot_leave(th_slot *slot)
     void th_histogram_add(th_histogram *histogram, uint64_t ns)
+    void th_running_client(th_running *running, const char *client, size_t n, uint32_t port)
     void th_running_begin(
         th_running *running,
         uint64_t began,
         int method,
         int version,
         const char *path,
-        size_t path_length,
-        const char *client,
-        size_t client_length,
-        uint32_t port,
+        size_t n,
     )
     void th_running_end(th_running *running)
     int th_slot_row(th_slot *slot, int method, const char *name, size_t n)

@@ -1,11 +1,24 @@
 from cpython.buffer cimport Py_buffer
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from thestral._core.csrc cimport TH_METRICS_RUNNING, th_slot
 from thestral._core.head cimport RequestHead
 
 
 cpdef uint64_t now() noexcept
+
+
+cdef class Counted:
+    cdef public WorkerMetrics metrics
+    cdef public object client
+    cdef public dict scope
+    cdef public RequestHead request
+    cdef public int status
+    cdef public int64_t received
+    cdef public int64_t sent
+    cdef public uint64_t head_at_ns
+    cdef uint64_t first_byte_ns
+    cdef public int place
 
 
 cdef class WorkerMetrics:
@@ -16,27 +29,21 @@ cdef class WorkerMetrics:
     cdef unsigned char _free[TH_METRICS_RUNNING]
     cdef int _free_count
     cdef bint _crowded
+    cdef list _clients
 
-    cpdef int begin(self, RequestHead head, tuple client, uint64_t began) except -2
-    cpdef int place(self, RequestHead head, tuple client, uint64_t began) except -2
-    cpdef object displace(self, int place)
+    cpdef int begin(self, Counted request) except -1
+    cpdef int place(self, Counted request) except -1
+    cdef int _fill(self, Counted request) except -1
+    cpdef void displace(self, Counted request) noexcept
     cpdef bint is_crowded(self) noexcept
+    cdef object _show_client(self, int place, object client)
     cdef int _row(self, dict scope, int method) except -1
     cdef object _row_of_route(self, object route, dict scope, int method)
-    cpdef object end(
-        self,
-        int place,
-        RequestHead head,
-        dict scope,
-        dict template,
-        int status,
-        uint64_t began,
-        uint64_t first_byte,
-    )
-    cpdef object progress(self, int place, uint64_t received, uint64_t sent)
-    cpdef object add_received(self, uint64_t size)
-    cpdef object add_sent(self, uint64_t size)
-    cpdef object abort(self)
+    cpdef int end(self, Counted request, dict template) except -1
+    cpdef void progress(self, Counted request) noexcept
+    cpdef void add_received(self, uint64_t size) noexcept
+    cpdef void add_sent(self, uint64_t size) noexcept
+    cpdef void abort(self) noexcept
     cpdef object refuse(self, int status)
     cpdef object time_out(self, str kind)
     cpdef object accept(self)

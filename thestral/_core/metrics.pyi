@@ -1,5 +1,7 @@
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from thestral._core.head import RequestHead
 
 SLOT_SIZE: int
@@ -7,6 +9,32 @@ SLOT_SIZE: int
 
 def now() -> int:
     """CLOCK_MONOTONIC in nanoseconds."""
+
+@disjoint_base
+class Counted:
+    """What the counts need of a request, and where it stands among those that are running.
+
+    Attributes:
+        metrics: where it is counted; None if it is not.
+        client: address of the client; None if unknown.
+        scope: the application's scope; None if no head could be read.
+        request: the request's head; None if no head could be read.
+        status: status of the final response once it has begun, else 0.
+        received: bytes of the request's content so far.
+        sent: bytes of the response's content so far.
+        head_at_ns: now() at the request's head, if it is counted.
+        place: its place among the running requests; -1 if it has none.
+    """
+
+    metrics: WorkerMetrics | None
+    client: tuple[str, int] | None
+    scope: dict[str, Any] | None
+    request: RequestHead
+    status: int
+    received: int
+    sent: int
+    head_at_ns: int
+    place: int
 
 @final
 class WorkerMetrics:
@@ -29,49 +57,27 @@ class WorkerMetrics:
 
     # --- Requests
 
-    def begin(self, head: RequestHead, client: tuple[str, int] | None, began: int) -> int:
-        """Count a request whose head has come.
+    def begin(self, request: Counted) -> None:
+        """Count a request whose head has come, and give it a place."""
 
-        Args:
-            client: address of the client.
-            began: now() at its head.
+    def place(self, request: Counted) -> None:
+        """Give a place to a request that begin() had none for."""
 
-        Returns:
-            its place among the running requests; -1 if there is none left.
-        """
-
-    def place(self, head: RequestHead, client: tuple[str, int] | None, began: int) -> int:
-        """Give a place to a request that begin() had none for; returns what begin() does."""
-
-    def displace(self, place: int) -> None:
-        """Take the place from a request that goes on; -1 does nothing."""
+    def displace(self, request: Counted) -> None:
+        """Take the place from a request that goes on."""
 
     def is_crowded(self) -> bool:
         """Whether a request found no place since the last call."""
 
-    def end(
-        self,
-        place: int,
-        head: RequestHead,
-        scope: Any,
-        template: dict[str, Any],
-        status: int,
-        began: int,
-        first_byte: int,
-    ) -> None:
+    def end(self, request: Counted, template: dict[str, Any]) -> None:
         """Count a request that has ended.
 
         Args:
-            place: from begin().
-            scope: of the request, a dict.
-            template: what the scope was copied from: if nothing was added, there is no route.
-            status: of the response; 0 if there was none.
-            began: now() at the request's head.
-            first_byte: now() at the response's head; 0 if it leaves now.
+            template: what its scope was copied from: if nothing was added, there is no route.
         """
 
-    def progress(self, place: int, received: int, sent: int) -> None:
-        """Note how much content a running request has received and sent, in bytes."""
+    def progress(self, request: Counted) -> None:
+        """Note how much content a running request has received and sent."""
 
     def abort(self) -> None:
         """Count a request whose client has left before the end of the response."""

@@ -26,6 +26,7 @@ from thestral._core.csrc cimport (
     th_metrics_timeout,
     th_now,
     th_running_begin,
+    th_running_client,
     th_running_end,
     th_set,
     th_slot,
@@ -76,6 +77,10 @@ cdef inline void lower(uint64_t *value) noexcept:
         th_set(value, value[0] - 1)
 
 
+cdef class Counted:
+    pass
+
+
 @cython.final
 cdef class WorkerMetrics:
     def __cinit__(self, object memory, int pid, int number, object template=None):
@@ -90,6 +95,7 @@ cdef class WorkerMetrics:
         for place in range(TH_METRICS_RUNNING):
             self._free[place] = TH_METRICS_RUNNING - 1 - place
         self._free_count = TH_METRICS_RUNNING
+        self._clients = [...] * TH_METRICS_RUNNING  # whose addresses the places have; none yet
         th_slot_take(self._slot, pid, number, th_now())
 
     def __dealloc__(self):
@@ -101,42 +107,52 @@ cdef class WorkerMetrics:
 
     # --- Requests -----------------------------------------------------------------------------
 
-    cpdef int begin(self, RequestHead head, tuple client, uint64_t began) except -2:
+    cpdef int begin(self, Counted request) except -1:
+        request.head_at_ns = th_now()
         th_count(&self._slot.begun, 1)
         th_set(&self._slot.in_flight, self._slot.in_flight + 1)
-        return self.place(head, client, began)
+        return self._fill(request)
 
-    cpdef int place(self, RequestHead head, tuple client, uint64_t began) except -2:
-        cdef const char *host = NULL
-        cdef Py_ssize_t host_size = 0
-        cdef int port = 0
+    cpdef int place(self, Counted request) except -1:
+        return self._fill(request)
+
+    cdef inline int _fill(self, Counted request) except -1:
         cdef int place
         if self._free_count == 0:
             self._crowded = True
-            return -1
-        if client is not None:
-            host = PyUnicode_AsUTF8AndSize(client[0], &host_size)
-            port = client[1]
+            request.place = -1
+            return 0
         self._free_count -= 1
         place = self._free[self._free_count]
+        if <PyObject *>request.client != <PyObject *>self._clients[place]:  # of another connection
+            self._show_client(place, request.client)
         th_running_begin(
             &self._slot.running[place],
-            began,
-            METHODS[head.method_number],
-            head.version,
-            PyBytes_AS_STRING(head.raw_path),
-            PyBytes_GET_SIZE(head.raw_path),
-            host,
-            host_size,
-            port,
+            request.head_at_ns,
+            METHODS[request.request.method_number],
+            request.request.version,
+            PyBytes_AS_STRING(request.request.raw_path),
+            PyBytes_GET_SIZE(request.request.raw_path),
         )
-        return place
+        request.place = place
+        return 0
 
-    cpdef object displace(self, int place):
-        if place >= 0:
-            th_running_end(&self._slot.running[place])
-            self._free[self._free_count] = place
+    cdef object _show_client(self, int place, object client):
+        cdef const char *host = NULL
+        cdef Py_ssize_t size = 0
+        cdef int port = 0
+        if client is not None:
+            host = PyUnicode_AsUTF8AndSize(client[0], &size)
+            port = client[1]
+        th_running_client(&self._slot.running[place], host, size, port)
+        self._clients[place] = client
+
+    cpdef void displace(self, Counted request) noexcept:
+        if request.place >= 0:
+            th_running_end(&self._slot.running[request.place])
+            self._free[self._free_count] = request.place
             self._free_count += 1
+            request.place = -1
 
     cpdef bint is_crowded(self) noexcept:
         cdef bint crowded = self._crowded
@@ -167,31 +183,22 @@ cdef class WorkerMetrics:
             self._rows[key] = found
         return (<tuple>found)[0]
 
-    cpdef object end(
-        self,
-        int place,
-        RequestHead head,
-        dict scope,
-        dict template,
-        int status,
-        uint64_t began,
-        uint64_t first_byte,
-    ):
-        cdef int row = METHODS[head.method_number]
-        if dict_size(<PyObject *>scope) != dict_size(<PyObject *>template):
-            row = self._row(scope, row)
-        th_slot_end_request(self._slot, row, status, began, first_byte)
-        if place >= 0:
-            th_running_end(&self._slot.running[place])
-            self._free[self._free_count] = place
-            self._free_count += 1
+    cpdef int end(self, Counted request, dict template) except -1:
+        cdef int row = METHODS[request.request.method_number]
+        if dict_size(<PyObject *>request.scope) != dict_size(<PyObject *>template):
+            row = self._row(request.scope, row)
+        th_slot_end_request(
+            self._slot, row, request.status, request.head_at_ns, request.first_byte_ns
+        )
+        self.displace(request)
+        return 0
 
-    cpdef object progress(self, int place, uint64_t received, uint64_t sent):
-        if place >= 0:
-            th_set(&self._slot.running[place].received, received)
-            th_set(&self._slot.running[place].sent, sent)
+    cpdef void progress(self, Counted request) noexcept:
+        if request.place >= 0:
+            th_set(&self._slot.running[request.place].received, request.received)
+            th_set(&self._slot.running[request.place].sent, request.sent)
 
-    cpdef object abort(self):
+    cpdef void abort(self) noexcept:
         th_count(&self._slot.aborted, 1)
 
     cpdef object refuse(self, int status):
@@ -203,10 +210,10 @@ cdef class WorkerMetrics:
 
     # --- Connections --------------------------------------------------------------------------
 
-    cpdef object add_received(self, uint64_t size):
+    cpdef void add_received(self, uint64_t size) noexcept:
         th_count(&self._slot.received, size)
 
-    cpdef object add_sent(self, uint64_t size):
+    cpdef void add_sent(self, uint64_t size) noexcept:
         th_count(&self._slot.sent, size)
 
     cpdef object accept(self):

@@ -254,15 +254,7 @@ class Stream(Exchange):
         self.ended = True
         metrics = self.metrics
         if metrics is not None:
-            metrics.end(
-                self.place,
-                self.request,
-                self.scope,
-                self.connection.scope_template,
-                self.status,
-                self.head_at_ns,
-                self.first_byte_ns,
-            )
+            metrics.end(self, self.connection.scope_template)
         access_log = self.connection.context.access_log
         if access_log.enabled:
             access_log.record(self, aborted)
@@ -616,11 +608,10 @@ def place_oldest(context: WorkerContext) -> None:
     ]
     running = sorted([stream for stream in streams if stream.is_counted()], key=began_at)
     for stream in running[PLACES:]:
-        metrics.displace(stream.place)
-        stream.place = -1
+        metrics.displace(stream)
     for stream in running[:PLACES]:
         if stream.place < 0:
-            stream.place = metrics.place(stream.request, stream.client, stream.head_at_ns)
+            metrics.place(stream)
 
 
 def began_at(stream: Stream) -> int:

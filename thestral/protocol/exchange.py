@@ -7,12 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thestral._core.log import monotonic
-from thestral._core.metrics import now
+from thestral._core.metrics import Counted, now
 from thestral.errors import LocalProtocolError, RemoteProtocolError
 from thestral.types import Headers
 
 if TYPE_CHECKING:
-    from thestral._core.head import RequestHead
     from thestral._core.metrics import WorkerMetrics
     from thestral.protocol.trace import Trace
 
@@ -35,47 +34,30 @@ def omits_length(status: int) -> bool:
     return status == 204 or status == 205
 
 
-class Exchange:
+class Exchange(Counted):
     """A request and its response, as the client sees them. They are kept apart from the scope,
     which the application may change.
 
     Attributes:
-        client: address of the client, by what trusted proxies report; None if unknown.
-        scope: the application's scope; None if no head could be read.
-        request: the request's head; None if no head could be read.
+        Those of Counted; `client` is by what trusted proxies report.
         raw_path: the request's path, with root_path in front, if the access log is enabled.
         fields: the request's fields, if the access log needs them.
         began: monotonic() at the request's head, if the access log needs it.
-        metrics: where the exchange is counted; None if it is not.
-        head_at_ns: now() of _core.metrics at the request's head, if it is counted.
-        first_byte_ns: the same at the response's head, if the response did not leave with it.
-        place: its place among the running requests; -1 if it has none.
-        received: bytes of the request's content so far.
-        status: status of the final response once it has begun, else 0.
+        first_byte_ns: now() at the response's head, if the response did not leave with it.
         head: the response's head, as sent, if the access log needs it.
         bodiless: whether the response has no content, whatever its fields say (RFC 9110 section
             6.4.1).
-        sent: bytes of content that were sent.
         surplus: bytes of content beyond the length that the head promises; they are not sent.
         trace: ids and times of the request, if an option needs them.
     """
 
     if TYPE_CHECKING:
-        client: tuple[str, int] | None
-        scope: dict[str, Any] | None
-        request: RequestHead
         raw_path: bytes
         fields: tuple[tuple[bytes, bytes], ...] | None
         began: float
-        metrics: WorkerMetrics | None
-        head_at_ns: int
         first_byte_ns: int
-        place: int
-        received: int
-        status: int
         head: bytes | None
         bodiless: bool
-        sent: int
         surplus: int
         trace: Trace | None
         _promised: bool  # whether the head promises a length
@@ -102,12 +84,10 @@ class Exchange:
         Args:
             scope: as in keep_request().
         """
-        head = self.request
         self.metrics = metrics
-        self.head_at_ns = now()
-        if head.forwarded:
+        if self.request.forwarded:
             self.client = scope["client"]
-        self.place = metrics.begin(head, self.client, self.head_at_ns)
+        metrics.begin(self)
 
     def note_head(self) -> None:
         """Note that the head of the response leaves before its end."""
@@ -117,7 +97,7 @@ class Exchange:
     def note_progress(self) -> None:
         """Note, if the exchange is counted, how much of the content has come and gone."""
         if self.metrics is not None:
-            self.metrics.progress(self.place, self.received, self.sent)
+            self.metrics.progress(self)
 
     def receive(self, size: int) -> None:
         """Note that a part of the request's content has come."""
