@@ -372,7 +372,7 @@ def test_server_timing_counts_the_applications_time(serve):
         await send({"type": "http.response.body", "body": b""})
 
     value = ask(serve(waits, server_timing=True, lifespan="off"))[0][b"server-timing"]
-    assert float(value.rpartition(b"=")[2]) >= 50
+    assert float(value.rpartition(b"=")[2]) >= 40  # timers of uvloop may be early
 
 
 # --- Slow requests, and excluded ones -------------------------------------------------------------
