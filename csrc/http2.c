@@ -56,7 +56,7 @@ enum {
  * without work (CVE-2019-9512, -9515, -9518), and windows that make this side send little at a time (-9511, -9517). */
 static const double RESETS_MOST = 200, RESETS_RATE = 33;
 static const double GLITCHES_MOST = 1000, GLITCHES_RATE = 100;
-static const double PINGS_MOST = 10, PINGS_RATE = 10;
+static const double PINGS_MOST = TH_HTTP2_PINGS_HELD, PINGS_RATE = 10;
 
 /* --- Bytes ----------------------------------------------------------------------------------------------------- */
 
@@ -634,8 +634,7 @@ static int on_ping(th_http2 *http2, const char *payload, size_t n) {
     http2->ping_sent = 0;
     return TH_HTTP2_PONG;
   }
-  memcpy(http2->ping, payload, 8);
-  http2->has_ping = 1;
+  if (http2->pings_held < TH_HTTP2_PINGS_HELD) memcpy(http2->held[http2->pings_held++], payload, 8);
   int counted = count_ping(http2);
   return counted < 0 || http2->stalled ? counted : th_http2_catch_up(http2);
 }
@@ -1001,11 +1000,12 @@ int th_http2_catch_up(th_http2 *http2) {
   for (; http2->acks > 0; http2->acks--) {
     if (add_frame(&http2->out, 0, SETTINGS, ACK, 0) == NULL) return TH_ENOMEM;
   }
-  if (!http2->has_ping) return TH_OK;
-  char *payload = add_frame(&http2->out, 8, PING, ACK, 0);
-  if (payload == NULL) return TH_ENOMEM;
-  memcpy(payload, http2->ping, 8);
-  http2->has_ping = 0;
+  for (int i = 0; i < http2->pings_held; i++) {
+    char *payload = add_frame(&http2->out, 8, PING, ACK, 0);
+    if (payload == NULL) return TH_ENOMEM;
+    memcpy(payload, http2->held[i], 8);
+  }
+  http2->pings_held = 0;
   return TH_OK;
 }
 

@@ -58,6 +58,10 @@ enum th_http2_flags {
   TH_HTTP2_TUNNEL = 16      /* extended CONNECT: there are no trailers */
 };
 
+/* PINGs that are acknowledged once a peer that reads nothing reads again; of more, the last ones are not. A peer that
+ * sends so many within a second counts as one without work (RFC 9113 section 10.5). */
+enum { TH_HTTP2_PINGS_HELD = 10 };
+
 typedef struct {
   uint32_t id;
   uint8_t flags;
@@ -119,10 +123,10 @@ typedef struct {
   uint8_t has_settings;    /* the first SETTINGS has come: some settings must not change afterwards */
   uint8_t no_priorities;   /* the peer's SETTINGS_NO_RFC7540_PRIORITIES */
   uint8_t ping_sent;
-  uint8_t has_ping;        /* `ping` has not been acknowledged yet */
+  uint8_t pings_held;      /* number of `held`: PINGs that have not been acknowledged yet */
   uint8_t continuations;   /* number of CONTINUATION frames in the block */
   uint8_t block_flags;     /* flags of the block's HEADERS frame */
-  char ping[8];
+  char held[TH_HTTP2_PINGS_HELD][8]; /* their payloads */
   uint32_t frame_id;
   uint32_t frame_left;     /* bytes of the payload still to come */
   uint32_t padding;        /* bytes of padding of the DATA frame that is being read */

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from apps import Gate, Recorder, echo, fixed, hello, http_only, read_body, respond, streamer
-from frames import Code, Setting, Type, data, rst_stream, window_update
+from frames import Code, Setting, Type, data, headers, rst_stream, window_update
 from leaks import nothing_stays, only_ours  # noqa: F401
 from support import wait_until
 
@@ -158,6 +158,17 @@ def test_100_is_sent_when_the_application_waits_for_the_body(serve, open_client,
     if not receives:
         client.wait(lambda: answer.reset is not None)
         assert answer.reset == Code.NO_ERROR
+
+
+def test_client_that_does_not_wait_for_100_gets_none(serve, open_client):
+    """RFC 9110 section 10.1.1. The body comes with the head, before the application starts."""
+    client = open_client(serve(echo))
+    fields = client.fields("POST", "/", [("expect", "100-continue")])
+    client.send(headers(1, client.encoder.encode(fields)) + data(1, b"ab"))
+    client.alive()
+    client.send(data(1, b"c", end=True))
+    answer = client.finished(1)
+    assert (answer.interim, answer.body) == ([], b"POST / abc")
 
 
 def test_early_hints(serve, open_client):

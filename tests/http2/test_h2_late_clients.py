@@ -20,6 +20,7 @@ from frames import (
     continuation,
     data,
     headers,
+    ping,
     settings,
     window_update,
 )
@@ -151,6 +152,26 @@ def stalls_a_body(late: Late) -> None:
     late.started(stream)
 
 
+def begins_no_body(late: Late) -> None:
+    """The application does not ask for it."""
+    greets(late)
+    late.started(late.client.request("POST", "/held", end=False))
+
+
+def waits_for_100(late: Late) -> None:
+    """The application does not ask for the body, and so for the client to continue."""
+    greets(late)
+    stream = late.client.request("POST", "/held", ("expect", "100-continue"), end=False)
+    late.started(stream)
+
+
+def opens_a_websocket(late: Late) -> None:
+    """The application does not answer."""
+    greets(late)
+    open_websocket(late.client, path="/held", accepted=None)
+    late.started(1)
+
+
 def fills_the_window(late: Late) -> None:
     """The client may not send more."""
     greets(late)
@@ -240,6 +261,9 @@ CASES = {
     "PING": Case(has_pinged, "timeout_keep_alive", QUIETLY),
     "no ACK": Case(acknowledges_nothing, SETTINGS_TIME, goaway(Code.SETTINGS_TIMEOUT)),
     "body": Case(stalls_a_body, "timeout_body", timed_out),
+    "body not begun": Case(begins_no_body, "timeout_body", timed_out),
+    "100 is awaited": Case(waits_for_100, None),
+    "WebSocket is not accepted": Case(opens_a_websocket, None),
     "body behind a shut window": Case(fills_the_window, None),
     "application": Case(waits_for_the_application, None),
     "stream not read": Case(reads_nothing_of_a_stream, "timeout_write", cancelled),
@@ -340,6 +364,24 @@ def start_draining(context: Any) -> None:
         connection.drain()
 
 
+def test_frames_do_not_put_off_the_end_of_a_connection_without_a_request(serve):
+    """At a shutdown it may send one within phases.DRAIN_GRACE, whatever else it sends."""
+    with driven(serve, App()) as late:
+        late.running.call(lambda: start_draining(late.running.context))
+        for _ in range(4):
+            late.client.send(ping())
+            late.move(phases.DRAIN_GRACE / 2 + EARLY)
+        assert late.client.end() == Code.NO_ERROR
+
+
+def test_keep_alive_of_0_leaves_a_new_connection_time_for_one_request(serve):
+    with driven(serve, App(), timeout_keep_alive=0.0) as late:
+        late.move(SECONDS["timeout_head"] - EARLY)
+        late.client.alive()
+        late.move(2 * TICK + EARLY)
+        assert late.client.end() == Code.NO_ERROR
+
+
 def test_keep_alive_of_0_closes_after_the_last_response(serve):
     running = serve(App(), timeout_keep_alive=0)
     with running.started() as client:
@@ -353,9 +395,10 @@ def test_keep_alive_of_0_closes_after_the_last_response(serve):
 
 
 @contextlib.contextmanager
-def driven(serve, app, *pairs: tuple[int, int]) -> Iterator[Late]:
+def driven(serve, app, *pairs: tuple[int, int], **options: Any) -> Iterator[Late]:
     """A client of an application, the prefaces exchanged, on a clock of the test's."""
-    running = serve(app, **SECONDS, timeout_request=None, timeout_graceful_shutdown=60)
+    options = {**SECONDS, "timeout_request": None, "timeout_graceful_shutdown": 60, **options}
+    running = serve(app, **options)
     time = DrivenLoop.drive(running)
     with running.client() as client:
         wait_until(lambda: running.context.connections)

@@ -5,13 +5,14 @@ import itertools
 import threading
 import time
 
-from apps import fixed, http_only, respond
+from apps import Gate, fixed, http_only, respond
 from frames import (
     PREFACE,
     Setting,
     Type,
     headers,
     literals,
+    ping,
     settings,
     settings_ack,
     window_update,
@@ -194,3 +195,34 @@ def test_short_response_does_not_overtake_more_urgent_output_that_waits_for_its_
     ]
     client.send(headers(1, blocks[0], end=True) + headers(3, blocks[1], end=True))
     assert order_of(client, 49) == [1] * 48 + [3]
+
+
+def test_everything_goes_on_when_the_client_reads_again(serve, open_client):
+    """Output that the transport could not take, and acknowledgements that waited behind it."""
+    gate = Gate()
+    size = 8 << 20
+
+    @http_only
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(8):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    running = serve(app)
+    with running.client(receive_buffer=4096) as client:
+        client.start((Setting.INITIAL_WINDOW_SIZE, size))
+        client.send(window_update(0, size))
+        client.alive()
+        stream = client.request()
+        (connection,) = running.context.connections
+        wait_until(lambda: connection.write_paused)
+        pings = [b"%8d" % number for number in range(10)]
+        client.send(b"".join(map(ping, pings)))
+        for _ in range(5):
+            running.call(lambda: None)
+        client.wait(lambda: len(client.on(stream).body) == size and len(client.pongs) == 11)
+        assert client.pongs[1:] == pings
+        gate.open(running)
+        assert client.finished(stream).ended

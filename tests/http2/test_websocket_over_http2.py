@@ -18,7 +18,7 @@ from thestral.errors import LocalProtocolError
 from thestral.protocol.clock import SLOWEST_TICK
 
 
-def open_websocket(client, *extra, version="13", accepted=200):
+def open_websocket(client, *extra, path="/", version="13", accepted=200):
     """Send an extended CONNECT, and return its stream once it is answered with this status; None
     for no answer yet.
     """
@@ -27,7 +27,7 @@ def open_websocket(client, *extra, version="13", accepted=200):
     fields = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
-        *[pair for pair in client.fields() if pair[0] != ":method"],
+        *client.fields(path=path)[1:],
         ("sec-websocket-version", version),
         *extra,
     ]

@@ -12,10 +12,12 @@ import time
 import frames
 import pytest
 from certificate import Certificate
+from driven import DrivenLoop
 from gateway import Gated
 from support import PATIENCE, Running, read_all, read_response, read_to, reset, wait_until
+from test_websocket_over_http2 import open_websocket
 from ws_apps import accept, echo
-from ws_client import Client
+from ws_client import Client, close_frame
 
 ADMIN = {"admin": "127.0.0.1:0"}
 
@@ -488,6 +490,37 @@ def test_streams_resets_and_goaways():
         assert found.goaways_sent == {str(int(frames.Code.PROTOCOL_ERROR)): 1}
         assert snapshot(running).workers[0].streams_open == 0
         running.call(app.open)
+
+
+def test_settings_that_are_not_acknowledged():
+    app = App()
+    with Running(app, **ADMIN) as running:
+        time = DrivenLoop.drive(running)
+        with frames.connect("127.0.0.1", running.port) as client:
+            client.answers = False
+            fields = client.encoder.encode(client.fields(path="/wait"))
+            client.send(frames.PREFACE + frames.settings() + frames.headers(1, fields, end=True))
+            wait_until(lambda: app.waiting)
+            running.call(lambda: time.move(11.0))
+            assert client.end() == frames.Code.SETTINGS_TIMEOUT
+        assert {kind for kind, count in counts(running).timeouts.items() if count} == {"settings"}
+        running.call(app.open)
+
+
+def test_websocket_that_both_sides_end_is_no_reset():
+    """Over HTTP/2, where the server's side ends first."""
+    with (
+        Running(App(), **ADMIN) as running,
+        frames.connect("127.0.0.1", running.port) as client,
+    ):
+        client.start()
+        stream = open_websocket(client)
+        client.send(frames.data(stream, close_frame(1000)))
+        client.wait(lambda: client.on(stream).ended)
+        client.send(frames.data(stream, end=True))
+        client.alive()
+        assert counts(running).websockets_closed == {"1000": 1}
+        assert counts(running).resets_sent == {}
 
 
 # --- The process ----------------------------------------------------------------------------------
