@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 
+import pytest
 from apps import Gate, fixed, http_only, respond
 from frames import (
     PREFACE,
@@ -197,7 +198,8 @@ def test_short_response_does_not_overtake_more_urgent_output_that_waits_for_its_
     assert order_of(client, 49) == [1] * 48 + [3]
 
 
-def test_everything_goes_on_when_the_client_reads_again(serve, open_client):
+@pytest.mark.parametrize("parts", [1, 8])
+def test_everything_goes_on_when_the_client_reads_again(serve, parts):
     """Output that the transport could not take, and acknowledgements that waited behind it."""
     gate = Gate()
     size = 8 << 20
@@ -205,8 +207,9 @@ def test_everything_goes_on_when_the_client_reads_again(serve, open_client):
     @http_only
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(8):
-            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        part = bytes(size // parts)
+        for _ in range(parts):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
         await gate.wait()
         await send({"type": "http.response.body", "body": b""})
 

@@ -5,7 +5,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.time cimport monotonic as c_monotonic, time as c_time
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memmove
 
 from thestral._core.csrc cimport (
@@ -23,6 +22,8 @@ cdef enum:
     CAPACITY_KEPT = 256 * 1024
     UUID_LENGTH = 36
     UUID_NOISE = 10
+
+cdef const char *DIGITS = b"0123456789abcdef"
 
 
 cpdef double monotonic() noexcept:
@@ -52,22 +53,24 @@ cpdef bytes find_field(object headers, bytes name):
 
 
 def uuid7_of(uint64_t milliseconds, bytes noise):
-    cdef const unsigned char *random = <const unsigned char *>PyBytes_AS_STRING(noise)
-    cdef char text[UUID_LENGTH + 1]
-    cdef uint64_t node = 0
+    cdef unsigned char number[16]
+    cdef char text[UUID_LENGTH]
+    cdef int at = 0
+    cdef int i
     if PyBytes_GET_SIZE(noise) != UUID_NOISE:
         raise ValueError(f"{PyBytes_GET_SIZE(noise)} random bytes given, expected {UUID_NOISE}")
-    memcpy(&node, random + 4, 6)
-    snprintf(
-        text,
-        sizeof(text),
-        "%08x-%04x-7%03x-%04x-%012llx",
-        <unsigned int>(milliseconds >> 16 & 0xFFFFFFFF),
-        <unsigned int>(milliseconds & 0xFFFF),
-        <unsigned int>((random[0] << 8 | random[1]) & 0xFFF),
-        <unsigned int>((random[2] << 8 | random[3]) & 0x3FFF | 0x8000),
-        <unsigned long long>node,
-    )
+    for i in range(6):
+        number[i] = milliseconds >> 40 - 8 * i & 0xFF
+    memcpy(number + 6, PyBytes_AS_STRING(noise), UUID_NOISE)
+    number[6] = number[6] & 0x0F | 0x70  # the version
+    number[8] = number[8] & 0x3F | 0x80  # the variant
+    for i in range(16):
+        if i == 4 or i == 6 or i == 8 or i == 10:
+            text[at] = c"-"
+            at += 1
+        text[at] = DIGITS[number[i] >> 4]
+        text[at + 1] = DIGITS[number[i] & 0x0F]
+        at += 2
     return PyUnicode_DecodeASCII(text, UUID_LENGTH, NULL)
 
 

@@ -3,6 +3,10 @@ cimport cython
 from thestral._core.log cimport monotonic
 
 
+cdef bytes ID_NAME
+cdef Py_ssize_t ID_LENGTH
+
+
 cdef class Trace:
     cdef readonly str request_id
     cdef readonly str trace_id

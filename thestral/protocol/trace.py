@@ -13,6 +13,9 @@ from thestral.logging.names import sane_id
 if TYPE_CHECKING:
     from thestral.types import Headers
 
+ID_NAME = b"x-request-id"
+ID_LENGTH = len(ID_NAME)
+
 
 class HasPeer(Protocol):
     """What a Tracer calls on a connection."""
@@ -47,7 +50,8 @@ class Trace:
         self.answered = monotonic()
         if self.sends_id:
             for name, _ in headers:
-                if len(name) == len(b"x-request-id") and bytes(name).lower() == b"x-request-id":
+                # Content-Type is as long, and in every response.
+                if len(name) == ID_LENGTH and name[0] in b"xX" and bytes(name).lower() == ID_NAME:
                     self.sends_id = False
 
 
@@ -82,7 +86,7 @@ class Tracer:
         headers: list[tuple[bytes, bytes]] = scope["headers"] if scope is not None else []
         for name, value in headers:
             # A field that comes twice is invalid: nobody knows which of the two is meant.
-            if name == b"x-request-id":
+            if name == ID_NAME:
                 given = value if given is None else b""
             elif name == b"traceparent":
                 parent = value if parent is None else b""
@@ -104,7 +108,7 @@ class Tracer:
         now = trace.first_byte = monotonic()
         fields = []
         if trace.sends_id:
-            fields.append((b"x-request-id", trace.request_id.encode()))
+            fields.append((ID_NAME, trace.request_id.encode()))
         if self._timing:
             fields.append((b"server-timing", server_timing(trace, now)))
         return fields
