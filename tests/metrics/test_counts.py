@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import ssl
 import time
@@ -521,6 +522,14 @@ def test_websocket_that_both_sides_end_is_no_reset():
         client.alive()
         assert counts(running).websockets_closed == {"1000": 1}
         assert counts(running).resets_sent == {}
+
+
+def test_server_of_a_program_says_that_it_has_no_admin_port(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("thestral"), "propagate", True)
+    with Running(App(), **ADMIN) as running:
+        ask(running)
+        assert counts(running).requests
+    assert caplog.text.count("There is no admin port: a supervisor serves it") == 1
 
 
 # --- The process ----------------------------------------------------------------------------------

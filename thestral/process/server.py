@@ -286,6 +286,10 @@ class Server:
     def _start_counting(self) -> WorkerMetrics | None:
         """Take a slot to count in, if somebody reads it."""
         if self._slot is None and self.config.admin is not None:
+            error_logger.warning(
+                "There is no admin port: a supervisor serves it, and a program's own Server has none."
+                " Use thestral.run(), or the command"
+            )
             self.metrics = self.metrics or Metrics(lambda: self.sockets)
             self._slot = self.metrics.take(0)
         if self._slot is None:
