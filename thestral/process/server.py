@@ -287,8 +287,8 @@ class Server:
         """Take a slot to count in, if somebody reads it."""
         if self._slot is None and self.config.admin is not None:
             error_logger.warning(
-                "There is no admin port: a supervisor serves it, and a program's own Server has none."
-                " Use thestral.run(), or the command"
+                "There is no admin port: a supervisor serves it, and a program's own Server has"
+                " none. Use thestral.run(), or the command"
             )
             self.metrics = self.metrics or Metrics(lambda: self.sockets)
             self._slot = self.metrics.take(0)
