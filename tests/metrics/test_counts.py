@@ -493,6 +493,25 @@ def test_streams_resets_and_goaways():
         running.call(app.open)
 
 
+@pytest.mark.parametrize("protocol_error", [False, True])
+def test_connection_that_ends_aborts_each_of_its_requests(protocol_error):
+    app = App()
+    with Running(app, **ADMIN) as running:
+        with frames.connect("127.0.0.1", running.port) as client:
+            client.start()
+            for _ in range(2):
+                client.request(path="/wait")
+            wait_until(lambda: app.waiting == 2)
+            if protocol_error:
+                client.send(frames.window_update(0, 0))
+                client.end()
+            else:
+                reset(client.sock)
+        wait_until(lambda: counts(running).aborted)
+        assert counts(running).aborted == 2
+        running.call(app.open)
+
+
 def test_settings_that_are_not_acknowledged():
     app = App()
     with Running(app, **ADMIN) as running:

@@ -162,7 +162,6 @@ class HTTP2Connection(Multiplexer):
         self._ready.clear()
         self._at_work.clear()
         self._touched.clear()
-        self.waiting.clear()
 
     def pause_writing(self) -> None:
         self.write_paused = True
