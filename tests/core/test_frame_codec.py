@@ -759,14 +759,17 @@ def test_acknowledgements():
     assert codec.settings_acked()
 
 
-def test_acknowledgements_are_counted_while_the_peer_does_not_read():
+@pytest.mark.parametrize("count", [1, 9, 10, 11])
+def test_acknowledgements_are_kept_while_the_peer_does_not_read(count):
+    """Those of ten PINGs."""
     codec = opened()
     codec.set_stalled(True)
-    assert feed(codec, settings() * 3 + ping(b"12345678") + ping(b"87654321")).sent == []
+    pings = [b"%8d" % number for number in range(count)]
+    assert feed(codec, settings() * 3 + b"".join(map(ping, pings))).sent == []
     codec.set_stalled(False)
     assert [text(frame) for frame in output(codec)] == [
         *["SETTINGS 0x1 0"] * 3,
-        f"PING 0x1 0 {b'87654321'.hex()}",
+        *[f"PING 0x1 0 {payload.hex()}" for payload in pings[:10]],
     ]
     codec.set_stalled(False)
     assert output(codec) == []
