@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from applications import EVENTS
+from environment import installed
 
 PATIENCE = 15.0  # seconds for a stream, and for a program to start or to end
 SWITCHES = (
@@ -81,12 +81,10 @@ async function run(job) {
 
 def find(*names: str) -> str:
     """Return the path of the first of these programs that is installed."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-    for name in names:
-        found = shutil.which(name, path=path)
-        if found:
-            return found
-    raise SystemExit(f"{names[0]} is not on the PATH. Install it: apt install {names[0]}")
+    found = installed(*names)
+    if found is None:
+        raise SystemExit(f"{names[0]} is not on the PATH. Install it: apt install {names[0]}")
+    return found
 
 
 class Pages(ThreadingHTTPServer):

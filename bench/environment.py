@@ -72,6 +72,12 @@ class Environment:
         return directory
 
 
+def installed(*names: str) -> str | None:
+    """Return the path of the first of these programs that is installed; None if there is none."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+
 def prepare(folder: Path, uvloop: str = "") -> Environment:
     """Create what is missing or out of date.
 

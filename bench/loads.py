@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import ClassVar, Protocol
 
 import ws_h2_load
@@ -271,14 +272,12 @@ class Echoes:
     streams: int = 0
 
     def check(self, server: Server) -> None:
-        load = ws_h2_load if self.streams else ws_load
-        load.check(server.port, ws_load.sample(self.size))
+        self._program().check(server.port, ws_load.sample(self.size))
 
     def measure(
         self, server: Server, environment: Environment, seconds: int, cores: set[int]
     ) -> Figures:
-        program = BENCH / ("ws_h2_load.py" if self.streams else "ws_load.py")
-        command = [sys.executable, str(program), f"--port={server.port}"]
+        command = [sys.executable, str(self._program().__file__), f"--port={server.port}"]
         command += [f"--seconds={seconds}", f"--size={self.size}"]
         if self.streams:
             command.append(f"--streams={self.streams}")
@@ -292,6 +291,9 @@ class Echoes:
             "p99": result["p99_us"],
             "p999": result["p999_us"],
         }
+
+    def _program(self) -> ModuleType:
+        return ws_h2_load if self.streams else ws_load
 
 
 @dataclass(frozen=True)

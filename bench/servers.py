@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from environment import BENCH, Environment
+from environment import BENCH, Environment, installed
 from measure import ProcessTree
 
 START_TIMEOUT = 15.0  # seconds for a server to send its first response
@@ -215,7 +214,7 @@ http {{
 
 
 def nginx(setup: Setup, environment: Environment, port: int) -> list[str]:
-    """Of HTTP/2 alone: on one port, old versions cannot speak it beside HTTP/1.1 without TLS."""
+    """Only for HTTP/2: before 1.25 a port without TLS speaks either that or HTTP/1.1."""
     if not setup.http2:
         raise UnsupportedError("speaks HTTP/2 only")
     folder = environment.page(setup.size)
@@ -248,7 +247,8 @@ SERVERS: dict[str, Command] = {
     "nghttpd": nghttpd,
     "nginx": nginx,
 }
-LIMITS = ("uvloop Protocol", "C epoll", "nghttpd", "nginx")
+PROGRAMS = ("nghttpd", "nginx")  # which no registry of Python's has
+LIMITS = ("uvloop Protocol", "C epoll", *PROGRAMS)
 
 
 class Server:
@@ -268,15 +268,16 @@ class Server:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port: int = sock.getsockname()[1]
-        programs = {
-            "C epoll": environment.program("floor"),
-            "nghttpd": "nghttpd",
-            "nginx": shutil.which("nginx") or "/usr/sbin/nginx",
-        }
-        arguments = SERVERS[name](setup, environment, self.port)
-        if name != "peregrine":  # peregrine is a program, not a Python module
-            arguments = [str(programs.get(name, environment.python)), *arguments]
-        command = arguments
+        command = SERVERS[name](setup, environment, self.port)
+        if name in PROGRAMS:
+            program = installed(name)
+            if program is None:
+                raise UnsupportedError("is not installed")
+            command.insert(0, program)
+        elif name == "C epoll":
+            command.insert(0, str(environment.program("floor")))
+        elif name != "peregrine":  # peregrine is a program, not a Python module
+            command.insert(0, str(environment.python))
         self.setup = setup
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self.first_answer = self.first_cpu = 0.0

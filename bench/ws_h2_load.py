@@ -16,7 +16,7 @@ import socket
 import struct
 import time
 
-from ws_load import TEXT, WrongAnswerError, frame, message, sample
+from ws_load import TEXT, WrongAnswerError, figures, frame, message, sample
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 4, 6, 8
@@ -231,16 +231,7 @@ def run(port: int, connections: int, streams: int, payload: bytes, seconds: floa
     elapsed, busy = clock() - started, time.process_time() - busy
     for connection in opened.values():
         connection.sock.close()
-    latencies.sort()
-    return {
-        "messages": len(latencies),
-        "seconds": round(elapsed, 3),
-        "messages_per_second": round(len(latencies) / elapsed),
-        "p50_us": round(latencies[len(latencies) // 2] * 1e6),
-        "p99_us": round(latencies[len(latencies) * 99 // 100] * 1e6),
-        "p999_us": round(latencies[len(latencies) * 999 // 1000] * 1e6),
-        "load_cpu": round(busy / elapsed, 2),
-    }
+    return figures(latencies, elapsed, busy)
 
 
 def main() -> None:
@@ -254,11 +245,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     options = parser.parse_args()
     payload = sample(options.size)
-    print(
-        json.dumps(
-            run(options.port, options.connections, options.streams, payload, options.seconds)
-        )
-    )
+    result = run(options.port, options.connections, options.streams, payload, options.seconds)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -223,9 +223,23 @@ def run(
                 del opened[descriptor]
                 connection.close()
     elapsed, busy = clock() - started, time.process_time() - busy
-    latencies.sort()
     return {
         "status": int(response.split()[1]),
+        **figures(latencies, elapsed, busy),
+        "compressed": compress,
+    }
+
+
+def figures(latencies: list[float], elapsed: float, busy: float) -> dict:
+    """Return the figures of a load.
+
+    Args:
+        latencies: seconds until each echo.
+        elapsed: seconds that the load took.
+        busy: seconds of its own processor time.
+    """
+    latencies = sorted(latencies)
+    return {
         "messages": len(latencies),
         "seconds": round(elapsed, 3),
         "messages_per_second": round(len(latencies) / elapsed),
@@ -233,7 +247,6 @@ def run(
         "p99_us": round(latencies[len(latencies) * 99 // 100] * 1e6),
         "p999_us": round(latencies[len(latencies) * 999 // 1000] * 1e6),
         "load_cpu": round(busy / elapsed, 2),
-        "compressed": compress,
     }
 
 
