@@ -58,8 +58,8 @@ enum th_http2_flags {
   TH_HTTP2_TUNNEL = 16      /* extended CONNECT: there are no trailers */
 };
 
-/* PINGs that are acknowledged once a peer that reads nothing reads again; of more, the last ones are not. A peer that
- * sends so many within a second counts as one without work (RFC 9113 section 10.5). */
+/* How many PINGs are kept while the peer does not read; they are acknowledged when it reads again. Further ones are
+ * dropped, and in a burst each of them is a glitch (RFC 9113 section 10.5). */
 enum { TH_HTTP2_PINGS_HELD = 10 };
 
 typedef struct {

@@ -87,7 +87,7 @@ class Look:
                 look = replace(look, colour="")
             elif 30 <= code <= 37 or 90 <= code <= 97:
                 look = replace(look, colour=COLOURS[code % 10])
-            elif code != 49:  # the background as it is
+            elif code != 49:  # the default background
                 raise ValueError(f"SGR {code} is not known here")
         return look
 

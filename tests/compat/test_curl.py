@@ -100,7 +100,7 @@ def test_uploads(site, tmp_path):
 
 
 def test_upload_that_is_refused_before_it_comes(serve):
-    """There is no 100: curl waits a second for it, and would then send a body that nobody reads."""
+    """The server sends no 100, so curl waits a second and would then send a body in vain."""
 
     @http_only
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Clients that leave before the end of Starlette's response: how the application is told."""
+"""How Starlette applications learn that a client has left before the end of the response."""
 
 from __future__ import annotations
 

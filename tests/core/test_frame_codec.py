@@ -874,7 +874,7 @@ def test_lengths_that_contradict_each_other():
         check_fields([(b"content-length", b"1"), (b"Content-Length", b"2")], False)
 
 
-# --- What is ignored ------------------------------------------------------------------------------
+# --- Frames and flags that are ignored ------------------------------------------------------------
 
 
 def test_undefined_flags_are_ignored():

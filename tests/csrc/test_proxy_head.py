@@ -224,7 +224,8 @@ def test_the_oracle_of_checksums_knows_the_published_value():
 def test_any_bit_that_differs_breaks_the_checksum(source):
     good = with_checksum(SECURE)
     for place in range(len(good)):
-        if place in (14, 15, 28):  # length; the type CRC32C: else there is no checksum
+        # Without the length, or the type of the checksum, there is no checksum to fail.
+        if place in (14, 15, 28):
             continue
         for bit in range(8):
             bad = bytearray(good)

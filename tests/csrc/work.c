@@ -4,7 +4,7 @@
  *     work http1|ws|deflate|proxy|again STEP
  *
  * feeds STEP bytes at a time and prints the count, or the th_status that refused them. "again" parses each prefix of
- * the input from its start, as no parser of ours may do: the test must detect that. */
+ * the input from its start, which none of our parsers may do; it shows that the test would notice. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -119,7 +119,7 @@ def test_values(openmetrics):
 
 
 def test_buckets_are_exact():
-    """Each bucket of Prometheus ends where one of ours ends."""
+    """Each bucket of the exposition ends at the end of a bucket of th_histogram."""
     found = text(FULL, "1")
     bounds = {float(le) for le in re.findall(r'le="([\d.e+-]+)"', found)}
     assert len(bounds) == 21

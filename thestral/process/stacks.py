@@ -72,7 +72,7 @@ def frames_of(awaited: Any) -> Iterator[FrameType]:
 
 
 def parts_of(text: str) -> list[str]:
-    """Split a text into parts that can each be sent as one message."""
+    """Split a text into parts that each fit into one message."""
     return [text[start : start + LARGEST_PART] for start in range(0, len(text), LARGEST_PART)]
 
 
