@@ -5,6 +5,7 @@ scope, request, response, end. WebSocket has a file of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -169,6 +170,63 @@ def test_client_that_does_not_wait_for_100_gets_none(serve, open_client):
     client.send(data(1, b"c", end=True))
     answer = client.finished(1)
     assert (answer.interim, answer.body) == ([], b"POST / abc")
+
+
+def test_100_is_sent_once(serve, open_client):
+    """Although the application has asked twice before the body comes."""
+    asked = []
+
+    @http_only
+    async def app(scope, receive, send):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(receive(), 0.01)
+        asked.append(True)
+        message = await receive()
+        await respond(send, message["body"])
+
+    client = open_client(serve(app))
+    stream = client.request("POST", "/", ("expect", "100-continue"), end=False)
+    wait_until(lambda: asked)
+    client.alive()
+    client.send(data(stream, b"abc", end=True))
+    answer = client.finished(stream)
+    assert (answer.interim, answer.body) == ([100], b"abc")
+
+
+def test_response_without_content_before_the_end_of_the_request(serve, open_client):
+    """Its application, which goes on, receives http.disconnect once the client has ended too."""
+    got = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await send(START | {"status": 204})
+        await send(body(b"", True))
+        while not got or got[-1] != "http.disconnect":
+            got.append((await receive())["type"])
+
+    client = open_client(serve(app))
+    stream = client.request("POST", end=False)
+    client.wait(lambda: client.on(stream).ended)
+    client.send(data(stream, end=True))
+    wait_until(lambda: got[-1:] == ["http.disconnect"])
+
+
+def test_refused_head_request_gets_no_content(serve, open_client):
+    client = open_client(serve(hello, limit_header_count=10))
+    answer = client.finished(client.request("HEAD", "/", *[("x-a", "1")] * 20))
+    assert (answer.status, answer.body, answer.data_frames) == (431, b"", 0)
+
+
+def test_window_grows_while_the_application_waits_for_more(serve, open_client):
+    @http_only
+    async def app(scope, receive, send):
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    client = open_client(serve(app))
+    stream = client.request("POST", end=False)
+    client.upload(stream, bytes(1 << 20))
+    assert client.finished(stream).body == b"%d" % (1 << 20)
+    assert client.on(stream).credit > 1 << 20  # more than was used
 
 
 def test_early_hints(serve, open_client):

@@ -17,6 +17,7 @@ from frames import (
     Client,
     Code,
     Setting,
+    Type,
     continuation,
     data,
     headers,
@@ -158,6 +159,18 @@ def begins_no_body(late: Late) -> None:
     late.started(late.client.request("POST", "/held", end=False))
 
 
+def drips_a_body(late: Late) -> None:
+    """Each part extends the wait, although the application does not ask for any."""
+    greets(late)
+    stream = late.client.request("POST", "/held", end=False)
+    late.started(stream)
+    for _ in range(3):
+        late.move(SECONDS["timeout_body"] - 2 * TICK)
+        late.client.send(data(stream, b"a"))
+        late.settle()
+    late.client.alive()
+
+
 def waits_for_100(late: Late) -> None:
     """The application does not ask for the body, and so for the client to continue."""
     greets(late)
@@ -262,6 +275,7 @@ CASES = {
     "no ACK": Case(acknowledges_nothing, SETTINGS_TIME, goaway(Code.SETTINGS_TIMEOUT)),
     "body": Case(stalls_a_body, "timeout_body", timed_out),
     "body not begun": Case(begins_no_body, "timeout_body", timed_out),
+    "body in drips": Case(drips_a_body, "timeout_body", timed_out),
     "100 is awaited": Case(waits_for_100, None),
     "WebSocket is not accepted": Case(opens_a_websocket, None),
     "body behind a shut window": Case(fills_the_window, None),
@@ -372,6 +386,65 @@ def test_frames_do_not_put_off_the_end_of_a_connection_without_a_request(serve):
             late.client.send(ping())
             late.move(phases.DRAIN_GRACE / 2 + EARLY)
         assert late.client.end() == Code.NO_ERROR
+        assert late.client.frames.get(Type.PING) == len(late.client.pongs)  # none of the server's
+
+
+def test_head_that_is_being_sent_is_waited_for_at_a_shutdown(serve):
+    """However long the client has taken for it so far."""
+    with driven(serve, App()) as late:
+        fields = late.client.encoder.encode(late.client.fields())
+        late.client.send(headers(1, fields[:5], end=True, end_headers=False))
+        late.move(2 * phases.DRAIN_GRACE)
+        late.running.call(lambda: start_draining(late.running.context))
+        late.client.send(continuation(1, fields[5:]))
+        assert late.client.finished(1).body == b"hello"
+
+
+def test_time_without_a_request_before_a_shutdown_counts(serve):
+    """A connection without one for half of phases.DRAIN_GRACE has the other half left."""
+    with driven(serve, App(), timeout_write=0.08) as late:  # so that ticks are 10 ms apart
+        late.move(phases.DRAIN_GRACE / 2)
+        late.running.call(lambda: start_draining(late.running.context))
+        late.move(phases.DRAIN_GRACE / 2 + 0.1)
+        assert late.client.end() == Code.NO_ERROR
+
+
+def test_body_that_other_streams_had_held_up_is_waited_for_again(serve):
+    """While the connection's window is closed, the client owes nothing."""
+    gate = Gate()
+
+    @http_only
+    async def app(scope, receive, send):
+        if scope["path"] == "/first":
+            await gate.wait()
+        while (await receive())["more_body"]:
+            pass
+
+    with driven(serve, app, http2_connection_window=65_535) as late:
+        late.client.answers = True
+        first = late.client.request("POST", "/first", end=False)
+        late.client.send(b"".join([data(first, bytes(16_384))] * 3 + [data(first, bytes(16_383))]))
+        late.started(first)
+        second = late.client.request("POST", "/second", end=False)
+        late.started(second)
+        late.move(SECONDS["timeout_body"] + 2 * TICK)
+        late.client.alive()
+        assert late.client.on(second).status is None
+        gate.open(late.running)
+        late.client.wait(lambda: late.client.credit)
+        late.move(2 * (SECONDS["timeout_body"] + 2 * TICK))
+        late.client.wait(lambda: late.client.on(second).status == 408)
+
+
+def test_requests_beyond_those_of_a_turn_start_in_the_next(serve):
+    """No tick of the clock is needed for that."""
+    with driven(serve, App()) as late:
+        blocks = [late.client.encoder.encode(late.client.fields()) for _ in range(100)]
+        late.client.send(
+            b"".join(headers(2 * i + 1, block, end=True) for i, block in enumerate(blocks))
+        )
+        for i in range(100):
+            assert late.client.finished(2 * i + 1).body == b"hello"
 
 
 def test_keep_alive_of_0_leaves_a_new_connection_time_for_one_request(serve):

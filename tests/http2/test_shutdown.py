@@ -235,14 +235,20 @@ def test_connection_that_begins_after_the_drain_has_begun_may_ask(serve, open_cl
         client.end()
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["during", "before"])
 @pytest.mark.parametrize("secure", [False, True])
-def test_connection_made_during_the_delay_may_ask(serve, app, certificate, secure):
+def test_connection_without_a_request_may_ask_during_the_delay(
+    serve, app, certificate, secure, early
+):
     """A client that read GOAWAY before its first request could never send one."""
     options = {"shutdown_delay": 60.0, "timeout_graceful_shutdown": 30.0}
     with start(app, certificate if secure else None, **options) as running:
-        stop(running)
+        if not early:
+            stop(running)
         with running.client() as client:
             client.start()
+            if early:
+                stop(running)
             client.alive()  # checks that no GOAWAY has come
             stream = client.request()
             assert client.finished(stream).body == b"ok"

@@ -74,6 +74,22 @@ def test_close_handshake_ends_the_stream_on_both_sides(serve, open_client, first
     nothing_stays(running)
 
 
+def test_data_behind_the_end_of_a_websocket_gives_its_window_back(serve, open_client):
+    """Otherwise the connection's would be used up for good."""
+
+    async def app(scope, receive, send):
+        await (Sessions(ws_echo) if scope["type"] == "websocket" else echo)(scope, receive, send)
+
+    client = open_client(serve(app, http2_connection_window=65_535))
+    stream = open_websocket(client)
+    client.send(data(stream, close_frame(1000)))
+    client.wait(lambda: client.on(stream).ended)
+    before = client.credit
+    for _ in range(3):
+        client.send(data(stream, bytes(16_000)))
+    client.wait(lambda: client.credit - before >= 48_000)
+
+
 def test_close_handshake_whose_client_does_not_end_is_reset(serve, open_client):
     client = open_client(serve(Sessions(ws_echo)))
     stream = open_websocket(client)
