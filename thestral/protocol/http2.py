@@ -437,7 +437,6 @@ class HTTP2Connection(Multiplexer):
         stream.started = True  # so that it is not started later
         if stream.status == 0:
             body = f"{reason_phrase(error.status)}: {error.reason}\n".encode()
-            stream.held = None
             stream.start(
                 error.status,
                 [*error.headers, (b"content-type", b"text/plain; charset=utf-8")],
