@@ -436,6 +436,21 @@ def test_body_that_other_streams_had_held_up_is_waited_for_again(serve):
         late.client.wait(lambda: late.client.on(second).status == 408)
 
 
+def test_applications_are_told_at_once_that_a_connection_has_failed(serve):
+    """Not only when the client has read why, and closes."""
+    told = []
+
+    @http_only
+    async def app(scope, receive, send):
+        await receive()
+        told.append((await receive())["type"])
+
+    with driven(serve, app) as late:
+        late.started(late.client.request())
+        late.client.send(data(2, b"a"))
+        wait_until(lambda: told == ["http.disconnect"])
+
+
 def test_requests_beyond_those_of_a_turn_start_in_the_next(serve):
     """No tick of the clock is needed for that."""
     with driven(serve, App()) as late:

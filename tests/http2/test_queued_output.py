@@ -229,3 +229,34 @@ def test_everything_goes_on_when_the_client_reads_again(serve, parts):
         assert client.pongs[1:] == pings
         gate.open(running)
         assert client.finished(stream).ended
+
+
+def test_requests_that_come_together_leave_other_connections_their_turn(serve, open_client):
+    """At most 64 applications of a connection are started in a turn of the loop."""
+    started = []
+
+    @http_only
+    async def app(scope, receive, send):
+        started.append(scope["path"])
+        await respond(send, b"")
+
+    running = serve(app, http2_max_streams=200)
+    many, other = open_client(running), open_client(running)
+    blocks = [many.encoder.encode(many.fields()) for _ in range(200)]
+    release = threading.Event()
+    holding = threading.Event()
+
+    def hold():  # the loop, so that it finds both in one turn
+        holding.set()
+        release.wait(PATIENCE)
+
+    running.loop.call_soon_threadsafe(hold)
+    assert holding.wait(PATIENCE)
+    many.send(b"".join(headers(2 * i + 1, block, end=True) for i, block in enumerate(blocks)))
+    stream = other.request(path="/other")
+    release.set()
+    other.finished(stream)
+    for i in range(200):
+        many.finished(2 * i + 1)
+    assert len(started) == 201
+    assert started.index("/other") <= 64

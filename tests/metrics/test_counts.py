@@ -512,6 +512,20 @@ def test_connection_that_ends_aborts_each_of_its_requests(protocol_error):
         running.call(app.open)
 
 
+def test_request_that_its_client_will_not_finish_is_aborted():
+    app = App()
+    with (
+        Running(app, **ADMIN) as running,
+        frames.connect("127.0.0.1", running.port) as client,
+    ):
+        client.start()
+        client.request("POST", "/take", end=False)
+        wait_until(lambda: counts(running).begun == 1)
+        client.sock.shutdown(socket.SHUT_WR)
+        client.end()
+        assert counts(running).aborted == 1
+
+
 def test_settings_that_are_not_acknowledged():
     app = App()
     with Running(app, **ADMIN) as running:
