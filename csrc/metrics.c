@@ -1,9 +1,6 @@
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
-
 #include "metrics.h"
 
 #include <string.h>
-#include <time.h>
 
 /* The methods of RFC 9110 section 9.3, PATCH (RFC 5789) and QUERY; the last stands for all others, as in
  * OpenTelemetry. */
@@ -66,12 +63,6 @@ static void add_to(th_histogram *histogram, uint64_t ns, int bucket) {
 }
 
 void th_histogram_add(th_histogram *histogram, uint64_t ns) { add_to(histogram, ns, bucket_of(ns)); }
-
-uint64_t th_now(void) {
-  struct timespec now;
-  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
-  return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
 
 void th_slot_end_request(th_slot *slot, int row, int status, uint64_t taken, uint64_t first_byte) {
   int bucket = bucket_of(taken);
