@@ -1,4 +1,8 @@
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+
 #include "base.h"
+
+#include <time.h>
 
 #include "llhttp.h"
 
@@ -156,4 +160,10 @@ const char *th_status_text(int status) {
 
 const char *th_llhttp_version(void) {
   return TH_TEXT(LLHTTP_VERSION_MAJOR) "." TH_TEXT(LLHTTP_VERSION_MINOR) "." TH_TEXT(LLHTTP_VERSION_PATCH);
+}
+
+int64_t th_now(void) {
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
+  return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }

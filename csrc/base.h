@@ -1,4 +1,4 @@
-/* Shared by every C file: status codes and slices. */
+/* Shared by every C file: status codes, slices and the clock. */
 #ifndef TH_BASE_H
 #define TH_BASE_H
 
@@ -93,5 +93,8 @@ typedef struct {
   uint32_t offset;
   uint32_t length;
 } th_slice;
+
+/* Returns the time of CLOCK_MONOTONIC in nanoseconds. */
+int64_t th_now(void);
 
 #endif

@@ -1,9 +1,6 @@
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
-
 #include "metrics.h"
 
 #include <string.h>
-#include <time.h>
 
 /* The methods of RFC 9110 section 9.3, PATCH (RFC 5789) and QUERY; the last stands for all others, as in
  * OpenTelemetry. */
@@ -45,12 +42,14 @@ void th_slot_take(th_slot *slot, uint64_t pid, uint64_t number, uint64_t now) {
   th_set(&slot->pid, pid);
 }
 
-int th_histogram_bucket(uint64_t ns) {
+static inline int bucket_of(uint64_t ns) {
   if (ns < (UINT64_C(1) << TH_HISTOGRAM_FIRST)) return 0;
   if (ns >> TH_HISTOGRAM_END) return TH_HISTOGRAM_BUCKETS - 1;
   int octave = 63 - __builtin_clzll(ns);
   return 1 + (octave - TH_HISTOGRAM_FIRST) * 8 + (int)((ns >> (octave - 3)) & 7);
 }
+
+int th_histogram_bucket(uint64_t ns) { return bucket_of(ns); }
 
 uint64_t th_histogram_bound(int bucket) {
   if (bucket >= TH_HISTOGRAM_BUCKETS - 1) return UINT64_MAX;
@@ -63,22 +62,15 @@ static void add_to(th_histogram *histogram, uint64_t ns, int bucket) {
   th_count(&histogram->buckets[bucket], 1);
 }
 
-void th_histogram_add(th_histogram *histogram, uint64_t ns) { add_to(histogram, ns, th_histogram_bucket(ns)); }
+void th_histogram_add(th_histogram *histogram, uint64_t ns) { add_to(histogram, ns, bucket_of(ns)); }
 
-uint64_t th_now(void) {
-  struct timespec now;
-  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
-  return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
-void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte) {
-  uint64_t taken = th_now() - began;
-  int bucket = th_histogram_bucket(taken);
+void th_slot_end_request(th_slot *slot, int row, int status, uint64_t taken, uint64_t first_byte) {
+  int bucket = bucket_of(taken);
   unsigned class = (unsigned)status / 100;
   if (class >= TH_METRICS_CLASSES) class = 0;
   add_to(&slot->rows[row].durations[class], taken, bucket);
   if (first_byte != 0) {
-    th_histogram_add(&slot->first_byte, first_byte - began);
+    add_to(&slot->first_byte, first_byte, bucket_of(first_byte));
   } else if (class > 0) {
     add_to(&slot->first_byte, taken, bucket);
   }

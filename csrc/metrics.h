@@ -152,12 +152,9 @@ int th_slot_row(th_slot *slot, int method, const char *name, size_t n);
 
 /* Counts a request that has ended, in its row.
  *   status: of the response; 0 if there was none.
- *   began: th_now() at the request's head.
- *   first_byte: th_now() at the response's head; 0 if that is only sent now. */
-void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte);
-
-/* Returns the time of CLOCK_MONOTONIC. */
-uint64_t th_now(void);
+ *   taken: time since the request's head.
+ *   first_byte: time from there to the response's head; 0 if that is only sent now. */
+void th_slot_end_request(th_slot *slot, int row, int status, uint64_t taken, uint64_t first_byte);
 
 /* Stores a value whole, so that a reader never sees half of it. */
 static inline void th_set(uint64_t *value, uint64_t to) { __atomic_store_n(value, to, __ATOMIC_RELAXED); }

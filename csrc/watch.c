@@ -13,13 +13,7 @@
 #define MILLISECOND 1000000
 #define PIECE 512 /* the least PIPE_BUF of POSIX: a pipe that is ready takes this many bytes without blocking */
 
-int64_t th_watch_now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
-}
-
-void th_watch_turn(th_watch *watch) { __atomic_store_n(&watch->turned, th_watch_now(), __ATOMIC_RELAXED); }
+void th_watch_turn(th_watch *watch) { __atomic_store_n(&watch->turned, th_now(), __ATOMIC_RELAXED); }
 
 static int64_t last_turn(const th_watch *watch) { return __atomic_load_n(&watch->turned, __ATOMIC_RELAXED); }
 
@@ -65,7 +59,7 @@ static void on_timer(int number, siginfo_t *info, void *context) {
   int error = errno;
   th_watch *watch = info->si_value.sival_ptr;
   int64_t turned = last_turn(watch);
-  int64_t time = th_watch_now();
+  int64_t time = th_now();
   if (time < turned + watch->interval + watch->limit) { /* it has turned since */
     arm_dump(watch, turned, time);
   } else if (ftruncate(watch->memory, 0) == 0) {
@@ -158,7 +152,7 @@ static int note_turn(th_watch *watch, int64_t turned, int64_t due, int64_t woke)
 
 /* Waits until there is an event to return. */
 static int wait_for_event(th_watch *watch) {
-  int64_t woke = th_watch_now();
+  int64_t woke = th_now();
   for (;;) {
     int64_t wait = watch->interval;
     int64_t left = watch->seen + watch->lost + watch->interval + watch->limit - woke;
@@ -168,7 +162,7 @@ static int wait_for_event(th_watch *watch) {
     int64_t due = woke + (int64_t)milliseconds * MILLISECOND;
     struct pollfd wake = {watch->wake, POLLIN, 0};
     if (poll(&wake, 1, milliseconds) > 0) return TH_WATCH_STOPPED;
-    woke = th_watch_now();
+    woke = th_now();
     int64_t turned = last_turn(watch);
     if (turned != watch->seen) {
       if (note_turn(watch, turned, due, woke)) return TH_WATCH_TURNED;
@@ -196,6 +190,6 @@ int th_watch_wait(th_watch *watch) {
   }
   watch->dumped = 0;
   int event = wait_for_event(watch);
-  if (watch->thread != 0 && event != TH_WATCH_STOPPED) arm_dump(watch, last_turn(watch), th_watch_now());
+  if (watch->thread != 0 && event != TH_WATCH_STOPPED) arm_dump(watch, last_turn(watch), th_now());
   return event;
 }

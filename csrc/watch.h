@@ -47,9 +47,6 @@ typedef struct th_watch {
   int heading_length;
 } th_watch;
 
-/* Returns the current time. */
-int64_t th_watch_now(void);
-
 /* Begins to watch; counts as a turn of the loop. Makes the timer if `thread` is set.
  * Returns TH_OK, or TH_ESYSTEM if the timer cannot be made: `thread` is 0 then. */
 int th_watch_begin(th_watch *watch);

@@ -6,10 +6,13 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 from urllib.request import urlopen
 
 import pytest
+from certificate import Certificate
 from load import ask_aside
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
@@ -367,3 +370,33 @@ def test_an_invalid_address_is_refused(operated, given):
     command = operated(admin=given, wait=False)
     assert command.wait() == 2
     assert "expected HOST:PORT, [IPV6]:PORT or unix:PATH" in " ".join(command.stderr.split())
+
+
+def expiries_of(command):
+    name = "thestral_tls_certificate_not_after_seconds"
+    (family,) = [one for one in prometheus(command.get("/metrics").body) if one.name == name]
+    return {sample.labels["file"]: sample.value for sample in family.samples}
+
+
+def test_ends_of_certificates_follow_their_files(operated, tmp_path):
+    certificates = []
+    for name, days in (("old", 3), ("new", 90)):
+        (tmp_path / name).mkdir()
+        expires = datetime.now(UTC) + timedelta(days=days)
+        certificates.append(Certificate(tmp_path / name, expires))
+    old, new = certificates
+    command = operated("--ssl-certfile", old.chain, "--ssl-keyfile", old.key, wait=False)
+    command.admin()
+    ends = {one.chain: ssl.cert_time_to_seconds(one.not_after) for one in certificates}
+    assert expiries_of(command) == {old.chain: ends[old.chain]}
+    assert status_of(command)["certificates"] == {old.chain: ends[old.chain]}
+    os.replace(new.key, old.key)
+    os.replace(new.chain, old.chain)
+    wait_until(lambda: expiries_of(command) == {old.chain: ends[new.chain]})
+    command.stop()
+
+
+def test_without_tls_there_is_no_end_of_a_certificate(operated):
+    command = operated()
+    assert expiries_of(command) == {}
+    command.stop()

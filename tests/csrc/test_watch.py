@@ -32,14 +32,14 @@ def watch():
 
 
 def test_loop_that_does_not_turn_and_turns_again(watch):
-    begun = lib.th_watch_now()
+    begun = lib.th_now()
     assert lib.th_watch_wait(watch) == lib.TH_WATCH_LATE
-    assert lib.th_watch_now() - begun >= watch.limit
+    assert lib.th_now() - begun >= watch.limit
     turning = threading.Timer(0.05, lib.th_watch_turn, [watch])
     turning.start()
     assert lib.th_watch_wait(watch) == lib.TH_WATCH_TURNED
     turning.join()
-    assert 50 * MILLISECOND <= watch.blocked <= lib.th_watch_now() - begun
+    assert 50 * MILLISECOND <= watch.blocked <= lib.th_now() - begun
     assert watch.turned == watch.seen
     assert lib.th_watch_wait(watch) == lib.TH_WATCH_LATE  # again, once for each block
 
@@ -54,7 +54,7 @@ def test_loop_that_turns_is_not_reported(watch):
     watch.interval = watch.limit = 1000 * MILLISECOND
     turning = threading.Thread(target=turn)
     turning.start()
-    watch.alarm = lib.th_watch_now() + 3000 * MILLISECOND
+    watch.alarm = lib.th_now() + 3000 * MILLISECOND
     assert lib.th_watch_wait(watch) == lib.TH_WATCH_TIME
     assert watch.alarm == 0
     assert not watch.late

@@ -67,6 +67,7 @@ FULL = Snapshot(
     starts=4,
     ends={"stopped": 1, "died": 0},
     queues=[Queue("[::1]:80", 3, 128)],
+    certificates={"/etc/one.pem": 1796083200.0},
 )
 
 
@@ -113,6 +114,8 @@ def test_values(openmetrics):
     assert samples["thestral_worker_age_seconds", ("worker", "1")] == 9.0
     assert samples["thestral_worker_resident_bytes", ("worker", "1")] == 150
     assert ("thestral_worker_resident_bytes", ("worker", "2")) not in samples
+    end = "thestral_tls_certificate_not_after_seconds"
+    assert samples[end, ("file", "/etc/one.pem")] == 1796083200
     assert samples["thestral_accept_queue", ("address", "[::1]:80")] == 3
     assert samples["thestral_build_info", ("version", "1.2.3")] == 1
     assert samples["thestral_gc_seconds_total",] == 0.25

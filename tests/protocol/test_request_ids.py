@@ -7,17 +7,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
+import time
 import uuid
 
 import pytest
 from support import read_all, read_head, read_response, wait_until
 
 from thestral import Config
-from thestral._core.log import uuid7_of
+from thestral._core.log import Uuids
 from thestral.logging import JsonFormatter
 from thestral.logging.format import whole_format
-from thestral.logging.ids import read_traceparent, uuid7
+from thestral.logging.ids import read_traceparent
 from thestral.logging.levels import set_level
 from thestral.logging.loggers import access_logger, error_logger
 from thestral.logging.setup import line_format_of
@@ -133,19 +135,34 @@ def is_new(text):
 # --- Ids ------------------------------------------------------------------------------------------
 
 
-def test_uuid_is_of_version_7_and_sorts_by_time(monkeypatch):
-    ids = [uuid7() for _ in range(1000)]
+def test_uuid_is_of_version_7_and_sorts_by_time():
+    uuids = Uuids(os.urandom)
+    ids = [uuids.new(time.time()) for _ in range(1000)]  # several times the bytes it fetches
     assert all(map(is_new, ids))
     assert len(set(ids)) == 1000
-    monkeypatch.setattr("time.time_ns", lambda: 0x0123_4567_89AB * 1_000_000 + 999_999)
-    monkeypatch.setattr("os.urandom", lambda size: b"\xff" * size)
-    assert uuid7() == "01234567-89ab-7fff-bfff-ffffffffffff"
-    monkeypatch.setattr("os.urandom", lambda size: bytes(size))
-    assert uuid7() == "01234567-89ab-7000-8000-000000000000"
-    for size in (0, 9, 11):
-        with pytest.raises(ValueError, match=f"{size} random bytes given, expected 10"):
-            uuid7_of(0, bytes(size))
-    assert uuid7_of(2**64 - 1, bytes(10)).startswith("ffffffff-ffff-7000-8000-0000")
+    now = (0x0123_4567_89AB + 0.5) / 1000
+    assert Uuids(lambda size: b"\xff" * size).new(now) == "01234567-89ab-7fff-bfff-ffffffffffff"
+    assert Uuids(bytes).new(now) == "01234567-89ab-7000-8000-000000000000"
+
+
+def test_random_bytes_of_uuids_are_used_once():
+    fetched = []
+
+    def source(size):
+        fetched.append(size)
+        return b"".join(number.to_bytes(10, "big") for number in range(size // 10))
+
+    uuids = Uuids(source)
+    ids = [uuids.new(0.0) for _ in range(257)]
+    assert len(set(ids[:256])) == 256
+    assert ids[256] == ids[0]
+    assert fetched == [2560, 2560]
+
+
+@pytest.mark.parametrize("size", [0, 2559, 2561])
+def test_random_bytes_of_another_number_are_refused(size):
+    with pytest.raises(ValueError, match=f"{size} random bytes, expected 2560"):
+        Uuids(lambda _: bytes(size)).new(0.0)
 
 
 @pytest.mark.parametrize(

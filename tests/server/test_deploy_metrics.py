@@ -195,10 +195,11 @@ def test_panels_have_places_of_their_own():
     assert len(set(places)) == len(places)
 
 
-# Series of what a healthy server does not see: they begin when it happens.
+# Series of what a healthy server without TLS does not see: they begin when it happens.
 RARE = (
     *("thestral_refusals_total", "thestral_websockets_closed_total", 'status="5xx"'),
     *("thestral_http2_resets_total", "thestral_http2_goaways_total"),
+    "thestral_tls_certificate_not_after_seconds",
 )
 
 

@@ -20,6 +20,8 @@ cdef extern from "base.h" nogil:
         uint32_t offset
         uint32_t length
 
+    int64_t th_now()
+
 
 cdef extern from "ascii.h" nogil:
     int th_field_name_lower(const char *src, size_t n, char *dst)
@@ -319,8 +321,7 @@ cdef extern from "metrics.h" nogil:
     )
     void th_running_end(th_running *running)
     int th_slot_row(th_slot *slot, int method, const char *name, size_t n)
-    void th_slot_end_request(th_slot *slot, int row, int status, uint64_t began, uint64_t first_byte)
-    uint64_t th_now()
+    void th_slot_end_request(th_slot *slot, int row, int status, uint64_t taken, uint64_t first_byte)
     void th_set(uint64_t *value, uint64_t to)
     void th_count(uint64_t *value, uint64_t more)
 

@@ -9,6 +9,14 @@ cpdef str escaped(bytes data)
 cpdef bytes find_field(object headers, bytes name)
 
 
+cdef class Uuids:
+    cdef object _source
+    cdef bytes _noise
+    cdef Py_ssize_t _at
+
+    cpdef str new(self, double now)
+
+
 cdef class LineBuffer:
     cdef th_buffer _buffer
     cdef Py_ssize_t _begun

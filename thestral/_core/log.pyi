@@ -1,6 +1,6 @@
 """Builds log lines as bytes in a buffer; client data is escaped when it is appended."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import final
 
 def monotonic() -> float:
@@ -15,16 +15,26 @@ def escaped(data: bytes) -> str:
 def find_field(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """Return the value of the first field with a lower-case name; None if there is none."""
 
-def uuid7_of(milliseconds: int, noise: bytes) -> str:
-    """Return a UUID of version 7 (RFC 9562 section 5.7).
+@final
+class Uuids:
+    """Makes UUIDs of version 7 (RFC 9562 section 5.7), which begin with the time and sort by it.
+
+    It keeps random bytes for the next ones, so each thread and each process needs its own.
 
     Args:
-        milliseconds: Unix time; its lowest 48 bits count.
-        noise: 10 random bytes, of which 74 bits are used.
-
-    Raises:
-        ValueError: `noise` has another length.
+        source: returns as many random bytes as it is asked for, as os.urandom() does.
     """
+
+    def __new__(cls, source: Callable[[int], bytes]) -> Uuids: ...
+    def new(self, now: float) -> str:
+        """Return a new UUID.
+
+        Args:
+            now: seconds since 1970.
+
+        Raises:
+            ValueError: the source has returned another number of bytes.
+        """
 
 @final
 class LineBuffer:

@@ -22,6 +22,7 @@ cdef enum:
     CAPACITY_KEPT = 256 * 1024
     UUID_LENGTH = 36
     UUID_NOISE = 10
+    UUIDS_AT_ONCE = 256  # whose random bytes are fetched together: a system call for each would be dear
 
 cdef const char *DIGITS = b"0123456789abcdef"
 
@@ -52,16 +53,14 @@ cpdef bytes find_field(object headers, bytes name):
     return None
 
 
-def uuid7_of(uint64_t milliseconds, bytes noise):
+cdef str uuid7_of(uint64_t milliseconds, const char *noise):
     cdef unsigned char number[16]
     cdef char text[UUID_LENGTH]
     cdef int at = 0
     cdef int i
-    if PyBytes_GET_SIZE(noise) != UUID_NOISE:
-        raise ValueError(f"{PyBytes_GET_SIZE(noise)} random bytes given, expected {UUID_NOISE}")
     for i in range(6):
         number[i] = milliseconds >> 40 - 8 * i & 0xFF
-    memcpy(number + 6, PyBytes_AS_STRING(noise), UUID_NOISE)
+    memcpy(number + 6, noise, UUID_NOISE)
     number[6] = number[6] & 0x0F | 0x70  # the version
     number[8] = number[8] & 0x3F | 0x80  # the variant
     for i in range(16):
@@ -72,6 +71,24 @@ def uuid7_of(uint64_t milliseconds, bytes noise):
         text[at + 1] = DIGITS[number[i] & 0x0F]
         at += 2
     return PyUnicode_DecodeASCII(text, UUID_LENGTH, NULL)
+
+
+@cython.final
+cdef class Uuids:
+    def __cinit__(self, object source):
+        self._source = source
+        self._noise = b""
+
+    cpdef str new(self, double now):
+        cdef bytes fetched
+        if self._at >= PyBytes_GET_SIZE(self._noise):
+            fetched = self._source(UUID_NOISE * UUIDS_AT_ONCE)
+            if PyBytes_GET_SIZE(fetched) != UUID_NOISE * UUIDS_AT_ONCE:
+                raise ValueError(f"{len(fetched)} random bytes, expected {UUID_NOISE * UUIDS_AT_ONCE}")
+            self._noise = fetched
+            self._at = 0
+        self._at += UUID_NOISE
+        return uuid7_of(<uint64_t>(now * 1000.0), PyBytes_AS_STRING(self._noise) + self._at - UUID_NOISE)
 
 
 @cython.final

@@ -9,7 +9,6 @@ cpdef uint64_t now() noexcept
 
 
 cdef class Counted:
-    cdef public WorkerMetrics metrics
     cdef public object client
     cdef public dict scope
     cdef public RequestHead request
@@ -35,6 +34,7 @@ cdef class WorkerMetrics:
     cpdef int place(self, Counted request) except -1
     cdef int _fill(self, Counted request) except -1
     cpdef void displace(self, Counted request) noexcept
+    cdef void _empty(self, Counted request) noexcept
     cpdef bint is_crowded(self) noexcept
     cdef object _show_client(self, int place, object client)
     cdef int _row(self, dict scope, int method) except -1

@@ -15,18 +15,16 @@ class Counted:
     """What the counts need of a request, and where it stands among those that are running.
 
     Attributes:
-        metrics: where it is counted; None if it is not.
         client: address of the client; None if unknown.
         scope: the application's scope; None if no head could be read.
         request: the request's head; None if no head could be read.
         status: status of the final response once it has begun, else 0.
         received: bytes of the request's content so far.
         sent: bytes of the response's content so far.
-        head_at_ns: now() at the request's head, if it is counted.
+        head_at_ns: now() at the request's head; 0 if it is not counted.
         place: its place among the running requests; -1 if it has none.
     """
 
-    metrics: WorkerMetrics | None
     client: tuple[str, int] | None
     scope: dict[str, Any] | None
     request: RequestHead

@@ -148,6 +148,9 @@ cdef class WorkerMetrics:
         self._clients[place] = client
 
     cpdef void displace(self, Counted request) noexcept:
+        self._empty(request)
+
+    cdef inline void _empty(self, Counted request) noexcept:
         if request.place >= 0:
             th_running_end(&self._slot.running[request.place])
             self._free[self._free_count] = request.place
@@ -185,12 +188,13 @@ cdef class WorkerMetrics:
 
     cpdef int end(self, Counted request, dict template) except -1:
         cdef int row = METHODS[request.request.method_number]
+        cdef uint64_t first_byte = 0
         if dict_size(<PyObject *>request.scope) != dict_size(<PyObject *>template):
             row = self._row(request.scope, row)
-        th_slot_end_request(
-            self._slot, row, request.status, request.head_at_ns, request.first_byte_ns
-        )
-        self.displace(request)
+        if request.first_byte_ns != 0:
+            first_byte = request.first_byte_ns - request.head_at_ns
+        th_slot_end_request(self._slot, row, request.status, th_now() - request.head_at_ns, first_byte)
+        self._empty(request)
         return 0
 
     cpdef void progress(self, Counted request) noexcept:

@@ -87,6 +87,7 @@ def status_of(info: ServerInfo, config: Config, snapshot: Snapshot | None) -> di
             "totals": totals_of(snapshot.counts),
             "requests": requests_of(snapshot.counts),
             "queues": [vars(queue) for queue in snapshot.queues],
+            "certificates": snapshot.certificates,
         }
     return found | {"options": options_of(config)}
 

@@ -1,26 +1,14 @@
-"""Ids of requests: new ones are UUIDs of version 7 (RFC 9562 section 5.7), and those of a trace
-come from the field traceparent (W3C Trace Context, level 1).
-"""
+"""The ids of a trace, from the field traceparent (W3C Trace Context, level 1)."""
 
 from __future__ import annotations
 
-import os
 import re
-import time
 
-from thestral._core.log import uuid7_of
-
-RANDOM_SIZE = 10  # bytes
 # Version, trace-id, parent-id and trace-flags. Only lower-case digits are valid; version ff and ids
 # of zeros are not. Only a later version has anything after the flags.
 TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
 )
-
-
-def uuid7() -> str:
-    """Return a new UUID that begins with the time, so that ids sort by it."""
-    return uuid7_of(time.time_ns() // 1_000_000, os.urandom(RANDOM_SIZE))
 
 
 def read_traceparent(value: bytes) -> tuple[str, str] | None:

@@ -100,6 +100,12 @@ FAMILIES = {
             "gauge",
             "How many connections may wait to be accepted, by listening address (Linux).",
         ),
+        Family(
+            "thestral_tls_certificate_not_after_seconds",
+            "gauge",
+            "End of a TLS certificate's validity in seconds since 1970, by its file.",
+            "seconds",
+        ),
         Family("thestral_websockets_open", "gauge", "Open WebSockets, by worker."),
         Family("thestral_websockets_closed", "counter", "WebSockets that have ended, by code."),
         Family("thestral_websocket_messages", "counter", "Messages of WebSockets, by direction."),
@@ -196,6 +202,7 @@ def samples(snapshot: Snapshot, version: str) -> dict[str, list[Sample]]:
     for queue in snapshot.queues:
         plain("thestral_accept_queue", queue.waiting, address=queue.address)
         plain("thestral_accept_queue_limit", queue.most, address=queue.address)
+    by("thestral_tls_certificate_not_after_seconds", "file", snapshot.certificates)
     by("thestral_websockets_closed", "code", counts.websockets_closed)
     messages = {"received": counts.messages_received, "sent": counts.messages_sent}
     sizes = {"received": counts.message_bytes_received, "sent": counts.message_bytes_sent}

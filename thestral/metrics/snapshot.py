@@ -261,6 +261,7 @@ class Snapshot:
         starts: number of worker processes that were started.
         ends: number of worker processes that have ended, by cause.
         queues: those of the listening sockets.
+        certificates: the end of each certificate's validity in seconds since 1970, by its file.
     """
 
     workers: list[WorkerState]
@@ -268,6 +269,7 @@ class Snapshot:
     starts: int = 0
     ends: dict[str, int] = field(default_factory=dict)
     queues: list[Queue] = field(default_factory=list)
+    certificates: dict[str, float] = field(default_factory=dict)
 
 
 # --- Reading a slot -------------------------------------------------------------------------------

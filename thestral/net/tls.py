@@ -63,12 +63,14 @@ class Contexts(NamedTuple):
         certificates: the PEM of each context's own certificate.
         suites: numbers of cipher suites, by OpenSSL's names.
         warnings: a line for each certificate that is not valid now, or expires within a week.
+        ends: the end of each certificate's validity in seconds since 1970, by its file.
     """
 
     front: ssl.SSLContext
     certificates: dict[ssl.SSLContext, str]
     suites: dict[str, int]
     warnings: list[str]
+    ends: dict[str, float]
 
     def extension(self, connection: ssl.SSLObject) -> dict[str, Any]:
         """Return ASGI's tls extension (its TLS specification 0.2) after a complete handshake.
@@ -122,6 +124,10 @@ class Certificates:
             if self._look() != self._seen:
                 self.reload()
         return self._contexts
+
+    def ends(self) -> dict[str, float]:
+        """Return the ends of validity; see Contexts. Looks at no file."""
+        return self._contexts.ends
 
     def reload(self) -> bool:
         """Load the files again, changed or not; False if that failed and the old contexts stay."""
@@ -187,9 +193,10 @@ def make_contexts(config: Config) -> Contexts:
     """
     certificates: dict[ssl.SSLContext, str] = {}
     warnings: list[str] = []
+    ends: dict[str, float] = {}
 
     def default_factory() -> ssl.SSLContext:
-        return default_context(config, certificates, warnings)
+        return default_context(config, certificates, warnings, ends)
 
     if config.ssl_context_factory is None:
         front = default_factory()
@@ -200,7 +207,7 @@ def make_contexts(config: Config) -> Contexts:
                 "ssl_context_factory",
                 f"{type(front).__name__} returned, expected an ssl.SSLContext",
             )
-    return Contexts(front, certificates, suites_of(front), warnings)
+    return Contexts(front, certificates, suites_of(front), warnings, ends)
 
 
 def suites_of(context: ssl.SSLContext) -> dict[str, int]:
@@ -218,13 +225,16 @@ def known_suites() -> dict[str, int]:
 
 
 def default_context(
-    config: Config, certificates: dict[ssl.SSLContext, str], warnings: list[str]
+    config: Config,
+    certificates: dict[ssl.SSLContext, str],
+    warnings: list[str],
+    ends: dict[str, float],
 ) -> ssl.SSLContext:
     """Make a context for each certificate; return the first, from which SNI selects the others.
 
     Args:
         config: the options.
-        certificates, warnings: filled by this function; see Contexts.
+        certificates, warnings, ends: filled by this function; see Contexts.
 
     Raises:
         ConfigError: a file or an option cannot be used.
@@ -251,6 +261,8 @@ def default_context(
         warning = date_warning(path, certificate, datetime.now(UTC))
         if warning is not None:
             warnings.append(warning)
+        if certificate.not_after is not None:
+            ends[path] = certificate.not_after.timestamp()
         for name in certificate.names:
             by_name.setdefault(name, context)
         first = first or context

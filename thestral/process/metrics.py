@@ -71,18 +71,24 @@ class Metrics:
 
     Args:
         sockets: returns the listening sockets, whose queues are measured.
+        certificates: returns the ends of the certificates' validity; see Snapshot.
 
     Attributes:
         starts: number of processes that got a slot.
         ends: number of processes that have ended, by cause.
     """
 
-    def __init__(self, sockets: Callable[[], Iterable[socket.socket]]) -> None:
+    def __init__(
+        self,
+        sockets: Callable[[], Iterable[socket.socket]],
+        certificates: Callable[[], dict[str, float]] = dict,
+    ) -> None:
         self._taken: list[Slot] = []
         self._free: list[Slot] = []
         self.starts = 0
         self.ends = dict.fromkeys(CAUSES, 0)
         self._sockets = sockets
+        self._certificates = certificates
 
     def take(self, number: int) -> Slot:
         """Return a slot for a process that is about to start. Processes of the same number may run
@@ -125,7 +131,14 @@ class Metrics:
             look_at(worker)
             workers.append(worker)
         workers.sort(key=lambda worker: (worker.number, -worker.age))
-        return Snapshot(workers, counts, self.starts, dict(self.ends), queues_of(self._sockets()))
+        return Snapshot(
+            workers,
+            counts,
+            self.starts,
+            dict(self.ends),
+            queues_of(self._sockets()),
+            self._certificates(),
+        )
 
     def close(self, but: Slot | None = None) -> None:
         """Unmap all slots, except the one that this process goes on using."""

@@ -136,14 +136,18 @@ class Supervisor:
         self._last_reason = ""  # logged last for a worker that could not start, under --reload
         self._next_start = 0.0  # time.monotonic() before which no worker starts
         self._patrol = Patrol(config)
-        self.metrics = None if config.admin is None else Metrics(self._all_sockets)
+        self.metrics: Metrics | None = None
         self._control: Control | None = None
         if config.admin is not None:
             from thestral.process.control import Control  # most servers do without
 
+            self.metrics = Metrics(self._all_sockets, self._certificate_ends)
             self._control = Control(self, self._selecting)
         self._on_terminal = is_terminal()
         self._directory = directory_with_links()
+
+    def _certificate_ends(self) -> dict[str, float]:
+        return {} if self._certificates is None else self._certificates.ends()
 
     def run(self) -> None:
         """Serve until told to stop.

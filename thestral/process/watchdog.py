@@ -160,7 +160,7 @@ class Watchdog:
             due = self._told.due
             self._watch.alarm = round(due * NANO) if due < math.inf else 0
         if self._watch.late:
-            self._on_turned((lib.th_watch_now() - self._watch.seen) / NANO - self._interval)
+            self._on_turned((lib.th_now() - self._watch.seen) / NANO - self._interval)
         self._told.sum_up(math.inf)
 
     def _on_late(self) -> None:

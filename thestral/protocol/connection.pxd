@@ -3,7 +3,6 @@ from libc.stdint cimport int64_t
 
 from thestral._core.coroutine cimport is_held_once
 from thestral._core.log cimport monotonic
-from thestral._core.metrics cimport WorkerMetrics
 from thestral._core.socket cimport ReadBuffer
 from thestral.protocol.access cimport AccessLog
 from thestral.protocol.context cimport WorkerContext
@@ -54,10 +53,12 @@ cdef class Stream(Exchange):
 
     cdef object attach(self, Cycle cycle)
     cdef Cycle cycle(self)
-    @cython.locals(access_log=AccessLog, metrics=WorkerMetrics)
+    @cython.locals(access_log=AccessLog)
     cdef object end(self, bint aborted)
     cpdef bint is_counted(self) except -1
     cdef object count_abort(self)
+    cdef void note_progress(self) noexcept
+    cdef object receive(self, Py_ssize_t size)
     cpdef object start(self, int status, object headers)
     cpdef object write(self, bytes data, bint end)
     cpdef object respond(self, int status, object headers, bytes body)

@@ -126,9 +126,8 @@ class Connection(Output):
         self.data_received(data)
 
     def count_received(self, size: int) -> None:
-        metrics = self.context.metrics
-        if metrics is not None:
-            metrics.add_received(size)
+        if self.context.metrics is not None:
+            self.context.metrics.add_received(size)
 
     def give_way(self, successor: Connection, transport: Any) -> None:
         """Put another connection in place of this one, on the same transport or one above it."""
@@ -252,21 +251,30 @@ class Stream(Exchange):
         if self.ended:
             return
         self.ended = True
-        metrics = self.metrics
-        if metrics is not None:
-            metrics.end(self, self.connection.scope_template)
+        if self.head_at_ns != 0 and self.connection.context.metrics is not None:
+            self.connection.context.metrics.end(self, self.connection.scope_template)
         access_log = self.connection.context.access_log
         if access_log.enabled:
             access_log.record(self, aborted)
 
     def is_counted(self) -> bool:
         """Whether it is a running request that the metrics count."""
-        return self.metrics is not None and not self.ended
+        return self.head_at_ns != 0 and not self.ended
 
     def count_abort(self) -> None:
         """Count the exchange as one whose client has left before the end of the response."""
-        if self.metrics is not None and not self.ended:
-            self.metrics.abort()
+        if self.is_counted() and self.connection.context.metrics is not None:
+            self.connection.context.metrics.abort()
+
+    def note_progress(self) -> None:
+        """Note, if the exchange is counted, how much of the content has come and gone."""
+        if self.head_at_ns != 0 and self.connection.context.metrics is not None:
+            self.connection.context.metrics.progress(self)
+
+    def receive(self, size: int) -> None:
+        """Note that a part of the request's content has come."""
+        self.received += size
+        self.note_progress()
 
     def start(self, status: int, headers: Headers) -> None:
         """Hold a head, which leaves with the next write(). Until then withdraw() drops it.

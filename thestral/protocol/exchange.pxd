@@ -24,8 +24,6 @@ cdef class Exchange(Counted):
     cdef object keep_request(self, dict scope, bint fields, bint timed)
     cdef int measure(self, WorkerMetrics metrics, dict scope) except -1
     cdef void note_head(self) noexcept
-    cdef void note_progress(self) noexcept
-    cdef object receive(self, Py_ssize_t size)
     cdef object promise(self, int status, bint head_only, int64_t length)
     cdef int64_t left(self) noexcept
     cdef int64_t missing(self) noexcept

@@ -84,25 +84,14 @@ class Exchange(Counted):
         Args:
             scope: as in keep_request().
         """
-        self.metrics = metrics
         if self.request.forwarded:
             self.client = scope["client"]
         metrics.begin(self)
 
     def note_head(self) -> None:
         """Note that the head of the response leaves before its end."""
-        if self.metrics is not None and self.first_byte_ns == 0:
+        if self.head_at_ns != 0 and self.first_byte_ns == 0:
             self.first_byte_ns = now()
-
-    def note_progress(self) -> None:
-        """Note, if the exchange is counted, how much of the content has come and gone."""
-        if self.metrics is not None:
-            self.metrics.progress(self)
-
-    def receive(self, size: int) -> None:
-        """Note that a part of the request's content has come."""
-        self.received += size
-        self.note_progress()
 
     def promise(self, status: int, head_only: bool, length: int) -> None:
         """Note how much content the head promises.

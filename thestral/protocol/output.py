@@ -132,9 +132,8 @@ class Output(Protocol):
 
     def count_written(self, size: int) -> None:
         self.written += size
-        metrics = self.context.metrics
-        if metrics is not None:
-            metrics.add_sent(size)
+        if self.context.metrics is not None:
+            self.context.metrics.add_sent(size)
 
     def is_broken(self) -> bool:
         """Whether nothing can be written any more.

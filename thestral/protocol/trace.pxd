@@ -1,6 +1,6 @@
 cimport cython
 
-from thestral._core.log cimport monotonic
+from thestral._core.log cimport Uuids, monotonic, wall_clock
 
 
 cdef bytes ID_NAME
@@ -25,6 +25,7 @@ cdef class Tracer:
     cdef readonly bint marks
     cdef bint _sends_ids
     cdef bint _timing
+    cdef Uuids _uuids
 
     @cython.locals(trace=Trace, headers=list, name=bytes, value=bytes, given=bytes, parent=bytes)
     cpdef Trace begin(self, dict scope, object connection)

@@ -4,10 +4,11 @@ ids and times. Without them there is no Tracer, and requests have no Trace.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from thestral._core.log import monotonic
-from thestral.logging.ids import read_traceparent, uuid7
+from thestral._core.log import Uuids, monotonic, wall_clock
+from thestral.logging.ids import read_traceparent
 from thestral.logging.names import sane_id
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Tracer:
         self.marks = marks
         self._sends_ids = makes_ids and sends_ids
         self._timing = timing
+        self._uuids = Uuids(os.urandom)
 
     def begin(self, scope: dict[str, Any] | None, connection: HasPeer) -> Trace:
         """Return the Trace of a request, and put its id into the scope's state.
@@ -95,7 +97,7 @@ class Tracer:
         if given is not None and (not self.makes_ids or connection.trusts_peer()):
             trace.request_id = given.decode()
         elif self.makes_ids:
-            trace.request_id = uuid7()
+            trace.request_id = self._uuids.new(wall_clock())
         ids = read_traceparent(parent) if parent is not None else None
         if ids is not None:
             trace.trace_id, trace.span_id = ids
