@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRONT = "front"  # thestral/__init__.py: it names the public API
 ORDER = [
     *("__main__", "cli", FRONT, "testing", "workers", "run", "process", "admin", "metrics"),
-    *("protocol", "net", "config", "logging", "errors", "types", "_core", "_csrc"),
+    *("protocol", "net", "config", "accelerate", "logging", "errors", "types", "_core", "_csrc"),
 ]
 # What the codecs raise; how options are checked, and Config.bind_socket(), which is uvicorn's. None
 # of these modules imports what stands in front of the room that imports it.

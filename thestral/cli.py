@@ -405,7 +405,11 @@ def serve(app: str | None, **values: Any) -> None:
             config.sources = sources_of(context)
             if checking:
                 show(config)
-                Server(config).check()
+                checked = Server(config).check()
+                if config.accelerate:
+                    from thestral.accelerate.report import report
+
+                    click.echo("\n".join(report(checked)))
                 click.echo("The application starts and stops.")
                 return
             server = server_for(config)

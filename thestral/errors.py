@@ -38,6 +38,12 @@ class ImportFailedError(ThestralError):
     """The application could not be imported; the message is for the user."""
 
 
+class AccelerateError(ThestralError):
+    """A group of thestral.accelerate is required, but does not fit what is installed; the message
+    is for the user.
+    """
+
+
 class LifespanError(ThestralError):
     """The application's lifespan failed at startup, so that the server must not start, or at
     shutdown.

@@ -88,6 +88,14 @@ def checked_format(given: str) -> str:
     return given
 
 
+def checked_accelerate(given: list[str]) -> list[str]:
+    for value in given:
+        from thestral.accelerate.groups import read  # most servers do without
+
+        read(value)  # only a check: each process reads it again before it imports the application
+    return given
+
+
 def checked_log_file(given: str) -> str:
     """Return the absolute path: the application may change the working directory."""
     if not given:
@@ -141,6 +149,11 @@ class Config:
     loop: str = text("auto", "Application", convert=checked_loop,
         help="Event loop: uvloop, asyncio, or MODULE:FUNCTION that returns one; auto is uvloop if"
              " it is installed, none is asyncio.")
+    accelerate: str | list[str] = several([], "Application", item="WHAT",
+        convert=checked_accelerate,
+        help="Make FastAPI cost less: fastapi, or threads for any framework that uses anyio;"
+             " repeatable. fastapi=router,stacks is some of it, fastapi=require all of it or an"
+             " error.")
     interface: str = text("auto", "Application", choices=("auto", "asgi3", "asgi2", "wsgi"),
         help="Application interface; auto tells ASGI 3 from ASGI 2, wsgi needs the a2wsgi package.")
     http: str = text("auto", "Application", choices=("auto", "h11", "httptools", "zttp"),

@@ -54,9 +54,23 @@ def load_application(config: Config) -> ASGIApplication:
     """Import the application that the options name.
 
     Raises:
+        AccelerateError: see accelerate().
         ImportFailedError: as in load().
     """
+    accelerate(config)
     return load(config.app, config.app_dir, config.factory, config.interface)
+
+
+def accelerate(config: Config) -> None:
+    """Replace what the option names before the application is imported.
+
+    Raises:
+        AccelerateError: it is required, and does not fit what is installed.
+    """
+    for value in config.accelerate:
+        from thestral.accelerate.groups import read, turn_on  # most servers do without
+
+        turn_on(*read(value))
 
 
 def load_function(name: str | None, app_dir: str = "") -> Callable[..., Any] | None:

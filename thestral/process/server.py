@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from thestral._core.metrics import WorkerMetrics
 from thestral.config import Config
@@ -48,6 +48,7 @@ from thestral.process.watchdog import Watchdog
 from thestral.protocol.context import WorkerContext
 from thestral.protocol.protocols import new_connection
 from thestral.protocol.routes import template_of
+from thestral.types import ASGIApplication
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Time for the lifespan's shutdown, and for a worker to end, beyond --timeout-graceful-shutdown.
@@ -55,6 +56,7 @@ STOP_MARGIN = 30.0  # seconds
 # Start-up time that systemd is asked to allow without --timeout-worker-startup.
 LONGEST_START = 900.0  # seconds
 FORCE_HINT = " (Press CTRL+C to quit at once)"
+Result = TypeVar("Result")
 
 
 class StartedEvent(asyncio.Event):
@@ -198,23 +200,25 @@ class Server:
         self._run_in_loop(self.serve_only(sockets))
         call_own_handlers(self._signals_taken)
 
-    def check(self) -> None:
-        """Import the application and run its lifespan from start to end, without opening a port.
+    def check(self) -> ASGIApplication:
+        """Import the application and run its lifespan from start to end, without opening a port;
+        return it.
 
         Raises:
             ThestralError: as in run().
         """
         configure(self.config)
-        self._run_in_loop(self._check())
+        return self._run_in_loop(self._check())
 
-    async def _check(self) -> None:
+    async def _check(self) -> ASGIApplication:
         tls.load(self.config)
         app = load_application(self.config)
         lifespan = Lifespan(app, self.config.lifespan)
         await lifespan.startup()
         await lifespan.shutdown()
+        return app
 
-    def _run_in_loop(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in a new event loop, then cancel the remaining tasks and close the loop.
 
         The thread's current loop (asyncio.set_event_loop) does not change: it may be the caller's,
@@ -231,7 +235,7 @@ class Server:
         loop.set_default_executor(executor)
         try:
             with terminated_quietly(), taking(self._requests()):
-                loop.run_until_complete(work)
+                return loop.run_until_complete(work)
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
             self.left_behind = not finish_loop(loop)

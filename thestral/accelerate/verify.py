@@ -1,0 +1,54 @@
+"""Adds the fingerprints of what is installed to those that were tested:
+`python -m thestral.accelerate.verify --add`, for this release of Python. Without `--add` it only
+compares, and its exit status says whether each group fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from thestral.accelerate.fingerprints import FILE, PYTHON, find, fingerprint, known
+from thestral.accelerate.groups import FASTAPI, load
+
+
+def add() -> int:
+    """Add the fingerprints of all groups' code; return how many are new.
+
+    Raises:
+        AttributeError, ImportError: code that a group names is missing.
+    """
+    tested = known()
+    new = 0
+    for group in FASTAPI:
+        module = importlib.import_module(f"thestral.accelerate.{group}")
+        for name in (*module.REPLACES, *module.RELIES_ON):
+            prints = tested.setdefault(name, {}).setdefault(PYTHON, [])
+            found = fingerprint(find(name))
+            if found not in prints:
+                prints.append(found)
+                prints.sort()
+                new += 1
+    text = json.dumps(tested, indent=1, sort_keys=True)
+    Path(__file__).with_name(FILE).write_text(f"{text}\n", "utf-8")
+    return new
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--add", action="store_true", help="add what is installed")
+    if parser.parse_args().add:
+        print(f"{add()} new fingerprints for Python {PYTHON}")
+        return 0
+    reasons = {group: load(group) for group in FASTAPI}
+    off = {group: reason for group, reason in reasons.items() if isinstance(reason, str)}
+    for group in FASTAPI:
+        print(f"{group}: {off.get(group, 'fits')}")
+    return 1 if off else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
