@@ -1,0 +1,69 @@
+"""Handles an exception as starlette._exception_handler.wrap_app_handling_exceptions() does, without
+the two functions that it makes for each request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette import _exception_handler
+from starlette._utils import is_async_callable
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+RELIES_ON = (
+    "starlette._exception_handler:_lookup_exception_handler",
+    "starlette._exception_handler:wrap_app_handling_exceptions",
+    "starlette._utils:is_async_callable",
+    "starlette.concurrency:run_in_threadpool",
+)
+
+
+class Sender:
+    """send(), which remembers whether the response has started."""
+
+    __slots__ = ("_send", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    def __call__(self, message: Message) -> Any:
+        if message["type"] == "http.response.start":
+            self.started = True
+        return self._send(message)
+
+
+async def handle(
+    exc: Exception, request: Request, scope: Scope, receive: Receive, sender: Sender
+) -> None:
+    """Send what the application's handler makes of an exception. Call it where the exception is
+    being handled.
+
+    Raises:
+        Exception: the exception, if nothing handles it.
+        RuntimeError: the response has already started.
+    """
+    try:
+        exception_handlers, status_handlers = scope["starlette.exception_handlers"]
+    except KeyError:
+        exception_handlers, status_handlers = {}, {}
+    handler: Any = None
+    if isinstance(exc, HTTPException):
+        handler = status_handlers.get(exc.status_code)
+    if handler is None:
+        handler = _exception_handler._lookup_exception_handler(exception_handlers, exc)
+    if handler is None:
+        raise exc
+    if sender.started:
+        message = "Caught handled exception, but response already started."
+        raise RuntimeError(message) from exc
+    if is_async_callable(handler):
+        response = await handler(request, exc)
+    else:
+        response = await run_in_threadpool(handler, request, exc)
+    if response is not None:
+        await response(scope, receive, sender)
+    exc.__traceback__ = None  # one that is raised again would add to it for each request
