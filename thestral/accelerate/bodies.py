@@ -26,7 +26,22 @@ async def read(request: Request, strict: bool) -> Any:
         ClientDisconnect, json.JSONDecodeError, UnicodeDecodeError, RecursionError: as in
             Request.json().
     """
-    content = await content_of(request)
+    if hasattr(request, "_body") or request._stream_consumed:
+        content = await request.body()
+    else:  # what that does, without two generators
+        chunks = []
+        while not request._stream_consumed:
+            message = await request._receive()
+            if message["type"] == "http.request":
+                chunk = message.get("body", b"")
+                if not message.get("more_body", False):
+                    request._stream_consumed = True
+                if chunk:
+                    chunks.append(chunk)
+            elif message["type"] == "http.disconnect":
+                request._is_disconnected = True
+                raise ClientDisconnect
+        content = request._body = b"".join(chunks)
     if not content:
         return Undefined
     content_type = request.headers.get("content-type")
@@ -35,26 +50,6 @@ async def read(request: Request, strict: bool) -> Any:
     if not hasattr(request, "_json"):
         request._json = json.loads(content)
     return request._json
-
-
-async def content_of(request: Request) -> bytes:
-    """Do what Request.body() does, without two generators."""
-    if hasattr(request, "_body") or request._stream_consumed:
-        return await request.body()
-    chunks = []
-    while not request._stream_consumed:
-        message = await request._receive()
-        if message["type"] == "http.request":
-            chunk = message.get("body", b"")
-            if not message.get("more_body", False):
-                request._stream_consumed = True
-            if chunk:
-                chunks.append(chunk)
-        elif message["type"] == "http.disconnect":
-            request._is_disconnected = True
-            raise ClientDisconnect
-    request._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return request._body
 
 
 def is_json(content_type: str) -> bool:

@@ -83,7 +83,7 @@ async def call(self: FastAPI, scope: Scope, receive: Receive, send: Send) -> Non
         or "fastapi.telemetry" in scope
         or not telemetry.nothing_is_configured(self._telemetry)
         or Starlette.__call__ is not original_starlette_call
-        or type(self).__mro__[-len(BASES) :] != BASES
+        or (type(self) is not FastAPI and type(self).__mro__[-len(BASES) :] != BASES)
     ):
         await original_call(self, scope, receive, send)
         return

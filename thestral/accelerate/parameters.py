@@ -34,6 +34,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from thestral.accelerate import bodies, responses
+from thestral.accelerate.hops import call_in_thread
 from thestral.accelerate.plan import Plan, is_known, located
 from thestral.accelerate.solving import Solving
 
@@ -227,7 +228,12 @@ def make_handler(
             plan = Plan(dependant, embed_body_fields, {})
         body: Any = Undefined
         if has_body:
-            body = await read_body(request, strict_content_type, dependant)
+            try:
+                body = await bodies.read(request, strict_content_type)
+            except HTTPException:
+                raise
+            except Exception as exc:
+                raise body_error(exc, request, dependant) from exc
         if plan.reads_headers:
             _ = request.headers  # as they are now, before a dependency changes the scope
         solving = Solving(request, body, embed_body_fields)
@@ -255,7 +261,7 @@ def make_handler(
                 except ValidationError as exc:
                     wrong = located(exc, ("response",))
         else:
-            raw, result, wrong = await run_in_threadpool(call_and_validate, call, values, validate)
+            raw, result, wrong = await call_in_thread(call_and_validate, call, values, validate)
         if isinstance(result, Response):
             if result.background is None:
                 result.background = solving.background
@@ -281,11 +287,9 @@ def call_and_validate(call: Any, values: dict[str, Any], validate: Any) -> tuple
     return result, value, errors
 
 
-async def read_body(request: Request, strict: bool, dependant: Dependant) -> Any:
-    """Read the body; what goes wrong becomes what FastAPI makes of it."""
-    try:
-        return await bodies.read(request, strict)
-    except json.JSONDecodeError as exc:
+def body_error(exc: Exception, request: Request, dependant: Dependant) -> Exception:
+    """What FastAPI makes of an exception while it reads the body."""
+    if isinstance(exc, json.JSONDecodeError):
         error = {
             "type": "json_invalid",
             "loc": ("body", exc.pos),
@@ -293,15 +297,11 @@ async def read_body(request: Request, strict: bool, dependant: Dependant) -> Any
             "input": {},
             "ctx": {"error": exc.msg},
         }
-        raise RequestValidationError(
-            [error], body=exc.doc, endpoint_ctx=context_of(dependant, request)
-        ) from exc
-    except HTTPException:
-        raise
-    except Exception as exc:
-        if MAX_BODY_SIZE_SCOPE_KEY in request.scope and (limit := get_body_limit_error(exc)):
-            raise limit from exc
-        raise HTTPException(status_code=400, detail="There was an error parsing the body") from exc
+        context = context_of(dependant, request)
+        return RequestValidationError([error], body=exc.doc, endpoint_ctx=context)
+    if MAX_BODY_SIZE_SCOPE_KEY in request.scope and (limit := get_body_limit_error(exc)):
+        return limit
+    return HTTPException(status_code=400, detail="There was an error parsing the body")
 
 
 def context_of(dependant: Dependant, request: Request) -> EndpointContext:

@@ -20,12 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 
 # Defaults of these types need no copy for each request.
 CONSTANTS = (type(None), str, int, float, bool)
-# What a plan depends on; a program may change it after the route was made.
+# What a plan depends on and a program may change after the route was made.
 SHAPE = attrgetter(
     *("call", "dependencies", "path_params", "query_params", "header_params", "cookie_params"),
-    *("body_params", "request_param_name", "http_connection_param_name", "response_param_name"),
-    *("background_tasks_param_name", "security_scopes_param_name"),
-    *("own_oauth_scopes", "parent_oauth_scopes", "use_cache", "scope", "concurrency", "name"),
+    "body_params",
 )
 
 
@@ -65,18 +63,15 @@ class Plan:
             function need not take the body apart.
         reads_headers: whether it or a dependency takes something from headers or cookies.
         takes_specials: whether it takes the request, tasks, the response, or scopes.
-        takes_response: whether it or a dependency takes the response.
         is_generator, is_coroutine: how a dependency is called.
         key: of a dependency in the cache of results.
     """
 
     dependencies: list[Plan]
     reads_headers: bool
-    takes_response: bool
 
     def __init__(self, dependant: Dependant, embed: bool, uses_scopes: dict[Any, Any]) -> None:
         self.dependant = dependant
-        self.shape = copied(SHAPE(dependant))
         self.path = parameters(dependant.path_params)
         self.query = parameters(dependant.query_params)
         self.header = parameters(dependant.header_params)
@@ -87,12 +82,12 @@ class Plan:
         fields = dependant.body_params
         self.body = fields[0] if is_whole_body(fields, embed) else None
         self.dependencies = [Plan(found, embed, uses_scopes) for found in dependant.dependencies]
+        self._shapes = [(dependant, copied(SHAPE(dependant)))]
+        for plan in self.dependencies:
+            self._shapes += plan._shapes
         self.is_simple = not self.dependencies and (not fields or self.body is not None)
         self.reads_headers = bool(dependant.header_params or dependant.cookie_params) or any(
             plan.reads_headers for plan in self.dependencies
-        )
-        self.takes_response = bool(dependant.response_param_name) or any(
-            plan.takes_response for plan in self.dependencies
         )
         self.takes_specials = any(
             (
@@ -105,14 +100,15 @@ class Plan:
         )
         call = dependant.call
         self.is_generator = models._is_gen_callable(call) or models._is_async_gen_callable(call)
-        self.is_coroutine = models._is_coroutine_callable(call)
+        self.is_coroutine = not self.is_generator and models._is_coroutine_callable(call)
         self.key = models._get_cache_key(dependant=dependant, uses_scopes_cache=uses_scopes)
 
     def fits(self) -> bool:
-        """Whether the dependant is still as it was."""
-        if SHAPE(self.dependant) != self.shape:
-            return False
-        return not self.dependencies or all(plan.fits() for plan in self.dependencies)
+        """Whether the dependant and its dependencies are still as they were."""
+        for dependant, shape in self._shapes:  # noqa: SIM110  (a generator costs as much again)
+            if SHAPE(dependant) != shape:
+                return False
+        return True
 
 
 def copied(shape: tuple[Any, ...]) -> tuple[Any, ...]:

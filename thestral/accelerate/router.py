@@ -319,10 +319,10 @@ def find(router: APIRouter, scope: Scope) -> tuple[Tree, int, dict[str, Any]] | 
         the tree, the index of the entry, and the values of the path's parameters; None if FastAPI
         must find out.
     """
-    tree = router.__dict__.get("_thestral_tree")
+    tree: Tree | None = getattr(router, "_thestral_tree", None)
     if tree is None or tree.changes != _changes or tree.routes != router.routes:
-        tree = router.__dict__["_thestral_tree"] = Tree(router)
-    path = get_route_path(scope)
+        tree = router._thestral_tree = Tree(router)  # type: ignore[attr-defined]
+    path = get_route_path(scope) if scope.get("root_path") else scope["path"]
     if path[:1] != "/" or path[-1:] == "\n":  # "$" matches before a line's end, too
         return None
     for index in tree.candidates(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi._compat import Undefined
@@ -9,10 +10,10 @@ from fastapi.background import BackgroundTasks
 from fastapi.dependencies import models, utils
 from fastapi.security import SecurityScopes
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from thestral.accelerate.hops import call_in_thread
 from thestral.accelerate.plan import Plan, extract, located, read_headers, read_query
 
 
@@ -80,6 +81,8 @@ class Solving:
             dependant = one.dependant
             if dependant.use_cache and one.key in results:
                 result = results[one.key]
+            elif one.is_coroutine and dependant.concurrency is None:
+                result = await dependant.call(**arguments)  # type: ignore[misc]
             else:
                 result = await self._call(one, arguments)
             if dependant.name is not None:
@@ -97,13 +100,11 @@ class Solving:
                 request=self.request, dependant=dependant, stack=stack, sub_values=arguments
             )
         if dependant.concurrency is None:
-            if plan.is_coroutine:
-                return await call(**arguments)
-            return await run_in_threadpool(call, **arguments)
+            return await call_in_thread(partial(call, **arguments))
         async with dependant.concurrency.get_semaphore():
             if plan.is_coroutine:
                 return await call(**arguments)
-            return await run_in_threadpool(call, **arguments)
+            return await call_in_thread(partial(call, **arguments))
 
     def _take_parameters(self, plan: Plan, values: dict[str, Any], errors: list[Any]) -> None:
         """Take the values from path, query, header and cookies, in FastAPI's order."""

@@ -64,48 +64,37 @@ def request_response(func: Callable[[Request], Any]) -> ASGIApp:
         request = Request(scope, receive, send)
         sender = Sender(send)
         try:
-            await respond(func, request, scope, receive, sender)
+            # Each of the two `try` below does what `async with` a stack does. The inner stack is
+            # left before the response is sent, the outer one afterwards.
+            request_stack: Any = AsyncExitStack()
+            scope["fastapi_inner_astack"] = request_stack
+            sent = False
+            try:
+                function_stack: Any = AsyncExitStack()
+                scope["fastapi_function_astack"] = function_stack
+                try:
+                    response = await func(request)
+                except BaseException as exc:
+                    if not function_stack._exit_callbacks or not await function_stack.__aexit__(
+                        type(exc), exc, exc.__traceback__
+                    ):
+                        raise
+                else:
+                    if function_stack._exit_callbacks:
+                        await function_stack.__aexit__(None, None, None)
+                await response(scope, receive, sender)
+                sent = True
+            except BaseException as exc:
+                if not request_stack._exit_callbacks or not await request_stack.__aexit__(
+                    type(exc), exc, exc.__traceback__
+                ):
+                    raise
+            else:
+                if request_stack._exit_callbacks:
+                    await request_stack.__aexit__(None, None, None)
+            if not sent:  # a dependency has swallowed an exception
+                raise FastAPIError(NOT_AWAITED)
         except Exception as exc:
             await failures.handle(exc, request, scope, receive, sender)
 
     return app
-
-
-async def respond(
-    func: Callable[[Request], Any],
-    request: Request,
-    scope: Scope,
-    receive: Receive,
-    sender: Sender,
-) -> None:
-    """Make a response and send it. The inner stack is left before it is sent, the outer one
-    afterwards; a stack that has swallowed an exception ends there as `async with` does.
-    """
-    request_stack = AsyncExitStack()
-    scope["fastapi_inner_astack"] = request_stack
-    sent = False
-    try:
-        function_stack = AsyncExitStack()
-        scope["fastapi_function_astack"] = function_stack
-        try:
-            response = await func(request)
-        except BaseException as exc:
-            if not function_stack._exit_callbacks or not await function_stack.__aexit__(  # type: ignore[attr-defined]
-                type(exc), exc, exc.__traceback__
-            ):
-                raise
-        else:
-            if function_stack._exit_callbacks:  # type: ignore[attr-defined]
-                await function_stack.__aexit__(None, None, None)
-        await response(scope, receive, sender)
-        sent = True
-    except BaseException as exc:
-        if not request_stack._exit_callbacks or not await request_stack.__aexit__(  # type: ignore[attr-defined]
-            type(exc), exc, exc.__traceback__
-        ):
-            raise
-    else:
-        if request_stack._exit_callbacks:  # type: ignore[attr-defined]
-            await request_stack.__aexit__(None, None, None)
-    if not sent:
-        raise FastAPIError(NOT_AWAITED)

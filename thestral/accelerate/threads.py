@@ -4,7 +4,7 @@ without being woken.
 
 Limiter, contexts, anyio.from_thread, shields and the end of the threads are anyio's. What is
 unusual goes to anyio's own code: a limiter of the caller's, abandon_on_cancel, a cancellation that
-is under way, no free token.
+is under way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +22,8 @@ import anyio.to_thread
 from anyio import CancelScope, WouldBlock
 from anyio._backends import _asyncio as backend
 from anyio._core._eventloop import claim_worker_thread, set_current_async_library, threadlocals
+
+from thestral.accelerate import hops
 
 REPLACES = ("anyio._backends._asyncio:AsyncIOBackend.run_sync_in_worker_thread",)
 RELIES_ON = (
@@ -51,6 +54,7 @@ _states: Any = backend._task_states
 
 def install() -> None:
     setattr(backend.AsyncIOBackend, "run_sync_in_worker_thread", classmethod(run))  # noqa: B010
+    hops.shortcut = partial(run, backend.AsyncIOBackend)
 
 
 def why_not(route: Any) -> str | None:
@@ -80,7 +84,7 @@ async def run(
     try:
         tokens.acquire_on_behalf_of_nowait(task)
     except WouldBlock:  # none is left, or others wait for one
-        return await original_run(cls, func, args)
+        await tokens.acquire_on_behalf_of(task)
     try:
         future = pool.submit(func, args, scope)
         if scope is None:
