@@ -59,6 +59,7 @@ RELIES_ON = (
     "fastapi.dependencies.utils:_solve_generator",
     "fastapi.dependencies.utils:_validate_value_with_model_field",
     "fastapi._compat.v2:get_missing_field_error",
+    "fastapi.dependencies.utils:get_dependant",
     "fastapi.dependencies.utils:request_body_to_args",
     "fastapi.dependencies.utils:request_params_to_args",
     "fastapi.dependencies.utils:solve_dependencies",
@@ -236,7 +237,7 @@ def make_handler(
                 raise body_error(exc, request, dependant) from exc
         if plan.reads_headers:
             _ = request.headers  # as they are now, before a dependency changes the scope
-        solving = Solving(request, body, embed_body_fields)
+        solving = Solving(request, body, embed_body_fields, provider)
         values: dict[str, Any] = {}
         errors: list[Any] = []
         if plan.is_simple:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi._compat import Undefined
 from fastapi.background import BackgroundTasks
 from fastapi.dependencies import models, utils
+from fastapi.dependencies.models import Dependant
 from fastapi.security import SecurityScopes
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -20,17 +21,26 @@ from thestral.accelerate.plan import Plan, extract, located, read_headers, read_
 class Solving:
     """What the dependencies of one request share.
 
+    Args:
+        request: the request.
+        body: JSON, bytes or Undefined.
+        embed: whether each parameter is one key of the body.
+        provider: what has the overridden dependencies, or something false.
+
     Attributes:
         background: the tasks to run after the response, once something has asked for them.
         response: the response whose headers and status dependencies may set, likewise.
-        body: JSON, bytes or Undefined.
         results: of dependencies, by key.
     """
 
-    __slots__ = ("_query", "background", "body", "embed", "request", "response", "results", "scope")
+    __slots__ = (
+        *("_provider", "_query", "background", "body", "embed", "request", "response", "results"),
+        "scope",
+    )
 
-    def __init__(self, request: Request, body: Any, embed: bool) -> None:
+    def __init__(self, request: Request, body: Any, embed: bool, provider: Any) -> None:
         self.request = request
+        self._provider = provider
         self.scope = request.scope
         self.body = body
         self.embed = embed
@@ -67,28 +77,43 @@ class Solving:
     async def _solve_dependencies(
         self, plan: Plan, values: dict[str, Any], errors: list[Any]
     ) -> None:
-        results = self.results
+        results, provider = self.results, self._provider
         for one in plan.dependencies:
+            used = one
+            if provider and provider.dependency_overrides:  # an earlier dependency's work
+                used = self._overridden(one.dependant)
             arguments: dict[str, Any] = {}
             wrong: list[Any] = []
-            if one.is_simple:
-                self.solve_simple(one, arguments, wrong)
+            if used.is_simple:
+                self.solve_simple(used, arguments, wrong)
             else:
-                await self.solve(one, arguments, wrong)
+                await self.solve(used, arguments, wrong)
             if wrong:
                 errors.extend(wrong)
                 continue
             dependant = one.dependant
             if dependant.use_cache and one.key in results:
                 result = results[one.key]
-            elif one.is_coroutine and dependant.concurrency is None:
-                result = await dependant.call(**arguments)  # type: ignore[misc]
+            elif used.is_coroutine and used.dependant.concurrency is None:
+                result = await used.dependant.call(**arguments)  # type: ignore[misc]
             else:
-                result = await self._call(one, arguments)
+                result = await self._call(used, arguments)
             if dependant.name is not None:
                 values[dependant.name] = result
             if one.key not in results:
                 results[one.key] = result
+
+    def _overridden(self, dependant: Dependant) -> Plan:
+        call: Any = dependant.call
+        replacing = utils.get_dependant(
+            path=dependant.path,  # type: ignore[arg-type]
+            call=self._provider.dependency_overrides.get(call, call),
+            name=dependant.name,
+            parent_oauth_scopes=models._get_oauth_scopes(dependant=dependant),
+            scope=dependant.scope,
+            concurrency=dependant.concurrency,
+        )
+        return Plan(replacing, self.embed, {})
 
     async def _call(self, plan: Plan, arguments: dict[str, Any]) -> Any:
         dependant = plan.dependant
