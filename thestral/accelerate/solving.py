@@ -41,6 +41,7 @@ RELIES_ON = (
     "fastapi.dependencies.utils:request_body_to_args",
     "fastapi.dependencies.utils:request_params_to_args",
     "fastapi.dependencies.utils:solve_dependencies",
+    "starlette.datastructures:Headers",
     "starlette.datastructures:ImmutableMultiDict",
     "starlette.datastructures:QueryParams",
     "starlette.requests:HTTPConnection",
@@ -102,23 +103,31 @@ async def solve(
     cache = solution.cache
     arguments: list[dict[str, Any]] = [{} for _ in steps]
     arguments.append(values)
+    results = [MISSING] * len(steps)
     failed = set()  # positions of steps that are not called: something below them is wrong
+    has_left = False  # whether FastAPI has solved some, and may have called what comes later
     at = 0
     while at < len(steps):
         step = steps[at]
         known = len(errors)
+        left = step if step.kind is UNUSUAL else None
         if step.whole is not None and provider and provider.dependency_overrides:
-            step = step.whole
+            left = step.whole
+        if left is not None:
+            step = left
+            for one, solved in zip(steps, results, strict=True):
+                if solved is not MISSING:
+                    cache.setdefault(one.key, solved)
             await leave(step, solution, arguments[step.parent], errors)
-        elif step.kind is UNUSUAL:
-            await leave(step, solution, arguments[step.parent], errors)
+            has_left = True
         else:
             taken = arguments[at]
             fill(step, solution.request, solution.body, solution, taken, errors)
             if step.bodies:
                 await fill_bodies(step.bodies, solution, taken, errors)
             if not errors or (len(errors) == known and at not in failed):
-                solved = cache.get(step.key, MISSING) if step.is_shared else MISSING
+                is_shared = step.is_shared or has_left
+                solved = cache.get(step.key, MISSING) if is_shared else MISSING
                 if solved is MISSING or not step.dependant.use_cache:
                     if step.kind is COROUTINE:
                         solved = await step.call(**taken)
@@ -136,7 +145,8 @@ async def solve(
                         )
                 if step.name is not None:
                     arguments[step.parent][step.name] = solved
-                if step.is_shared:
+                results[at] = solved
+                if is_shared:
                     cache.setdefault(step.key, solved)
         if errors and (len(errors) > known or step.index in failed):
             failed.add(step.parent)
