@@ -107,10 +107,12 @@ async def more(
     return [len(log), request.url.path, sorted(request.headers), sorted(request.query_params)]
 
 async def main():
-    queries = ["", "a=1", "a=1&b=xy&c=true&d=1&d=2&e=blue&f-f=z&g=2.50&h={\\"q\\":1}&i=[1]&jj=2&n=4",
-               "a=x&b=y&c=maybe&d=q&e=green&h=nope&i=&kk=3&k=1&k=2&l=x&m=y&n=z", "a=%31&b=x+y", "a=",
-               "a", "&&a=3&&", "a=1&a=2", "a=1&b=x\\xe9", "a=1&b=x%00", "a=1&h=", "a=1&l=5", "%61=5",
-               "a=1;c=1", "=5&a=1", "a=1&i=[]", "a==1", "a=1&jj=&kk=4"]
+    queries = [
+        "", "a=1", "a=%31&b=x+y", "a=", "a", "&&a=3&&", "a=1&a=2", "a=1&b=x\\xe9", "a=1&b=x%00",
+        "a=1&h=", "a=1&l=5", "%61=5", "a=1;c=1", "=5&a=1", "a=1&i=[]", "a==1", "a=1&jj=&kk=4",
+        "a=1&b=xy&c=true&d=1&d=2&e=blue&f-f=z&g=2.50&h={\\"q\\":1}&i=[1]&jj=2&n=4",
+        "a=x&b=y&c=maybe&d=q&e=green&h=nope&i=&kk=3&k=1&k=2&l=x&m=y&n=z",
+    ]
     for query in queries:
         await ask(app, "GET", f"/query?{query}")
     for path in ("/path/1/", "/path/1/x/y", "/path/x/y", "/path/1/x?c=1", "/typed/5/x/y",
@@ -194,22 +196,36 @@ loud = APIRouter(route_class=LoudRoute)
 async def loud_model(i: Inner): return [i, log.copy()]
 app.include_router(loud)
 
+class PresetRoute(APIRoute):
+    def get_route_handler(self):
+        original = super().get_route_handler()
+        async def custom(request):
+            request._body = b'{"a":7}'
+            return await original(request)
+        return custom
+preset = APIRouter(route_class=PresetRoute)
+@preset.post("/preset")
+async def preset_model(i: Inner): return i
+app.include_router(preset)
+
 @app.exception_handler(RequestValidationError)
 async def invalid(request, exc):
-    return JSONResponse([str(exc), repr(exc.body), repr(exc.errors()), repr(await request.body())], 422)
+    found = [exc, exc.body, exc.errors(), await request.body()]
+    return JSONResponse([str(exc), *map(repr, found)], 422)
 
 async def main():
     bodies = [b"", b"{}", b'{"Name":"aa","inner":[{"a":1,"day":"2020-01-01"}],"colour":"blue"}',
               b'{"Name":"a","inner":[{"a":"x"}],"colour":"green"}', b"[1]", b"null", b"nul",
               b'{"a":1', b'{"a":1}}', b' {"a":1} ', b'{"a":NaN}', b"\\xff\\xfe", b'{"a":1,"a":2}',
-              '{"a":1}'.encode("utf-16"), '{"a":1}'.encode("utf-16-le"), '{"a":1}'.encode("utf-8-sig"),
+              *('{"a":1}'.encode(name) for name in ("utf-16", "utf-16-le", "utf-8-sig")),
               b'{"m":{"Name":"aa"},"i":{"a":1},"k":3}', b'{"i":{"a":"1"}}', b'{"a":1e400}', b'"x"',
-              b"a=1", b'{"\\xff":1}', b'{"\\xed\\xa0\\x80":1}', b'{"a":' * 3000 + b"1" + b"}" * 3000,
+              b"a=1", b'{"\\xff":1}', b'{"\\xed\\xa0\\x80":1}',
+              b'{"a":' * 3000 + b"1" + b"}" * 3000,
               b'{"a":12345678901234567890123}', b"{\\x00}", b"{", b"}", b'{"a":1}x}', b'[{"a":1}]']
     types = ["application/json", "application/vnd.x+json; charset=utf-8", "text/plain", None, ";;",
              "application/x-www-form-urlencoded", "APPLICATION/JSON", "multipart/form-data", ""]
     for path in ("/model", "/two", "/embedded", "/any", "/optional", "/default", "/union", "/form",
-                 "/request", "/below", "/lax", "/loud"):
+                 "/request", "/below", "/lax", "/loud", "/preset"):
         for body in bodies:
             for kind in types if path in ("/model", "/any", "/lax") else types[:3]:
                 fields = [] if kind is None else [("content-type", kind)]
@@ -277,7 +293,8 @@ async def get_log():
 async def value_error(a=Depends(one), c=Depends(agen)): raise ValueError("mine")
 
 @app.get("/http-error")
-async def http_error(a=Depends(one), b=Depends(two, scope="function")): raise HTTPException(400, "no")
+async def http_error(a=Depends(one), b=Depends(two, scope="function")):
+    raise HTTPException(400, "no")
 
 @app.get("/swallow")
 async def swallowing(a=Depends(swallow)): raise ValueError
@@ -316,7 +333,8 @@ async def kinds(c: Annotated[Taken, Depends()], d: Annotated[Taken, Depends(Take
     return [c.z, c.y, d.z, c is d, e, f, g, h]
 
 oauth = OAuth2PasswordBearer(tokenUrl="t", scopes={"r": "R"})
-async def user(s: SecurityScopes, t: Annotated[str, Depends(oauth)]): return [t, s.scopes, s.scope_str]
+async def user(s: SecurityScopes, t: Annotated[str, Depends(oauth)]):
+    return [t, s.scopes, s.scope_str]
 @app.get("/scopes")
 async def scopes(u=Security(user, scopes=["r"]), v=Security(user, scopes=["w"]), w=Depends(user)):
     return [u, v, w]
@@ -354,7 +372,8 @@ async def refuses(z: int): raise HTTPException(403, headers={"x-no": "1"})
 def raises_stop(): raise StopIteration("s")
 async def async_stop(): raise StopAsyncIteration
 async def base(): raise SystemExit(3)
-for name, dependency in {"refuses": refuses, "stop": raises_stop, "astop": async_stop, "base": base}.items():
+raising = {"refuses": refuses, "stop": raises_stop, "astop": async_stop, "base": base}
+for name, dependency in raising.items():
     app.get(f"/{name}", dependencies=[Depends(counted), Depends(dependency), Depends(one)])(get_log)
 
 @app.get("/limited")
@@ -382,25 +401,39 @@ below_app = FastAPI()
 async def mounted(z: int, request: Request): return [z, request.scope["root_path"]]
 app.mount("/mounted", below_app)
 
-async def overrides(): app.dependency_overrides[fine] = lambda d=Depends(counted): calls.append("other")
+def other(d=Depends(counted)): calls.append("other")
+async def overrides(): app.dependency_overrides[fine] = other
 async def restores(): app.dependency_overrides.clear()
+def once(): calls.append("once")
+def later(): calls.append("later")
+def needing(a=Depends(once), b=Depends(later)): calls.append("needing")
+async def overrides_more(): app.dependency_overrides[agen] = needing
 @app.get("/overriding")
 async def overriding(a=Depends(counted), b=Depends(overrides), c=Depends(fine), d=Depends(restores),
                      e=Depends(counted), f=Depends(fine, use_cache=False)):
     found = [a, e, *calls]
     calls.clear()
     return found
+@app.get("/overriding-more")
+async def overriding_more(a=Depends(once), b=Depends(overrides_more), c=Depends(agen),
+                          d=Depends(restores), e=Depends(later)):
+    found = list(calls)
+    calls.clear()
+    return found
 
 async def main():
-    paths = ["/generators", "/log", "/generators?x=q", "/log", "/value-error", "/log", "/http-error",
-             "/log", "/swallow", "/log", "/swallow-function", "/log", "/failing", "/log", "/cache",
-             "/cache?n=4", "/cache?n=x", "/cache?q=x", "/kinds?z=1", "/kinds?z=1&y=q", "/kinds",
-             "/log", "/scopes", "/basic", "/sets", "/sets?status=208", "/sets?status=204",
-             "/sets-class?status=208", "/sets-nothing?status=208", "/sets-nothing?status=304", "/log",
-             "/alters/5", "/rebinds/5", "/refuses?z=1", "/refuses", "/stop", "/astop", "/base", "/log",
-             "/limited", "/limited?n=x", "/limited?x=q", "/log", "/errors/5", "/errors/x?q=1&w=2&y=1",
-             "/errors/5?q=1&w=2&y=9", "/errors/5?q=1&y=9&x=x", "/v1/a/items/5", "/v1/a/items/x",
-             "/again/v1/a/items/5?z=1", "/mounted/y/3", "/mounted/y/x", "/overriding", "/overriding"]
+    paths = [
+        "/generators", "/log", "/generators?x=q", "/log", "/value-error", "/log", "/http-error",
+        "/log", "/swallow", "/log", "/swallow-function", "/log", "/failing", "/log", "/cache",
+        "/cache?n=4", "/cache?n=x", "/cache?q=x", "/kinds?z=1", "/kinds?z=1&y=q", "/kinds", "/log",
+        "/scopes", "/basic", "/sets", "/sets?status=208", "/sets?status=204",
+        "/sets-class?status=208", "/sets-nothing?status=208", "/sets-nothing?status=304", "/log",
+        "/alters/5", "/rebinds/5", "/refuses?z=1", "/refuses", "/stop", "/astop", "/base", "/log",
+        "/limited", "/limited?n=x", "/limited?x=q", "/log", "/errors/5", "/errors/x?q=1&w=2&y=1",
+        "/errors/5?q=1&w=2&y=9", "/errors/5?q=1&y=9&x=x", "/v1/a/items/5", "/v1/a/items/x",
+        "/again/v1/a/items/5?z=1", "/mounted/y/3", "/mounted/y/x", "/overriding", "/overriding",
+        "/overriding-more",
+    ]
     for path in paths:
         for fields in ([], [("authorization", "Bearer abc")], [("authorization", "Basic dTpw")]):
             if not fields or path in ("/scopes", "/basic", "/rebinds/5", "/alters/5"):
@@ -441,24 +474,33 @@ def deep(levels):
 
 class Strange(dict): pass
 RESULTS = {
-    "none": None, "true": True, "text": "é\\u2028\\x00\\x7f\\"", "int": 2**70, "float": 1e16, "nan": float("nan"),
+    "none": None, "true": True, "text": "é\\u2028\\x00\\x7f\\"", "int": 2**70, "float": 1e16,
+    "nan": float("nan"), "infinite": {"a": float("-inf")},
     "list": [1, [2, {"a": None, "b": [1.5, "x"]}]], "dict": {"a": 1, "_sa": 2, "b": {"_sa_y": 3}},
     "keys": {1: "a", None: "b", 2.5: "c"}, "tuple": (1, {2}), "day": datetime.date(2020, 1, 1),
     "model": Model(Name="aa"), "enum": Colour.red, "strange": Strange(a=1), "surrogate": "\\ud83d",
     "deep": deep(30), "deeper": deep(1200), "circular": circular(), "bytes": b"abc", "empty": {},
-    "response": PlainTextResponse("x", 203, {"x-y": "z"}), "json": JSONResponse([1]), "object": object(),
+    "response": PlainTextResponse("x", 203, {"x-y": "z"}), "json": JSONResponse([1]),
+    "object": object(),
     "inner": Inner(a=1), "bad": {"a": "no"}, "good": {"a": "5", "day": "2020-01-01"},
 }
 OPTIONS = {
     "plain": {}, "status": {"status_code": 201}, "enum": {"status_code": http.HTTPStatus.ACCEPTED},
     "204": {"status_code": 204}, "205": {"status_code": 205}, "304": {"status_code": 304},
-    "any": {"response_model": Any}, "model": {"response_model": Inner}, "str": {"response_model": str},
+    "any": {"response_model": Any}, "model": {"response_model": Inner},
+    "str": {"response_model": str},
     "union": {"response_model": Union[Inner, Model, None]}, "class": {"response_class": Custom},
     "class-model": {"response_class": Custom, "response_model": Inner},
-    "json": {"response_class": JSONResponse, "response_model": Inner}, "html": {"response_class": HTMLResponse},
-    "unset": {"response_model": Model, "response_model_exclude_unset": True, "response_model_by_alias": False},
+    "json": {"response_class": JSONResponse, "response_model": Inner},
+    "html": {"response_class": HTMLResponse}, "unset": {
+        "response_model": Model, "response_model_exclude_unset": True,
+        "response_model_by_alias": False,
+    },
     "include": {"response_model": Model, "response_model_include": {"name"}},
-    "exclude": {"response_model": Inner, "response_model_exclude_none": True, "response_model_exclude": {"a"}},
+    "exclude": {
+        "response_model": Inner, "response_model_exclude_none": True,
+        "response_model_exclude": {"a"},
+    },
     "defaults": {"response_model": Inner, "response_model_exclude_defaults": True},
 }
 def add(name, options):
@@ -736,6 +778,74 @@ finish(main())
     ]
     assert len(found) == 6
     assert found[:2] == found[4:] != found[2:4]
+
+
+def test_fields_of_other_classes():
+    """Of a subclass of FastAPI's, and with a validator or a serializer that is not pydantic's own,
+    as plugins of pydantic put there.
+    """
+    program = """
+from fastapi._compat.v2 import ModelField
+
+class Loud(ModelField):
+    def validate(self, *args, **kwargs):
+        log.append("validate")
+        return super().validate(*args, **kwargs)
+    def serialize_json(self, *args, **kwargs):
+        log.append("serialize")
+        return super().serialize_json(*args, **kwargs)
+
+class Plugged:
+    def __init__(self, inner): self.inner = inner
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            log.append((name, sorted(kwargs)))
+            return getattr(self.inner, name)(*args, **kwargs)
+        return call
+
+def fields_of(route):
+    dependants = [route.dependant]
+    for one in dependants:
+        dependants += one.dependencies
+        yield from one.query_params + one.body_params
+    if route.response_field is not None:
+        yield route.response_field
+
+async def main():
+    for route in app.routes[4:]:
+        for field in fields_of(route):
+            adapter = field._type_adapter
+            if route.path in ("/model", "/sync", "/body"): field.__class__ = Loud
+            elif route.path == "/response": adapter.serializer = Plugged(adapter.serializer)
+            else: adapter.validator = Plugged(adapter.validator)
+    plugged = app.get("/plugged")(model) and app.routes[-1]
+    adapter = plugged.response_field._type_adapter
+    adapter.serializer = Plugged(adapter.serializer)
+    await ask_all()
+    await ask(app, "GET", "/plugged")
+    answers.append(["calls", repr(log)])
+finish(main())
+"""
+    answers = asking.both(REPLACED + program, ALL)
+    calls = [found for asked, found in answers if asked == "calls"]
+    assert len([found for found in calls if found != "[]"]) == len(calls) - 2
+
+
+def test_deep_and_circular_json_is_left_to_fastapi():
+    program = """
+import sys
+import thestral.accelerate
+from thestral.accelerate.responses import DEEPEST, is_plain
+def deep(levels):
+    found = 1
+    for _ in range(levels): found = [{"a": found}]
+    return found
+circular = {}
+circular["a"] = [circular]
+assert is_plain(deep(DEEPEST // 2)) and not is_plain(deep(DEEPEST // 2 + 1))
+assert not is_plain(circular)
+"""
+    child.run(program)
 
 
 def test_telemetry_that_is_on():

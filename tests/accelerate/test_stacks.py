@@ -51,10 +51,12 @@ def opened(name, fails=None, swallows=False):
 ERRORS = {
     "mine": Mine(), "late": Late(), "value": ValueError("v"), "http": HTTPException(404, "no"),
     "conflict": HTTPException(409), "gone": HTTPException(410), "exit": SystemExit(1),
-    "cancelled": asyncio.CancelledError(), "generator": GeneratorExit(), "group": ExceptionGroup("g", [Mine()]),
+    "cancelled": asyncio.CancelledError(), "generator": GeneratorExit(),
+    "group": ExceptionGroup("g", [Mine()]),
 }
 WAYS = {
-    "plain": [], "request": [Depends(opened("a"))], "function": [Depends(opened("b"), scope="function")],
+    "plain": [], "request": [Depends(opened("a"))],
+    "function": [Depends(opened("b"), scope="function")],
     "both": [Depends(opened("a")), Depends(opened("b"), scope="function"), Depends(opened("c"))],
     "swallows": [Depends(opened("a", swallows=True))],
     "swallows-function": [Depends(opened("a", swallows=True), scope="function")],
@@ -87,11 +89,15 @@ def made(name):
         raise ERRORS["http"]
     class Own(Response):
         async def __call__(self, scope, receive, send):
-            assert asyncio.iscoroutinefunction(send) or True
-            await asyncio.create_task(send({"type": "http.response.start", "status": 207, "headers": []}))
+            start = {"type": "http.response.start", "status": 207, "headers": []}
+            await asyncio.create_task(send(start))
             await send({"type": "http.response.body", "body": b"own"})
     class Counted(PlainTextResponse):
         charset = "latin-1"
+    class Bare(Response):  # has less than Response.__call__() reads
+        def __init__(self, *names):
+            super().__init__(b"bare")
+            for name in names: del vars(self)[name]
     class Cleared(JSONResponse):
         @property
         def body(self): return b"{}"
@@ -101,12 +107,16 @@ def made(name):
         "json": JSONResponse([1], 201, {"x": "y"}), "html": HTMLResponse("<p>"), "none": None,
         "stream": StreamingResponse(parts()), "broken": StreamingResponse(parts()), "own": Own(),
         "task": Response(b"x", background=BackgroundTask(task)), "callable": callable_response,
-        "failing": Response(b"x", background=BackgroundTask(failing_task)), "counted": Counted("é"),
-        "cleared": Cleared({}), "redirect": RedirectResponse("/x"), "file": FileResponse("/dev/null"),
-        "text": "no response",
+        "failing": Response(b"x", background=BackgroundTask(failing_task)),
+        "counted": Counted("é"), "cleared": Cleared({}), "redirect": RedirectResponse("/x"),
+        "no-status": Bare("status_code"), "no-body": Bare("body"),
+        "no-tasks": Bare("background"), "tuple": (200, [], b"", None),
+        "file": FileResponse("/dev/null"), "text": "no response",
     }[name]
-NAMES = ("json", "html", "none", "stream", "broken", "own", "task", "callable", "failing", "counted",
-         "cleared", "redirect", "file", "text")
+NAMES = (
+    "json", "html", "none", "stream", "broken", "own", "task", "callable", "failing", "counted",
+    "cleared", "redirect", "file", "text", "no-status", "no-body", "no-tasks", "tuple",
+)
 
 class Answering(APIRoute):
     # Whose handlers return anything, and do not call what FastAPI made.

@@ -36,6 +36,7 @@ original_wrap = routing.wrap_app_handling_exceptions
 original_call = Response.__call__
 REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"  # of a scope
 new = object.__new__
+START, BODY = "http.response.start", "http.response.body"
 HANDLERS = "starlette.exception_handlers"
 # What FastAPI raises if a dependency has swallowed an exception; the sentence is FastAPI's.
 NOT_AWAITED = next(
@@ -63,7 +64,7 @@ def watched(send: Send, started: list[bool]) -> Send:
     """Return a send() that notes when the response starts."""
 
     async def sender(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == START:
             started.append(True)
         await send(message)
 
@@ -116,23 +117,24 @@ def request_response(func: Callable[[Request], Awaitable[Response] | Response]) 
                     if function_stack._exit_callbacks:
                         await function_stack.__aexit__(None, None, None)
                 kind = type(response)
-                is_plain = True
                 if kind is tuple and answer is not func:
                     status, headers, body, background = response
-                elif kind.__call__ is original_call:
-                    status, headers = response.status_code, response.raw_headers
-                    body, background = response.body, response.background
-                else:
-                    is_plain = False
-                    await response(scope, receive, watched(send, started))
-                if is_plain:
+                    start = {"type": START, "status": status, "headers": headers}
                     started.append(True)
-                    await send(
-                        {"type": "http.response.start", "status": status, "headers": headers}
-                    )
-                    await send({"type": "http.response.body", "body": body})
+                    await send(start)
+                    await send({"type": BODY, "body": body})
                     if background is not None:
                         await background()
+                elif kind.__call__ is original_call:
+                    status, headers = response.status_code, response.raw_headers
+                    start = {"type": START, "status": status, "headers": headers}
+                    started.append(True)
+                    await send(start)
+                    await send({"type": BODY, "body": response.body})
+                    if response.background is not None:
+                        await response.background()
+                else:
+                    await response(scope, receive, watched(send, started))
                 awaited = True
             except BaseException as exc:
                 if not (
