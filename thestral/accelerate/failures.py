@@ -11,7 +11,7 @@ from starlette._utils import is_async_callable
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Send
 
 RELIES_ON = (
     "starlette._exception_handler:_lookup_exception_handler",
@@ -37,33 +37,38 @@ class Sender:
 
 
 async def handle(
-    exc: Exception, request: Request, scope: Scope, receive: Receive, sender: Sender
+    exc: Exception, request: Request, handlers: Any, started: bool, receive: Receive, send: Send
 ) -> None:
     """Send what the application's handler makes of an exception. Call it where the exception is
     being handled.
+
+    Args:
+        handlers: "starlette.exception_handlers" of the scope when the request came; None if it had
+            none.
+        started: whether the response has started.
 
     Raises:
         Exception: the exception, if nothing handles it.
         RuntimeError: the response has already started.
     """
     try:
-        exception_handlers, status_handlers = scope["starlette.exception_handlers"]
-    except KeyError:
-        exception_handlers, status_handlers = {}, {}
-    handler: Any = None
-    if isinstance(exc, HTTPException):
-        handler = status_handlers.get(exc.status_code)
-    if handler is None:
-        handler = _exception_handler._lookup_exception_handler(exception_handlers, exc)
-    if handler is None:
-        raise exc
-    if sender.started:
-        message = "Caught handled exception, but response already started."
-        raise RuntimeError(message) from exc
-    if is_async_callable(handler):
-        response = await handler(request, exc)
-    else:
-        response = await run_in_threadpool(handler, request, exc)
-    if response is not None:
-        await response(scope, receive, sender)
-    exc.__traceback__ = None  # one that is raised again would add to it for each request
+        exception_handlers, status_handlers = ({}, {}) if handlers is None else handlers
+        handler: Any = None
+        if isinstance(exc, HTTPException):
+            handler = status_handlers.get(exc.status_code)
+        if handler is None:
+            handler = _exception_handler._lookup_exception_handler(exception_handlers, exc)
+        if handler is None:
+            raise exc
+        if started:
+            message = "Caught handled exception, but response already started."
+            raise RuntimeError(message) from exc
+        if is_async_callable(handler):
+            response = await handler(request, exc)
+        else:
+            response = await run_in_threadpool(handler, request, exc)
+        if response is not None:
+            await response(request.scope, receive, send)
+        exc.__traceback__ = None  # one that is raised again would add to it for each request
+    finally:
+        del exc  # its traceback has this frame

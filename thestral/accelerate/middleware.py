@@ -204,7 +204,8 @@ class Innermost(ExceptionMiddleware):
         Args:
             sender: nothing has been sent with it yet.
         """
-        scope["starlette.exception_handlers"] = self._exception_handlers, self._status_handlers
+        handlers = self._exception_handlers, self._status_handlers
+        scope["starlette.exception_handlers"] = handlers
         stack = AsyncExitStack()
         scope[STACK_NAME] = stack
         try:
@@ -219,4 +220,5 @@ class Innermost(ExceptionMiddleware):
                 if stack._exit_callbacks:  # type: ignore[attr-defined]
                     await stack.__aexit__(None, None, None)
         except Exception as exc:
-            await failures.handle(exc, Request(scope, receive, sender), scope, receive, sender)
+            request = Request(scope, receive, sender)
+            await failures.handle(exc, request, handlers, sender.started, receive, sender)

@@ -1,95 +1,76 @@
-"""What solving the parameters of an endpoint or a dependency needs, worked out once: a Plan stands
-for a Dependant of FastAPI.
+"""What FastAPI works out of a route's dependant for each request, worked out once.
+
+A Step stands for a dependant, of the endpoint or of a dependency. A parameter that is not a plain
+scalar, and a dependency with anything unusual, is marked as such: for each request FastAPI's own
+function is asked for it, in its turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from operator import attrgetter
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import params
-from fastapi._compat import shared
-from fastapi._compat.v2 import ModelField, _regenerate_error_with_loc, get_missing_field_error
+from fastapi._compat import v2
 from fastapi.dependencies import models, utils
 from fastapi.dependencies.models import Dependant
-from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
-# Defaults of these types need no copy for each request.
-CONSTANTS = (type(None), str, int, float, bool)
-# What a plan depends on and a program may change after the route was made.
-SHAPE = attrgetter(
-    *("call", "dependencies", "path_params", "query_params", "header_params", "cookie_params"),
-    "body_params",
+RELIES_ON = (
+    "fastapi._compat.shared:field_annotation_is_sequence",
+    "fastapi._compat.v2:ModelField",
+    "fastapi.dependencies.models:Dependant",
+    "fastapi.dependencies.models:_get_cache_key",
+    "fastapi.dependencies.models:_get_computed_scope",
+    "fastapi.dependencies.models:_is_async_gen_callable",
+    "fastapi.dependencies.models:_is_coroutine_callable",
+    "fastapi.dependencies.models:_is_gen_callable",
+    "fastapi.dependencies.utils:_get_form_models",
+    "fastapi.dependencies.utils:_get_param_aliases",
+    "fastapi.dependencies.utils:_get_param_model",
+    "fastapi.dependencies.utils:_should_embed_body_fields",
+    "pydantic.type_adapter:TypeAdapter.validate_python",
 )
 
+PATH, QUERY, HEADERS, COOKIES = "path_params", "query_params", "headers", "cookies"  # of a Request
+REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"  # of a scope
+LISTS = (
+    *("dependencies", "path_params", "query_params"),
+    *("header_params", "cookie_params", "body_params"),
+)
+CONSTANTS = (type(None), bool, int, float, str, bytes)  # deepcopy() returns these themselves
+ASK: Any = object()  # no default, or one that FastAPI makes for each request
+GENERATOR, COROUTINE, FUNCTION, UNUSUAL = "generator", "coroutine", "function", "unusual"
 
-@dataclass(slots=True)
-class Parameter:
-    """A parameter with a single value in the path, the query, a header or a cookie.
+# A parameter: where its value is, the name of its argument, what validates it (None if it is not a
+# plain scalar), its default, and its field.
+Parameter = tuple[str, str, Callable[..., Any] | None, Any, Any]
 
-    Attributes:
-        name: of the function's argument.
-        alias: in the request.
-        loc: where errors say that it is.
-        default: without a value in the request, if `constant`; else the field is asked for it.
-        validates_default: whether the default is validated, too.
-    """
-
-    name: str
-    alias: str
-    loc: tuple[str, ...]
-    required: bool
-    constant: bool
-    default: Any
-    validates_default: bool
-    field: ModelField
-    adapter: TypeAdapter[Any]
+# Parameters of one kind; for headers, the aliases and their names as they are sent.
+Group = tuple[str, list[Parameter], list[tuple[str, bytes]]]
 
 
-class Plan:
-    """How a dependant is solved.
+class Step:
+    """How the arguments of one dependant are made, and how it is called."""
 
-    Attributes:
-        path, query, header, cookie: parameters that have a single value each; None if FastAPI's own
-            function must extract them.
-        header_aliases: of each field name that parameters are taken from.
-        body: the field that the whole body is for; None if there is none, or if FastAPI's own
-            function must take the body apart.
-        is_simple: whether solving it never waits: it has no dependencies, and FastAPI's own
-            function need not take the body apart.
-        reads_headers: whether it or a dependency takes something from headers or cookies.
-        takes_specials: whether it takes the request, tasks, the response, or scopes.
-        is_generator, is_coroutine: how a dependency is called.
-        key: of a dependency in the cache of results.
-    """
+    __slots__ = (
+        *("dependant", "groups", "bodies", "body", "takes_more", "call", "kind", "name", "stack"),
+        *("key", "is_shared", "index", "parent", "whole", "alone"),
+    )
 
-    dependencies: list[Plan]
-    reads_headers: bool
-
-    def __init__(self, dependant: Dependant, embed: bool, uses_scopes: dict[Any, Any]) -> None:
+    def __init__(self, dependant: Dependant, embed: bool) -> None:
         self.dependant = dependant
-        self.path = parameters(dependant.path_params)
-        self.query = parameters(dependant.query_params)
-        self.header = parameters(dependant.header_params)
-        self.cookie = parameters(dependant.cookie_params)
-        self.header_aliases = names_of(self.header or ())
-        if self.header and not self.header_aliases:
-            self.header = None
-        fields = dependant.body_params
-        self.body = fields[0] if is_whole_body(fields, embed) else None
-        self.dependencies = [Plan(found, embed, uses_scopes) for found in dependant.dependencies]
-        self._shapes = [(dependant, copied(SHAPE(dependant)))]
-        for plan in self.dependencies:
-            self._shapes += plan._shapes
-        self.is_simple = not self.dependencies and (not fields or self.body is not None)
-        self.reads_headers = bool(dependant.header_params or dependant.cookie_params) or any(
-            plan.reads_headers for plan in self.dependencies
+        groups = (
+            (PATH, dependant.path_params),
+            (QUERY, dependant.query_params),
+            (HEADERS, dependant.header_params),
+            (COOKIES, dependant.cookie_params),
         )
-        self.takes_specials = any(
+        self.groups = [group(kind, fields) for kind, fields in groups if fields]
+        self.body: Any = None if embed else single_body(dependant.body_params)
+        self.bodies = [] if self.body else dependant.body_params  # which FastAPI takes
+        self.takes_more = any(
             (
                 dependant.http_connection_param_name,
                 dependant.request_param_name,
@@ -98,144 +79,129 @@ class Plan:
                 dependant.security_scopes_param_name,
             )
         )
-        call = dependant.call
-        self.is_generator = models._is_gen_callable(call) or models._is_async_gen_callable(call)
-        self.is_coroutine = not self.is_generator and models._is_coroutine_callable(call)
-        self.key = models._get_cache_key(dependant=dependant, uses_scopes_cache=uses_scopes)
-
-    def fits(self) -> bool:
-        """Whether the dependant and its dependencies are still as they were."""
-        for dependant, shape in self._shapes:  # noqa: SIM110  (a generator costs as much again)
-            if SHAPE(dependant) != shape:
-                return False
-        return True
-
-
-def copied(shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(list(value) if type(value) is list else value for value in shape)
+        self.call: Any = dependant.call
+        self.kind = kind_of(dependant)
+        self.name = dependant.name
+        self.stack = FUNCTION_STACK if dependant.scope == "function" else REQUEST_STACK
+        self.key = models._get_cache_key(dependant=dependant)
+        self.is_shared = False  # whether its result may serve more than once in a request
+        self.index = self.parent = 0  # positions in the plan
+        # The outermost dependency that begins with this step; None if none does.
+        self.whole: Step | None = None
+        self.alone = Dependant(dependencies=[dependant])
 
 
-def parameters(fields: Sequence[ModelField]) -> list[Parameter] | None:
-    """The parameters of one kind; None if one of them is a model or a list, or has several
-    aliases.
-    """
-    found = []
-    for field in fields:
-        info = field.field_info
-        aliases = utils._get_param_aliases(field)
-        if (
-            not is_known(field)
-            or not isinstance(info, params.Param)
-            or utils._get_param_model(field) is not None
-            or shared.field_annotation_is_sequence(info.annotation)
-            or len(aliases) != 1
-        ):
-            return None
-        alias = aliases[0][1]
-        required = info.is_required()
-        constant = not required and info.default_factory is None and type(info.default) in CONSTANTS
-        found.append(
-            Parameter(
-                name=field.name,
-                alias=alias,
-                loc=(info.in_.value, alias),
-                required=required,
-                constant=constant,
-                default=info.default if constant else None,
-                validates_default=bool(info.validate_default),
-                field=field,
-                adapter=field._type_adapter,
-            )
-        )
-    return found
+class Plan:
+    """The dependencies of a route in the order in which they are called, and the endpoint last."""
 
-
-def is_known(field: Any) -> bool:
-    """Whether a field validates and serializes as FastAPI's own do."""
-    return type(field) is ModelField and type(field._type_adapter) is TypeAdapter
-
-
-def is_whole_body(fields: Sequence[ModelField], embed: bool) -> bool:
-    """Whether a single field takes the whole body, as utils.request_body_to_args() decides."""
-    return (
-        len(fields) == 1
-        and not embed
-        and not utils._should_embed_body_fields(list(fields))
-        and not utils._get_form_models(fields[0])
-        and is_known(fields[0])
+    __slots__ = (
+        *("steps", "endpoint", "embed", "is_simple", "keeps_headers"),
+        *("lists", "copies", "dependants"),
     )
 
+    def __init__(self, dependant: Dependant, embed: bool) -> None:
+        self.embed = embed
+        self.steps: list[Step] = []
+        self.add_all(dependant.dependencies, embed)
+        self.endpoint = Step(dependant, embed)
+        self.is_simple = not (self.steps or self.endpoint.takes_more or self.endpoint.bodies)
+        # Whether headers are read after a dependency was called, which may have changed the scope.
+        self.keeps_headers = any(
+            step.kind is UNUSUAL or any(kind in (HEADERS, COOKIES) for kind, *_ in step.groups)
+            for step in (*self.steps, self.endpoint)[1:]
+        )
+        dependants = [dependant, *all_below(dependant)]
+        keys = Counter(models._get_cache_key(dependant=one) for one in dependants[1:])
+        for step in self.steps:
+            step.is_shared = keys[step.key] > 1
+        self.lists = [getattr(one, name) for one in dependants for name in LISTS]
+        self.copies = [list(found) for found in self.lists]
+        self.dependants = [(one, one.call, one.dependencies) for one in dependants]
 
-def extract(
-    found: list[Parameter],
-    get: Callable[[str], str | None],
-    values: dict[str, Any],
-    errors: list[Any],
-) -> None:
-    """Take parameters from a request, as utils.request_params_to_args() does.
+    def add_all(self, dependants: Sequence[Dependant], embed: bool) -> None:
+        """Add the steps of some dependencies; the next step is that of what needs them."""
+        steps = [self.add(one, embed) for one in dependants]
+        for step in steps:
+            step.parent = len(self.steps)
 
-    Args:
-        get: returns the value of an alias; None if the request has none.
-        values, errors: get the values by the arguments' names, and what is wrong.
+    def add(self, dependant: Dependant, embed: bool) -> Step:
+        """Add the steps of what a dependency needs, then its own."""
+        first = len(self.steps)
+        step = Step(dependant, embed)
+        if step.kind is not UNUSUAL:
+            self.add_all(dependant.dependencies, embed)
+        step.index = len(self.steps)
+        self.steps.append(step)
+        self.steps[first].whole = step
+        return step
+
+    def is_stale(self) -> bool:
+        """Whether someone has changed a dependant since the plan was made."""
+        if self.lists != self.copies:
+            return True
+        for dependant, call, dependencies in self.dependants:
+            if dependant.call is not call or dependant.dependencies is not dependencies:
+                return True
+        return False
+
+
+def all_below(dependant: Dependant) -> Iterator[Dependant]:
+    for below in dependant.dependencies:
+        yield below
+        yield from all_below(below)
+
+
+def kind_of(dependant: Dependant) -> str:
+    """How solve_dependencies() calls a dependency."""
+    if dependant.concurrency is not None:
+        return UNUSUAL
+    if models._is_gen_callable(dependant.call) or models._is_async_gen_callable(dependant.call):
+        return GENERATOR
+    return COROUTINE if models._is_coroutine_callable(dependant.call) else FUNCTION
+
+
+def validator_of(field: Any) -> Callable[..., Any] | None:
+    """Return what ModelField.validate() ends in; None where that is not pydantic's own validator:
+    a plugin's, or one that is built only once it is used.
     """
-    for parameter in found:
-        value: Any = get(parameter.alias)
-        if value is None:
-            if parameter.required:
-                errors.append(get_missing_field_error(loc=parameter.loc))
-                continue
-            value = parameter.default if parameter.constant else deepcopy(parameter.field.default)
-            if not parameter.validates_default:
-                values[parameter.name] = value
-                continue
-        try:
-            values[parameter.name] = parameter.adapter.validator.validate_python(
-                value, from_attributes=True
-            )
-        except ValidationError as exc:
-            errors.extend(located(exc, parameter.loc))
+    if type(field) is v2.ModelField and type(field._type_adapter.validator) is SchemaValidator:
+        return field._type_adapter.validator.validate_python
+    return None
 
 
-def located(exc: ValidationError, loc: tuple[str, ...]) -> list[Any]:
-    """The errors of a validation as ModelField.validate() returns them."""
-    return _regenerate_error_with_loc(errors=exc.errors(include_url=False), loc_prefix=loc)
+def default_of(field: v2.ModelField) -> Any:
+    info = field.field_info
+    if info.default_factory is None and type(info.default) in CONSTANTS:
+        return ASK if info.validate_default else info.default
+    return ASK
 
 
-def read_query(query: bytes) -> dict[str, str]:
-    """Return the last value of each name, as starlette.datastructures.QueryParams has them."""
-    text = query.decode("latin-1")
-    if "%" in text or "+" in text:
-        return dict(parse_qsl(text, keep_blank_values=True))
-    found = {}
-    for piece in text.split("&"):
-        if piece:
-            name, _, value = piece.partition("=")
-            found[name] = value
-    return found
+def parameter(field: v2.ModelField) -> Parameter:
+    aliases = utils._get_param_aliases(field)
+    plain = (
+        len(aliases) == 1
+        and isinstance(field.field_info, params.Param)
+        and utils._get_param_model(field) is None
+        and not utils.field_annotation_is_sequence(field.field_info.annotation)
+    )
+    validate = validator_of(field) if plain else None
+    return aliases[0][1], field.name, validate, default_of(field), field
 
 
-def names_of(found: Sequence[Parameter]) -> dict[bytes, list[str]]:
-    """The aliases of parameters by the names of their fields; empty if a name cannot be sent."""
-    names: dict[bytes, list[str]] = {}
-    for parameter in found:
-        try:
-            name = parameter.alias.lower().encode("latin-1")
-        except UnicodeEncodeError:
-            return {}
-        names.setdefault(name, []).append(parameter.alias)
-    return names
+def group(kind: str, fields: Sequence[v2.ModelField]) -> Group:
+    parameters = [parameter(field) for field in fields]
+    names = [(one[0], one[0].lower().encode("latin-1")) for one in parameters if kind is HEADERS]
+    return kind, parameters, names
 
 
-def read_headers(
-    fields: list[tuple[bytes, bytes]], names: dict[bytes, list[str]]
-) -> dict[str, str]:
-    """Return the first value of each field, as starlette.datastructures.Headers has it, by the
-    aliases of its name.
-    """
-    values: dict[str, str] = {}
-    for name, value in fields:
-        if name in names:
-            for alias in names[name]:
-                if alias not in values:
-                    values[alias] = value.decode("latin-1")
-    return values
+def single_body(fields: list[v2.ModelField]) -> Any:
+    """Return the body if it is one whole, as request_body_to_args() tells it, else None."""
+    if (
+        len(fields) != 1
+        or utils._should_embed_body_fields(fields)
+        or utils._get_form_models(fields[0])
+        or validator_of(fields[0]) is None
+    ):
+        return None
+    field = fields[0]
+    return field.name, validator_of(field), default_of(field), field

@@ -1,123 +1,113 @@
-"""Makes the response from what an endpoint returns, as fastapi.routing's serialize_response() and
-_build_response_args() and Starlette's JSONResponse do.
-"""
+"""Makes responses of what an endpoint returns, as the handler of FastAPI and Response do."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from fastapi.datastructures import DefaultPlaceholder
-from fastapi.encoders import jsonable_encoder
-from fastapi.utils import is_body_allowed_for_status_code
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+
+RELIES_ON = (
+    "fastapi.encoders:jsonable_encoder",
+    "fastapi.routing:_build_response_args",
+    "fastapi.utils:is_body_allowed_for_status_code",
+    "starlette.datastructures:MutableHeaders.raw",
+    "starlette.responses:JSONResponse",
+    "starlette.responses:Response.__init__",
+    "starlette.responses:Response.init_headers",
+    "starlette.responses:Response.render",
+)
 
 MEDIA_TYPE = "application/json"
 CONTENT_TYPE = (b"content-type", b"application/json")
-# The same as JSONResponse's json.dumps(), whose encoder is made anew for each call.
-ENCODE = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, indent=None, separators=(",", ":")
-).encode
-SCALARS = (str, int, bool, type(None), float)
+LENGTHS_KEPT = 1024  # short contents whose field is not made anew
+DEEPEST = 20  # levels of JSON that are looked through; deeper, and circular, is left to FastAPI
+SCALARS = frozenset((str, int, bool, type(None), float))
+
+USUAL = frozenset(range(200, 600)) - {204, 205, 304}  # statuses of responses with a body
+
+# A response of JSON before it is made one: status, fields, content, background tasks.
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes, Any]
+Responder = Callable[[Request], Awaitable[Response | Answer]]
+# What is behind the handlers made here: it gives an Answer where it can.
+responders: WeakKeyDictionary[Any, Responder] = WeakKeyDictionary()
+
+LENGTHS = [(b"content-length", b"%d" % size) for size in range(LENGTHS_KEPT)]
+
+original_dumps, original_render = json.dumps, JSONResponse.render
+# As JSONEncoder.encode() makes it for each text with the options of JSONResponse.render(), but that
+# it does not look for what contains itself.
+encoder: Any = json.encoder
+chunks_of = encoder.c_make_encoder(
+    *(None, json.JSONEncoder().default, encoder.encode_basestring, None),
+    *(":", ",", False, False, False),
+)
 
 
-class Answers:
-    """Makes the responses of a route.
+def fields_of(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the fields of a response of JSON."""
+    size = len(content)
+    length = LENGTHS[size] if size < LENGTHS_KEPT else (b"content-length", b"%d" % size)
+    return [length, CONTENT_TYPE]
+
+
+def status_of(status_code: Any, response: Response | None) -> Any:
+    """Return the status as _build_response_args() does, or the one of JSON.
 
     Args:
-        status: of the route; None for that of the response's class.
-        response_class: class of responses; a placeholder if the route names none.
-        field: of the response; None if it has no model.
-        options: those of ModelField.serialize().
+        status_code: the route's.
+        response: what dependencies or the endpoint have taken, with the status they set.
     """
-
-    def __init__(
-        self,
-        status: int | None,
-        response_class: type[Response] | DefaultPlaceholder,
-        field: Any,
-        options: dict[str, Any],
-    ) -> None:
-        self._status = status
-        self._class: Any = response_class
-        if isinstance(response_class, DefaultPlaceholder):
-            self._class = response_class.value
-        self._field = field
-        self._adapter: Any = None if field is None else field._type_adapter
-        self._options = options
-        self._dumps = self._class is not response_class and field is not None
-        self._is_plain = self._class is JSONResponse and field is None
-
-    def make(self, content: Any, background: Any, own: Response | None) -> Response:
-        """Make a response.
-
-        Args:
-            content: what the endpoint has returned, validated if the response has a field.
-            background: tasks to run after it.
-            own: the response whose status and headers dependencies may have set.
-        """
-        status = self._status
-        if own is not None:
-            status = own.status_code or status or None
-        if self._dumps:
-            body = self._adapter.serializer.to_json(content, **self._options)
-            response = json_response(Response, body, status, background)
-        elif self._is_plain and is_plain(content):
-            response = json_response(JSONResponse, ENCODE(content).encode(), status, background)
-        else:
-            arguments = {} if status is None else {"status_code": status}
-            if self._field is None:
-                content = jsonable_encoder(content)
-            else:
-                content = self._field.serialize(content, **self._options)
-            response = self._class(content, background=background, **arguments)
-        if not is_body_allowed_for_status_code(response.status_code):
-            response.body = b""
-        if own is not None:
-            response.headers.raw.extend(own.headers.raw)
-        return response
+    status = status_code
+    if response is not None:
+        status = response.status_code or status_code or response.status_code
+    return 200 if status is None else status
 
 
-def json_response(
-    made: type[Response], body: bytes, status: int | None, background: Any
-) -> Response:
-    """Do what Response(body, media_type="application/json", ...) does, or JSONResponse.
+def json_response(made: type[Response], answer: Answer) -> Response:
+    """Return what Response(content=content, media_type="application/json", ...) makes, or
+    JSONResponse(...) of something that is `content` as JSON.
 
     Args:
-        status: None for 200.
+        made: Response or JSONResponse.
     """
     response = made.__new__(made)
-    response.status_code = status = 200 if status is None else status
+    status, headers, content, response.background = answer
+    response.status_code = status
     if made is Response:
         response.media_type = MEDIA_TYPE
-    response.background = background
-    response.body = body
-    if status < 200 or status == 204 or status == 304:
-        response.raw_headers = [CONTENT_TYPE]
-    else:
-        response.raw_headers = [(b"content-length", b"%d" % len(body)), CONTENT_TYPE]
+    response.body = content
+    response.raw_headers = headers
     return response
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any, deepest: int = DEEPEST) -> bool:
     """Whether jsonable_encoder() would only copy a value."""
-    try:
-        return has_plain_parts(value)
-    except RecursionError:
-        return False
-
-
-def has_plain_parts(value: Any) -> bool:
     kind = type(value)
     if kind in SCALARS:
         return True
+    if not deepest:
+        return False
     if kind is dict:
-        for name, part in value.items():
-            if type(name) is not str or name.startswith("_sa"):
+        for key, inner in value.items():
+            if type(key) is not str or key.startswith("_sa"):
                 return False
-            if type(part) not in SCALARS and not has_plain_parts(part):
+            if type(inner) not in SCALARS and not is_plain(inner, deepest - 1):
                 return False
         return True
     if kind is list:
-        return all(type(part) in SCALARS or has_plain_parts(part) for part in value)
+        for inner in value:
+            if type(inner) not in SCALARS and not is_plain(inner, deepest - 1):
+                return False
+        return True
     return False
+
+
+def plain_json(value: Any) -> bytes | None:
+    """Return a value as JSONResponse.render() writes it, None if it is not plain."""
+    if json.dumps is original_dumps and JSONResponse.render is original_render and is_plain(value):
+        return "".join(chunks_of(value, 0)).encode("utf-8")
+    return None

@@ -1,201 +1,303 @@
-"""Solves dependencies as fastapi.dependencies.utils.solve_dependencies() does, by Plans."""
+"""Does for each request what solve_dependencies() does, along the steps of a plan. Where a step is
+marked as unusual, FastAPI's own function does it, in its turn: values and errors keep their order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
-from fastapi._compat import Undefined
-from fastapi.background import BackgroundTasks
+from fastapi._compat import Undefined, v2
 from fastapi.dependencies import models, utils
-from fastapi.dependencies.models import Dependant
 from fastapi.security import SecurityScopes
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
 
 from thestral.accelerate.hops import call_in_thread
-from thestral.accelerate.plan import Plan, extract, located, read_headers, read_query
+from thestral.accelerate.plan import (
+    ASK,
+    COROUTINE,
+    FUNCTION,
+    HEADERS,
+    PATH,
+    QUERY,
+    REQUEST_STACK,
+    UNUSUAL,
+    Plan,
+    Step,
+)
+
+RELIES_ON = (
+    "fastapi._compat.v2:_regenerate_error_with_loc",
+    "fastapi._compat.v2:get_missing_field_error",
+    "fastapi.dependencies.models:_get_oauth_scopes",
+    "fastapi.dependencies.utils:SolvedDependency",
+    "fastapi.dependencies.utils:_get_multidict_value",
+    "fastapi.dependencies.utils:_solve_generator",
+    "fastapi.dependencies.utils:_validate_value_with_model_field",
+    "fastapi.dependencies.utils:request_body_to_args",
+    "fastapi.dependencies.utils:request_params_to_args",
+    "fastapi.dependencies.utils:solve_dependencies",
+    "starlette.datastructures:Headers",
+    "starlette.datastructures:ImmutableMultiDict",
+    "starlette.datastructures:QueryParams",
+    "starlette.requests:HTTPConnection",
+)
+
+MISSING: Any = object()
+NOTHING: dict[str, Any] = {}
+
+regenerated = v2._regenerate_error_with_loc
 
 
-class Solving:
-    """What the dependencies of one request share.
-
-    Args:
-        request: the request.
-        body: JSON, bytes or Undefined.
-        embed: whether each parameter is one key of the body.
-        provider: what has the overridden dependencies, or something false.
-
-    Attributes:
-        background: the tasks to run after the response, once something has asked for them.
-        response: the response whose headers and status dependencies may set, likewise.
-        results: of dependencies, by key.
-    """
+class Solution:
+    """What is handed on from one dependency to the next, and to the endpoint."""
 
     __slots__ = (
-        *("_provider", "_query", "background", "body", "embed", "request", "response", "results"),
-        "scope",
+        *("request", "body", "provider", "embed", "query_string", "query", "headers"),
+        *("background_tasks", "response", "cache"),
     )
 
-    def __init__(self, request: Request, body: Any, embed: bool, provider: Any) -> None:
+    def __init__(self, request: Request, body: Any, provider: Any, plan: Plan) -> None:
         self.request = request
-        self._provider = provider
-        self.scope = request.scope
         self.body = body
-        self.embed = embed
-        self.background: BackgroundTasks | None = None
-        self.response: Response | None = None
-        self.results: dict[Any, Any] = {}
-        self._query: bytes | dict[str, str] = request.scope["query_string"]
-
-    async def solve(self, plan: Plan, values: dict[str, Any], errors: list[Any]) -> None:
-        """Fill in what a function is called with, and what is wrong with the request."""
-        if plan.dependencies:
-            await self._solve_dependencies(plan, values, errors)
-        self._take_parameters(plan, values, errors)
-        fields = plan.dependant.body_params
-        if plan.body is not None:
-            self._take_body(plan.body, values, errors)
-        elif fields:
-            found, wrong = await utils.request_body_to_args(
-                body_fields=fields, received_body=self.body, embed_body_fields=self.embed
-            )
-            values.update(found)
-            errors.extend(wrong)
-        if plan.takes_specials:
-            self._take_specials(plan, values)
-
-    def solve_simple(self, plan: Plan, values: dict[str, Any], errors: list[Any]) -> None:
-        """Do the same for a plan that is simple."""
-        self._take_parameters(plan, values, errors)
-        if plan.body is not None:
-            self._take_body(plan.body, values, errors)
-        if plan.takes_specials:
-            self._take_specials(plan, values)
-
-    async def _solve_dependencies(
-        self, plan: Plan, values: dict[str, Any], errors: list[Any]
-    ) -> None:
-        results, provider = self.results, self._provider
-        for one in plan.dependencies:
-            used = one
-            if provider and provider.dependency_overrides:  # an earlier dependency's work
-                used = self._overridden(one.dependant)
-            arguments: dict[str, Any] = {}
-            wrong: list[Any] = []
-            if used.is_simple:
-                self.solve_simple(used, arguments, wrong)
-            else:
-                await self.solve(used, arguments, wrong)
-            if wrong:
-                errors.extend(wrong)
-                continue
-            dependant = one.dependant
-            if dependant.use_cache and one.key in results:
-                result = results[one.key]
-            elif used.is_coroutine and used.dependant.concurrency is None:
-                result = await used.dependant.call(**arguments)  # type: ignore[misc]
-            else:
-                result = await self._call(used, arguments)
-            if dependant.name is not None:
-                values[dependant.name] = result
-            if one.key not in results:
-                results[one.key] = result
-
-    def _overridden(self, dependant: Dependant) -> Plan:
-        call: Any = dependant.call
-        replacing = utils.get_dependant(
-            path=dependant.path,  # type: ignore[arg-type]
-            call=self._provider.dependency_overrides.get(call, call),
-            name=dependant.name,
-            parent_oauth_scopes=models._get_oauth_scopes(dependant=dependant),
-            scope=dependant.scope,
-            concurrency=dependant.concurrency,
+        self.provider = provider
+        self.embed = plan.embed
+        self.query_string = request.scope["query_string"]
+        self.headers: Any = (
+            request.headers._list if plan.keeps_headers else request.scope["headers"]
         )
-        return Plan(replacing, self.embed, {})
+        self.query: dict[str, str] | None = None
+        self.background_tasks: Any = None
+        self.response: Any = None  # only if someone takes it
+        self.cache: dict[Any, Any] = {}
 
-    async def _call(self, plan: Plan, arguments: dict[str, Any]) -> Any:
-        dependant = plan.dependant
-        call: Any = dependant.call
-        if plan.is_generator:
-            of_function = dependant.scope == "function"
-            stack = self.scope["fastapi_function_astack" if of_function else "fastapi_inner_astack"]
-            return await utils._solve_generator(
-                request=self.request, dependant=dependant, stack=stack, sub_values=arguments
-            )
-        if dependant.concurrency is None:
-            return await call_in_thread(partial(call, **arguments))
-        async with dependant.concurrency.get_semaphore():
-            if plan.is_coroutine:
-                return await call(**arguments)
-            return await call_in_thread(partial(call, **arguments))
+    def take_query(self) -> dict[str, str]:
+        if self.query is None:
+            self.query = parsed(self.query_string)
+        return self.query
 
-    def _take_parameters(self, plan: Plan, values: dict[str, Any], errors: list[Any]) -> None:
-        """Take the values from path, query, header and cookies, in FastAPI's order."""
-        request = self.request
-        if plan.path:
-            extract(plan.path, request.path_params.get, values, errors)
-        elif plan.path is None:
-            self._take_by_fastapi(plan.dependant.path_params, request.path_params, values, errors)
-        if plan.query:
-            if type(self._query) is bytes:
-                self._query = read_query(self._query)
-            extract(plan.query, self._query.get, values, errors)  # type: ignore[union-attr]
-        elif plan.query is None:
-            self._take_by_fastapi(plan.dependant.query_params, request.query_params, values, errors)
-        if plan.header:
-            found = read_headers(request.headers._list, plan.header_aliases)
-            extract(plan.header, found.get, values, errors)
-        elif plan.header is None:
-            self._take_by_fastapi(plan.dependant.header_params, request.headers, values, errors)
-        if plan.cookie:
-            extract(plan.cookie, request.cookies.get, values, errors)
-        elif plan.cookie is None:
-            self._take_by_fastapi(plan.dependant.cookie_params, request.cookies, values, errors)
-
-    def _take_by_fastapi(
-        self, fields: Any, received: Any, values: dict[str, Any], errors: list[Any]
-    ) -> None:
-        found, wrong = utils.request_params_to_args(fields, received)
-        values.update(found)
-        errors.extend(wrong)
-
-    def _take_body(self, field: Any, values: dict[str, Any], errors: list[Any]) -> None:
-        """Validate the whole body, as utils.request_body_to_args() does for a single field."""
-        if self.body is Undefined:
-            values[field.name], wrong = utils._validate_value_with_model_field(
-                field=field, value=Undefined, values={}, loc=("body",)
-            )
-            errors.extend(wrong)
-            return
-        values[field.name] = None
-        try:
-            values[field.name] = field._type_adapter.validator.validate_python(
-                self.body, from_attributes=True
-            )
-        except ValidationError as exc:
-            errors.extend(located(exc, ("body",)))
-
-    def _take_specials(self, plan: Plan, values: dict[str, Any]) -> None:
-        dependant = plan.dependant
-        if dependant.http_connection_param_name:
-            values[dependant.http_connection_param_name] = self.request
-        if dependant.request_param_name:
-            values[dependant.request_param_name] = self.request
-        if dependant.background_tasks_param_name:
-            if self.background is None:
-                self.background = BackgroundTasks()
-            values[dependant.background_tasks_param_name] = self.background
-        if dependant.response_param_name:
-            values[dependant.response_param_name] = self._own_response()
-        if dependant.security_scopes_param_name:
-            scopes = models._get_oauth_scopes(dependant=dependant)
-            values[dependant.security_scopes_param_name] = SecurityScopes(scopes=scopes)
-
-    def _own_response(self) -> Response:
+    def take_response(self) -> Any:
+        """Return the response whose status and fields dependencies and the endpoint may set."""
         if self.response is None:
-            self.response = Response()
+            self.response = utils.Response()
             del self.response.headers["content-length"]
-            self.response.status_code = None  # type: ignore[assignment]
+            self.response.status_code = None
         return self.response
+
+
+async def solve(
+    steps: Sequence[Step], solution: Solution, values: dict[str, Any], errors: list[Any]
+) -> None:
+    """Call the dependencies of an endpoint.
+
+    Args:
+        steps: those of the dependencies.
+        values: receives their results, which are arguments of the endpoint.
+        errors: receives what is wrong with their parameters.
+    """
+    provider = solution.provider
+    cache = solution.cache
+    arguments: list[dict[str, Any]] = [{} for _ in steps]
+    arguments.append(values)
+    results = [MISSING] * len(steps)
+    failed = set()  # positions of steps that are not called: something below them is wrong
+    has_left = False  # whether FastAPI has solved some, and may have called what comes later
+    at = 0
+    while at < len(steps):
+        step = steps[at]
+        known = len(errors)
+        left = step if step.kind is UNUSUAL else None
+        if step.whole is not None and provider and provider.dependency_overrides:
+            left = step.whole
+        if left is not None:
+            step = left
+            for one, solved in zip(steps, results, strict=True):
+                if solved is not MISSING:
+                    cache.setdefault(one.key, solved)
+            await leave(step, solution, arguments[step.parent], errors)
+            has_left = True
+        else:
+            taken = arguments[at]
+            fill(step, solution.request, solution.body, solution, taken, errors)
+            if step.bodies:
+                await fill_bodies(step.bodies, solution, taken, errors)
+            if not errors or (len(errors) == known and at not in failed):
+                is_shared = step.is_shared or has_left
+                solved = cache.get(step.key, MISSING) if is_shared else MISSING
+                if solved is MISSING or not step.dependant.use_cache:
+                    if step.kind is COROUTINE:
+                        solved = await step.call(**taken)
+                    elif step.kind is FUNCTION:
+                        if utils.run_in_threadpool is run_in_threadpool:
+                            solved = await call_in_thread(partial(step.call, **taken))
+                        else:
+                            solved = await utils.run_in_threadpool(step.call, **taken)
+                    else:
+                        solved = await utils._solve_generator(
+                            request=solution.request,
+                            dependant=step.dependant,
+                            stack=solution.request.scope[step.stack],
+                            sub_values=taken,
+                        )
+                if step.name is not None:
+                    arguments[step.parent][step.name] = solved
+                results[at] = solved
+                if is_shared:
+                    cache.setdefault(step.key, solved)
+        if errors and (len(errors) > known or step.index in failed):
+            failed.add(step.parent)
+        at = step.index + 1
+
+
+async def leave(step: Step, solution: Solution, values: dict[str, Any], errors: list[Any]) -> None:
+    """Have FastAPI solve a dependency, and what it needs."""
+    solved = await utils.solve_dependencies(
+        request=solution.request,
+        dependant=step.alone,
+        body=solution.body,
+        background_tasks=solution.background_tasks,
+        response=solution.take_response(),
+        dependency_overrides_provider=solution.provider,
+        dependency_cache=solution.cache,
+        async_exit_stack=solution.request.scope[REQUEST_STACK],
+        embed_body_fields=solution.embed,
+    )
+    values.update(solved.values)
+    errors += solved.errors
+    solution.background_tasks = solved.background_tasks
+
+
+def fill(
+    step: Step,
+    request: Request,
+    body: Any,
+    solution: Solution | None,
+    values: dict[str, Any],
+    errors: list[Any],
+) -> None:
+    """Take the arguments of a step from the request, as solve_dependencies() does after its loop.
+
+    Args:
+        solution: None if the endpoint takes nothing else, and has no dependencies.
+        values: receives the arguments.
+        errors: receives what is wrong with them.
+    """
+    scope = request.scope
+    received: Any
+    for kind, parameters, names in step.groups:
+        if kind is PATH:
+            received = scope.get(PATH, NOTHING)
+        elif kind is QUERY:
+            received = solution.take_query() if solution else parsed(scope["query_string"])
+        elif kind is HEADERS:
+            received = first_values(solution.headers if solution else scope["headers"], names)
+        else:
+            received = request.cookies
+        for alias, name, validate, default, field in parameters:
+            if validate is None:
+                given = getattr(request, kind)
+                found, wrong = utils.request_params_to_args([field], given)
+                values.update(found)
+                errors += wrong
+                continue
+            value = received.get(alias)
+            if value is not None:
+                try:
+                    values[name] = validate(value, from_attributes=True)
+                except ValidationError as exc:
+                    errors += located(exc, (field.field_info.in_.value, alias))
+            elif default is ASK:
+                ask(field, (field.field_info.in_.value, alias), name, values, errors)
+            else:
+                values[name] = default
+    if step.body:
+        name, validate, default, field = step.body
+        if body is not Undefined:
+            try:
+                values[name] = validate(body, from_attributes=True)
+            except ValidationError as exc:
+                errors += located(exc, ("body",))
+        elif default is ASK:
+            ask(field, ("body",), name, values, errors)
+        else:
+            values[name] = default
+    if step.takes_more and solution:
+        fill_more(step.dependant, solution, values)
+
+
+def located(exc: ValidationError, loc: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the errors of an exception as ModelField.validate() does."""
+    return regenerated(errors=exc.errors(include_url=False), loc_prefix=loc)
+
+
+def ask(
+    field: v2.ModelField,
+    loc: tuple[str, ...],
+    name: str,
+    values: dict[str, Any],
+    errors: list[Any],
+) -> None:
+    """Have FastAPI say what the value of a field is that the request does not have."""
+    value, wrong = utils._validate_value_with_model_field(
+        field=field, value=Undefined, values={}, loc=loc
+    )
+    if wrong:
+        errors += wrong
+    else:
+        values[name] = value
+
+
+def parsed(query: bytes) -> dict[str, str]:
+    """Return what QueryParams holds for get()."""
+    text = query.decode("latin-1")
+    if "%" in text or "+" in text:
+        return dict(parse_qsl(text, keep_blank_values=True))
+    found = {}
+    for piece in text.split("&"):
+        if piece:
+            name, _, value = piece.partition("=")
+            found[name] = value
+    return found
+
+
+def first_values(
+    fields: list[tuple[bytes, bytes]], names: Sequence[tuple[str, bytes]]
+) -> dict[str, str]:
+    """Return what Headers holds for get() of some names, given as they are and as they are sent."""
+    values = dict(reversed(fields))
+    return {alias: values[name].decode("latin-1") for alias, name in names if name in values}
+
+
+async def fill_bodies(
+    fields: list[v2.ModelField], solution: Solution, values: dict[str, Any], errors: list[Any]
+) -> None:
+    """Have FastAPI take several fields, or one that is unusual, from the body."""
+    found, wrong = await utils.request_body_to_args(
+        body_fields=fields,
+        received_body=solution.body,
+        embed_body_fields=solution.embed,
+    )
+    values.update(found)
+    errors += wrong
+
+
+def fill_more(dependant: models.Dependant, solution: Solution, values: dict[str, Any]) -> None:
+    """Add the arguments that are not parameters of the request."""
+    if dependant.http_connection_param_name:
+        values[dependant.http_connection_param_name] = solution.request
+    if dependant.request_param_name:
+        values[dependant.request_param_name] = solution.request
+    if dependant.background_tasks_param_name:
+        if solution.background_tasks is None:
+            solution.background_tasks = utils.BackgroundTasks()
+        values[dependant.background_tasks_param_name] = solution.background_tasks
+    if dependant.response_param_name:
+        values[dependant.response_param_name] = solution.take_response()
+    if dependant.security_scopes_param_name:
+        values[dependant.security_scopes_param_name] = SecurityScopes(
+            scopes=models._get_oauth_scopes(dependant=dependant)
+        )

@@ -1,35 +1,42 @@
-"""The two exit stacks of each request are left only where something was pushed onto them; stands
-for fastapi.routing.request_response().
+"""The application of a route, which request_response() makes: its exit stacks are run only if
+something was pushed on them, a plain response is sent without Response.__call__(), and nothing is
+wrapped until there is an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import routing
 from fastapi.exceptions import FastAPIError
-from starlette import _exception_handler
 from starlette._utils import is_async_callable
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thestral.accelerate import failures
-from thestral.accelerate.failures import Sender
+from thestral.accelerate.failures import handle
+from thestral.accelerate.responses import responders
 
 REPLACES = ("fastapi.routing:request_response",)
 RELIES_ON = (
     *failures.RELIES_ON,
     "contextlib:AsyncExitStack",
     "contextlib:_BaseExitStack",
-    "starlette.requests:HTTPConnection",
-    "starlette.requests:Request",
+    "starlette.requests:HTTPConnection.__init__",
+    "starlette.requests:Request.__init__",
+    "starlette.responses:Response.__call__",
 )
 
 original_request_response = routing.request_response
-original_wrap = _exception_handler.wrap_app_handling_exceptions
-OF_ROUTING = vars(routing)
+original_wrap = routing.wrap_app_handling_exceptions
+original_call = Response.__call__
+REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"  # of a scope
+new = object.__new__
+HANDLERS = "starlette.exception_handlers"
 # What FastAPI raises if a dependency has swallowed an exception; the sentence is FastAPI's.
 NOT_AWAITED = next(
     constant
@@ -43,7 +50,7 @@ NOT_AWAITED = next(
 
 
 def install() -> None:
-    setattr(routing, "request_response", request_response)  # noqa: B010  (typed as constant)
+    routing.request_response = request_response
 
 
 def why_not(route: Any) -> str | None:
@@ -52,49 +59,92 @@ def why_not(route: Any) -> str | None:
     return None
 
 
-def request_response(func: Callable[[Request], Any]) -> ASGIApp:
+def watched(send: Send, started: list[bool]) -> Send:
+    """Return a send() that notes when the response starts."""
+
+    async def sender(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            started.append(True)
+        await send(message)
+
+    return sender
+
+
+def request_response(func: Callable[[Request], Awaitable[Response] | Response]) -> ASGIApp:
     original = original_request_response(func)
     if not is_async_callable(func):
         return original
+    respond: Callable[[Request], Awaitable[Any]] = responders.get(func, func)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if OF_ROUTING["wrap_app_handling_exceptions"] is not original_wrap:
+        if (
+            routing.wrap_app_handling_exceptions is not original_wrap
+            or routing.AsyncExitStack is not AsyncExitStack
+            or routing.Request is not Request
+            or scope["type"] != "http"
+        ):
             await original(scope, receive, send)
             return
-        request = Request(scope, receive, send)
-        sender = Sender(send)
+        # As Request(scope, receive, send) makes it, and AsyncExitStack() below.
+        request = new(Request)
+        request.scope = scope
+        request._receive = receive
+        request._send = send
+        request._stream_consumed = request._is_disconnected = False
+        request._form = None
+        handlers = scope.get(HANDLERS)
+        started: list[bool] = []
+        awaited = False
         try:
-            # Each of the two `try` below does what `async with` a stack does. The inner stack is
-            # left before the response is sent, the outer one afterwards.
-            request_stack: Any = AsyncExitStack()
-            scope["fastapi_inner_astack"] = request_stack
-            sent = False
+            request_stack: Any = new(AsyncExitStack)
+            request_stack._exit_callbacks = deque()
+            scope[REQUEST_STACK] = request_stack
             try:
-                function_stack: Any = AsyncExitStack()
-                scope["fastapi_function_astack"] = function_stack
+                function_stack: Any = new(AsyncExitStack)
+                function_stack._exit_callbacks = deque()
+                scope[FUNCTION_STACK] = function_stack
                 try:
-                    response = await func(request)
+                    response = await respond(request)
                 except BaseException as exc:
-                    if not function_stack._exit_callbacks or not await function_stack.__aexit__(
-                        type(exc), exc, exc.__traceback__
+                    if not (
+                        function_stack._exit_callbacks
+                        and await function_stack.__aexit__(type(exc), exc, exc.__traceback__)
                     ):
                         raise
                 else:
                     if function_stack._exit_callbacks:
                         await function_stack.__aexit__(None, None, None)
-                await response(scope, receive, sender)
-                sent = True
+                kind = type(response)
+                is_plain = True
+                if kind is tuple and respond is not func:
+                    status, headers, body, background = response
+                elif kind.__call__ is original_call:
+                    status, headers = response.status_code, response.raw_headers
+                    body, background = response.body, response.background
+                else:
+                    is_plain = False
+                    await response(scope, receive, watched(send, started))
+                if is_plain:
+                    started.append(True)
+                    await send(
+                        {"type": "http.response.start", "status": status, "headers": headers}
+                    )
+                    await send({"type": "http.response.body", "body": body})
+                    if background is not None:
+                        await background()
+                awaited = True
             except BaseException as exc:
-                if not request_stack._exit_callbacks or not await request_stack.__aexit__(
-                    type(exc), exc, exc.__traceback__
+                if not (
+                    request_stack._exit_callbacks
+                    and await request_stack.__aexit__(type(exc), exc, exc.__traceback__)
                 ):
                     raise
             else:
                 if request_stack._exit_callbacks:
                     await request_stack.__aexit__(None, None, None)
-            if not sent:  # a dependency has swallowed an exception
+            if not awaited:
                 raise FastAPIError(NOT_AWAITED)
         except Exception as exc:
-            await failures.handle(exc, request, scope, receive, sender)
+            await handle(exc, request, handlers, bool(started), receive, send)
 
     return app
