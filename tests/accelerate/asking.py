@@ -67,8 +67,8 @@ async def ask(app, method, path, headers=(), body=b"", *, cut=0, breaks=None, ty
     }
     found = repr((sent, error, sorted(scope), after, lines, len(received)))
     lines.clear()
-    answers.append([f"{method} {path} {query} {headers} {body[:80]} {more}",
-                    re.sub("0x[0-9a-f]+", "0x", found)])
+    asked = f"{method} {path} {query} {headers} {body[:80]} {more}"
+    answers.append([re.sub("0x[0-9a-f]+", "0x", text) for text in (asked, found)])
 
 
 def finish(coroutine):
@@ -84,5 +84,5 @@ def both(program: str, groups: str) -> list[list[str]]:
     program = BEFORE + textwrap.dedent(program)
     without, found = (json.loads(child.run(program, option)) for option in ("", groups))
     for expected, answer in zip(without, found, strict=True):
-        assert answer == expected
+        assert answer == expected, f"{groups}:\n{expected}\n{answer}"
     return found

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 
 from thestral.accelerate.bodies import read
 from thestral.accelerate.hops import call_in_thread
-from thestral.accelerate.plan import FUNCTION_STACK, Plan, validator_of
+from thestral.accelerate.plan import FUNCTION_STACK, REQUEST_STACK, Plan, validator_of
 from thestral.accelerate.responses import (
     MEDIA_TYPE,
     USUAL,
@@ -76,6 +76,8 @@ run_endpoint_function = routing.run_endpoint_function
 run_in_threadpool = routing.run_in_threadpool
 jsonable_encoder = routing.jsonable_encoder
 request_params_to_args = utils.request_params_to_args
+response_init, response_init_headers = Response.__init__, Response.init_headers
+response_render = Response.render
 
 
 def is_usual(request: Request) -> bool:
@@ -85,6 +87,7 @@ def is_usual(request: Request) -> bool:
         return (
             type(request) is Request
             and type(scope[FUNCTION_STACK]) is AsyncExitStack
+            and type(scope[REQUEST_STACK]) is AsyncExitStack
             and type(scope[MIDDLEWARE_STACK]) is AsyncExitStack
             and type(scope["headers"]) is list
             and otel_context._RUNTIME_CONTEXT is RUNTIME
@@ -95,6 +98,9 @@ def is_usual(request: Request) -> bool:
             and routing.run_in_threadpool is run_in_threadpool
             and utils.solve_dependencies is solve_dependencies
             and utils.request_params_to_args is request_params_to_args
+            and Response.__init__ is response_init
+            and Response.init_headers is response_init_headers
+            and Response.render is response_render
         )
     except KeyError:
         return False

@@ -74,7 +74,7 @@ def request_response(func: Callable[[Request], Awaitable[Response] | Response]) 
     original = original_request_response(func)
     if not is_async_callable(func):
         return original
-    respond: Callable[[Request], Awaitable[Any]] = responders.get(func, func)
+    answer: Callable[[Request], Awaitable[Any]] = responders.get(func, func)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -104,7 +104,8 @@ def request_response(func: Callable[[Request], Awaitable[Response] | Response]) 
                 function_stack._exit_callbacks = deque()
                 scope[FUNCTION_STACK] = function_stack
                 try:
-                    response = await respond(request)
+                    is_known = Response.__call__ is original_call
+                    response = await (answer if is_known else func)(request)
                 except BaseException as exc:
                     if not (
                         function_stack._exit_callbacks
@@ -116,7 +117,7 @@ def request_response(func: Callable[[Request], Awaitable[Response] | Response]) 
                         await function_stack.__aexit__(None, None, None)
                 kind = type(response)
                 is_plain = True
-                if kind is tuple and respond is not func:
+                if kind is tuple and answer is not func:
                     status, headers, body, background = response
                 elif kind.__call__ is original_call:
                     status, headers = response.status_code, response.raw_headers
