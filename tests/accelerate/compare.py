@@ -47,9 +47,17 @@ def post(path: str, body: str, content_type: str = "application/json", **more: A
     return {"method": "POST", "path": path, "body": body, "headers": headers, **more}
 
 
-def differences(cases: list[Case], groups: str = ALL) -> list[tuple[int, str, str]]:
-    """Return for each difference the index of the case, and what is seen without and with."""
-    plain, accelerated = observed(cases, ""), observed(cases, groups)
+def differences(
+    cases: list[Case], groups: str = ALL, fault: str = ""
+) -> list[tuple[int, str, str]]:
+    """Return for each difference the index of the case, and what is seen without and with.
+
+    Args:
+        cases: the applications.
+        groups: those that are on, separated by commas.
+        fault: source that is run after they have been turned on.
+    """
+    plain, accelerated = observed(cases, ""), observed(cases, groups, fault)
     return [
         (index, *pair)
         for index, (first, second) in enumerate(zip(plain, accelerated, strict=True))
@@ -67,11 +75,11 @@ def check(source: str, *steps: Any, groups: str = ALL, at_once: bool = False) ->
     return plain[0]
 
 
-def observed(cases: list[Case], groups: str) -> list[list[str]]:
+def observed(cases: list[Case], groups: str, fault: str = "") -> list[list[str]]:
     """Run cases in a new interpreter; return what is seen of each request."""
     given = json.dumps([[case.source, case.steps, case.at_once] for case in cases])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, groups],
+        [sys.executable, "-W", "ignore", __file__, groups, fault],
         input=given,
         capture_output=True,
         text=True,
@@ -102,12 +110,15 @@ def main() -> None:
         import thestral.accelerate
 
         thestral.accelerate.fastapi(sys.argv[1].split(","), require=True)
+        exec(sys.argv[2])
     results = [run_case(*given) for given in json.load(sys.stdin)]
     json.dump(results, sys.stdout)
 
 
 def run_case(source: str, steps: list[Any], at_once: bool) -> list[str]:
-    module = sys.modules["application"] = type(sys)("application")  # where annotations are looked up
+    module = sys.modules["application"] = type(sys)(
+        "application"
+    )  # where annotations are looked up
     space = vars(module)
     space["log"] = Log()
     try:
@@ -172,7 +183,9 @@ async def run_request(space: dict[str, Any], request: dict[str, Any]) -> str:
         await asyncio.wait_for(space["app"](scope, receive, send), LONGEST)
     except BaseException as exc:
         failure = describe(exc)
-        frames = [one.name for one in traceback.extract_tb(exc.__traceback__) if one.filename == FILE]
+        frames = [
+            one.name for one in traceback.extract_tb(exc.__traceback__) if one.filename == FILE
+        ]
     seen = [sent, failure, frames, log, state_of(scope)]
     return ADDRESS.sub("0x", repr(seen))
 

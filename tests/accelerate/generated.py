@@ -97,11 +97,17 @@ PATHS = [
     ("{pid}", "pid", "Colour", ["red", "pink"]),
 ]
 BODIES = [
-    ("item: Item", ['{"Name":"aa"}', '{"Name":"a","inner":[{"n":"x"}]}', '{"name":"bb","price":-1}']),
+    (
+        "item: Item",
+        ['{"Name":"aa"}', '{"Name":"a","inner":[{"n":"x"}]}', '{"name":"bb","price":-1}'],
+    ),
     ("item: Item | None = None", ['{"Name":"aa"}', "null"]),
     ("item: Item | Other", ['{"kind":"other","size":1}', '{"Name":"aa"}', "{}"]),
     ("item: Annotated[Item, Body(embed=True)]", ['{"item":{"Name":"aa"}}', '{"Name":"aa"}', "[1]"]),
-    ("item: Item, other: Other", ['{"item":{"Name":"aa"},"other":{"kind":"other","size":2}}', "{}"]),
+    (
+        "item: Item, other: Other",
+        ['{"item":{"Name":"aa"},"other":{"kind":"other","size":2}}', "{}"],
+    ),
     ("item: list[Inner]", ['[{"n":1},{"n":"2"}]', '[{"n":"x"}]', "{}"]),
     ("item: dict[str, int]", ['{"a":1}', '{"a":"b"}']),
     ("item: Annotated[int, Body()]", ["5", '"5"', "x"]),
@@ -118,7 +124,12 @@ MULTIPART = (
     "--b\r\nContent-Disposition: form-data; name=item; filename=f.txt\r\n\r\ncontent\r\n--b--\r\n"
 )
 TYPES = [
-    *("application/json", "application/vnd.x+json; charset=utf-8", "APPLICATION/JSON", "text/plain"),
+    *(
+        "application/json",
+        "application/vnd.x+json; charset=utf-8",
+        "APPLICATION/JSON",
+        "text/plain",
+    ),
     *("application/x-www-form-urlencoded", "multipart/form-data; boundary=b", ";;", ""),
 ]
 RETURNS = [
@@ -151,7 +162,18 @@ RAISES = [
     "raise StopIteration",
     "raise asyncio.CancelledError",
 ]
-MODELS = ["", "", "", "Inner", "Item", "list[Inner]", "dict[str, str]", "int", "Inner | None", "None"]
+MODELS = [
+    "",
+    "",
+    "",
+    "Inner",
+    "Item",
+    "list[Inner]",
+    "dict[str, str]",
+    "int",
+    "Inner | None",
+    "None",
+]
 OPTIONS = [
     *("status_code=201", "response_class=PlainTextResponse", "response_class=JSONResponse"),
     *("response_model_exclude_unset=True", "response_model_exclude_none=True"),
@@ -285,24 +307,24 @@ class Maker:
 
     def generator(self, name: str, kind: str, arguments: list[str], body: list[str]) -> None:
         after = f"log.append(('after', {name!r}))"
+        refusing = "log.append(repr(exc)); raise HTTPException(409) from exc"
+        swallowing = f"log.append(repr(exc)){self.random.choice(['', '; raise'])}"
         ending = self.random.choice(
             [
                 f"try:\n        yield {name!r}\n    finally:\n        {after}",
                 f"yield {name!r}\n    {after}",
-                f"try:\n        yield {name!r}\n    except ValueError as exc:\n"
-                f"        log.append(repr(exc)); raise HTTPException(409) from exc",
-                f"try:\n        yield {name!r}\n    except Exception as exc:\n"
-                f"        log.append(repr(exc)){self.random.choice(['', '; raise'])}",
+                f"try:\n        yield {name!r}\n    except ValueError as exc:\n        {refusing}",
+                f"try:\n        yield {name!r}\n    except Exception as exc:\n        {swallowing}",
                 f"yield {name!r}\n    raise Own('exit')",
             ]
         )
         self.define(kind, name, arguments, [*body, ending])
 
     def define(self, kind: str, name: str, arguments: list[str], body: list[str]) -> None:
-        required = [one for one in ", ".join(arguments).split(", ") if one]
-        del required
         lines = "\n    ".join(body)
-        self.lines.append(f"{kind} {name}(*, {', '.join(arguments)}):\n    {lines}".replace("(*, )", "()"))
+        self.lines.append(
+            f"{kind} {name}(*, {', '.join(arguments)}):\n    {lines}".replace("(*, )", "()")
+        )
 
     def route(self, number: int, owner: str, prefix: str) -> None:
         choose = self.random.choice
@@ -343,11 +365,15 @@ class Maker:
         self.define(kind, f"end{number}", arguments, body)
         for value in values:
             shown_path = f"{prefix}/x{number % 3}/{value}"
-            self.routes.append({"method": method, "path": shown_path, "takes": takes, "bodies": bodies})
+            self.routes.append(
+                {"method": method, "path": shown_path, "takes": takes, "bodies": bodies}
+            )
 
     def handlers(self) -> None:
         kind = self.random.choice(["async def", "def"])
-        what = self.random.choice(["Own", "ValueError", "418", "RequestValidationError", "Exception"])
+        what = self.random.choice(
+            ["Own", "ValueError", "418", "RequestValidationError", "Exception"]
+        )
         self.lines.append(
             f"@app.exception_handler({what})\n{kind} handle(request, exc):\n"
             f"    log.append(('handler', repr(exc)))\n    return PlainTextResponse('handled', 555)"
@@ -379,7 +405,8 @@ class Maker:
         dependency = self.random.choice(self.dependencies)
         self.lines.append(
             f"@{owner}.websocket({path!r})\n"
-            f"async def talk(websocket: WebSocket, pid: int, d: Annotated[object, Depends({dependency})]):\n"
+            f"async def talk(websocket: WebSocket, pid: int,"
+            f" d: Annotated[object, Depends({dependency})]):\n"
             "    await websocket.accept()\n"
             "    async for text in websocket.iter_text():\n"
             "        await websocket.send_text(text * pid)"
@@ -390,7 +417,17 @@ class Maker:
     def request(self) -> dict[str, Any]:
         choose = self.random.choice
         if self.chance(0.08):
-            paths = ["/", "/late", "/x0", "/x0/", "//x1/5", "/openapi.json", "/docs", "/v/p/i", "/m"]
+            paths = [
+                "/",
+                "/late",
+                "/x0",
+                "/x0/",
+                "//x1/5",
+                "/openapi.json",
+                "/docs",
+                "/v/p/i",
+                "/m",
+            ]
             return {"method": choose(["GET", "HEAD", "POST", "OPTIONS"]), "path": choose(paths)}
         route = choose(self.routes)
         if "messages" in route:
@@ -408,7 +445,9 @@ class Maker:
         headers = []
         for name, values in takes["headers"]:
             headers += [[name, choose(values)] for _ in range(choose([0, 1, 1, 2]))]
-        cookies = [f"{name}={choose(values)}" for name, values in takes["cookies"] if self.chance(0.7)]
+        cookies = [
+            f"{name}={choose(values)}" for name, values in takes["cookies"] if self.chance(0.7)
+        ]
         if cookies:
             headers.append(["cookie", "; ".join(cookies)])
         if self.chance(0.1):
@@ -428,7 +467,9 @@ class Maker:
                 if values:
                     pairs.append(f"{name}={self.random.choice(values)}")
         if self.chance(0.15):
-            pairs.append(self.random.choice(["n=5", "", "junk", "=", "a", "a=%", "n=x&when=2020-01-01"]))
+            pairs.append(
+                self.random.choice(["n=5", "", "junk", "=", "a", "a=%", "n=x&when=2020-01-01"])
+            )
         self.random.shuffle(pairs)
         return "&".join(pairs)
 
