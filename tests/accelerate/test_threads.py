@@ -248,7 +248,8 @@ def test_full_limiter_serves_in_order_and_loses_no_token() -> None:
 
 def test_task_that_waits_for_a_token_survives_the_end_of_the_pools_root_task() -> None:
     """On a loop that runs forever the root task is the one that came first."""
-    assert both("""
+    assert (
+        both("""
         loop = new_loop()
         go, started = threading.Event(), []
         def wait():
@@ -275,11 +276,14 @@ def test_task_that_waits_for_a_token_survives_the_end_of_the_pools_root_task() -
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         print(gone())
-    """) == "(3, 1)\nTrue\n"
+    """)
+        == "(3, 1)\nTrue\n"
+    )
 
 
 def test_thread_that_cannot_start_costs_only_its_own_call() -> None:
-    assert both("""
+    assert (
+        both("""
         start = threading.Thread.start
         def fail(self): raise RuntimeError("can't start new thread")
         async def main():
@@ -293,14 +297,17 @@ def test_thread_that_cannot_start_costs_only_its_own_call() -> None:
             print(await asyncio.wait_for(run_sync(divmod, 7, 2), 20))
         run(main)
         print(gone())
-    """) == "can't start new thread\n0\n(3, 1)\nTrue\n"
+    """)
+        == "can't start new thread\n0\n(3, 1)\nTrue\n"
+    )
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_threads_end_with_their_loop(loop: str) -> None:
     """Twice in a process, in several threads at once, and in a loop that is never closed."""
-    assert both(
-        """
+    assert (
+        both(
+            """
         async def main(barrier=None):
             go, started = threading.Event(), []
             tasks = await hold(go, 3, started)
@@ -324,12 +331,15 @@ def test_threads_end_with_their_loop(loop: str) -> None:
             assert not threads._pools
         loop.close()
         """,
-        loop,
-    ) == "3 True\n3 True\nTrue\n3 True\n3 True\n"
+            loop,
+        )
+        == "3 True\n3 True\nTrue\n3 True\n3 True\n"
+    )
 
 
 def test_fewer_threads_are_kept_when_fewer_are_needed() -> None:
-    assert seen("""
+    assert (
+        seen("""
         class Loop(asyncio.SelectorEventLoop):
             ahead = 0.0
             def time(self): return super().time() + self.ahead
@@ -352,12 +362,15 @@ def test_fewer_threads_are_kept_when_fewer_are_needed() -> None:
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(main())
         print(gone())
-    """) == "20\n20\n0\nTrue\n"
+    """)
+        == "20\n20\n0\nTrue\n"
+    )
 
 
 def test_workers_share_a_queue() -> None:
     """As many threads as functions at once, however many there are one after another."""
-    assert seen("""
+    assert (
+        seen("""
         async def main():
             for _ in range(50):
                 await run_sync(int)
@@ -368,11 +381,14 @@ def test_workers_share_a_queue() -> None:
             await asyncio.gather(*(many() for _ in range(5)))
             print(1 <= len(workers()) <= 5, threads._pools[asyncio.get_running_loop()].running)
         run(main)
-    """) == "True 0\n"
+    """)
+        == "True 0\n"
+    )
 
 
 def test_interpreter_waits_for_functions_that_run_at_its_exit() -> None:
-    assert both("""
+    assert (
+        both("""
         async def main():
             started, go = [], threading.Event()
             def work():
@@ -384,11 +400,14 @@ def test_interpreter_waits_for_functions_that_run_at_its_exit() -> None:
             threading.Timer(0.2, go.set).start()
         run(main)
         print("left")
-    """) == "left\nfinished\n"
+    """)
+        == "left\nfinished\n"
+    )
 
 
 def test_process_that_is_forked_within_a_loop_has_threads_of_its_own() -> None:
-    assert both("""
+    assert (
+        both("""
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads
         async def main():
@@ -407,11 +426,14 @@ def test_process_that_is_forked_within_a_loop_has_threads_of_its_own() -> None:
             print(os.read(read, 100), await run_sync(int))
             os.close(read)
         run(main)
-    """) == "b'(3, 1)' 0\n"
+    """)
+        == "b'(3, 1)' 0\n"
+    )
 
 
 def test_results_and_arguments_are_not_kept() -> None:
-    assert seen("""
+    assert (
+        seen("""
         class Thing: pass
         async def main():
             thing = Thing()
@@ -422,7 +444,9 @@ def test_results_and_arguments_are_not_kept() -> None:
             print(len(workers()))
         gc.disable()
         run(main)
-    """) == "1\n"
+    """)
+        == "1\n"
+    )
 
 
 @pytest.mark.skipif("sys.version_info < (3, 12)", reason="eager tasks came with Python 3.12")

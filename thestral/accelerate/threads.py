@@ -122,7 +122,7 @@ class Pool:
         """Have a worker call a function; return the future of its result."""
         needed = self.running + 1
         if needed > self.workers:
-            Worker(self).start()  # may fail: count it only then
+            PoolThread(self).start()  # may fail: count it only then
             self.workers += 1
         self.running = needed
         self.most = max(self.most, needed)
@@ -165,7 +165,7 @@ class Pool:
             self.queue.put(None)
 
 
-class Worker(threading.Thread):
+class PoolThread(threading.Thread):
     """A thread of a pool."""
 
     def __init__(self, pool: Pool) -> None:
