@@ -114,9 +114,25 @@ def stream(app: str, *packages: str) -> Case:
     return Case(app, load, packages=packages, few=100, many=300)
 
 
+def fastapi(request: bytes, answer: bytes, *options: str) -> Case:
+    return Case(
+        "frameworks:fast",
+        partial(exchange, request=request, end=b"\r\n\r\n" + answer),
+        arguments=(*NO_LOG, *options),
+        packages=FASTAPI,
+        few=200,
+        many=600,
+    )
+
+
 BODY = b"x" * 1024
 POST = head("POST /", *FOUR, "Content-Type: application/json", f"Content-Length: {len(BODY)}")
 ITEM = head("GET /items/5?q=tea", *FOUR)
+DEPENDS = head("GET /depends/5?limit=3", *FOUR)
+TEA = json.dumps({"name": "tea", "price": 2.5, "tags": ["green", "leaf"]}).encode()
+MADE = head("POST /items", *FOUR, "Content-Type: application/json", f"Content-Length: {len(TEA)}")
+MADE += TEA
+ACCELERATE = ("--accelerate", "fastapi=require")
 CASES = {
     "plain GET, 4 headers": Case("applications:plain", get(*FOUR)),
     "plain GET, 12 headers": Case("applications:plain", get(*BROWSER)),
@@ -126,12 +142,13 @@ CASES = {
     "stream, first step": stream("applications:stream"),
     "stream, after an await": stream("applications:late_stream"),
     "stream, Starlette": stream("frameworks:stream", "starlette", "anyio"),
-    "FastAPI async": Case(
-        "frameworks:fast",
-        partial(exchange, request=ITEM, end=b'\r\n\r\n{"item_id":5,"q":"tea"}'),
-        packages=FASTAPI,
-        few=200,
-        many=600,
+    "FastAPI async": fastapi(ITEM, b'{"item_id":5,"q":"tea"}'),
+    "FastAPI async, accelerated": fastapi(ITEM, b'{"item_id":5,"q":"tea"}', *ACCELERATE),
+    "FastAPI POST": fastapi(MADE, b'{"name":"tea","total":5.0}'),
+    "FastAPI POST, accelerated": fastapi(MADE, b'{"name":"tea","total":5.0}', *ACCELERATE),
+    "FastAPI, 2 Depends": fastapi(DEPENDS, b'{"item_id":5,"user":"anonymous"}'),
+    "FastAPI, 2 Depends, accelerated": fastapi(
+        DEPENDS, b'{"item_id":5,"user":"anonymous"}', *ACCELERATE
     ),
     "WebSocket 64 B": Case("applications:echo", partial(echo, size=64)),
     "HTTP/2, one stream": Case("applications:plain", partial(multiplexed, streams=1)),

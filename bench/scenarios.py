@@ -103,6 +103,17 @@ SCENARIOS: dict[str, Scenario] = {
             path="/items", body=ITEM, content_type=JSON, expected=b'{"name":"tea","total":5.0}'
         ),
     ),
+    "FastAPI, 2 Depends": Scenario(
+        FAST, Requests(path="/depends/5?limit=3", expected=b'{"item_id":5,"user":"anonymous"}')
+    ),
+    "FastAPI, 50 included routes": Scenario(
+        Setup("frameworks:included"),
+        Requests(path="/items/5?q=tea", expected=b'{"item_id":5,"q":"tea"}'),
+    ),
+    "FastAPI, CORS and a middleware": Scenario(
+        Setup("frameworks:wrapped"),
+        Requests(path="/items/5?q=tea", expected=b'{"item_id":5,"q":"tea"}'),
+    ),
     "TLS plain GET": Scenario(Setup("applications:plain", tls=True), Requests()),
     "HTTP/2, 8 x 32": Scenario(Setup("applications:plain", http2=True, limits=True), Streams()),
     "HTTP/2 over TLS, 8 x 32": Scenario(

@@ -19,6 +19,7 @@ from measure import ProcessTree
 START_TIMEOUT = 15.0  # seconds for a server to send its first response
 STOP_TIMEOUT = 12.0  # seconds; servers wait up to 10 s for WebSockets to answer a Close
 POLL = 0.001  # seconds between two checks whether it answers
+FASTAPI = ("frameworks:fast", "frameworks:included", "frameworks:wrapped")
 KEEP_ALIVE = "75"  # seconds; some defaults are too short to open 5,000 connections
 
 
@@ -64,6 +65,12 @@ def log(setup: Setup, on: list[str], off: list[str]) -> list[str]:
 def thestral(setup: Setup, environment: Environment, port: int) -> list[str]:
     command = common("thestral", setup, environment, port)
     return [*command, "--timeout-head", KEEP_ALIVE]  # it bounds silent connections, too
+
+
+def accelerated(setup: Setup, environment: Environment, port: int) -> list[str]:
+    if setup.app not in FASTAPI:
+        raise UnsupportedError("is the same as without --accelerate")
+    return [*thestral(setup, environment, port), "--accelerate", "fastapi=require"]
 
 
 def common(module: str, setup: Setup, environment: Environment, port: int) -> list[str]:
@@ -234,6 +241,7 @@ def nginx(setup: Setup, environment: Environment, port: int) -> list[str]:
 
 SERVERS: dict[str, Command] = {
     "thestral": thestral,
+    "thestral --accelerate": accelerated,
     "uvicorn": uvicorn,
     "granian": granian,
     "hypercorn": hypercorn,

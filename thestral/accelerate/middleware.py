@@ -149,7 +149,7 @@ class Outermost(ServerErrorMiddleware):
             or ExceptionTelemetryMiddleware.__call__ is not original_telemetry_call
             or AppBodyLimitMiddleware.__call__ is not original_limit_call
         ):
-            await original_errors_call(self, scope, receive, send)
+            await ServerErrorMiddleware.__call__(self, scope, receive, send)  # perhaps a tracer's
             return
         sender = Sender(send)
         app = limiting.app
@@ -196,7 +196,7 @@ class Innermost(ExceptionMiddleware):
         if scope["type"] == "http" and self.fits():
             await self.run(scope, receive, Sender(send))
         else:
-            await original_exceptions_call(self, scope, receive, send)
+            await ExceptionMiddleware.__call__(self, scope, receive, send)
 
     async def run(self, scope: Scope, receive: Receive, sender: Sender) -> None:
         """Run the router.

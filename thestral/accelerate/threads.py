@@ -70,21 +70,20 @@ async def run(
 ) -> Any:
     """Stands for AsyncIOBackend.run_sync_in_worker_thread()."""
     task: Any = asyncio.current_task()
-    if abandon_on_cancel or limiter is not None or task is None or task._must_cancel:
+    if abandon_on_cancel or limiter is not None or getattr(task, "_must_cancel", True):
         return await original_run(cls, func, args, abandon_on_cancel, limiter)
     state = _states.get(task)
     scope = None if state is None else state.cancel_scope
     if scope is not None and scope._effectively_cancelled:
         return await original_run(cls, func, args)
     loop = asyncio.get_running_loop()
-    pool = _pools.get(loop)
-    if pool is None:
-        pool = Pool(loop)
+    pool = _pools.get(loop) or Pool(loop)
     tokens = pool.limiter
     try:
         tokens.acquire_on_behalf_of_nowait(task)
     except WouldBlock:  # none is left, or others wait for one
         await tokens.acquire_on_behalf_of(task)
+        pool = _pools.get(loop) or Pool(loop)  # the former may have ended with its root task
     try:
         future = pool.submit(func, args, scope)
         if scope is None:
@@ -114,19 +113,19 @@ class Pool:
         self.running = 0
         self.most = 0
         self.since = loop.time()
-        _pools[loop] = self
         backend.find_root_task().add_done_callback(self.stop, context=Context())
+        _pools[loop] = self
 
     def submit(
         self, func: Callable[..., Any], args: tuple[Any, ...], scope: CancelScope | None
     ) -> asyncio.Future[Any]:
         """Have a worker call a function; return the future of its result."""
-        self.running += 1
-        if self.running > self.most:
-            self.most = self.running
-            if self.running > self.workers:
-                self.workers += 1
-                Worker(self).start()
+        needed = self.running + 1
+        if needed > self.workers:
+            PoolThread(self).start()  # may fail: count it only then
+            self.workers += 1
+        self.running = needed
+        self.most = max(self.most, needed)
         if self.loop.time() - self.since > IDLE:
             self.shrink()
         context = copy_context()
@@ -166,7 +165,7 @@ class Pool:
             self.queue.put(None)
 
 
-class Worker(threading.Thread):
+class PoolThread(threading.Thread):
     """A thread of a pool."""
 
     def __init__(self, pool: Pool) -> None:

@@ -1,0 +1,102 @@
+"""Applications and requests made at random look the same with and without acceleration.
+
+THESTRAL_FUZZ_SECONDS says for how long to make more of them (`make accelerate-fuzz`), and
+THESTRAL_FUZZ_SEED where to begin; a failure prints the seed and the program.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import compare
+import pytest
+from generated import case_of, program
+
+SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS", "0"))
+SEED = int(os.environ.get("THESTRAL_FUZZ_SEED", "0"))
+AT_ONCE = 100  # cases in one interpreter
+ENOUGH = 2  # groups of that size in the usual suite
+
+# Faults to make in the accelerated side: the comparison must see each.
+FAULTS = {
+    "fields": "from thestral.accelerate import responses\nresponses.CONTENT_TYPE = (b'a', b'b')",
+    "order of routes": (
+        "from thestral.accelerate.router import Tree\n"
+        "real = Tree.candidates\n"
+        "Tree.candidates = lambda self, path: real(self, path)[::-1]"
+    ),
+    "stacks never left": (
+        "from collections import deque\n"
+        "from thestral.accelerate import stacks\n"
+        "class Empty(deque):\n"
+        "    def __bool__(self): return False\n"
+        "stacks.deque = Empty"
+    ),
+    "exceptions": (
+        "from thestral.accelerate import middleware, stacks\n"
+        "async def handle(exc, *others): raise exc\n"
+        "stacks.handle = middleware.failures.handle = handle"
+    ),
+    "aliases": (
+        "from fastapi.dependencies import utils\n"
+        "utils._get_param_aliases = lambda field, **options: [(field.name, field.name)]"
+    ),
+    "context of threads": (
+        "from contextvars import Context\n"
+        "from thestral.accelerate import threads\n"
+        "threads.copy_context = Context"
+    ),
+}
+
+
+def compare_from(seed: int, count: int) -> None:
+    cases = [case_of(number) for number in range(seed, seed + count)]
+    found = compare.differences(cases)
+    if found:
+        index, plain, accelerated = found[0]
+        pytest.fail(
+            f"seed {seed + index}, {len(found)} differences\n{program(smallest(cases[index]))}\n"
+            f"\nwithout: {plain}\n   with: {accelerated}",
+            pytrace=False,
+        )
+
+
+def smallest(case: compare.Case) -> compare.Case:
+    """The same application with the fewest requests that still show a difference."""
+    steps = list(case.steps)
+    for step in list(steps):
+        fewer = [one for one in steps if one is not step]
+        if compare.differences([compare.Case(case.source, fewer, case.at_once)]):
+            steps = fewer
+    return compare.Case(case.source, steps, case.at_once)
+
+
+@pytest.mark.timeout(0 if SECONDS else 300)
+@pytest.mark.parametrize("part", range(ENOUGH))
+def test_nothing_differs(part):
+    compare_from(SEED + part * AT_ONCE, AT_ONCE)
+
+
+@pytest.mark.skipif(not SECONDS, reason="only for `make accelerate-fuzz`")
+@pytest.mark.timeout(0)
+def test_nothing_differs_for_long():
+    seed = SEED + ENOUGH * AT_ONCE
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        compare_from(seed, AT_ONCE)
+        seed += AT_ONCE
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_seen(fault):
+    cases = [case_of(number) for number in range(40)]
+    assert compare.differences(cases, fault=FAULTS[fault])
+
+
+def test_applications_answer():
+    """Most requests reach something: else the comparison would show little."""
+    seen = [one for case in compare.observed([case_of(n) for n in range(40)], "") for one in case]
+    assert sum("'status': 2" in one for one in seen) > len(seen) / 10
+    assert sum("'status': 404" in one for one in seen) < len(seen) / 2
+    assert not any(one.startswith(compare.REFUSED) for one in seen)
