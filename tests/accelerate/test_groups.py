@@ -137,8 +137,8 @@ result = thestral.accelerate.fastapi([name for name in groups.FASTAPI if name !=
 print(json.dumps([list(result.values()), lines]))
 """
     reasons, lines = turned_on(program)
-    assert set(reasons) == {"import of fastapi halted; None in sys.modules"}
-    assert len(lines) == 1
+    assert all("fastapi" in reason for reason in reasons)
+    assert len(lines) == len(set(reasons)) == 2
 
 
 def test_required_groups():
@@ -161,18 +161,18 @@ except AccelerateError as error:
 def test_a_second_call_adds_groups_and_says_nothing_twice():
     program = """
 from fastapi.dependencies import utils
-groups.tested()["fastapi.telemetry._api:_unconfigured"] = {}
-first = thestral.accelerate.fastapi(["introspection", "telemetry"])
+groups.tested()["fastapi.exceptions:RequestValidationError"] = {}
+first = thestral.accelerate.fastapi(["introspection", "parameters"])
 replaced = utils._get_param_model
 second = thestral.accelerate.fastapi()
 assert utils._get_param_model is replaced
 print(json.dumps([first, second, lines]))
 """
     first, second, lines = turned_on(program)
-    reason = first["telemetry"]
+    reason = first["parameters"]
     assert reason
-    assert second == dict.fromkeys(ALL) | {"telemetry": reason}
-    assert lines == [f"Not accelerated: telemetry ({reason})"]
+    assert second == dict.fromkeys(ALL) | {"parameters": reason}
+    assert lines == [f"Not accelerated: parameters ({reason})"]
 
 
 def test_unknown_groups_are_refused():

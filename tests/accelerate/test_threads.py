@@ -16,8 +16,8 @@ from anyio.to_thread import run_sync
 LOOP, GROUP = sys.argv[1:3]
 if GROUP:
     import thestral.accelerate
-    from thestral.accelerate import threads
-    thestral.accelerate.threads(require=True)
+    import thestral.accelerate.threads as threads
+    thestral.accelerate.anyio(require=True)
 
 def new_loop():
     if LOOP == "uvloop":
