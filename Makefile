@@ -29,6 +29,7 @@ fleet:    ; PYTHONPATH=tests:tests/cli:tests/http2:tests/websocket:tests/compat 
 screenshots: ; PYTHONPATH=tests:tests/cli:tests/admin $(PYTHON) tests/admin/screenshots.py
 accelerate-suites: ; $(PYTHON) tests/accelerate/suites.py $(SUITES)
 accelerate-newest: ; $(PYTHON) -m pip install --upgrade fastapi starlette pydantic anyio opentelemetry-api
+accelerate-anyio: ; $(PYTHON) tests/accelerate/suites.py --suites anyio $(SUITES)
 accelerate-fuzz: ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/accelerate/test_generated.py
 accelerate-verify: ; $(PYTHON) -m thestral.accelerate.verify --add && $(PYTHON) -m pytest -q tests/accelerate && $(PYTHON) tests/accelerate/suites.py $(SUITES)
 soak:     ; PYTHONPATH=tests/cli $(PYTHON) bench/soak.py

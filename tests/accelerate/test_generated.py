@@ -44,8 +44,8 @@ FAULTS = {
     ),
     "context of threads": (
         "from contextvars import Context\n"
-        "from thestral.accelerate import threads\n"
-        "threads.copy_context = Context"
+        "from thestral.accelerate import workers\n"
+        "workers.copy_context = Context"
     ),
 }
 

@@ -65,7 +65,7 @@ print(json.dumps([result, list(groups.status())]))
 def test_changed_code_turns_a_group_off_in_one_line_that_names_it(group, kind):
     """Each name that a group lists, with the fingerprint of other code."""
     program = """
-module = importlib.import_module(f"thestral.accelerate.{sys.argv[1]}")
+module = groups.module_of(sys.argv[1])
 found = []
 for name in getattr(module, sys.argv[2]):
     for kept in (groups._groups, groups._code, groups._tested):

@@ -16,8 +16,9 @@ from anyio.to_thread import run_sync
 LOOP, GROUP = sys.argv[1:3]
 if GROUP:
     import thestral.accelerate
-    import thestral.accelerate.threads as threads
-    thestral.accelerate.anyio(require=True)
+    assert thestral.accelerate.threads(require=True) == {"threads": None}
+    assert thestral.accelerate.threads(require=True) == {"threads": None}  # and again
+    from thestral.accelerate import workers as threads
 
 def new_loop():
     if LOOP == "uvloop":
@@ -383,6 +384,31 @@ def test_workers_share_a_queue() -> None:
         run(main)
     """)
         == "True 0\n"
+    )
+
+
+def test_call_that_is_cancelled_before_its_thread_takes_it_leaves_the_thread_usable() -> None:
+    assert (
+        seen("""
+        async def main():
+            first = await run_sync(threading.current_thread)
+            pool = threads._pools[asyncio.get_running_loop()]
+            class Queue:
+                get = pool.queue.get
+                def put(self, job):
+                    job[4].cancel()
+                    original.put(job)
+            original, pool.queue = pool.queue, Queue()
+            try:
+                await run_sync(print, "ran")
+            except asyncio.CancelledError:
+                print("cancelled")
+            pool.queue = original
+            await until(lambda: pool.running == 0)
+            print(await run_sync(threading.current_thread) is first, len(workers()))
+        run(main)
+    """)
+        == "cancelled\nTrue 1\n"
     )
 
 

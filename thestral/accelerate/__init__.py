@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from thestral.accelerate.groups import FASTAPI, turn_on
 
-__all__ = ["anyio", "fastapi"]
+__all__ = ["fastapi", "threads"]
 
 
 def fastapi(groups: Iterable[str] = FASTAPI, *, require: bool = False) -> dict[str, str | None]:
@@ -33,8 +33,8 @@ def fastapi(groups: Iterable[str] = FASTAPI, *, require: bool = False) -> dict[s
     return turn_on(groups, require)
 
 
-def anyio(*, require: bool = False) -> dict[str, str | None]:
-    """Accelerate the threads of anyio, in which Starlette, FastAPI and others call functions that
-    are not async: the group `threads` alone. See fastapi().
+def threads(*, require: bool = False) -> dict[str, str | None]:
+    """Accelerate anyio.to_thread.run_sync(), which runs functions that are not async, also of
+    Starlette and other frameworks; see fastapi().
     """
     return turn_on(["threads"], require)

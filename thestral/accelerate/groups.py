@@ -1,6 +1,6 @@
 """The groups: which functions each replaces, whether it fits what is installed, which are on.
 
-A group is a module of this package with the group's name, which has
+A group is a module of this package with the group's name (see MODULES), which has
 
 - REPLACES: names of what it replaces, and
 - RELIES_ON: names of what it goes around or whose inside it knows, as fingerprints.find() takes
@@ -26,6 +26,8 @@ FASTAPI = (
 )
 TARGETS = {"fastapi": FASTAPI, "threads": ("threads",)}
 REQUIRE = "require"
+# Modules with another name: `threads` is a function of the package, which the module would hide.
+MODULES = {"threads": "workers"}
 
 # Of this process: why a group is off, or None if it is on; why code does not fit, or None if it
 # does. Code is looked at only once: afterwards a group may have replaced it.
@@ -109,10 +111,14 @@ def told(groups: Iterable[str]) -> list[str]:
     return [f"Not accelerated: {', '.join(names)} ({reason})" for reason, names in off.items()]
 
 
+def module_of(group: str) -> ModuleType:
+    return importlib.import_module(f"thestral.accelerate.{MODULES.get(group, group)}")
+
+
 def load(group: str) -> ModuleType | str:
     """Return a group's module, or why the group must stay off."""
     try:
-        module = importlib.import_module(f"thestral.accelerate.{group}")
+        module = module_of(group)
     except (ImportError, AttributeError) as exc:
         return str(exc)
     misfit = next(filter(None, map(look, (*module.REPLACES, *module.RELIES_ON))), None)

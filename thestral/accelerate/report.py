@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from thestral.accelerate.groups import status, told
+from thestral.accelerate.groups import module_of, status, told
 
 DEEPEST = 100  # applications within applications that are looked at
 
@@ -30,7 +29,7 @@ def verdict(route: Any, on: Iterable[str]) -> str:
     """Say which of the groups that are on do nothing for a route, and why."""
     found = {}
     for group in on:
-        reason = importlib.import_module(f"thestral.accelerate.{group}").why_not(route)
+        reason = module_of(group).why_not(route)
         if reason is not None:
             found[group] = reason
     if not found:

@@ -6,13 +6,12 @@ compares, and its exit status says whether each group fits.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
 
 from thestral.accelerate.fingerprints import FILE, PYTHON, find, fingerprint, known
-from thestral.accelerate.groups import FASTAPI, load
+from thestral.accelerate.groups import FASTAPI, load, module_of
 
 
 def add() -> int:
@@ -24,7 +23,7 @@ def add() -> int:
     tested = known()
     new = 0
     for group in FASTAPI:
-        module = importlib.import_module(f"thestral.accelerate.{group}")
+        module = module_of(group)
         for name in (*module.REPLACES, *module.RELIES_ON):
             prints = tested.setdefault(name, {}).setdefault(PYTHON, [])
             found = fingerprint(find(name))
