@@ -48,7 +48,7 @@ def post(path: str, body: str, content_type: str = "application/json", **more: A
 
 
 def differences(
-    cases: list[Case], groups: str = ALL, fault: str = ""
+    cases: list[Case], groups: str = ALL, fault: str = "", required: bool = True
 ) -> list[tuple[int, str, str]]:
     """Return for each difference the index of the case, and what is seen without and with.
 
@@ -56,8 +56,9 @@ def differences(
         cases: the applications.
         groups: those that are on, separated by commas.
         fault: source that is run after they have been turned on.
+        required: whether all must be on.
     """
-    plain, accelerated = observed(cases, ""), observed(cases, groups, fault)
+    plain, accelerated = observed(cases, ""), observed(cases, groups, fault, required)
     return [
         (index, *pair)
         for index, (first, second) in enumerate(zip(plain, accelerated, strict=True))
@@ -75,11 +76,13 @@ def check(source: str, *steps: Any, groups: str = ALL, at_once: bool = False) ->
     return plain[0]
 
 
-def observed(cases: list[Case], groups: str, fault: str = "") -> list[list[str]]:
+def observed(
+    cases: list[Case], groups: str, fault: str = "", required: bool = True
+) -> list[list[str]]:
     """Run cases in a new interpreter; return what is seen of each request."""
     given = json.dumps([[case.source, case.steps, case.at_once] for case in cases])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, groups, fault],
+        [sys.executable, "-W", "ignore", __file__, groups, fault, str(required)],
         input=given,
         capture_output=True,
         text=True,
@@ -109,7 +112,7 @@ def main() -> None:
     if sys.argv[1]:
         import thestral.accelerate
 
-        thestral.accelerate.fastapi(sys.argv[1].split(","), require=True)
+        thestral.accelerate.fastapi(sys.argv[1].split(","), require=sys.argv[3] == "True")
         exec(sys.argv[2])
     results = [run_case(*given) for given in json.load(sys.stdin)]
     json.dump(results, sys.stdout)
