@@ -273,6 +273,13 @@ def test_check_says_which_routes_are_accelerated(directory):
     ]
 
 
+def test_check_names_the_groups_that_leave_a_route_alone(directory):
+    done = check(directory, "--accelerate", "fastapi")
+    assert done.returncode == 0, done.stderr
+    reason = "without parameters, stacks, router (of class APIWebSocketRoute)"
+    assert f"  APIWebSocketRoute /inner/talk: {reason}\n" in done.stdout
+
+
 def test_check_says_why_not(directory, monkeypatch):
     (directory / "sitecustomize.py").write_text(
         "import fastapi.telemetry._api as api\nreal = api._unconfigured\n"

@@ -27,14 +27,14 @@ def report(app: Any) -> list[str]:
 
 def verdict(route: Any, on: Iterable[str]) -> str:
     """Say which of the groups that are on do nothing for a route, and why."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for group in on:
         reason = module_of(group).why_not(route)
         if reason is not None:
-            found[group] = reason
+            found.setdefault(reason, []).append(group)
     if not found:
         return "accelerated"
-    return "; ".join(f"without {group} ({reason})" for group, reason in found.items())
+    return "; ".join(f"without {', '.join(groups)} ({why})" for why, groups in found.items())
 
 
 def routes_of(app: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

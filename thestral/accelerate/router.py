@@ -92,7 +92,7 @@ def install() -> None:
 def why_not(route: Any) -> str | None:
     found = getattr(route, "original_route", route)  # of an included router
     if not isinstance(found, APIRoute):
-        return f"a {type(found).__name__}"
+        return f"of class {type(found).__name__}"
     if not is_plain(found, APIRoute):
         return "a class with its own matches() or handle()"
     if not has_known_convertors(route):

@@ -55,8 +55,9 @@ def install() -> None:
 
 
 def why_not(route: Any) -> str | None:
-    if not isinstance(route, (routing.APIRoute, routing._EffectiveRouteContext)):
-        return "not an HTTP route of FastAPI"
+    found = getattr(route, "original_route", route)  # of an included router
+    if not isinstance(found, routing.APIRoute):
+        return f"of class {type(found).__name__}"
     return None
 
 
