@@ -122,6 +122,15 @@ async def timing(request, call_next):
     response.headers["x-time"] = "1"
     return response
 """,
+    "middleware that looks at send()": """
+import inspect
+class Looking:
+    def __init__(self, app): self.app = app
+    async def __call__(self, scope, receive, send):
+        log.append(inspect.iscoroutinefunction(send))
+        await self.app(scope, receive, send)
+app.add_middleware(Looking)
+""",
     "root path": "app.root_path = '/root'",
     "limit of bodies": "app = FastAPI(max_body_size=10); app.post('/file')(file)",
     "mounted": """

@@ -21,19 +21,15 @@ RELIES_ON = (
 )
 
 
-class Sender:
-    """send(), which remembers whether the response has started."""
+def watched(send: Send, started: list[bool]) -> Send:
+    """Return a send() that adds to a list when the response starts."""
 
-    __slots__ = ("_send", "started")
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-
-    def __call__(self, message: Message) -> Any:
+    async def sender(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
-        return self._send(message)
+            started.append(True)
+        await send(message)
+
+    return sender
 
 
 async def handle(

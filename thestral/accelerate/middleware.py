@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thestral.accelerate import failures, telemetry
-from thestral.accelerate.failures import Sender
+from thestral.accelerate.failures import watched
 
 REPLACES = (
     "fastapi.applications:FastAPI.__call__",
@@ -151,11 +151,12 @@ class Outermost(ServerErrorMiddleware):
         ):
             await ServerErrorMiddleware.__call__(self, scope, receive, send)  # perhaps a tracer's
             return
-        sender = Sender(send)
+        started: list[bool] = []
+        sender = watched(send, started)
         app = limiting.app
         try:
             if type(app) is Innermost and app.fits():
-                await app.run(scope, receive, sender)
+                await app.run(scope, receive, sender, started)
             else:
                 await app(scope, receive, sender)
         except Exception as exc:
@@ -169,7 +170,7 @@ class Outermost(ServerErrorMiddleware):
                 response = await handler(request, exc)
             else:
                 response = await run_in_threadpool(handler, request, exc)
-            if not sender.started:
+            if not started:
                 await response(scope, receive, send)
             raise exc
 
@@ -194,15 +195,17 @@ class Innermost(ExceptionMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.fits():
-            await self.run(scope, receive, Sender(send))
+            started: list[bool] = []
+            await self.run(scope, receive, watched(send, started), started)
         else:
             await ExceptionMiddleware.__call__(self, scope, receive, send)
 
-    async def run(self, scope: Scope, receive: Receive, sender: Sender) -> None:
+    async def run(self, scope: Scope, receive: Receive, send: Send, started: list[bool]) -> None:
         """Run the router.
 
         Args:
-            sender: nothing has been sent with it yet.
+            send: made by watched().
+            started: empty; filled by `send`.
         """
         handlers = self._exception_handlers, self._status_handlers
         scope["starlette.exception_handlers"] = handlers
@@ -210,7 +213,7 @@ class Innermost(ExceptionMiddleware):
         scope[STACK_NAME] = stack
         try:
             try:
-                await self.between.app(scope, receive, sender)
+                await self.between.app(scope, receive, send)
             except BaseException as exc:
                 if not stack._exit_callbacks or not await stack.__aexit__(  # type: ignore[attr-defined]
                     type(exc), exc, exc.__traceback__
@@ -220,5 +223,5 @@ class Innermost(ExceptionMiddleware):
                 if stack._exit_callbacks:  # type: ignore[attr-defined]
                     await stack.__aexit__(None, None, None)
         except Exception as exc:
-            request = Request(scope, receive, sender)
-            await failures.handle(exc, request, handlers, sender.started, receive, sender)
+            request = Request(scope, receive, send)
+            await failures.handle(exc, request, handlers, bool(started), receive, send)

@@ -15,10 +15,10 @@ from fastapi.exceptions import FastAPIError
 from starlette._utils import is_async_callable
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thestral.accelerate import failures
-from thestral.accelerate.failures import handle
+from thestral.accelerate.failures import handle, watched
 from thestral.accelerate.responses import responders
 
 REPLACES = ("fastapi.routing:request_response",)
@@ -59,17 +59,6 @@ def why_not(route: Any) -> str | None:
     if not isinstance(found, routing.APIRoute):
         return f"of class {type(found).__name__}"
     return None
-
-
-def watched(send: Send, started: list[bool]) -> Send:
-    """Return a send() that notes when the response starts."""
-
-    async def sender(message: Message) -> None:
-        if message["type"] == START:
-            started.append(True)
-        await send(message)
-
-    return sender
 
 
 def request_response(func: Callable[[Request], Awaitable[Response] | Response]) -> ASGIApp:
