@@ -24,7 +24,7 @@ REPLACES = (
     "fastapi.routing:APIRouter.app",
     "fastapi.routing:APIRouter._mark_routes_changed",
 )
-RELIES_ON = (
+RELIES_ON: tuple[str, ...] = (
     "fastapi.routing:APIRoute.handle",
     "fastapi.routing:APIRoute.matches",
     "fastapi.routing:APIRouter.handle",
@@ -33,11 +33,9 @@ RELIES_ON = (
     "fastapi.routing:APIWebSocketRoute.matches",
     "fastapi.routing:_EffectiveRouteContext.matches",
     "fastapi.routing:_IncludedRouter",
-    "fastapi.routing:_apply_router_form_limits",
     "fastapi.routing:_get_fastapi_scope",
     "fastapi.routing:_get_scope_effective_route_context",
     "fastapi.routing:_get_scope_included_router",
-    "fastapi.routing:_resolve_form_limits",
     "fastapi.routing:_route_selected",
     "fastapi.routing:_update_scope",
     "starlette._utils:get_route_path",
@@ -54,6 +52,13 @@ RELIES_ON = (
     "starlette.routing:compile_path",
 )
 
+# FastAPI 0.165 has brought limits of forms, which routers hand on.
+HAS_LIMITS = hasattr(routing, "_apply_router_form_limits")
+if HAS_LIMITS:
+    RELIES_ON += (
+        "fastapi.routing:_apply_router_form_limits",
+        "fastapi.routing:_resolve_form_limits",
+    )
 # Convertors whose values never contain a slash, and the one whose values may.
 OF_SEGMENTS = (
     convertors.StringConvertor,
@@ -291,7 +296,7 @@ async def app(self: APIRouter, scope: Scope, receive: Receive, send: Send) -> No
     tree, index, values = found
     entry = tree.entries[index]
     route = entry.route
-    if self.form_limits:
+    if HAS_LIMITS and self.form_limits:
         routing._apply_router_form_limits(scope, self.form_limits)
     if "router" not in scope:
         scope["router"] = self
@@ -303,7 +308,7 @@ async def app(self: APIRouter, scope: Scope, receive: Receive, send: Send) -> No
         scope["route"] = route
         await route.app(scope, receive, send)
         return
-    for included in entry.chain:
+    for included in entry.chain if HAS_LIMITS else ():
         routing._apply_router_form_limits(scope, included.include_context.form_limits)
     scope["route"] = route.original_route
     fastapi_scope = scope[SCOPE_KEY]
