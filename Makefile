@@ -9,7 +9,7 @@ STUBS = $(patsubst thestral/_core/%.pyi,thestral._core.%,$(wildcard thestral/_co
 SCRIPTS = PATH="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$$PATH"
 SANITIZERS = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0 UBSAN_OPTIONS=halt_on_error=1
 
-.PHONY: system install dev build test quick compat cov lint types asan fuzz fuzz-c load fleet screenshots accelerate-suites accelerate-anyio accelerate-third-parties accelerate-newest accelerate-fuzz accelerate-verify soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
+.PHONY: system install dev build test quick compat cov lint types asan fuzz fuzz-c load fleet screenshots accelerate-suites accelerate-anyio accelerate-third-parties accelerate-newest accelerate-fuzz accelerate-proof accelerate-verify soak bench bench-instructions check-instructions budget docs docs-serve check-tag sdist wheel wheels check-wheel smoke lowest readme unused workflows clean check
 
 system:   ; sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends valgrind $$($(PYTHON) tests/programs.py)
 install:  ; $(PYTHON) -m pip install -e ".[$(EXTRAS)]"
@@ -32,7 +32,8 @@ accelerate-third-parties: ; $(PYTHON) tests/accelerate/third_parties.py
 accelerate-newest: ; $(PYTHON) -m pip install --upgrade fastapi starlette pydantic anyio opentelemetry-api
 accelerate-anyio: ; $(PYTHON) tests/accelerate/suites.py --suites anyio $(SUITES)
 accelerate-fuzz: ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/accelerate/test_generated.py
-accelerate-verify: ; $(PYTHON) -m thestral.accelerate.verify --add && $(PYTHON) -m pytest -q tests/accelerate && $(PYTHON) tests/accelerate/suites.py $(SUITES)
+accelerate-proof: ; $(PYTHON) -m pytest -q tests/accelerate && $(PYTHON) tests/accelerate/suites.py $(SUITES)
+accelerate-verify: ; $(PYTHON) -m thestral.accelerate.verify --add --if "$(MAKE) accelerate-proof"
 soak:     ; PYTHONPATH=tests/cli $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import types
+from pathlib import Path
 
 import child
 import pytest
 
-from thestral.accelerate.fingerprints import find, fingerprint
+from thestral.accelerate import verify
+from thestral.accelerate.fingerprints import FILE, PYTHON, find, fingerprint
 
 SOURCE = """
 async def plain(a, b=1, *, c="x"):
@@ -125,3 +128,28 @@ def test_names():
         find("json:nothing")
     with pytest.raises(ModuleNotFoundError):
         find("json.nothing:dumps")
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A copy of the package whose fingerprints may change."""
+    package = Path(verify.__file__).parent
+    copy = tmp_path / "verify.py"
+    copy.with_name(FILE).write_bytes((package / FILE).read_bytes())
+    monkeypatch.setattr(verify, "__file__", str(copy))
+    monkeypatch.setattr(verify, "known", dict)
+    return copy.with_name(FILE)
+
+
+@pytest.mark.parametrize(("command", "status"), [(None, 0), ("true", 0), ("false", 1)])
+def test_fingerprints_are_kept_if_the_proof_succeeds(file, capsys, command, status):
+    before = file.read_bytes()
+    file.write_bytes(b"{}\n")
+    assert verify.add_if(command) == status
+    if status:
+        assert file.read_bytes() == b"{}\n"
+        assert "are not kept: false has failed" in capsys.readouterr().out
+    else:
+        names = json.loads(file.read_bytes())
+        assert set(names) <= set(json.loads(before))
+        assert all(list(found) == [PYTHON] for found in names.values())

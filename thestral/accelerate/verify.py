@@ -1,12 +1,15 @@
-"""Adds the fingerprints of what is installed to those that were tested:
-`python -m thestral.accelerate.verify --add`, for this release of Python. Without `--add` it only
-compares, and its exit status says whether each group fits.
+"""Adds the fingerprints of what is installed to those that were tested, for this release of Python:
+`python -m thestral.accelerate.verify --add`. With `--if COMMAND` they stay only if the command
+succeeds, which runs the tests. Without `--add` it only compares; the exit status says whether all
+groups fit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,12 +39,29 @@ def add() -> int:
     return new
 
 
+def add_if(command: str | None) -> int:
+    """Add the fingerprints; take them back if a command fails. Return its exit status."""
+    file = Path(__file__).with_name(FILE)
+    before = file.read_bytes()
+    new = add()
+    status = 0
+    if command is not None:
+        status = subprocess.run(shlex.split(command), check=False).returncode  # noqa: S603
+    if status:
+        file.write_bytes(before)
+        print(f"{new} new fingerprints are not kept: {command} has failed")
+    else:
+        print(f"{new} new fingerprints for Python {PYTHON}")
+    return status
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--add", action="store_true", help="add what is installed")
-    if parser.parse_args().add:
-        print(f"{add()} new fingerprints for Python {PYTHON}")
-        return 0
+    parser.add_argument("--if", dest="command", metavar="COMMAND", help="what must succeed then")
+    given = parser.parse_args()
+    if given.add:
+        return add_if(given.command)
     reasons = {group: load(group) for group in FASTAPI}
     off = {group: reason for group, reason in reasons.items() if isinstance(reason, str)}
     for group in FASTAPI:
