@@ -113,7 +113,7 @@ def main() -> None:
         import thestral.accelerate
 
         thestral.accelerate.fastapi(sys.argv[1].split(","), require=sys.argv[3] == "True")
-        exec(sys.argv[2])
+        exec(sys.argv[2], {})  # one namespace: functions of the fault see its names
     results = [run_case(*given) for given in json.load(sys.stdin)]
     json.dump(results, sys.stdout)
 

@@ -60,6 +60,13 @@ async def note(text):
 
 def note_sync(text):
     log.append(("sync task", text, var.get()))
+
+async def note_failing(text):
+    raise HTTPException(410)
+
+async def breaking():
+    yield b"1"
+    raise HTTPException(411)
 """
 # name, annotation with default (or without), values to send
 QUERY = [
@@ -152,6 +159,7 @@ RETURNS = [
     "RedirectResponse('/elsewhere')",
     "StreamingResponse(parts(), media_type='text/plain')",
     "StreamingResponse(iter([b'1', b'2']))",
+    "StreamingResponse(breaking())",
 ]
 RAISES = [
     "raise HTTPException(418, {'tea': 1}, {'x-tea': '1'})",
@@ -275,7 +283,7 @@ class Maker:
                 done += "; response.status_code = 206"
             found.append(("response: Response", done))
         if self.chance(0.2):
-            task = self.random.choice(["note", "note_sync"])
+            task = self.random.choice(["note", "note_sync", "note_failing"])
             found.append(("tasks: BackgroundTasks", f"tasks.add_task({task}, 'added')"))
         return found
 

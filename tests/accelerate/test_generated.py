@@ -47,7 +47,58 @@ FAULTS = {
         "from thestral.accelerate import workers\n"
         "workers.copy_context = Context"
     ),
+    "fields in another order": (
+        "from thestral.accelerate import handler\n"
+        "real = handler.fields_of\n"
+        "handler.fields_of = lambda content: real(content)[::-1]"
+    ),
+    "defaults": ("from thestral.accelerate import plan\nplan.default_of = lambda field: None"),
+    "background tasks": (
+        "from thestral.accelerate.handler import Handler\n"
+        "real = Handler.respond\n"
+        "async def respond(self, request):\n"
+        "    answer = await real(self, request)\n"
+        "    if isinstance(answer, tuple): return (*answer[:3], None)\n"
+        "    answer.background = None\n"
+        "    return answer\n"
+        "Handler.respond = respond"
+    ),
+    "stacks left late": (
+        "from thestral.accelerate import plan\nplan.FUNCTION_STACK = plan.REQUEST_STACK"
+    ),
+    "stacks left twice": (
+        "from collections import deque\n"
+        "from thestral.accelerate import stacks\n"
+        "class Twice(deque):\n"
+        "    again = True\n"
+        "    def pop(self):\n"
+        "        callback = super().pop()\n"
+        "        if self.again:\n"
+        "            self.again = False\n"
+        "            self.append(callback)\n"
+        "        return callback\n"
+        "stacks.deque = Twice"
+    ),
+    "responses that have begun": (
+        "from thestral.accelerate import stacks\n"
+        "real = stacks.handle\n"
+        "async def handle(exc, request, handlers, started, *others):\n"
+        "    await real(exc, request, handlers, False, *others)\n"
+        "stacks.handle = handle"
+    ),
+    "overrides": (
+        "from thestral.accelerate.solving import Solution\n"
+        "real = Solution.__init__\n"
+        "def init(self, request, body, provider, plan): real(self, request, body, None, plan)\n"
+        "Solution.__init__ = init"
+    ),
 }
+# Replaces a function as the faults do, but by one that does the same.
+NO_FAULT = (
+    "from thestral.accelerate.router import Tree\n"
+    "real = Tree.candidates\n"
+    "Tree.candidates = lambda self, path: real(self, path)"
+)
 
 
 def compare_from(seed: int, count: int) -> None:
@@ -92,6 +143,11 @@ def test_nothing_differs_for_long():
 def test_faults_are_seen(fault):
     cases = [case_of(number) for number in range(40)]
     assert compare.differences(cases, fault=FAULTS[fault])
+
+
+def test_faults_are_seen_for_what_they_do():
+    """Their functions run: they are not seen because a name is missing in them."""
+    assert not compare.differences([case_of(number) for number in range(5)], fault=NO_FAULT)
 
 
 def test_applications_answer():
