@@ -19,7 +19,8 @@ from typing import Any
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 FILE = "<application>"
 REFUSED = "refused: "
-LONGEST = 10.0  # seconds for a request, which none needs unless it hangs
+LONGEST = 30.0  # seconds for a request, which none needs unless it hangs
+TIMES = 4  # to look again at what differs
 ALL = "introspection,telemetry,parameters,stacks,middleware,router,threads"
 
 
@@ -65,6 +66,26 @@ def differences(
         for pair in zip(first, second, strict=True)
         if pair[0] != pair[1]
     ]
+
+
+def lasting(cases: list[Case], groups: str = ALL) -> list[tuple[int, str, str]]:
+    """Return the differences that are more than chance. What a thread does just as the client
+    leaves comes now before, now after: such a case differs from itself, too. It is run again
+    several times, and what one side shows the other must show once.
+    """
+    found = []
+    for index in sorted({index for index, *_ in differences(cases, groups)}):
+        case = [cases[index]]
+        plain = [observed(case, "")[0] for _ in range(TIMES)]
+        accelerated = [observed(case, groups)[0] for _ in range(TIMES)]
+        found += [
+            (index, first[0], second[0])
+            for first, second in zip(
+                zip(*plain, strict=True), zip(*accelerated, strict=True), strict=True
+            )
+            if not set(first) & set(second)
+        ]
+    return found
 
 
 def check(source: str, *steps: Any, groups: str = ALL, at_once: bool = False) -> list[str]:

@@ -103,7 +103,7 @@ NO_FAULT = (
 
 def compare_from(seed: int, count: int) -> None:
     cases = [case_of(number) for number in range(seed, seed + count)]
-    found = compare.differences(cases)
+    found = compare.lasting(cases)
     if found:
         index, plain, accelerated = found[0]
         pytest.fail(
@@ -118,7 +118,7 @@ def smallest(case: compare.Case) -> compare.Case:
     steps = list(case.steps)
     for step in list(steps):
         fewer = [one for one in steps if one is not step]
-        if compare.differences([compare.Case(case.source, fewer, case.at_once)]):
+        if compare.lasting([compare.Case(case.source, fewer, case.at_once)]):
             steps = fewer
     return compare.Case(case.source, steps, case.at_once)
 

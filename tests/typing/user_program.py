@@ -77,7 +77,9 @@ def serve() -> None:
     except errors.ConfigError as error:
         option: str = error.option
         print(option, error.reason)
-    except (errors.BindError, errors.ImportFailedError, errors.LifespanError):
+    except (errors.AccelerateError, errors.BindError):
+        raise
+    except (errors.ImportFailedError, errors.LifespanError):
         thestral.run("main:app", host="0.0.0.0", port=8001, log_level="warning")
     except errors.ThestralError as error:
         status: int = error.exit_status
