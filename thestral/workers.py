@@ -15,6 +15,7 @@ from thestral.config import Config
 from thestral.logging.loggers import access_logger, error_logger
 from thestral.net import tls
 from thestral.net.sockets import duplicate
+from thestral.process.importer import accelerate
 from thestral.process.leaving import exit_in_time
 from thestral.process.server import Server
 
@@ -74,6 +75,7 @@ class ThestralWorker(Worker):  # type: ignore[misc]
         """Load the application and check the options. If that fails before the worker has booted,
         gunicorn ends; if it failed later, gunicorn would restart the worker for ever.
         """
+        accelerate(self.make_config(""))
         super().load_wsgi()
         self.server_config = self.make_config(self.wsgi)
 

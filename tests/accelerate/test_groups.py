@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import child
+import httpx
 import pytest
 
 from thestral import Config
@@ -298,3 +300,25 @@ def test_check_says_why_not(directory, monkeypatch):
 
 def test_check_without_the_option_says_nothing(directory):
     assert "ccelerated" not in check(directory).stdout
+
+
+def test_gunicorns_worker_accelerates_before_it_loads_the_application(directory):
+    """The option is in CONFIG_KWARGS of a subclass, as all that gunicorn does not have."""
+    (directory / "own.py").write_text(
+        "from thestral.workers import ThestralWorker\n"
+        "class Worker(ThestralWorker):\n"
+        "    CONFIG_KWARGS = {'accelerate': 'fastapi=router,require'}\n"
+    )
+    options = ["-b", "127.0.0.1:0", "-k", "own.Worker", "--no-control-socket"]
+    command = [sys.executable, "-m", "gunicorn", *options, "main:app"]
+    with subprocess.Popen(command, cwd=directory, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            for line in process.stderr:
+                address = re.search(r"Listening at: (\S+)", line)
+                if address:
+                    break
+            assert address
+            assert httpx.get(f"{address[1]}/status", timeout=30).json() == {"router": None}
+        finally:
+            process.terminate()
