@@ -22,6 +22,13 @@ logging.getLogger().addHandler(Lines())
 answers = []
 
 
+def text_of(exc):
+    try:
+        return str(exc)
+    except RecursionError:  # of a value that is too deep for repr()
+        return "too deep"
+
+
 def told(exc):
     # What an exception is, by which functions of this program it came, and of what.
     if exc is None:
@@ -29,7 +36,7 @@ def told(exc):
     frames = traceback.extract_tb(exc.__traceback__)
     names = [frame.name for frame in frames if frame.filename == "<string>"]
     below = (exc.__cause__, exc.__context__ if exc.__context__ is not exc.__cause__ else None)
-    return [type(exc).__qualname__, str(exc), names, *map(told, below)]
+    return [type(exc).__qualname__, text_of(exc), names, *map(told, below)]
 
 
 async def ask(app, method, path, headers=(), body=b"", *, cut=0, breaks=None, typed=list, **more):
