@@ -16,6 +16,8 @@ from documents import OPTIONS, REASONS, ROOT, TABLES, UVICORN, is_limit, with_ta
 from process import PLAIN, Command
 from support import program
 
+from thestral.accelerate.fingerprints import PYTHON, known
+
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MANUALS = [*DOCUMENTS, *(ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md"))]
 NOTES = [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
@@ -87,6 +89,8 @@ def test_command_serves(folder, tmp_path, command):
     arguments = shlex.split(command)[1:]
     if arguments[0] == "top":
         return  # tests/admin/test_top.py runs it in a terminal
+    if "--accelerate" in arguments and not known()["fastapi.routing:request_response"].get(PYTHON):
+        pytest.skip(f"thestral.accelerate does not know Python {PYTHON} yet")
     if arguments[0] == "check":
         with Command(*arguments, cwd=folder) as process:
             assert process.wait() == 0, process.stderr
