@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from random import Random
 from typing import Any
 
@@ -498,9 +497,3 @@ class Maker:
 
 def case_of(seed: int) -> Case:
     return Maker(seed).case()
-
-
-def program(case: Case) -> str:
-    """A case as a text that one can read."""
-    steps = "\n".join(json.dumps(step, ensure_ascii=False) for step in case.steps)
-    return f"{case.source}\n\n# at once: {case.at_once}\n{steps}"

@@ -6,12 +6,13 @@ THESTRAL_FUZZ_SEED where to begin; a failure prints the seed and the program.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 import compare
 import pytest
-from generated import case_of, program
+from generated import case_of
 
 SECONDS = float(os.environ.get("THESTRAL_FUZZ_SECONDS", "0"))
 SEED = int(os.environ.get("THESTRAL_FUZZ_SEED", "0"))
@@ -99,6 +100,12 @@ NO_FAULT = (
     "real = Tree.candidates\n"
     "Tree.candidates = lambda self, path: real(self, path)"
 )
+
+
+def program(case: compare.Case) -> str:
+    """A case as a text that one can read."""
+    steps = "\n".join(json.dumps(step, ensure_ascii=False) for step in case.steps)
+    return f"{case.source}\n\n# at once: {case.at_once}\n{steps}"
 
 
 def compare_from(seed: int, count: int) -> None:
