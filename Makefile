@@ -33,7 +33,7 @@ accelerate-newest: ; $(PYTHON) -m pip install --upgrade fastapi starlette pydant
 accelerate-anyio: ; $(PYTHON) tests/accelerate/suites.py --suites anyio $(SUITES)
 accelerate-fuzz: ; THESTRAL_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q tests/accelerate/test_generated.py
 accelerate-proof: ; $(PYTHON) -m pytest -q tests/accelerate && $(PYTHON) tests/accelerate/suites.py $(SUITES)
-accelerate-verify: ; $(PYTHON) -m thestral.accelerate.verify --add --if "$(MAKE) accelerate-proof"
+accelerate-verify: ; $(PYTHON) -m thestral.accelerate.verify --add --if "make accelerate-proof PYTHON=$(PYTHON)"
 soak:     ; PYTHONPATH=tests/cli $(PYTHON) bench/soak.py
 bench:    ; $(PYTHON) bench/peers.py $(BENCH)
 bench-instructions: ; $(PYTHON) bench/instructions.py --write
