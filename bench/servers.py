@@ -136,6 +136,16 @@ def peregrine(setup: Setup, environment: Environment, port: int) -> list[str]:
     return command
 
 
+def m0serve(setup: Setup, environment: Environment, port: int) -> list[str]:
+    only_http1(setup)
+    if setup.tls:
+        raise UnsupportedError("has no TLS")
+    command = ["-m", "m0serve", setup.app, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--protocol", "asgi", "--app-dir", str(BENCH), "--workers", str(setup.workers)]
+    command += ["--max-keepalive-requests", "0", "--idle-timeout", KEEP_ALIVE, "--max-body", "1g"]
+    return [*command, *log(setup, ["--access-log"], [])]
+
+
 def only_http1(setup: Setup) -> None:
     if setup.http2:
         raise UnsupportedError("does not speak HTTP/2")
@@ -247,6 +257,7 @@ SERVERS: dict[str, Command] = {
     "hypercorn": hypercorn,
     "h2corn": h2corn,
     "peregrine": peregrine,
+    "m0serve": m0serve,
     "gunicorn": gunicorn,
     "fastpysgi": fastpysgi,
     "socketify": socketify,

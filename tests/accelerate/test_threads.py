@@ -124,6 +124,7 @@ FUNCTIONS = """
             await main(True)
 
     run(main, False)
+    print(gone())  # before workers are counted again
     run(scope)
     print(gone())
 """
