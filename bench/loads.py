@@ -157,9 +157,11 @@ class Requests:
                 file.write(self.body)
                 file.flush()
                 command += ["method=POST", f"body={file.name}", f"type={self.content_type}"]
+            slept = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nvcsw
             before = server.tree.processor_time()
             output = run(command, cores, seconds + 30)
         spent = server.tree.processor_time() - before
+        slept = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nvcsw - slept
         result = json.loads(output.splitlines()[-1])
         requests = result["requests"]
         wrong = {
@@ -177,7 +179,7 @@ class Requests:
         figures = {"cpu": spent / units * MICRO, "rate": units / result["seconds"]}
         if self.depth == 1:  # for a batch, wrk measures only one latency
             figures |= {name: result[name] for name in ("p50", "p99", "p999")}
-        return figures | {"answers": requests}
+        return figures | {"sleeps": slept / units, "answers": requests}
 
 
 @dataclass(frozen=True)
@@ -304,14 +306,16 @@ class FixedRate:
 
     rate: int
     connections: int = 64
+    path: str = "/"
+    expected: bytes = b"Hello, world!"
 
     def check(self, server: Server) -> None:
-        Requests().check(server)
+        Requests(path=self.path, expected=self.expected).check(server)
 
     def measure(
         self, server: Server, environment: Environment, seconds: int, cores: set[int]
     ) -> Figures:
-        arguments = (server.port, self.rate, self.connections, seconds)
+        arguments = (server.port, self.rate, self.connections, seconds, self.path)
         command = [str(environment.program("openloop")), *map(str, arguments)]
         before = server.tree.processor_time()
         result = json.loads(run(command, cores, seconds + 30))

@@ -2,7 +2,7 @@
  * and its latency counts from then. So a server that stalls is charged for all requests that had to wait,
  * which a load that waits for responses leaves out ("coordinated omission").
  *
- *     openloop PORT RATE CONNECTIONS SECONDS
+ *     openloop PORT RATE CONNECTIONS SECONDS [PATH]
  *
  * Each connection has one request at a time. A request that is due while all are busy waits for the first
  * free one. Prints a line of JSON; latencies are in microseconds.
@@ -24,8 +24,8 @@
 
 enum { EVENTS = 256, CONNECTIONS = 1024, READ = 4096, PATIENCE = 5 /* s for the last responses */ };
 
-static const char request[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\n"
-                              "Accept: */*\r\nAccept-Encoding: gzip\r\n\r\n";
+static char request[1024];
+static size_t request_size;
 static const char status[] = "HTTP/1.1 200";
 
 struct connection {
@@ -66,7 +66,7 @@ static size_t measured(int sock)
     char data[READ];
     size_t size = 0;
     struct pollfd waiting = {.fd = sock, .events = POLLIN};
-    if (send(sock, request, sizeof request - 1, 0) < 0)
+    if (send(sock, request, request_size, 0) < 0)
         fail("send");
     while (poll(&waiting, 1, size ? 100 : PATIENCE * 1000) > 0) {
         ssize_t got = recv(sock, data + size, sizeof data - size, 0);
@@ -87,12 +87,19 @@ static int ascending(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 5 && argc != 6)
         return 2;
     int port = atoi(argv[1]), count = atoi(argv[3]);
     int64_t interval = 1000000000 / atoi(argv[2]), total = atoi(argv[4]) * INT64_C(1000000000) / interval;
     if (count < 1 || count > CONNECTIONS || total < 1)
         return 2;
+    int size = snprintf(request, sizeof request,
+                        "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+                        "Accept-Encoding: gzip\r\n\r\n",
+                        argc == 6 ? argv[5] : "/");
+    if (size < 0 || (size_t)size >= sizeof request)
+        return 2;
+    request_size = (size_t)size;
     int64_t *latencies = calloc((size_t)total, sizeof *latencies), next = 0, answered = 0;
     int idle[CONNECTIONS], idles = 0;
     int loop = epoll_create1(0), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
@@ -114,7 +121,7 @@ int main(int argc, char **argv)
             struct connection *connection = &connections[idle[--idles]];
             connection->due = start + next++ * interval;
             connection->received = 0;
-            if (send(connection->sock, request, sizeof request - 1, MSG_NOSIGNAL) < 0)
+            if (send(connection->sock, request, request_size, MSG_NOSIGNAL) < 0)
                 fail("send");
         }
         if (next < total && idles > 0) {

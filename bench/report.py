@@ -37,6 +37,7 @@ class Figure:
 FIGURES = {
     "cpu": Figure("CPU µs/{unit}", 1),
     "rate": Figure("{units}/s", more=True),
+    "sleeps": Figure("client's sleeps/{unit}", 2),
     "p50": Figure("p50 µs"),
     "p99": Figure("p99 µs"),
     "p999": Figure("p99.9 µs"),

@@ -15,15 +15,18 @@ from thestral._core.http1 import ResponseWriter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop's serve")
 
-# CORK_FROM and CORK_TIME of thestral.net.poller, CORK_SIZE of thestral.net.transport.
-MANY = 16  # sockets
-LONG = 0.0005  # seconds
+# CORK_FROM, CORK_WORK and CORK_TIME of thestral.net.poller, CORK_SIZE of thestral.net.transport.
+FEWEST = 4  # sockets
+SHORTEST = 0.0001  # seconds of work
+LONG = 0.002  # seconds
 LARGE = 16 * 1024  # bytes
+MANY = 16  # sockets
 
 
 class Crowd:
     """Connections whose clients have all sent b"?" when the loop's next turn begins; `answer` is
-    called with the number of each in that turn, in order.
+    called with the number of each in that turn, in order. `work` is what the poller takes for the
+    seconds that a socket needs.
     """
 
     def __init__(self, place, answer):
@@ -31,6 +34,7 @@ class Crowd:
         self.answer = answer
         self.members = []
         self.called = []
+        self.work = 1.0
 
     async def gather(self, size, *, narrow=False):
         """If `narrow`, the kernel takes a few kilobytes of an answer."""
@@ -43,6 +47,7 @@ class Crowd:
                 protocol.transport.set_write_buffer_limits(high=1000)
 
     def ask(self):
+        self.place.poller.work = self.work
         for client, _ in self.members:
             client.send(b"?")
 
@@ -91,8 +96,20 @@ async def all_answered(crowd, answer=b"!"):
         assert await crowd.place.read(client, len(answer)) == answer
 
 
-@pytest.mark.parametrize(("size", "together"), [(MANY - 1, False), (MANY, True), (MANY + 1, True)])
-def test_many_are_answered_together(crowd, size, together):
+@pytest.mark.parametrize(
+    ("size", "work", "together"),
+    [
+        (FEWEST - 1, 1.0, False),
+        (FEWEST, 1.0, True),
+        (FEWEST + 1, 1.0, True),
+        (FEWEST, 0.99 * SHORTEST / FEWEST, False),
+        (FEWEST, 1.01 * SHORTEST / FEWEST, True),
+        (MANY, 0.99 * SHORTEST / MANY, False),
+        (MANY, 1.01 * SHORTEST / MANY, True),
+        (MANY, 0.0, False),
+    ],
+)
+def test_many_are_answered_together(crowd, size, work, together):
     """Some turn is short enough that no answer leaves before the last one is written."""
     first = []  # what the client of the first has when the last is answered
 
@@ -113,23 +130,87 @@ def test_many_are_answered_together(crowd, size, together):
     def prepare(crowd):
         nonlocal those
         those = crowd
+        crowd.work = work
 
     those = None
     crowd(size, answer, check, prepare)
     assert together or set(first) == {b"!"}
 
 
-def test_nobody_waits_long_for_the_others(crowd):
-    """A slow answer delays those that were written before: they leave as soon as it is done."""
+def test_answers_that_the_turn_schedules_leave_together(crowd):
+    """As those of tasks do that wait for the request; what was written in the turn has left."""
+    first = []  # what the client of the first, and of the second, have when the last is answered
+
+    def answer(transport, number):
+        if number == 0:
+            transport.write(b"!")
+        else:
+            asyncio.get_running_loop().call_soon(later, transport, number)
+
+    def later(transport, number):
+        transport.write(b"!")
+        if number == MANY - 1:
+            first.append((those.received(0), those.received(1)))
+
+    async def check(crowd):
+        await all_answered(crowd)
+        while (b"!", b"") not in first:  # a slow machine may be late for it
+            crowd.called.clear()
+            crowd.ask()
+            await all_answered(crowd)
+        client, protocol = crowd.members[0]
+        protocol.transport.write(b"behind it")
+        assert client.recv(100) == b"behind it"
+
+    def prepare(crowd):
+        nonlocal those
+        those = crowd
+
+    those = None
+    crowd(MANY, answer, check, prepare)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_work_is_measured(crowd, later):
+    """It is an eighth of what a socket of the last turn took, if there was none before."""
+
+    def spin():
+        end = time.perf_counter() + LONG
+        while time.perf_counter() < end:
+            pass
+
+    def answer(transport, number):
+        if number == 0:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(spin) if later else spin()
+        if not later:
+            transport.write(b"!")
+
+    async def check(crowd):
+        await until(lambda: crowd.place.poller.work)
+        assert crowd.place.poller.work >= LONG / MANY / 8
+
+    def prepare(crowd):
+        crowd.work = 0.0
+
+    crowd(MANY, answer, check, prepare)
+
+
+@pytest.mark.parametrize("slow", ["before its answer", "after its answer"])
+def test_nobody_waits_long_for_the_others(crowd, slow):
+    """A slow answer delays those that were written before: they leave with the next."""
     seen = []
 
     def answer(transport, number):
         seen.append(those.received(0))
-        transport.write(b"!")
+        if slow == "after its answer":
+            transport.write(b"!")
         if number == 2:
             end = time.perf_counter() + 2 * LONG
             while time.perf_counter() < end:
                 pass
+        if slow == "before its answer":
+            transport.write(b"!")
 
     def prepare(crowd):
         nonlocal those
@@ -137,7 +218,7 @@ def test_nobody_waits_long_for_the_others(crowd):
 
     those = None
     crowd(MANY, answer, all_answered, prepare)
-    assert seen[3] == b"!"
+    assert seen[3 if slow == "before its answer" else 4] == b"!"
 
 
 def test_turn_after_turn(crowd):

@@ -5,7 +5,9 @@ from thestral._core.socket cimport Poll, ReadBuffer, Ready
 
 cdef Py_ssize_t READ_SIZE
 cdef int CORK_FROM
+cdef double CORK_WORK
 cdef double CORK_TIME
+cdef double LAST
 
 
 cdef class Poller
@@ -38,9 +40,18 @@ cdef class Poller:
     cdef bint _scheduled
     cdef list _corked
     cdef bint corking
+    cdef public double work
+    cdef Py_ssize_t writes
+    cdef Py_ssize_t _crowd
+    cdef double _began
+    cdef double _since
     cdef readonly Py_ssize_t open
     cdef readonly Py_ssize_t turns
 
+    cdef object _begin_crowd(self, Py_ssize_t count)
+    cdef object _leave_crowd(self)
+    cpdef object end_crowd(self)
+    cdef object _release_late(self)
     cdef object uncork(self)
     cdef object cork(self, Watched entry)
     cdef object watch(self, Watched entry, int bits)

@@ -5,8 +5,8 @@ In each turn of the loop the poller asks epoll for the ready sockets, and each r
 its protocol directly. Epoll is edge-triggered: a connection is registered when it is accepted, and
 again only while the kernel's send buffer is full. Pausing costs nothing, and nothing can spin.
 
-A turn with many ready sockets is corked: their responses leave together, so that a peer which holds
-all these connections (a proxy, a load generator) is woken once and not by each response.
+A crowded turn is corked: its responses leave together, so that a peer which holds all these
+connections (a proxy, a load generator) is woken once and not by each response.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from thestral._core.socket import Poll, ReadBuffer, Ready
 
 # Size of the one read buffer of a worker; a connection reads at most this much in a turn.
 READ_SIZE = 256 * 1024  # bytes
-# A turn with at least this many ready sockets is corked. With fewer, a peer would only wait: see
+# A turn is corked if this many sockets are ready, and will keep the worker busy for CORK_WORK. In
+# a shorter one the peer would only wait, and then the worker for the peer: see
 # docs/design/sockets.md.
-CORK_FROM = 16  # sockets
-# Corked responses leave after this time, checked between two sockets.
-CORK_TIME = 0.0005  # seconds
+CORK_FROM = 4  # sockets
+CORK_WORK = 0.0001  # seconds
+# Held responses leave after this time: to wake a peer costs about 10 µs, so once in this time costs
+# half a percent.
+CORK_TIME = 0.002  # seconds
+# The weight of the last turn in the average of what a socket takes.
+LAST = 0.125
 
 
 class Watched:
@@ -69,6 +74,8 @@ class Poller:
         open: number of watched sockets.
         turns: number of times that the loop has called turn().
         corking: whether a response written now is held back, to leave with those of other sockets.
+        work: seconds that a ready socket takes, on average, in turns with CORK_FROM or more.
+        writes: number of writes of a crowded turn, which transports count.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -83,6 +90,11 @@ class Poller:
         self._scheduled = False
         self._corked: list[Watched] = []
         self.corking = False
+        self.work = 0.0
+        self.writes = 0
+        self._crowd = 0  # ready sockets of the crowded turn; 0 if this is none
+        self._began = 0.0  # when it began
+        self._since = 0.0  # when responses were last sent, or the turn began
         self.open = 0
         self.turns = 0
         loop.add_reader(self._poll.fd, self.turn)
@@ -94,8 +106,8 @@ class Poller:
         self._ready = None
         count = self._poll.take(ready)
         done = 0
-        self.corking = count >= CORK_FROM
-        since = monotonic() if self.corking else 0.0
+        if count >= CORK_FROM:
+            self._begin_crowd(count)
         try:
             while done < count:
                 # None if its connection was closed in this turn. The descriptor stays open until
@@ -105,9 +117,6 @@ class Poller:
                 done += 1
                 if entry is not None:
                     entry.ready(bits)
-                if self._corked and monotonic() - since > CORK_TIME:
-                    self.uncork()
-                    since = monotonic()
         finally:
             # On KeyboardInterrupt, defer the rest: edge-triggered epoll will not report it again.
             while done < count:
@@ -117,14 +126,48 @@ class Poller:
                     self.defer(entry)
                 done += 1
             self._ready = ready
-            self.corking = False
+            if self._crowd:
+                self._leave_crowd()
+
+    def _begin_crowd(self, count: int) -> None:
+        self._crowd = count
+        self._began = self._since = monotonic()
+        self.writes = 0
+        self.corking = count * self.work >= CORK_WORK
+
+    def _leave_crowd(self) -> None:
+        """End a crowded turn, or leave that to the loop if there are sockets without an answer.
+
+        Tasks that wait for a message, and before Python 3.12 those that are new, run when the loop
+        next calls what is ready. Their answers are held until it has.
+        """
+        if self.writes >= self._crowd:
+            self.end_crowd()
+        else:
             self.uncork()
+            self.loop.call_soon(self.end_crowd, context=self._context)
+
+    def end_crowd(self) -> None:
+        """End a crowded turn: send what is held back, and measure."""
+        if self._crowd:  # else the loop was run within the turn, and that has ended it
+            took = (monotonic() - self._began) / self._crowd
+            self.work += LAST * (took - self.work)
+            self._crowd = 0
+        self.corking = False
+        self.uncork()
 
     def cork(self, entry: Watched) -> None:
         """Call the connection's uncork() once other sockets of this turn have been answered."""
         if not entry._corked:
             entry._corked = True
             self._corked.append(entry)
+        self._release_late()
+
+    def _release_late(self) -> None:
+        """uncork() if responses have been held for CORK_TIME."""
+        if monotonic() - self._since > CORK_TIME:
+            self.uncork()
+            self._since = monotonic()
 
     # uncork() and catch_up() run their entries alike, but in loops of their own: a shared one would
     # have to make a bound method of each entry, which is slow.

@@ -293,6 +293,7 @@ class SocketTransport(Watched):
             return
         if not data:
             return
+        self._poller.writes += 1
         if self._poller.corking and len(data) <= CORK_SIZE:
             self._hold(data)
         else:
@@ -306,6 +307,7 @@ class SocketTransport(Watched):
         if corking or self._closing or self._eof or self._queue is not None:
             self.write(writer.take(0))
             return
+        self._poller.writes += 1
         sent = writer.send(self.fd)
         if sent == size:
             writer.truncate(0)
