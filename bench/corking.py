@@ -1,4 +1,4 @@
-"""Measures how a server's responses wake their reader, by the number of connections, and what holding
+"""Measures how often responses wake their reader, by the number of connections, and what holding
 them back does to latency at fixed rates.
 
     python bench/corking.py

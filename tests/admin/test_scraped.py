@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -35,7 +35,9 @@ def query(port, text):
             f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': text})}"
         ) as answer:
             result = json.load(answer)["data"]["result"]
-    except URLError:  # it is starting
+    except URLError as exc:  # it is starting
+        if isinstance(exc, HTTPError):
+            exc.close()
         return {}
     return {json.dumps(one["metric"], sort_keys=True): float(one["value"][1]) for one in result}
 
