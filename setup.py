@@ -7,9 +7,15 @@ Everything declarative is in pyproject.toml; this file has what needs a compiler
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
+import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from runpy import run_path
 from shutil import rmtree
 
 from Cython.Build import cythonize
@@ -29,6 +35,18 @@ sys.path.insert(0, str(ROOT / "csrc"))
 from fetch_llhttp import FetchError, fetch  # noqa: E402
 
 INCLUDE = ["csrc", "csrc/llhttp/include"]
+
+
+def is_gcc() -> bool:
+    """Whether the C compiler is GCC: clang cannot optimize at link time with any linker."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    except OSError:  # require_zlib() says that there is none
+        return False
+    return "Free Software Foundation" in version
+
+
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
 # THESTRAL_SANITIZE=address,undefined builds everything for `make asan`.
 SANITIZE = os.environ.get("THESTRAL_SANITIZE")
@@ -45,23 +63,19 @@ else:
         # No PLT stubs for libpython's functions: Python binds all symbols at import anyway.
         DEBUG += ["-fno-plt"]
         LINK = ["-Wl,-s,--gc-sections"]
+    if is_gcc():
+        # At link time Cython's functions, of which each module has its own, become one, and csrc is
+        # inlined: a tenth smaller, and 2 % fewer instructions for a request.
+        DEBUG += ["-flto=auto"]
+        LINK += ["-flto=auto", "-O2"]
 CFLAGS = ["-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", *DEBUG]
+if "-flto=auto" in DEBUG:
+    CFLAGS += ["-ffat-lto-objects"]  # not every ar can index the others
 OURS = sorted(path.stem for path in Path("csrc").glob("*.c"))
 HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
-# A Python file with a .pxd beside it is compiled.
-COMPILED = sorted(path.with_suffix("") for path in Path("thestral").glob("*/*.pxd"))
-COMPILED = [path for path in COMPILED if path.with_suffix(".py").exists()]
-# Modules compiled for size, a third of what it would be: those that plain requests do not use.
-# For transport, tls and websocket, whose work is done in C, this costs less than 1 % of a request.
-# clock's share of a request is three additions.
-SMALL = {"thestral._core.errors", "thestral.protocol.access"}
-SMALL |= {f"thestral.net.{name}" for name in ("listeners", "poller", "transport")}
-SMALL |= {f"thestral.protocol.{name}" for name in ("clock", "context", "filebody", "preamble")}
-SMALL |= {
-    f"thestral.protocol.{name}"
-    for name in ("proxy", "settings", "tls", "trace", "turn", "websocket")
-}
-CORE = ["coroutine", "errors", "head", "http1", "http2", "log", "metrics", "socket", "websocket"]
+# Shared object, module, -O2 or -Os.
+MODULES = run_path("thestral/_compiled.py")["MODULES"]
+LEVELS = {name: level for modules in MODULES.values() for name, level in modules.items()}
 
 # Static libraries, linked into each module. llhttp is compiled without warnings: it is not ours.
 LIBRARIES = [
@@ -113,11 +127,27 @@ class BuildExt(build_ext):
         super().run()
 
     def build_extensions(self) -> None:
-        """Compile and link cffi's module, which cffi defines, with the flags of the others."""
+        """Compile cffi's module, which cffi defines, with the flags of the others, and all files of
+        an extension at the same time, each at its own level of optimization.
+        """
         for module in self.extensions:
             if module.name == "thestral._csrc":
                 module.extra_compile_args += ["-Os", *DEBUG]
                 module.extra_link_args += LINK
+        compile_all = self.compiler.compile
+
+        def compile_each(sources: list[str], **options: object) -> list[str]:
+            arguments = options.pop("extra_postargs")
+
+            def compile_one(source: str) -> list[str]:
+                level = LEVELS.get(".".join(Path(source).with_suffix("").parts[-2:]))
+                flags = [*arguments, level] if level else arguments
+                return compile_all([source], **options, extra_postargs=flags)
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(chain.from_iterable(pool.map(compile_one, sources)))
+
+        self.compiler.compile = compile_each
         super().build_extensions()
 
 
@@ -129,47 +159,51 @@ class SourceDistribution(sdist):
         super().run()
 
 
-def extension(name: str, source: str) -> Extension:
+def extension(name: str, sources: list[str]) -> Extension:
     return Extension(
         name,
-        [source],
+        sources,
         include_dirs=INCLUDE,
         # csrc uses llhttp's symbols, so llhttp comes after it.
         libraries=["thestral_csrc", "thestral_llhttp", "z"],
         # Generated code is not ours either, so only the warnings that Cython's code is free of.
-        extra_compile_args=[
-            "-Os" if name in SMALL else "-O2",
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wno-unused-function",
-            *DEBUG,
-        ],
+        extra_compile_args=["-fvisibility=hidden", "-Wall", "-Wno-unused-function", *DEBUG],
         extra_link_args=LINK,
         depends=[*HEADERS, *(f"csrc/{name}.c" for name in OURS), "csrc/llhttp/include/llhttp.h"],
     )
 
 
 def extensions() -> list[Extension]:
+    """Translate each module to C; those of a shared object make one extension."""
     Options.docstrings = False  # the .py and .pyi files have them
     Options.warning_errors = True  # such as of an index below 0, for which no bounds are checked
-    modules = [extension(f"thestral._core.{name}", f"thestral/_core/{name}.pyx") for name in CORE]
-    modules += [extension(".".join(path.parts), f"{path}.py") for path in COMPILED]
-    return cythonize(
+    modules = []
+    for name in LEVELS:
+        source = Path("thestral", *name.split(".")).with_suffix(".pyx")
+        source = source if source.exists() else source.with_suffix(".py")
+        modules.append(extension(f"thestral.{name}", [str(source)]))
+    translated = cythonize(
         modules,
         build_dir="build/cython",
         compiler_directives={
             "language_level": 3,
+            "binding": False,  # built-in functions: a fifth smaller, without signature and __dict__
             "boundscheck": False,
             "wraparound": False,
             "initializedcheck": False,
             "infer_types": True,
             "annotation_typing": False,  # types come from the .pxd of each file
-            "always_allow_keywords": True,
+            "always_allow_keywords": False,  # methods of one argument take it by position
             "auto_pickle": False,  # a connection cannot be pickled
             "freethreading_compatible": False,
         },
         quiet=True,
     )
+    sources = {module.name.removeprefix("thestral."): module.sources for module in translated}
+    return [
+        extension(f"thestral.{shared}", [file for name in names for file in sources[name]])
+        for shared, names in MODULES.items()
+    ]
 
 
 try:

@@ -1,8 +1,8 @@
 """thestral._csrc: the C layer for Python, in cffi's API mode, made from the headers that the C
 files include.
 
-It serves code off the hot path: validators for options, PROXY heads and forwarded hosts, llhttp's
-own names, and tests. The hot path uses Cython (thestral/_core).
+It serves code off the hot path: validators for options, PROXY heads and forwarded hosts, metrics,
+the watchdog, and tests. The hot path uses Cython (thestral/_core).
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket", "handler", "watch"]
 OURS += ["hpack", "http2_head", "http2", "metrics"]
+# A wheel has what thestral's Python uses. Builds in place and editable ones have all of csrc, for
+# the tests. setuptools gives this command's name to whatever builds a wheel, such as pip.
+WHOLE = "bdist_wheel" not in sys.argv
+if not WHOLE:
+    USED = {"base", "ascii", "buffer", "head", "proxy", "handler", "watch", "metrics"}
+    OURS = [name for name in OURS if name in USED]
 
 TIMERS = ["rt"] if sys.platform == "linux" else []  # before glibc 2.34 they are in librt
 
@@ -35,7 +41,8 @@ def declarations(header: Path) -> str:
 
 
 ffibuilder = FFI()
-ffibuilder.cdef(declarations(CSRC / "llhttp/include/llhttp.h"))
+if WHOLE:
+    ffibuilder.cdef(declarations(CSRC / "llhttp/include/llhttp.h"))
 for name in OURS:
     ffibuilder.cdef(declarations(CSRC / f"{name}.h"))
 ffibuilder.set_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
+from thestral import _compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 LLHTTP = ["LICENSE-MIT", "include/llhttp.h", "src/api.c", "src/http.c", "src/llhttp.c"]
@@ -116,3 +119,30 @@ def test_sdist_carries_what_a_build_needs(tmp_path):
     assert not [
         name for name in names if name.endswith((".so", ".pyc")) or name == "thestral/_csrc.c"
     ]
+
+
+def test_every_module_with_a_pxd_is_compiled():
+    paths = {path.with_suffix("") for path in (ROOT / "thestral").glob("*/*.pxd")}
+    sources = {
+        f"{path.parent.name}.{path.name}"
+        for path in paths
+        if path.with_suffix(".py").exists() or path.with_suffix(".pyx").exists()
+    }
+    listed = [name for modules in _compiled.MODULES.values() for name in modules]
+    assert sorted(listed) == sorted(sources)
+
+
+def test_compiled_modules_share_an_object_and_differ_in_their_last_names():
+    for shared, names in _compiled.MODULES.items():
+        assert len({name.partition(".")[2] for name in names}) == len(names)
+        files = {importlib.import_module(f"thestral.{name}").__file__ for name in names}
+        (file,) = files
+        assert Path(str(file)).name.startswith(f"{shared}.")
+
+
+def test_each_compiled_module_is_found_from_its_own_name():
+    (finder,) = [one for one in sys.meta_path if type(one) is _compiled.Finder]
+    assert finder.find_spec("thestral.protocol.routes", None) is None  # it is not compiled
+    spec = finder.find_spec("thestral.protocol.http1", None)
+    assert spec is not None
+    assert spec.name == "thestral.protocol.http1"

@@ -18,6 +18,7 @@ FRONT = "front"  # thestral/__init__.py: it names the public API
 ORDER = [
     *("__main__", "cli", FRONT, "testing", "workers", "run", "process", "admin", "metrics"),
     *("protocol", "net", "config", "accelerate", "logging", "errors", "types", "_core", "_csrc"),
+    "_compiled",
 ]
 # What the codecs raise; how options are checked, and Config.bind_socket(), which is uvicorn's. None
 # of these modules imports what stands in front of the room that imports it.

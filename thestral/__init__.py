@@ -1,5 +1,6 @@
 """thestral: an ASGI server for Python whose bytes are read and written in C."""
 
+from thestral import _compiled as _compiled  # first: the others import compiled modules
 from thestral.config import Config
 from thestral.process.lifespan import shutdown_event
 from thestral.process.server import Server

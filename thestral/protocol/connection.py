@@ -1,3 +1,5 @@
+# cython: binding=True
+# Only a function that is not built in can be marked as a coroutine function: see MARKS_SEND.
 """The seam between protocols and ASGI: a Connection owns a transport, a Stream is one exchange on
 it, a Cycle is the ASGI side of one scope.
 

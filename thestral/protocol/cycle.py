@@ -1,3 +1,5 @@
+# cython: binding=True
+# A built-in function would not be taken for a coroutine function: receive().
 """HTTPCycle: receive() and send() for one http scope, as a state machine (ASGI 2.3 to 2.5)."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# cython: binding=True
+# A built-in function would not be taken for a coroutine function: receive().
 """WebSocketCycle: receive() and send() for one websocket scope (ASGI 2.5), over a stream's tunnel
 (RFC 6455).
 """
