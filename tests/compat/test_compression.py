@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import brotli
-import cramjam
 import httpx
 import pytest
 from apps import get
@@ -21,10 +20,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
-from starlette_cramjam.middleware import CompressionMiddleware
 from support import PATIENCE, read_head, wait_until
 from uvicorn_peer import beside_uvicorn
 
+cramjam = pytest.importorskip("cramjam", reason="cramjam has no wheel for Python 3.15")
+CompressionMiddleware = pytest.importorskip("starlette_cramjam.middleware").CompressionMiddleware
 CONTENT = b"".join(b"line %d of a text\n" % number for number in range(5000))
 FIRST_PIECE = 64 * 1024  # of a FileResponse
 
