@@ -18,6 +18,7 @@ from pathlib import Path
 from runpy import run_path
 from shutil import rmtree
 
+from cffi import FFI
 from Cython.Build import cythonize
 from Cython.Compiler import Options
 from setuptools import Extension, setup  # first: it provides distutils from Python 3.12 on
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT / "csrc"))
 
+from cffi_build import declare_rest  # noqa: E402
 from fetch_llhttp import FetchError, fetch  # noqa: E402
 
 INCLUDE = ["csrc", "csrc/llhttp/include"]
@@ -125,6 +127,13 @@ class BuildExt(build_ext):
             rmtree(objects, ignore_errors=True)
         self.run_command("build_clib")
         super().run()
+
+    def pre_run(self, ext: Extension, ffi: FFI) -> None:
+        """Declare all of csrc for the tests, which run against builds in place and editable ones;
+        cffi calls this before it writes its module.
+        """
+        if self.inplace:
+            declare_rest(ffi)
 
     def build_extensions(self) -> None:
         """Compile cffi's module, which cffi defines, with the flags of the others, and all files of

@@ -17,12 +17,8 @@ CSRC = Path("csrc")  # setup.py builds from the project's root
 OURS = ["base", "ascii", "buffer", "head", "chunk", "http1", "response", "mask", "utf8", "escape"]
 OURS += ["deflate", "websocket", "proxy", "socket", "handler", "watch"]
 OURS += ["hpack", "http2_head", "http2", "metrics"]
-# A wheel has what thestral's Python uses. Builds in place and editable ones have all of csrc, for
-# the tests. setuptools gives this command's name to whatever builds a wheel, such as pip.
-WHOLE = "bdist_wheel" not in sys.argv
-if not WHOLE:
-    USED = {"base", "ascii", "buffer", "head", "proxy", "handler", "watch", "metrics"}
-    OURS = [name for name in OURS if name in USED]
+# What thestral's Python uses: half of the module, and all that a wheel has of it.
+USED = {"base", "ascii", "buffer", "head", "proxy", "handler", "watch", "metrics"}
 
 TIMERS = ["rt"] if sys.platform == "linux" else []  # before glibc 2.34 they are in librt
 
@@ -40,11 +36,18 @@ def declarations(header: Path) -> str:
     )  # WebAssembly's
 
 
+def declare_rest(ffi: FFI) -> None:
+    """Declare what tests alone use, for a build in place."""
+    ffi.cdef(declarations(CSRC / "llhttp/include/llhttp.h"))
+    for name in OURS:
+        if name not in USED:
+            ffi.cdef(declarations(CSRC / f"{name}.h"))
+
+
 ffibuilder = FFI()
-if WHOLE:
-    ffibuilder.cdef(declarations(CSRC / "llhttp/include/llhttp.h"))
 for name in OURS:
-    ffibuilder.cdef(declarations(CSRC / f"{name}.h"))
+    if name in USED:
+        ffibuilder.cdef(declarations(CSRC / f"{name}.h"))
 ffibuilder.set_source(
     "thestral._csrc",
     "".join(f'#include "{name}.h"\n' for name in OURS),
