@@ -26,7 +26,7 @@ from peers import measure
 from plot import COLOURS
 from scenarios import SCENARIOS, Scenario
 
-CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 256)
+CONNECTIONS = (1, 2, 4, 8, 16, 64, 256)
 BEFORE = "thestral before"
 APPLICATIONS = {  # scenario: requests per second of the fixed rates
     "plain GET, 4 headers": (5_000, 20_000, 40_000),

@@ -146,6 +146,7 @@ def test_nothing_differs_for_long():
         seed += AT_ONCE
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_seen(fault):
     cases = [case_of(number) for number in range(40)]
