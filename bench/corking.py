@@ -74,7 +74,7 @@ def drawn(panel: Panel, left: float, top: float) -> list[str]:
         y = place(spans[0][0], tick)[1]
         line = f'x1="{left}" x2="{left + WIDTH}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line {line} stroke="#808080" stroke-width="0.3"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:,.10g}</text>')
     for tick in sorted({point[0] for point in at}):
         x = place(tick, spans[1][0])[0]
         parts.append(
